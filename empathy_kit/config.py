@@ -1,0 +1,173 @@
+"""RunConfig <-> JSON and TOML; the presets as plain data."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from empathy_kit.errors import KitError
+from empathy_kit.options import parse
+
+
+def _setting(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that a run depends on. The defaults are the recipe for the small encoder; every field is a flag of `run`."""
+
+    data: str = _setting("sample", "sample, reddit, a folder with the three EPITOME files, or a .csv, .jsonl or .parquet table")
+    split: Literal["grouped", "paper"] = _setting("grouped", "grouped: a seeker's posts in one part; paper: rows at random")
+    split_seed: int = _setting(0, "which split")
+    seed: int = _setting(0, "initial weights, order of batches, dropout")
+    encoder: str = _setting("minilm", "minilm, or any Hugging Face name or folder")
+    max_tokens: int = _setting(64, "longest post in tokens, special tokens included")
+    truncate: Literal["head", "head-tail"] = _setting("head-tail", "what a longer post keeps: its start, or its start and end")
+    loss: str = _setting("ce", "see `empathy-kit plugins list`")
+    rationale: str = _setting("none", "see `empathy-kit plugins list`")
+    head: str = _setting("linear", "see `empathy-kit plugins list`")
+    hidden: int = _setting(256, "width of the GRU")
+    layers: int = _setting(2, "layers of the GRU")
+    dropout: float = _setting(0.3, "between the GRU's layers and before the heads")
+    attention_dropout: float | None = _setting(0.0, "the encoder's, inside attention; none keeps its own")
+    epochs: int = _setting(5, "at most")
+    batch_size: int = _setting(32, "pairs a step")
+    encoder_lr: float = _setting(5e-5, "learning rate of the encoder")
+    lr: float = _setting(1e-3, "learning rate of everything else")
+    warmup: float = _setting(0.1, "share of the steps over which the learning rates rise")
+    schedule: Literal["linear", "constant"] = _setting("linear", "learning rates after the warm-up: falling to 0, or constant")
+    clip: float | None = _setting(1.0, "largest gradient norm; none for no limit")
+    select: Literal["macro-f1", "loss"] = _setting("macro-f1", "the validation score that chooses the epoch")
+    patience: int = _setting(2, "epochs without a better one before training ends")
+    device: Literal["auto", "cpu"] = _setting("auto", "auto takes an accelerator where there is one")
+    precision: Literal["no", "bf16", "fp16"] = _setting("no", "mixed precision")
+    threads: int | None = _setting(None, "CPU threads; none for torch's own choice")
+    options: Mapping[str, Any] = field(default_factory=dict)  # "loss.gamma", "loss.ER.gamma": of the plugins
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise KitError(f"{flag(name)} {value}: out of range, expected {low:g} to {high:g}")
+
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "split_seed": (0, 2**32 - 1),
+    "seed": (0, 2**32 - 1),
+    "max_tokens": (8, 100_000),
+    "hidden": (1, 65_536),
+    "layers": (1, 64),
+    "dropout": (0, 0.99),
+    "attention_dropout": (0, 0.99),
+    "epochs": (1, 10_000),
+    "batch_size": (1, 1_000_000),
+    "encoder_lr": (0, 10),
+    "lr": (0, 10),
+    "warmup": (0, 1),
+    "clip": (1e-9, 1e9),
+    "patience": (1, 10_000),
+    "threads": (1, 4096),
+}
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "small": {},
+    # Section 4.2 of the paper. It names no learning rate schedule, no clipping and no patience: none of these here.
+    "paper": {
+        "encoder": "roberta-base",
+        "split": "paper",
+        "max_tokens": 64,
+        "truncate": "head",
+        "head": "linear",
+        "hidden": 256,
+        "layers": 2,
+        "dropout": 0.3,
+        "attention_dropout": None,
+        "epochs": 5,
+        "batch_size": 32,
+        "encoder_lr": 1e-5,
+        "lr": 1e-5,
+        "warmup": 0.0,
+        "schedule": "constant",
+        "clip": None,
+        "select": "loss",
+        "patience": 1,
+    },
+}
+
+
+def flag(name: str) -> str:
+    """A field's name as its flag: ``encoder_lr`` -> ``--encoder-lr``."""
+    return "--" + name.replace("_", "-")
+
+
+def settings() -> dict[str, tuple[Any, str]]:
+    """Every field but the plugins' options: its default and its help."""
+    return {entry.name: (entry.default, entry.metadata["help"]) for entry in fields(RunConfig) if entry.name != "options"}
+
+
+def configure(base: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
+    """A configuration with some fields changed, from text or from JSON or TOML values.
+
+    Raises:
+        KitError: an unknown field, or a value that is not what the field expects.
+    """
+    types = get_type_hints(RunConfig)
+    values: dict[str, Any] = {}
+    for name, value in changes.items():
+        if name == "options":
+            if not isinstance(value, Mapping):
+                raise KitError(f"options: a {type(value).__name__} found, expected names and values such as loss.gamma 1.5")
+            values[name] = {**base.options, **value}
+        elif name not in types:
+            raise KitError(f"unknown setting {name!r}; there are {', '.join(types)}")
+        else:
+            try:
+                values[name] = parse(types[name], value)
+            except ValueError as error:
+                raise KitError(f"{flag(name)} {value}: {error}") from None
+    return replace(base, **values)
+
+
+def preset(name: str) -> RunConfig:
+    """A preset's configuration.
+
+    Raises:
+        KitError: no preset of that name.
+    """
+    if name not in PRESETS:
+        raise KitError(f"--preset {name}: unknown, expected {' or '.join(PRESETS)}")
+    return configure(RunConfig(), PRESETS[name])
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """All fields, as JSON has them."""
+    return {**asdict(config), "options": dict(config.options)}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file, or in a run's ``run.json``.
+
+    Raises:
+        KitError: no such file, or one that holds no settings.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise KitError(f"--config {path}: cannot be read: {reason}") from None
+    try:
+        content = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
+        raise KitError(f"--config {path}: not valid {'TOML' if path.suffix == '.toml' else 'JSON'}: {error}") from None
+    if not isinstance(content, dict):
+        raise KitError(f"--config {path}: a {type(content).__name__} found, expected settings")
+    if "config" not in content:
+        return content
+    if not isinstance(content["config"], dict):
+        raise KitError(f"--config {path}: config is a {type(content['config']).__name__}, expected settings")
+    return content["config"]

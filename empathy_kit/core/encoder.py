@@ -1,0 +1,67 @@
+"""A Hugging Face encoder and its fast tokenizer, from a folder or a hub name; never remote code, never a pickle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from empathy_kit.errors import KitError
+
+
+def load_encoder(source: str, *, attention_dropout: float | None = None) -> tuple[nn.Module, Any]:
+    """The encoder with its pretrained weights, and its tokenizer.
+
+    Args:
+        source: a folder, or a name on the Hugging Face hub.
+        attention_dropout: replaces the encoder's own; 0 lets SDPA take its fast path on a CPU.
+
+    Raises:
+        KitError: nothing there, no network, weights that are not safetensors, or no fast tokenizer.
+    """
+    changes = {} if attention_dropout is None else {"attention_probs_dropout_prob": attention_dropout}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False, **changes)
+        encoder = AutoModel.from_pretrained(
+            source, config=config, trust_remote_code=False, use_safetensors=True, attn_implementation="sdpa"
+        )
+    except (OSError, ValueError) as error:  # transformers says with these that a name, a file or the network is missing
+        where = "this folder" if Path(source).is_dir() else "the Hugging Face hub (or its local cache)"
+        raise KitError(
+            f"--encoder {source}: could not be loaded from {where}: {_first_sentence(error)}; where there is no network, "
+            "download the model on another machine and give its folder as --encoder FOLDER, or use --encoder minilm"
+        ) from None
+    if not tokenizer.is_fast:
+        raise KitError(f"--encoder {source}: it has no fast tokenizer (tokenizer.json), which the rationale spans need")
+    _without_pooler(encoder)
+    return encoder, tokenizer
+
+
+def rebuild_encoder(folder: Path) -> tuple[nn.Module, Any]:
+    """The same architecture with random weights, and the tokenizer, from a checkpoint's folder; nothing is downloaded."""
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    encoder = AutoModel.from_config(config, attn_implementation="sdpa")
+    _without_pooler(encoder)
+    return encoder, tokenizer
+
+
+def longest_input(encoder: nn.Module) -> int:
+    """The most tokens that the encoder has positions for; RoBERTa's first two rows stand for padding."""
+    config: Any = encoder.config
+    positions = int(getattr(config, "max_position_embeddings", 1_000_000))
+    roberta = config.model_type in ("roberta", "xlm-roberta", "camembert", "longformer")
+    return positions - (config.pad_token_id + 1) if roberta else positions
+
+
+def _without_pooler(encoder: nn.Module) -> None:
+    # Nothing reads it, so it would only be saved, moved and (in DDP) waited for.
+    if getattr(encoder, "pooler", None) is not None:
+        encoder.pooler = None  # type: ignore[assignment]
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__

@@ -1,0 +1,1 @@
+"""One formula a file, each ``(N, C) float32, (N,) int64 -> (N,) float32``: no reduction, no masking, no device."""

@@ -1,0 +1,51 @@
+"""Cross-entropy, plain and class-weighted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from empathy_kit.errors import KitError
+
+
+def cross_entropy(
+    logits: Tensor,  # (N, C) float32
+    target: Tensor,  # (N,) int64
+) -> Tensor:  # (N,) float32
+    """The negative log-likelihood of the target, an item: ``-log softmax(logits)[target]``."""
+    return F.cross_entropy(logits, target, reduction="none")
+
+
+class WeightedCrossEntropy(nn.Module):
+    """Cross-entropy times the target class's weight, an item. The weights multiply outside and are not normalised."""
+
+    weight: Tensor  # (C,) float32
+
+    def __init__(self, weight: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.tensor(weight, dtype=torch.float32))
+
+    def forward(
+        self,
+        logits: Tensor,  # (N, C) float32
+        target: Tensor,  # (N,) int64
+    ) -> Tensor:  # (N,) float32
+        return self.weight[target] * cross_entropy(logits, target)
+
+
+def balanced_weights(counts: Sequence[int], power: float = 1.0) -> list[float]:
+    """Class weights ``(n / (C * count)) ** power``, scaled so that their mean over the counted items is 1.
+
+    At power 1 these are scikit-learn's "balanced" weights (King and Zeng, 2001).
+
+    Raises:
+        KitError: a class that no item has; its weight would be infinite.
+    """
+    if not all(counts):
+        raise KitError(f"class counts {tuple(counts)}: expected every class in the training part, or no weighting")
+    raw = [(sum(counts) / (len(counts) * count)) ** power for count in counts]
+    mean = sum(weight * count for weight, count in zip(raw, counts, strict=True)) / sum(counts)
+    return [weight / mean for weight in raw]

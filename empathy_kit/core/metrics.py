@@ -1,0 +1,177 @@
+"""Scores from confusion matrices, each with a bootstrap interval; token and span scores of rationale extraction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+IOU_MATCH = 0.5  # DeYoung et al. (ERASER, arXiv 1911.03429): a predicted span counts from this overlap on
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score and its 95 % percentile bootstrap interval over pairs."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well one mechanism was predicted. Lists run over the levels."""
+
+    n: int
+    confusion: list[list[int]]  # [true level][predicted level]
+    accuracy: Estimate
+    weighted_f1: Estimate  # the paper's F: class F1 weighted by the class's share of the test part
+    macro_f1: Estimate  # the field's: the plain mean over levels
+    kappa: Estimate  # quadratic-weighted, Cohen (1968)
+    precision: list[Estimate]
+    recall: list[Estimate]
+    f1: list[Estimate]
+    majority: dict[str, float]  # the training part's commonest level for every pair: accuracy, weighted_f1, macro_f1
+    never_predicted: list[int]  # levels that the test part has and the model never gave
+
+
+@dataclass(frozen=True)
+class SpanScores:
+    """How well one mechanism's evidence was found, over all pairs whose evidence is known."""
+
+    pairs: int
+    token_f1: Estimate
+    iou_f1: Estimate
+
+
+def confusion_matrix(target: Ints, predicted: Ints, classes: int) -> Ints:
+    """Counts (C, C), the true level down, the predicted one across."""
+    return np.bincount(target * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+
+
+def _ratio(numerator: Floats, denominator: Floats) -> Floats:
+    """0 / 0 is 0, as scikit-learn's ``zero_division=0`` has it."""
+    return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+
+
+def from_confusion(confusion: Floats) -> dict[str, Floats]:
+    """All scores of confusion matrices (..., C, C): (...) each, (..., C) for precision, recall and f1."""
+    hits = np.diagonal(confusion, axis1=-2, axis2=-1)
+    true, predicted = confusion.sum(-1), confusion.sum(-2)
+    total = confusion.sum((-2, -1))
+    f1 = _ratio(2 * hits, true + predicted)
+    levels = np.arange(confusion.shape[-1])
+    distance = (levels[:, None] - levels[None]) ** 2.0
+    chance = (true[..., :, None] * predicted[..., None, :] * distance).sum((-2, -1)) / total
+    disagreement = (confusion * distance).sum((-2, -1))
+    # All pairs and all predictions are one level: agreement beyond chance is undefined there, and 0 here.
+    kappa = np.where(chance > 0, 1 - _ratio(disagreement, chance), 0.0)
+    return {
+        "accuracy": hits.sum(-1) / total,
+        "weighted_f1": (f1 * true).sum(-1) / total,
+        "macro_f1": f1.mean(-1),
+        "kappa": kappa,
+        "precision": _ratio(hits, predicted),
+        "recall": _ratio(hits, true),
+        "f1": f1,
+    }
+
+
+def score(target: Ints, predicted: Ints, classes: int, majority: int, seed: int) -> Scores:
+    """Score one mechanism's predictions, (N,) levels each.
+
+    Resampling pairs with replacement draws the confusion matrix's cells from a multinomial distribution, so the bootstrap
+    is exact and needs no loop over pairs.
+
+    Raises:
+        ValueError: no pairs.
+    """
+    if not len(target):
+        raise ValueError("no pairs to score")
+    confusion = confusion_matrix(target, predicted, classes)
+    n = int(confusion.sum())
+    draws = np.random.default_rng(seed).multinomial(n, confusion.ravel() / n, size=RESAMPLES)
+    point = from_confusion(confusion.astype(np.float64))
+    spread = from_confusion(draws.reshape(RESAMPLES, classes, classes).astype(np.float64))
+    baseline = from_confusion(confusion_matrix(target, np.full_like(target, majority), classes).astype(np.float64))
+
+    def estimates(name: str) -> list[Estimate]:
+        return [_estimate(value, draw) for value, draw in zip(point[name], spread[name].T, strict=True)]
+
+    return Scores(
+        n=n,
+        confusion=confusion.tolist(),
+        accuracy=_estimate(point["accuracy"], spread["accuracy"]),
+        weighted_f1=_estimate(point["weighted_f1"], spread["weighted_f1"]),
+        macro_f1=_estimate(point["macro_f1"], spread["macro_f1"]),
+        kappa=_estimate(point["kappa"], spread["kappa"]),
+        precision=estimates("precision"),
+        recall=estimates("recall"),
+        f1=estimates("f1"),
+        majority={name: float(baseline[name]) for name in ("accuracy", "weighted_f1", "macro_f1")},
+        never_predicted=[level for level in range(classes) if confusion[level].any() and not confusion[:, level].any()],
+    )
+
+
+def _estimate(value: Floats, draws: Floats) -> Estimate:
+    tail = 100 * (1 - CONFIDENCE) / 2
+    low, high = np.percentile(draws, [tail, 100 - tail])
+    return Estimate(float(value), float(low), float(high))
+
+
+def macro_f1(target: Ints, predicted: Ints, classes: int) -> float:
+    """Macro F1 alone, without an interval."""
+    return float(from_confusion(confusion_matrix(target, predicted, classes).astype(np.float64))["macro_f1"])
+
+
+def runs(tokens: Sequence[bool]) -> list[tuple[int, int]]:
+    """The maximal stretches of True: (start, end) each."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], np.asarray(tokens, dtype=bool), [False]])))
+    return [(int(start), int(end)) for start, end in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def _overlap(one: tuple[int, int], other: tuple[int, int]) -> float:
+    shared = max(0, min(one[1], other[1]) - max(one[0], other[0]))
+    return shared / (one[1] - one[0] + other[1] - other[0] - shared)
+
+
+def score_spans(gold: Sequence[Sequence[bool]], predicted: Sequence[Sequence[bool]], seed: int) -> SpanScores:
+    """Score evidence tokens, one sequence a pair, over the corpus (micro).
+
+    Token-F1 compares tokens; IOU-F1 compares stretches of tokens, which match from an overlap of one half on.
+
+    Raises:
+        ValueError: no pairs.
+    """
+    if not gold:
+        raise ValueError("no pairs to score")
+    counts = np.zeros((len(gold), 6))  # a pair: tokens shared, predicted, gold; spans predicted and right, predicted, gold
+    found = np.zeros(len(gold))  # gold spans found
+    for row, (true, guess) in enumerate(zip(gold, predicted, strict=True)):
+        true_runs, guess_runs = runs(true), runs(guess)
+        right = sum(any(_overlap(one, other) >= IOU_MATCH for other in true_runs) for one in guess_runs)
+        found[row] = sum(any(_overlap(one, other) >= IOU_MATCH for other in guess_runs) for one in true_runs)
+        both = sum(a and b for a, b in zip(true, guess, strict=True))
+        counts[row] = (both, sum(guess), sum(true), right, len(guess_runs), len(true_runs))
+    draws = np.random.default_rng(seed).multinomial(len(gold), np.full(len(gold), 1 / len(gold)), size=RESAMPLES)
+
+    def token_f1(sums: Floats) -> Floats:
+        return _ratio(2 * sums[..., 0], sums[..., 1] + sums[..., 2])
+
+    def iou_f1(sums: Floats, hits: Floats) -> Floats:
+        precision, recall = _ratio(sums[..., 3], sums[..., 4]), _ratio(hits, sums[..., 5])
+        return _ratio(2 * precision * recall, precision + recall)
+
+    whole, spread = counts.sum(0, keepdims=True), draws @ counts
+    return SpanScores(
+        pairs=len(gold),
+        token_f1=_estimate(token_f1(whole)[0], token_f1(spread)),
+        iou_f1=_estimate(iou_f1(whole, found.sum(keepdims=True))[0], iou_f1(spread, draws @ found)),
+    )

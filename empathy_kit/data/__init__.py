@@ -1,0 +1,1 @@
+"""From files to pairs to splits. Standard library only at import; knows nothing of tokens or models."""

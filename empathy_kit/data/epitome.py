@@ -1,0 +1,73 @@
+"""The three EPITOME files of Sharma et al. (EMNLP 2020, arXiv 2009.08441): one annotation file a mechanism -> pairs."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from empathy_kit.data.pairs import MECHANISMS, Corpus, Pair, same_words
+from empathy_kit.data.spans import Placer
+from empathy_kit.data.tables import Row, read_bytes, read_csv
+from empathy_kit.errors import KitError
+
+FILES = {
+    "ER": "emotional-reactions-reddit.csv",
+    "EX": "explorations-reddit.csv",
+    "IP": "interpretations-reddit.csv",
+}
+COLUMNS = ("sp_id", "rp_id", "seeker_post", "response_post", "level", "rationales")
+
+
+def load_epitome(folder: Path, name: str = "epitome") -> Corpus:
+    """Pairs from a folder with the three files, aligned row by row.
+
+    The files are never joined: ``(sp_id, rp_id)`` is not unique, and a join on it multiplies the repeated pairs. The texts
+    are those of the explorations file, because the emotional-reactions file's have words cut out of them.
+
+    Raises:
+        KitError: a file is missing or malformed, or the rows of the files do not correspond.
+    """
+    sources: dict[str, str] = {}
+    tables: list[list[Row]] = []
+    for file in FILES.values():
+        data = read_bytes(folder / file)
+        sources[file] = hashlib.sha256(data).hexdigest()
+        tables.append(read_csv(file, data, COLUMNS))
+    counts = {len(table) for table in tables}
+    if len(counts) > 1:
+        found = ", ".join(f"{file} {len(table)}" for file, table in zip(FILES.values(), tables, strict=True))
+        raise KitError(f"{folder}: the files differ in their number of rows ({found}), expected the same pairs in each")
+    if counts == {0}:
+        raise KitError(f"{folder}: no rows in {', '.join(FILES.values())}, expected at least one pair")
+    placer = Placer()
+    pairs = tuple(_pair(rows, placer) for rows in zip(*tables, strict=True))
+    return Corpus(name, pairs, sources, placer.result())
+
+
+def _pair(rows: tuple[Row, ...], placer: Placer) -> Pair:
+    text = rows[MECHANISMS.index("EX")]
+    for row in rows:
+        for column in ("sp_id", "rp_id"):
+            if row.identifier(column) != text.identifier(column):
+                raise row.error(column, f"another id than in row {text.number} of {text.file}, expected the same pair")
+    seeker, response = text.post("seeker_post"), text.post("response_post")
+    interpretations = rows[MECHANISMS.index("IP")]
+    for column, post in (("seeker_post", seeker), ("response_post", response)):
+        if same_words(interpretations.post(column)) != same_words(post):
+            raise interpretations.error(column, f"another text than in row {text.number} of {text.file}, expected the same")
+    levels = tuple(row.level("level") for row in rows)
+    quotes = [row.quotes("rationales") for row in rows]
+    for row, level, texts in zip(rows, levels, quotes, strict=True):
+        if level == 0 and any(quote.strip() for quote in texts):
+            raise row.error("rationales", "a span found, expected none at level 0")
+    spans, unplaced = placer.place_all(text.number, response, levels, quotes)
+    return Pair(
+        row=text.number,
+        pair_id=f"{text.identifier('sp_id')}_{text.identifier('rp_id')}",
+        seeker_id=text.identifier("sp_id"),
+        seeker=seeker,
+        response=response,
+        levels=levels,
+        spans=spans,
+        unplaced=unplaced,
+    )

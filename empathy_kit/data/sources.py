@@ -1,0 +1,98 @@
+"""What ``--data`` names: the bundled sample, the Reddit files (fetched once), a folder of the three files, or a table."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+
+from empathy_kit.data.epitome import FILES, load_epitome
+from empathy_kit.data.pairs import Corpus
+from empathy_kit.data.tables import load_table, read_bytes
+from empathy_kit.errors import KitError
+
+REDDIT_URL = "https://raw.githubusercontent.com/behavioral-data/Empathy-Mental-Health/master/dataset/"
+REDDIT_PAGE = "https://github.com/behavioral-data/Empathy-Mental-Health/tree/master/dataset"
+REDDIT_SHA256 = {
+    "emotional-reactions-reddit.csv": "225b28ffdc257f8a997d557eb937e78b68235e6203c87c7e2203d00fef8545cc",
+    "explorations-reddit.csv": "9efa1af8e0537c16894379598f2076cb380ae18aacd9a8d26ebd381f5b7f9645",
+    "interpretations-reddit.csv": "2cedbe4252c919d22a6f46685afa16d3192a91e3306c2d4a386be12a30ad3f29",
+}
+
+
+def cache_folder() -> Path:
+    """Where fetched data lies: ``$EMPATHY_KIT_CACHE``, else ``empathy-kit`` in the user's cache folder."""
+    given = os.environ.get("EMPATHY_KIT_CACHE")
+    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "empathy-kit"
+
+
+def load_corpus(data: str) -> Corpus:
+    """The pairs that ``--data`` names.
+
+    Raises:
+        KitError: nothing by that name, or a fault in its files.
+    """
+    if data == "sample":
+        with resources.as_file(resources.files("empathy_kit.data") / "sample" / "pairs.jsonl") as path:
+            return load_table(path, name="sample")
+    if data == "reddit":
+        return load_epitome(fetch_reddit(), name="reddit")
+    path = Path(data)
+    if path.is_dir():
+        return load_epitome(path, name=path.resolve().name)
+    if not path.exists():
+        raise KitError(
+            f"--data {data}: no such file or folder; expected sample, reddit, a folder or a .csv, .jsonl or .parquet file"
+        )
+    return load_table(path)
+
+
+def _download(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=60) as reply:  # noqa: S310 - always REDDIT_URL, which is https
+        data: bytes = reply.read(64 * 1024 * 1024)
+        return data
+
+
+def fetch_reddit(folder: Path | None = None, download: Callable[[str], bytes] = _download) -> Path:
+    """The folder with the three Reddit files of EPITOME, fetched from their authors where it does not hold them yet.
+
+    Every file's sha256 is checked, the kept ones' too, and a file appears whole or not at all.
+
+    Raises:
+        KitError: no network, or a file that is not the one that its authors published.
+    """
+    folder = folder or cache_folder() / "epitome-reddit"
+    for file in FILES.values():
+        path = folder / file
+        if path.exists():
+            _verify(str(path), read_bytes(path), file)
+            continue
+        try:
+            data = download(REDDIT_URL + file)
+        except (urllib.error.URLError, OSError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise KitError(
+                f"--data reddit: {file} could not be fetched ({reason}); download the three files from {REDDIT_PAGE} "
+                f"into one folder and give it as --data FOLDER, or put them into {folder}"
+            ) from None
+        _verify(REDDIT_URL + file, data, file)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(f".partial-{os.getpid()}")
+            partial.write_bytes(data)
+            partial.replace(path)
+        except OSError as error:
+            raise KitError(f"--data reddit: {path} cannot be written: {error.strerror}") from None
+    return folder
+
+
+def _verify(where: str, data: bytes, file: str) -> None:
+    found = hashlib.sha256(data).hexdigest()
+    if found != REDDIT_SHA256[file]:
+        raise KitError(
+            f"{where}: sha256 {found[:12]}... found, expected {REDDIT_SHA256[file][:12]}...; delete it and fetch again"
+        )

@@ -1,0 +1,170 @@
+"""Finds plugins, isolates the broken, settles names -> Registry. No torch, no click, no global manager."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from typing import Literal
+
+import pluggy
+
+from empathy_kit import __version__, hookspecs
+from empathy_kit.contracts import Head, Loss, Rationale, Spec
+from empathy_kit.errors import KitError
+from empathy_kit.options import options_of
+
+Kind = Literal["loss", "rationale", "head"]
+
+HOOKS: dict[str, tuple[Kind, type[Spec]]] = {
+    "empathy_kit_losses": ("loss", Loss),
+    "empathy_kit_rationales": ("rationale", Rationale),
+    "empathy_kit_heads": ("head", Head),
+}
+KINDS: tuple[Kind, ...] = ("loss", "rationale", "head")
+OURS = "empathy-kit"
+ONLY = "EMPATHY_KIT_PLUGINS"
+"""Environment variable: the distributions to load, separated by commas; empty loads none. Unset loads all."""
+
+RESERVED_OPTIONS = {"rationale": {"weight"}}
+"""Option names that the kit itself answers to, which no builder of that kind may have."""
+
+
+@dataclass(frozen=True)
+class Provided:
+    """A spec and who provides it."""
+
+    kind: Kind
+    spec: Spec
+    distribution: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A plugin that was skipped whole, or a name that is disabled, and why."""
+
+    distribution: str
+    version: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.version}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Registry:
+    """What can be used by name, and what could not be loaded."""
+
+    provided: tuple[Provided, ...]
+    failures: tuple[Failure, ...] = ()
+
+    def of(self, kind: Kind) -> tuple[Provided, ...]:
+        """Everything of one kind: the kit's own first, then by name."""
+        return tuple(entry for entry in self.provided if entry.kind == kind)
+
+    def get(self, kind: Kind, name: str) -> Provided:
+        """The provider of a name.
+
+        Raises:
+            KitError: there is none; the message lists what there is and what did not load.
+        """
+        for entry in self.of(kind):
+            if entry.spec.name == name:
+                return entry
+        message = f"--{kind} {name}: unknown; there are {', '.join(entry.spec.name for entry in self.of(kind))}"
+        if self.failures:
+            message += "; not loaded: " + "; ".join(str(failure) for failure in self.failures)
+        raise KitError(message)
+
+
+def load_registry() -> Registry:
+    """The kit's own plugins, and those of every installed distribution that the environment does not exclude."""
+    from empathy_kit.builtin import heads, losses, rationales
+
+    ours = [entry for module in (losses, rationales, heads) for entry in _collect(module, OURS, __version__)]
+    offers: list[Provided] = []
+    failures: list[Failure] = []
+    for point in _entry_points():
+        distribution, version = _provider(point)
+        try:
+            found = list(_collect(point.load(), distribution, version))
+        except KeyboardInterrupt:  # the user's, and no way to tell it from a plugin's
+            raise
+        except BaseException as error:  # other people's code: also SystemExit at import
+            failures.append(Failure(distribution, version, f"{type(error).__name__}: {_one_line(error)}"))
+            continue
+        stolen = [entry for entry in found if _names(entry) in {_names(own) for own in ours}]
+        if stolen:
+            kind, name = _names(stolen[0])
+            failures.append(Failure(distribution, version, f"{kind} {name!r} is a built-in name; the plugin must choose another"))
+        else:
+            offers += found
+    return _settle(ours, offers, failures)
+
+
+def _entry_points() -> list[EntryPoint]:
+    points = sorted(entry_points(group=hookspecs.PROJECT), key=lambda point: (_provider(point), point.name))
+    only = os.environ.get(ONLY)
+    if only is None:
+        return points
+    wanted = {_normal(name) for name in only.split(",")}
+    return [point for point in points if _normal(_provider(point)[0]) in wanted]
+
+
+def _provider(point: EntryPoint) -> tuple[str, str]:
+    return (point.dist.name, point.dist.version) if point.dist else (point.value, "unknown")
+
+
+def _normal(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution.strip()).lower()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or "no message"
+
+
+def _names(entry: Provided) -> tuple[Kind, str]:
+    return entry.kind, entry.spec.name
+
+
+def _collect(plugin: object, distribution: str, version: str) -> Iterator[Provided]:
+    """All specs of one plugin. A manager of its own, so that nothing it does to one reaches another plugin."""
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(plugin)
+    manager.check_pending()  # a misspelt hook is silent until asked
+    seen: set[tuple[Kind, str]] = set()
+    for hook, (kind, expected) in HOOKS.items():
+        call: Callable[[], Iterable[Iterable[Spec]]] = getattr(manager.hook, hook)
+        for specs in call():
+            for spec in specs:
+                if not isinstance(spec, expected):
+                    raise TypeError(f"{hook} yields a {type(spec).__name__}, expected {expected.__name__}")
+                entry = Provided(kind, spec, distribution, version)
+                if _names(entry) in seen:
+                    raise ValueError(f"{hook} yields {spec.name!r} twice")
+                for option in options_of(spec.build):
+                    if option in RESERVED_OPTIONS.get(kind, ()):
+                        raise ValueError(f"{kind} {spec.name!r}: option {option!r} belongs to the kit")
+                seen.add(_names(entry))
+                yield entry
+
+
+def _settle(ours: list[Provided], offers: list[Provided], failures: list[Failure]) -> Registry:
+    by_name: dict[tuple[Kind, str], list[Provided]] = defaultdict(list)
+    for entry in offers:
+        by_name[_names(entry)].append(entry)
+    settled: list[Provided] = []
+    for (kind, name), entries in sorted(by_name.items()):
+        if len(entries) == 1:
+            settled += entries
+            continue
+        for entry in entries:
+            others = ", ".join(f"{other.distribution} {other.version}" for other in entries if other is not entry)
+            reason = f"{kind} {name!r} is also offered by {others}; the name is disabled until one is uninstalled"
+            failures.append(Failure(entry.distribution, entry.version, reason))
+    return Registry((*ours, *settled), tuple(failures))

@@ -1,0 +1,402 @@
+"""One run, from data to record: the only place where everything meets. It reads like the method section of the paper."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from empathy_kit import __version__, record
+from empathy_kit.config import RunConfig, to_dict
+from empathy_kit.contracts import Head, Loss, Rationale, Task
+from empathy_kit.data.pairs import LEVELS, MECHANISMS, Corpus, class_counts, duplicates
+from empathy_kit.data.sources import load_corpus
+from empathy_kit.data.splits import PARTS, Split, leakage, make_split, take
+from empathy_kit.encoders import encoder_source
+from empathy_kit.errors import KitError
+from empathy_kit.options import resolve
+from empathy_kit.plugins import KINDS, Provided, Registry
+
+if TYPE_CHECKING:
+    from empathy_kit.core.batch import Tokenization, TokenPair, Truncation
+    from empathy_kit.core.engine import Criterion, Engine, Epoch, Predictions, Recipe, Step
+    from empathy_kit.core.model import Model
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "numpy")
+RATIONALE_WEIGHT = 1.0
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The data is read, split and tokenised; training comes next."""
+
+    config: RunConfig
+    corpus: Corpus
+    split: Split
+    truncation: Truncation
+    oracle: bool
+    device: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The run directory is written."""
+
+    record: record.Record
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Plugins:
+    """The three plugins of a run, and their options with the defaults written out."""
+
+    loss: Provided
+    rationale: Provided
+    head: Provided
+    options: dict[str, Any]  # {"loss": {"ER": {...}, ...}, "head": {"ER": {...}, ...}, "rationale": {...}}
+
+    @property
+    def oracle(self) -> bool:
+        """Whether gold spans are seen at inference."""
+        return cast(Rationale, self.rationale.spec).gold == "always"
+
+
+def choose_plugins(config: RunConfig, registry: Registry) -> Plugins:
+    """The plugins that a configuration names, with every option checked before anything heavy is loaded.
+
+    Raises:
+        KitError: an unknown name, route, option or value.
+    """
+    chosen = {kind: registry.get(kind, getattr(config, kind)) for kind in KINDS}
+    given = _route(config.options)
+    options: dict[str, Any] = {}
+    for kind in ("loss", "head"):
+        entry = chosen[kind]
+        options[kind] = {
+            name: resolve(
+                f"{kind} {entry.spec.name}", entry.spec.build, {**given.get((kind, None), {}), **given.get((kind, name), {})}
+            )
+            for name in MECHANISMS
+        }
+    injector = chosen["rationale"]
+    own = dict(given.get(("rationale", None), {}))
+    weight = resolve("rationale", _rationale_weight, {"weight": own.pop("weight")} if "weight" in own else {})
+    options["rationale"] = {**resolve(f"rationale {injector.spec.name}", injector.spec.build, own), **weight}
+    return Plugins(chosen["loss"], chosen["rationale"], chosen["head"], options)
+
+
+def _rationale_weight(*, weight: float = RATIONALE_WEIGHT) -> float:
+    """The kit's own option of every injector: how much the span loss counts."""
+    return weight
+
+
+def _route(given: Mapping[str, Any]) -> dict[tuple[str, str | None], dict[str, Any]]:
+    """``loss.gamma`` and ``loss.ER.gamma`` -> whose option it is."""
+    routed: dict[tuple[str, str | None], dict[str, Any]] = {}
+    for route, value in given.items():
+        match route.split("."):
+            case [("loss" | "head" | "rationale") as kind, name]:
+                routed.setdefault((kind, None), {})[name] = value
+            case [("loss" | "head") as kind, mechanism, name] if mechanism in MECHANISMS:
+                routed.setdefault((kind, mechanism), {})[name] = value
+            case _:
+                raise KitError(
+                    f"-o {route}: unknown, expected loss.OPTION, head.OPTION, rationale.OPTION or loss.ER.OPTION "
+                    f"(also head, and {', '.join(MECHANISMS)})"
+                )
+    return routed
+
+
+def build_tasks(corpus: Corpus, split: Split) -> list[Task]:
+    """What builders may know of the mechanisms: counts from the training part alone."""
+    counts = class_counts(take(corpus, split.train))
+    return [Task(name, LEVELS, counts[name]) for name in MECHANISMS]
+
+
+def build_model(config: RunConfig, plugins: Plugins, tasks: Sequence[Task], encoder: Any) -> Model:
+    """The trunk with its injector, and a head a mechanism."""
+    from empathy_kit.core.model import Model
+    from empathy_kit.core.trunk import Trunk
+
+    injector = cast(Rationale, plugins.rationale.spec)
+    options = {name: value for name, value in plugins.options["rationale"].items() if name != "weight"}
+    trunk = Trunk(
+        encoder,
+        injector.build(tasks, encoder.config.hidden_size, **options),
+        hidden=config.hidden,
+        layers=config.layers,
+        dropout=config.dropout,
+    )
+    head = cast(Head, plugins.head.spec)
+    return Model(trunk, {task.name: head.build(task, config.hidden, **plugins.options["head"][task.name]) for task in tasks})
+
+
+def build_criteria(plugins: Plugins, tasks: Sequence[Task], model: Model) -> dict[str, Criterion]:
+    """A loss a mechanism: the head's own criterion where it has one, else the run's loss."""
+    loss = cast(Loss, plugins.loss.spec)
+    criteria: dict[str, Criterion] = {}
+    for task in tasks:
+        own = getattr(model.heads[task.name], "criterion", None)
+        criteria[task.name] = own or loss.build(task, **plugins.options["loss"][task.name])
+    return criteria
+
+
+def build_recipe(config: RunConfig, plugins: Plugins) -> Recipe:
+    """The engine's part of the configuration."""
+    from empathy_kit.core.engine import Recipe
+
+    return Recipe(
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        encoder_lr=config.encoder_lr,
+        lr=config.lr,
+        warmup=config.warmup,
+        schedule=config.schedule,
+        clip=config.clip,
+        select=config.select,
+        patience=config.patience,
+        rationale_weight=plugins.options["rationale"]["weight"],
+    )
+
+
+def tokenize(config: RunConfig, tokenizer: Any, encoder: Any) -> Tokenization:
+    """The tokenizer with the run's length limit.
+
+    Raises:
+        KitError: a limit beyond the encoder's positions.
+    """
+    from empathy_kit.core.batch import Tokenization
+    from empathy_kit.core.encoder import longest_input
+
+    longest = longest_input(encoder)
+    if config.max_tokens > longest:
+        raise KitError(f"--max-tokens {config.max_tokens}: {config.encoder} reads at most {longest} tokens a post")
+    return Tokenization(tokenizer, config.max_tokens, config.truncate)
+
+
+def run(config: RunConfig, registry: Registry, out: Path) -> Iterator[Opened | Step | Epoch | Finished]:
+    """Train and test one configuration, yielding what happens; the last event is `Finished`.
+
+    Raises:
+        KitError: anything in the configuration, the data or the output folder that the user can mend.
+    """
+    plugins = choose_plugins(config, registry)
+    record.check_output(out)
+    corpus = load_corpus(config.data)
+    split = make_split(corpus, config.split, config.split_seed)
+
+    import torch
+
+    from empathy_kit.core import checkpoint
+    from empathy_kit.core.encoder import load_encoder
+    from empathy_kit.core.engine import Engine, Epoch
+
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)  # before anything is initialised: the heads' first weights are part of the run
+    encoder, tokenizer = load_encoder(encoder_source(config.encoder), attention_dropout=config.attention_dropout)
+    tokenization = tokenize(config, tokenizer, encoder)
+    tokens, truncation = tokenization.encode(corpus.pairs)
+    parts: dict[str, list[TokenPair]] = {name: [tokens[at] for at in split.part(name)] for name in PARTS}
+
+    tasks = build_tasks(corpus, split)
+    model = build_model(config, plugins, tasks, encoder)
+    engine = Engine(
+        model,
+        build_criteria(plugins, tasks, model),
+        pad_id=tokenization.pad_id,
+        gold=cast(Rationale, plugins.rationale.spec).gold,
+        cpu=config.device == "cpu",
+        precision=config.precision,
+    )
+    yield Opened(config, corpus, split, truncation, plugins.oracle, str(engine.accelerator.device))
+
+    history: list[Epoch] = []
+    for event in engine.fit(parts["train"], parts["validation"], build_recipe(config, plugins), seed=config.seed):
+        if isinstance(event, Epoch):
+            history.append(event)
+        yield event
+    predictions = engine.predict(parts["test"])
+
+    result = record.Record(
+        format=record.FORMAT,
+        kit=__version__,
+        oracle=plugins.oracle,
+        config=to_dict(config),
+        options=plugins.options,
+        plugins={
+            kind: {"name": entry.spec.name, "distribution": entry.distribution, "version": entry.version}
+            for kind, entry in (("loss", plugins.loss), ("rationale", plugins.rationale), ("head", plugins.head))
+        },
+        versions={
+            "python": platform.python_version(),
+            **{library: importlib.metadata.version(library) for library in LIBRARIES},
+        },
+        machine={
+            "system": platform.system(),
+            "processor": platform.machine(),
+            "device": str(engine.accelerator.device),
+            "threads": torch.get_num_threads(),
+        },
+        data=describe_data(corpus),
+        split=describe_split(corpus, split),
+        truncation=asdict(truncation),
+        training=_training(history),
+        scores=_scores(predictions, parts["test"], tasks, config.seed),
+        spans=_span_scores(predictions, parts["test"], config.seed),
+    )
+    with record.staged(out) as folder:
+        checkpoint.save(folder / record.MODEL, model, tokenizer, encoder)
+        columns, rows = _prediction_rows(corpus, split, predictions)
+        record.write(folder, result, [asdict(epoch) for epoch in history], columns, rows)
+    yield Finished(result, out)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A finished run's model, ready to predict."""
+
+    record: record.Record
+    engine: Engine
+    tokenization: Tokenization = field(repr=False)
+
+
+def load(folder: Path, registry: Registry) -> Loaded:
+    """Rebuild a finished run's model from its folder: no network, no pickle, every byte compared with the manifest.
+
+    Raises:
+        KitError: a run that was changed, or whose plugins are not there.
+    """
+    from empathy_kit.config import configure
+    from empathy_kit.core import checkpoint
+    from empathy_kit.core.encoder import rebuild_encoder
+    from empathy_kit.core.engine import Engine
+
+    result = record.read(folder)
+    config = configure(RunConfig(), result.config)
+    plugins = choose_plugins(config, registry)
+    encoder, tokenizer = rebuild_encoder(folder / record.MODEL)
+    counts = result.split["class_counts"]["train"]
+    tasks = [Task(name, LEVELS, tuple(counts[name])) for name in MECHANISMS]
+    model = build_model(config, plugins, tasks, encoder)
+    checkpoint.load(folder / record.MODEL, model)
+    tokenization = tokenize(config, tokenizer, encoder)
+    engine = Engine(
+        model,
+        build_criteria(plugins, tasks, model),
+        pad_id=tokenization.pad_id,
+        gold=cast(Rationale, plugins.rationale.spec).gold,
+        cpu=config.device == "cpu",
+        precision=config.precision,
+    )
+    return Loaded(result, engine, tokenization)
+
+
+def describe_data(corpus: Corpus) -> dict[str, Any]:
+    """What was found in the data, and what of it cannot be used, as numbers."""
+    repeated = duplicates(corpus)
+    placement = corpus.placement
+    return {
+        "name": corpus.name,
+        "pairs": len(corpus),
+        "sha256": corpus.sha256(),
+        "sources": corpus.sources,
+        "class_counts": class_counts(corpus.pairs),
+        "seeker_posts": len({pair.seeker for pair in corpus.pairs}),
+        "duplicates": asdict(repeated),
+        "spans": {
+            "total": placement.total,
+            "exact": placement.exact,
+            "whitespace": placement.whitespace,
+            "fuzzy": placement.fuzzy,
+            "lost": [list(entry) for entry in placement.lost],
+            "bare": [list(entry) for entry in placement.bare],
+        },
+    }
+
+
+def describe_split(corpus: Corpus, split: Split) -> dict[str, Any]:
+    """Sizes, class counts and leakage of a split."""
+    return {
+        "kind": split.kind,
+        "seed": split.seed,
+        "sha256": split.sha256(),
+        "pairs": {name: len(split.part(name)) for name in PARTS},
+        "class_counts": {name: class_counts(take(corpus, split.part(name))) for name in PARTS},
+        "leakage": {name: asdict(leakage(corpus, split, name)) for name in PARTS[1:]},
+    }
+
+
+def describe_truncation(config: RunConfig, corpus: Corpus) -> dict[str, Any]:
+    """What the length limit takes away under the run's encoder."""
+    from empathy_kit.core.encoder import load_encoder
+
+    encoder, tokenizer = load_encoder(encoder_source(config.encoder))
+    return asdict(tokenize(config, tokenizer, encoder).encode(corpus.pairs)[1])
+
+
+def _training(history: Sequence[Epoch]) -> dict[str, Any]:
+    best = [epoch for epoch in history if epoch.best][-1]
+    return {
+        "epochs": len(history),
+        "best_epoch": best.epoch,
+        "validation_loss": best.validation_loss,
+        "validation_macro_f1": best.validation_macro_f1,
+        "validation_accuracy": best.validation_accuracy,
+        "seconds": round(sum(epoch.seconds for epoch in history), 1),
+        "pairs_per_second": round(sum(epoch.pairs_per_second for epoch in history) / len(history), 1),
+    }
+
+
+def _scores(predictions: Predictions, pairs: Sequence[TokenPair], tasks: Sequence[Task], seed: int) -> dict[str, Any]:
+    import numpy as np
+
+    from empathy_kit.core.metrics import score
+
+    target = np.array([pair.levels for pair in pairs])
+    levels = predictions.levels()
+    return {
+        task.name: asdict(
+            score(
+                target[:, index],
+                levels[task.name],
+                task.num_classes,
+                majority=task.class_counts.index(max(task.class_counts)),
+                seed=seed,
+            )
+        )
+        for index, task in enumerate(tasks)
+    }
+
+
+def _span_scores(predictions: Predictions, pairs: Sequence[TokenPair], seed: int) -> dict[str, Any] | None:
+    from empathy_kit.core.metrics import score_spans
+
+    if predictions.spans is None:
+        return None
+    scores: dict[str, Any] = {}
+    for index, name in enumerate(MECHANISMS):
+        known = [at for at, pair in enumerate(pairs) if pair.gold_known[index]]
+        gold = [[place in pairs[at].gold[index] for place in range(len(pairs[at].response))] for at in known]
+        scores[name] = asdict(score_spans(gold, [predictions.spans[at][index] for at in known], seed)) if known else None
+    return scores
+
+
+def _prediction_rows(corpus: Corpus, split: Split, predictions: Predictions) -> tuple[list[str], list[list[str]]]:
+    """The test part's predictions: hashed id, true and predicted level and probabilities a mechanism. No text."""
+    ids = record.hashed_ids(corpus)
+    levels = predictions.levels()
+    columns = ["id"]
+    for name in MECHANISMS:
+        columns += [f"{name}_true", f"{name}_predicted", *(f"{name}_p{level}" for level in LEVELS)]
+    rows = []
+    for at, position in enumerate(split.test):
+        row = [ids[position]]
+        for index, name in enumerate(MECHANISMS):
+            row += [str(corpus.pairs[position].levels[index]), str(int(levels[name][at]))]
+            row += [f"{value:.6f}" for value in predictions.probabilities[name][at]]
+        rows.append(row)
+    return columns, rows

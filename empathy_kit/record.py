@@ -1,0 +1,173 @@
+"""What a run leaves behind: a directory that appears whole or not at all, and says when it was changed."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from empathy_kit.data.pairs import Corpus
+from empathy_kit.errors import KitError
+
+FORMAT = 1
+RUN, MANIFEST, HISTORY, PREDICTIONS, MODEL = "run.json", "manifest.json", "history.jsonl", "predictions.csv", "model"
+
+
+@dataclass(frozen=True)
+class Record:
+    """Everything that is known of one run; ``run.json`` holds just this."""
+
+    format: int
+    kit: str  # version
+    oracle: bool  # gold spans were seen at inference
+    config: dict[str, Any]
+    options: dict[str, Any]  # of the plugins, defaults written out; loss and head a mechanism
+    plugins: dict[str, dict[str, str]]  # kind to name, distribution and version
+    versions: dict[str, str]  # of Python and the libraries that compute
+    machine: dict[str, Any]
+    data: dict[str, Any]
+    split: dict[str, Any]
+    truncation: dict[str, Any]
+    training: dict[str, Any]
+    scores: dict[str, Any]  # mechanism to core.metrics.Scores
+    spans: dict[str, Any] | None  # mechanism to core.metrics.SpanScores
+
+    @property
+    def title(self) -> str:
+        """What the run is called in tables; an oracle is called one."""
+        parts = [self.config["loss"], *([] if self.config["rationale"] == "none" else [self.config["rationale"]])]
+        return " + ".join(parts) + (" (ORACLE)" if self.oracle else "")
+
+
+def hashed_ids(corpus: Corpus) -> list[str]:
+    """One opaque id a pair, the same in every run on this data.
+
+    The ids of the Reddit data lead to living people, and are few enough to try them all. So they are keyed by a hash of the
+    whole corpus, which is written nowhere and which only those who hold the corpus can compute.
+    """
+    digest = hashlib.sha256(b"empathy-kit ids")
+    for pair in corpus.pairs:
+        digest.update(f"{pair.pair_id}\0{pair.seeker}\0{pair.response}\0".encode())
+    key = digest.digest()
+    return [hmac.digest(key, f"{pair.row}:{pair.pair_id}".encode(), "sha256").hex()[:16] for pair in corpus.pairs]
+
+
+def check_output(out: Path) -> None:
+    """Find out before the work whether a run directory can be made.
+
+    Raises:
+        KitError: it exists, or its parent cannot be written.
+    """
+    _refuse_existing(out)
+    with _blamed(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        probe = out.parent / f".{out.name}.probe-{os.getpid()}"
+        probe.mkdir()
+        probe.rmdir()
+
+
+def _refuse_existing(out: Path) -> None:
+    if out.exists() or out.is_symlink():
+        raise KitError(f"--out {out}: already exists; a run never overwrites another, expected a new name")
+
+
+@contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """A folder beside ``out`` to write a run into; it becomes ``out`` at the end, or vanishes with the first exception.
+
+    Raises:
+        KitError: something cannot be written (a full disk, say), or ``out`` has appeared meanwhile.
+    """
+    staging = out.parent / f".{out.name}.partial-{os.getpid()}"
+    try:
+        with _blamed(out):
+            staging.mkdir()
+            yield staging
+            _write_json(staging / MANIFEST, {"format": FORMAT, "sha256": _hashes(staging)})
+            _sync(staging)
+            _refuse_existing(out)  # it may have appeared meanwhile, and an empty folder would be renamed over
+            staging.rename(out)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def _blamed(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise KitError(f"--out {out}: cannot be written: {error.strerror or error}") from None
+
+
+def write(
+    folder: Path, record: Record, history: list[Mapping[str, Any]], columns: list[str], predictions: list[list[str]]
+) -> None:
+    """Write all of a run but its model into a staged folder."""
+    _write_json(folder / RUN, asdict(record))
+    (folder / HISTORY).write_text("".join(json.dumps(line) + "\n" for line in history), encoding="utf-8")
+    rows = [",".join(row) for row in (columns, *predictions)]  # numbers and hashes: nothing to quote
+    (folder / PREDICTIONS).write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> Record:
+    """The record of a finished run.
+
+    Raises:
+        KitError: no run there, one of another format, or one that was changed after it was written.
+    """
+    verify(folder)
+    content = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    if content.get("format") != FORMAT:
+        raise KitError(f"{folder / RUN}: format {content.get('format')!r} found, expected {FORMAT}")
+    return Record(**{entry.name: content[entry.name] for entry in fields(Record)})
+
+
+def verify(folder: Path) -> None:
+    """Compare a run's files with its manifest.
+
+    Raises:
+        KitError: no manifest, or a file that is missing, added or changed.
+    """
+    try:
+        expected = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise KitError(f"{folder}: not a finished run: {MANIFEST} is missing or unreadable") from None
+    found = _hashes(folder)
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found:
+            raise KitError(f"{folder / name}: missing, but the manifest lists it")
+        if name not in expected:
+            raise KitError(f"{folder / name}: not in the manifest; it was added after the run")
+        if found[name] != expected[name]:
+            raise KitError(f"{folder / name}: changed after the run (sha256 differs from the manifest)")
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    hashes = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path != folder / MANIFEST:
+            with path.open("rb") as stream:
+                hashes[path.relative_to(folder).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return hashes
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _sync(folder: Path) -> None:
+    # Renamed before its bytes are on disk, a run could be whole by name and empty after a power cut.
+    for path in (*folder.rglob("*"), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
