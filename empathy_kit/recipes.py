@@ -84,6 +84,8 @@ def choose_plugins(config: RunConfig, registry: Registry) -> Plugins:
     injector = chosen["rationale"]
     own = dict(given.get(("rationale", None), {}))
     weight = resolve("rationale", _rationale_weight, {"weight": own.pop("weight")} if "weight" in own else {})
+    if weight["weight"] < 0:
+        raise KitError(f"rationale: option 'weight' is {weight['weight']}; expected 0 or more")
     options["rationale"] = {**resolve(f"rationale {injector.spec.name}", injector.spec.build, own), **weight}
     return Plugins(chosen["loss"], chosen["rationale"], chosen["head"], options)
 
@@ -197,7 +199,8 @@ def run(config: RunConfig, registry: Registry, out: Path) -> Iterator[Opened | S
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)  # before anything is initialised: the heads' first weights are part of the run
-    encoder, tokenizer = load_encoder(encoder_source(config.encoder), attention_dropout=config.attention_dropout)
+    source = encoder_source(config.encoder)
+    encoder, tokenizer = load_encoder(source.location, local=source.local, attention_dropout=config.attention_dropout)
     tokenization = tokenize(config, tokenizer, encoder)
     tokens, truncation = tokenization.encode(corpus.pairs)
     parts: dict[str, list[TokenPair]] = {name: [tokens[at] for at in split.part(name)] for name in PARTS}
@@ -334,7 +337,8 @@ def describe_truncation(config: RunConfig, corpus: Corpus) -> dict[str, Any]:
     """What the length limit takes away under the run's encoder."""
     from empathy_kit.core.encoder import load_encoder
 
-    encoder, tokenizer = load_encoder(encoder_source(config.encoder))
+    source = encoder_source(config.encoder)
+    encoder, tokenizer = load_encoder(source.location, local=source.local)
     return asdict(tokenize(config, tokenizer, encoder).encode(corpus.pairs)[1])
 
 

@@ -65,7 +65,8 @@ def run(
 
     _quiet_libraries()
     progress = Console(stderr=True)
-    finished = _watch(run_recipe(config, load_registry(), out or _free_folder(config)), config, preset_name, progress)
+    start = f"config {config_file}" if config_file else f"preset {preset_name or 'small'}"
+    finished = _watch(run_recipe(config, load_registry(), out or _free_folder(config)), config, start, progress)
     if as_json:
         click.echo(json.dumps(asdict(finished.record)))
     else:
@@ -109,7 +110,7 @@ def _quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 
-def _watch(events: Iterable[Any], config: RunConfig, preset_name: str | None, console: Console) -> Finished:
+def _watch(events: Iterable[Any], config: RunConfig, start: str, console: Console) -> Finished:
     """Draw what happens on stderr, and return the last event."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -121,7 +122,7 @@ def _watch(events: Iterable[Any], config: RunConfig, preset_name: str | None, co
         task = bar.add_task("loading", total=None)
         for event in events:
             if isinstance(event, Opened):
-                for line in _opening(event, preset_name):
+                for line in _opening(event, start):
                     console.print(line, highlight=False, soft_wrap=True)
             elif isinstance(event, Step):
                 bar.update(task, description=_step_line(event), total=event.steps * config.epochs, completed=_done(event))
@@ -150,7 +151,7 @@ def _epoch_line(epoch: Epoch) -> str:
     )
 
 
-def _opening(opened: Opened, preset_name: str | None) -> Iterable[str]:
+def _opening(opened: Opened, start: str) -> Iterable[str]:
     from empathy_kit import report
     from empathy_kit.recipes import describe_data, describe_split
 
@@ -159,7 +160,7 @@ def _opening(opened: Opened, preset_name: str | None) -> Iterable[str]:
     yield from report.split_lines(describe_split(opened.corpus, opened.split))
     yield from report.truncation_lines(asdict(opened.truncation), config.truncate, len(opened.corpus))
     yield (
-        f"encoder {config.encoder}, preset {preset_name or 'small'}, loss {config.loss}, rationale {config.rationale}, "
+        f"encoder {config.encoder}, {start}, loss {config.loss}, rationale {config.rationale}, "
         f"head {config.head}, seed {config.seed}, on {opened.device}"
     )
     if opened.oracle:

@@ -11,11 +11,12 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from empathy_kit.errors import KitError
 
 
-def load_encoder(source: str, *, attention_dropout: float | None = None) -> tuple[nn.Module, Any]:
+def load_encoder(source: str, *, local: bool = False, attention_dropout: float | None = None) -> tuple[nn.Module, Any]:
     """The encoder with its pretrained weights, and its tokenizer.
 
     Args:
         source: a folder, or a name on the Hugging Face hub.
+        local: fetch nothing; a hub name is then looked for in the hub's local cache.
         attention_dropout: replaces the encoder's own; 0 lets SDPA take its fast path on a CPU.
 
     Raises:
@@ -23,17 +24,18 @@ def load_encoder(source: str, *, attention_dropout: float | None = None) -> tupl
     """
     changes = {} if attention_dropout is None else {"attention_probs_dropout_prob": attention_dropout}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=False)
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False, **changes)
+        tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=False, local_files_only=local)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False, local_files_only=local, **changes)
         encoder = AutoModel.from_pretrained(
-            source, config=config, trust_remote_code=False, use_safetensors=True, attn_implementation="sdpa"
+            source,
+            config=config,
+            trust_remote_code=False,
+            local_files_only=local,
+            use_safetensors=True,
+            attn_implementation="sdpa",
         )
     except (OSError, ValueError) as error:  # transformers says with these that a name, a file or the network is missing
-        where = "this folder" if Path(source).is_dir() else "the Hugging Face hub (or its local cache)"
-        raise KitError(
-            f"--encoder {source}: could not be loaded from {where}: {_first_sentence(error)}; where there is no network, "
-            "download the model on another machine and give its folder as --encoder FOLDER, or use --encoder minilm"
-        ) from None
+        raise KitError(f"--encoder {source}: {_what_to_do(source, local, error)}") from None
     if not tokenizer.is_fast:
         raise KitError(f"--encoder {source}: it has no fast tokenizer (tokenizer.json), which the rationale spans need")
     _without_pooler(encoder)
@@ -63,5 +65,13 @@ def _without_pooler(encoder: nn.Module) -> None:
         encoder.pooler = None  # type: ignore[assignment]
 
 
-def _first_sentence(error: Exception) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+def _what_to_do(source: str, local: bool, error: Exception) -> str:
+    reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+    if Path(source).is_dir():
+        return f"cannot be loaded ({reason}); expected config.json, model.safetensors and tokenizer.json in this folder"
+    if local:
+        return (
+            "not on this machine, and the Hugging Face hub does not answer; download it where there is a network and give its "
+            "folder as --encoder FOLDER, or use --encoder minilm"
+        )
+    return f"cannot be loaded from the Hugging Face hub: {reason}"

@@ -135,7 +135,14 @@ class Engine:
         precision: Literal["no", "bf16", "fp16"] = "no",
         pad_to: int | None = None,
     ) -> None:
-        self.accelerator = Accelerator(cpu=cpu, mixed_precision=precision)
+        try:
+            self.accelerator = Accelerator(cpu=cpu, mixed_precision=precision)
+        except ValueError as error:  # what accelerate says of a precision that the device does not have
+            raise KitError(f"--precision {precision}: {error}") from None
+        if self.accelerator.num_processes > 1:
+            raise KitError(
+                f"{self.accelerator.num_processes} processes found, expected one: a run does not share out its batches"
+            )
         self.model: Model = self.accelerator.prepare_model(model)
         self.criteria = criteria
         self.gold = gold
