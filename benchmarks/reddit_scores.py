@@ -120,7 +120,7 @@ def _table(corpus: Corpus, records: dict[str, list[record.Record]], seeds: list[
     settings = {key: value for key, value in first.config.items() if key not in varied}
     yield f"Recipe: `{json.dumps(settings)}`"
     yield ""
-    yield f"Versions: `{json.dumps(first.versions)}`; machine: `{json.dumps(first.machine)}`; data sha256 {first.data['sha256'][:12]}."
+    yield f"Versions: `{json.dumps(first.versions)}`; machine: `{json.dumps(first.machine)}`; data {first.data['sha256'][:12]}."
 
 
 def _test_sizes(records: dict[str, list[record.Record]]) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -36,7 +36,7 @@ class RunConfig:
     dropout: float = _setting(0.3, "between the GRU's layers and before the heads")
     attention_dropout: float | None = _setting(0.0, "the encoder's, inside attention; none keeps its own")
     epochs: int = _setting(5, "at most")
-    batch_size: int = _setting(32, "pairs a step")
+    batch_size: int = _setting(16, "pairs a step")
     encoder_lr: float = _setting(5e-5, "learning rate of the encoder")
     lr: float = _setting(1e-3, "learning rate of everything else")
     warmup: float = _setting(0.1, "share of the steps over which the learning rates rise")
@@ -76,7 +76,8 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 PRESETS: dict[str, dict[str, Any]] = {
     "small": {},
-    # Section 4.2 of the paper. It names no learning rate schedule, no clipping and no patience: none of these here.
+    # Section 4.2 of the paper. It names no learning rate schedule, no clipping and no patience: none of these here, so the
+    # first epoch that is no better ends the training.
     "paper": {
         "encoder": "roberta-base",
         "split": "paper",
@@ -122,7 +123,7 @@ def configure(base: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
         if name == "options":
             if not isinstance(value, Mapping):
                 raise KitError(f"options: a {type(value).__name__} found, expected names and values such as loss.gamma 1.5")
-            values[name] = {**base.options, **value}
+            values[name] = {**base.options, **dict(_routes(value))}
         elif name not in types:
             raise KitError(f"unknown setting {name!r}; there are {', '.join(types)}")
         else:
@@ -131,6 +132,15 @@ def configure(base: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
             except ValueError as error:
                 raise KitError(f"{flag(name)} {value}: {error}") from None
     return replace(base, **values)
+
+
+def _routes(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """``loss.gamma`` as it is; also TOML's own reading of the unquoted key, a table ``gamma`` in a table ``loss``."""
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _routes(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def preset(name: str) -> RunConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 import sys
@@ -47,19 +48,33 @@ def options_of(build: Callable[..., Any]) -> dict[str, Option]:
     """The options of a builder, in its own order.
 
     Raises:
-        TypeError: a keyword-only parameter has no annotation, or one that cannot be evaluated or set from text.
+        TypeError: a keyword-only parameter has no annotation, one that cannot be evaluated or set from text, or a default
+            that is not of its type.
     """
-    return {
-        parameter.name: Option(parameter.name, _annotation(build, parameter), parameter.default)
-        for parameter in inspect.signature(build).parameters.values()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    }
+    options = {}
+    for parameter in inspect.signature(build).parameters.values():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            annotation = _annotation(build, parameter)
+            options[parameter.name] = Option(parameter.name, annotation, _default(parameter, annotation))
+    return options
+
+
+def _default(parameter: inspect.Parameter, annotation: Any) -> Any:
+    # Defaults are written into run.json: one that JSON does not have (inf, say) would fail there, after the training.
+    if parameter.default is inspect.Parameter.empty:
+        return parameter.default
+    try:
+        return parse(annotation, parameter.default)
+    except ValueError as error:
+        raise TypeError(f"option {parameter.name!r}: its default is {parameter.default!r}; {error}") from None
 
 
 def _annotation(build: Callable[..., Any], parameter: inspect.Parameter) -> Any:
     annotation = parameter.annotation
     if isinstance(annotation, str):
         # Only keyword-only annotations are evaluated: the positional ones may name types imported under TYPE_CHECKING.
+        while isinstance(build, functools.partial):
+            build = build.func
         module = sys.modules.get(getattr(build, "__module__", ""))
         try:
             annotation = eval(annotation, dict(vars(module)) if module else {})  # noqa: S307 - an installed module's own text
@@ -81,7 +96,9 @@ def _supported(annotation: Any) -> bool:
         return all(_supported(part) for part in get_args(annotation))
     if origin is tuple:
         return len(get_args(annotation)) == 2 and get_args(annotation)[1] is Ellipsis and _supported(get_args(annotation)[0])
-    return origin is Literal or annotation in (float, int, bool, str, type(None))
+    if origin is Literal:
+        return all(isinstance(value, str | int) for value in get_args(annotation))
+    return annotation in (float, int, bool, str, type(None))
 
 
 def parse(expected: Any, value: Any) -> Any:
@@ -95,7 +112,7 @@ def parse(expected: Any, value: Any) -> Any:
         return _parse_union(expected, value)
     if origin is Literal:
         for allowed in get_args(expected):
-            if value == allowed or value == str(allowed):
+            if value == str(allowed) or (value == allowed and isinstance(value, bool) == isinstance(allowed, bool)):
                 return allowed
         raise ValueError(f"expected one of {', '.join(str(allowed) for allowed in get_args(expected))}")
     if origin is tuple:
@@ -131,10 +148,10 @@ def _parse_plain(expected: Any, value: Any) -> Any:
     if expected in (int, float) and isinstance(value, str | int | float) and not isinstance(value, bool):
         try:
             number: float = expected(value)
-        except (ValueError, OverflowError):
-            number = math.nan
-        if math.isfinite(number) and (isinstance(value, str) or number == value):
-            return number
+            if math.isfinite(number) and (isinstance(value, str) or number == value):
+                return number
+        except (ValueError, OverflowError):  # isfinite's too: a whole number may be too large for any float
+            pass
         raise ValueError("expected a whole number" if expected is int else "expected a finite number")
     raise ValueError(f"expected {type_name(expected)}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 from collections import defaultdict
@@ -26,6 +27,8 @@ HOOKS: dict[str, tuple[Kind, type[Spec]]] = {
 }
 KINDS: tuple[Kind, ...] = ("loss", "rationale", "head")
 OURS = "empathy-kit"
+# By name, as an entry point has it: the builders come after this module in the import law.
+BUILTIN = ("empathy_kit.builtin.losses", "empathy_kit.builtin.rationales", "empathy_kit.builtin.heads")
 ONLY = "EMPATHY_KIT_PLUGINS"
 """Environment variable: the distributions to load, separated by commas; empty loads none. Unset loads all."""
 
@@ -83,9 +86,7 @@ class Registry:
 
 def load_registry() -> Registry:
     """The kit's own plugins, and those of every installed distribution that the environment does not exclude."""
-    from empathy_kit.builtin import heads, losses, rationales
-
-    ours = [entry for module in (losses, rationales, heads) for entry in _collect(module, OURS, __version__)]
+    ours = [entry for name in BUILTIN for entry in _collect(importlib.import_module(name), OURS, __version__)]
     offers: list[Provided] = []
     failures: list[Failure] = []
     for point in _entry_points():
@@ -116,7 +117,11 @@ def _entry_points() -> list[EntryPoint]:
 
 
 def _provider(point: EntryPoint) -> tuple[str, str]:
-    return (point.dist.name, point.dist.version) if point.dist else (point.value, "unknown")
+    if point.dist is None:
+        return point.value, "unknown"
+    metadata = point.dist.metadata
+    # With defaults: an interrupted installation leaves a folder without METADATA.
+    return metadata.get_all("Name", [point.value])[0], metadata.get_all("Version", ["unknown"])[0]
 
 
 def _normal(distribution: str) -> str:
@@ -124,7 +129,10 @@ def _normal(distribution: str) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or "no message"
+    try:
+        return " ".join(str(error).split()) or "no message"
+    except Exception:  # the plugin's own exception class
+        return "no readable message"
 
 
 def _names(entry: Provided) -> tuple[Kind, str]:
@@ -137,6 +145,8 @@ def _collect(plugin: object, distribution: str, version: str) -> Iterator[Provid
     manager.add_hookspecs(hookspecs)
     manager.register(plugin)
     manager.check_pending()  # a misspelt hook is silent until asked
+    if not manager.get_hookcallers(plugin):
+        raise TypeError(f"no hook found, expected {', '.join(HOOKS)} marked with @empathy_kit.hookimpl")
     seen: set[tuple[Kind, str]] = set()
     for hook, (kind, expected) in HOOKS.items():
         call: Callable[[], Iterable[Iterable[Spec]]] = getattr(manager.hook, hook)
@@ -144,6 +154,8 @@ def _collect(plugin: object, distribution: str, version: str) -> Iterator[Provid
             for spec in specs:
                 if not isinstance(spec, expected):
                     raise TypeError(f"{hook} yields a {type(spec).__name__}, expected {expected.__name__}")
+                if not isinstance(spec.name, str):
+                    raise TypeError(f"{hook} yields a name that is a {type(spec.name).__name__}, expected text")
                 entry = Provided(kind, spec, distribution, version)
                 if _names(entry) in seen:
                     raise ValueError(f"{hook} yields {spec.name!r} twice")

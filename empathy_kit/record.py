@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -65,12 +66,18 @@ def check_output(out: Path) -> None:
     Raises:
         KitError: it exists, or its parent cannot be written.
     """
-    _refuse_existing(out)
     with _blamed(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        probe = out.parent / f".{out.name}.probe-{os.getpid()}"
+        _refuse_existing(out)
+        # Missing parents are made with the run and not before, so that a run that never starts leaves nothing.
+        ground = next(parent for parent in out.absolute().parents if parent.exists())
+        probe = _beside(ground / out.name)
         probe.mkdir()
         probe.rmdir()
+
+
+def _beside(out: Path) -> Path:
+    # Not the process's number: in a container it may be the same in every run, and a killed one leaves its folder behind.
+    return out.with_name(f".{out.name}.partial-{secrets.token_hex(4)}")
 
 
 def _refuse_existing(out: Path) -> None:
@@ -85,10 +92,12 @@ def staged(out: Path) -> Iterator[Path]:
     Raises:
         KitError: something cannot be written (a full disk, say), or ``out`` has appeared meanwhile.
     """
-    staging = out.parent / f".{out.name}.partial-{os.getpid()}"
+    staging = _beside(out)
+    with _blamed(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        staging.mkdir()
     try:
         with _blamed(out):
-            staging.mkdir()
             yield staging
             _write_json(staging / MANIFEST, {"format": FORMAT, "sha256": _hashes(staging)})
             _sync(staging)
@@ -137,8 +146,8 @@ def verify(folder: Path) -> None:
         KitError: no manifest, or a file that is missing, added or changed.
     """
     try:
-        expected = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+        expected = dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise KitError(f"{folder}: not a finished run: {MANIFEST} is missing or unreadable") from None
     found = _hashes(folder)
     for name in sorted(expected.keys() | found.keys()):

@@ -51,7 +51,7 @@ def score_table(record: Record) -> Table:
 
 def class_table(record: Record) -> Table:
     """Precision, recall and F1 a level, and where the level's pairs went."""
-    table = Table(title="By level (true level down, predicted level across)", title_justify="left")
+    table = Table(title=f"By level (true level down, predicted level across), {record.title}", title_justify="left")
     table.add_column("mechanism, level")
     for title in ("precision", "recall", "F1", *(f"-> {level}" for level in LEVELS)):
         table.add_column(title, justify="right")
@@ -70,7 +70,7 @@ def span_table(record: Record) -> Table | None:
     """Rationale extraction, where the injector has a span head."""
     if record.spans is None:
         return None
-    table = Table(title="Rationale extraction", title_justify="left")
+    table = Table(title=f"Rationale extraction, {record.title}", title_justify="left")
     for title in ("mechanism", "pairs", "token F1", "IOU F1"):
         table.add_column(title, justify="left" if title == "mechanism" else "right")
     for name, scores in record.spans.items():
@@ -204,7 +204,7 @@ def class_picture(counts: Mapping[str, Any], title: str, path: Path) -> None:
         axes.bar_label(bars)
     axes.set_xticks(range(len(MECHANISMS)), [f"{name}\n{MECHANISM_TITLES[name]}" for name in MECHANISMS])
     axes.set_ylabel("pairs")
-    axes.set_title(title)
+    axes.set_title(title, parse_math=False)  # a dollar sign in a file's name is no formula
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     try:

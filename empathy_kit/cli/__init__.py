@@ -29,5 +29,6 @@ def main() -> None:
     try:
         cli()
     except KitError as error:
-        click.echo(f"Error: {error}", err=True)
+        # A name may hold line ends; the message stays one line.
+        click.echo("\\n".join(f"Error: {error}".splitlines()), err=True)
         sys.exit(2)

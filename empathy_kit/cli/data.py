@@ -107,4 +107,4 @@ def fetch() -> None:
 def _console() -> Console:
     from rich.console import Console
 
-    return Console()
+    return Console(markup=False, emoji=False)  # a file's name may look like either

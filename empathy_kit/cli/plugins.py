@@ -42,10 +42,10 @@ def list_plugins(as_json: bool) -> None:
 
     table = Table()
     for column in ("kind", "name", "what it is", "options", "from"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for row in rows:
         provider = f"{row['distribution']} {row['version']}"
         table.add_row(str(row["kind"]), str(row["name"]), str(row["summary"]), "\n".join(row["options"]), provider)
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)  # `tuple[float, ...]` looks like markup
     for failure in registry.failures:
         click.echo(f"not loaded: {failure}", err=True)

@@ -16,6 +16,7 @@ from empathy_kit.errors import KitError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
     from empathy_kit.core.engine import Epoch, Step
     from empathy_kit.recipes import Finished, Opened
@@ -64,7 +65,7 @@ def run(
     from empathy_kit.recipes import run as run_recipe
 
     _quiet_libraries()
-    progress = Console(stderr=True)
+    progress = Console(stderr=True, markup=False, emoji=False)
     start = f"config {config_file}" if config_file else f"preset {preset_name or 'small'}"
     finished = _watch(run_recipe(config, load_registry(), out or _free_folder(config)), config, start, progress)
     if as_json:
@@ -99,7 +100,10 @@ def _free_folder(config: RunConfig) -> Path:
     """``runs/sample-focal-none-0``, or the first free number after it."""
     name = f"{Path(config.data).stem}-{config.loss}-{config.rationale}-{config.seed}"
     candidates = (Path("runs") / (name if turn == 1 else f"{name}-{turn}") for turn in range(1, 1_000_000))
-    return next(folder for folder in candidates if not folder.exists())
+    try:
+        return next(folder for folder in candidates if not folder.exists())
+    except OSError as error:  # a name that is too long
+        raise KitError(f"--out {Path('runs') / name}: cannot be written: {error.strerror}") from None
 
 
 def _quiet_libraries() -> None:
@@ -114,7 +118,6 @@ def _watch(events: Iterable[Any], config: RunConfig, start: str, console: Consol
     """Draw what happens on stderr, and return the last event."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    from empathy_kit.core.engine import Epoch, Step
     from empathy_kit.recipes import Finished, Opened
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
@@ -124,12 +127,15 @@ def _watch(events: Iterable[Any], config: RunConfig, start: str, console: Consol
             if isinstance(event, Opened):
                 for line in _opening(event, start):
                     console.print(line, highlight=False, soft_wrap=True)
-            elif isinstance(event, Step):
-                bar.update(task, description=_step_line(event), total=event.steps * config.epochs, completed=_done(event))
-            elif isinstance(event, Epoch):
-                console.print(_epoch_line(event), highlight=False, soft_wrap=True)
             elif isinstance(event, Finished):
                 return event
+            else:
+                from empathy_kit.core.engine import Epoch  # by now it is loaded; before, a wrong name would wait for torch
+
+                if isinstance(event, Epoch):
+                    console.print(_epoch_line(event), highlight=False, soft_wrap=True)
+                else:
+                    bar.update(task, description=_step_line(event), total=event.steps * config.epochs, completed=_done(event))
     raise RuntimeError("the run ended without a record")
 
 
@@ -151,7 +157,9 @@ def _epoch_line(epoch: Epoch) -> str:
     )
 
 
-def _opening(opened: Opened, start: str) -> Iterable[str]:
+def _opening(opened: Opened, start: str) -> Iterable[str | Text]:
+    from rich.text import Text
+
     from empathy_kit import report
     from empathy_kit.recipes import describe_data, describe_split
 
@@ -164,7 +172,7 @@ def _opening(opened: Opened, start: str) -> Iterable[str]:
         f"head {config.head}, seed {config.seed}, on {opened.device}"
     )
     if opened.oracle:
-        yield "[bold red]ORACLE: this run sees annotated spans at test time[/]"
+        yield Text("ORACLE: this run sees annotated spans at test time", "bold red")
 
 
 def _print_scores(finished: Finished) -> None:
@@ -172,7 +180,7 @@ def _print_scores(finished: Finished) -> None:
 
     from empathy_kit import report
 
-    console = Console()
+    console = Console(markup=False, emoji=False)
     record = finished.record
     for table in (report.score_table(record), report.class_table(record), report.span_table(record)):
         if table is not None:

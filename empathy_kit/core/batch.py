@@ -142,8 +142,15 @@ class Tokenization:
         if not texts:
             return []
         # No truncation here: "head-tail" must see the whole post. verbose=False: the warning about long posts is answered.
+        # split_special_tokens: a post that reads "</s>" or "[PAD]" is text, not the end of a post or padding inside it.
         coded = self._tokenizer(  # type: ignore[operator]
-            texts, add_special_tokens=False, return_offsets_mapping=True, truncation=False, padding=False, verbose=False
+            texts,
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_offsets_mapping=True,
+            truncation=False,
+            padding=False,
+            verbose=False,
         )
         return list(zip(coded["input_ids"], coded["offset_mapping"], strict=True))
 

@@ -161,6 +161,7 @@ class Engine:
             KitError: a loss that is not finite, or not one value a pair.
         """
         objective = Objective(self.criteria, recipe.rationale_weight)
+        trained = nn.ModuleList([self._unwrapped(), objective.learnt])
         optimizer, schedule = self._optimizer(objective, recipe, steps=-(-len(train) // recipe.batch_size) * recipe.epochs)
         generator = torch.Generator().manual_seed(seed)
         lengths = [pair.tokens for pair in train]
@@ -179,6 +180,10 @@ class Engine:
                 loss_sum += loss * len(batch)
                 yield Step(epoch, step, len(order), loss, pairs, training_seconds)
             predictions = self.predict(validation)
+            if not np.isfinite(predictions.loss):
+                raise KitError(
+                    f"the validation loss became {predictions.loss} in epoch {epoch}; try a smaller --lr or another loss"
+                )
             true = _levels(validation)
             guess = predictions.levels()
             f1 = {
@@ -188,7 +193,7 @@ class Engine:
             merit = -predictions.loss if recipe.select == "loss" else sum(f1.values())
             better = best is None or merit > best[0]
             if better:
-                best = merit, epoch, {key: value.detach().clone() for key, value in self._unwrapped().state_dict().items()}
+                best = merit, epoch, {key: value.detach().clone() for key, value in trained.state_dict().items()}
             yield Epoch(
                 epoch=epoch,
                 train_loss=loss_sum / len(train),
@@ -204,7 +209,7 @@ class Engine:
             if best is not None and epoch - best[1] >= recipe.patience:
                 break
         if best is not None:
-            self._unwrapped().load_state_dict(best[2])
+            trained.load_state_dict(best[2])
 
     def predict(self, pairs: Sequence[TokenPair], batch_size: int = 64) -> Predictions:
         """Predict without gradient, dropout or randomness; the answer does not depend on the order of the pairs."""
@@ -238,6 +243,10 @@ class Engine:
         model: Model = self.accelerator.unwrap_model(self.model)
         return model
 
+    def _parameters(self, objective: Objective) -> list[nn.Parameter]:
+        """Each once, though a head's own criterion is in the model and in the objective."""
+        return list(dict.fromkeys((*self._unwrapped().parameters(), *objective.learnt.parameters())))
+
     def _collate(self, pairs: Sequence[TokenPair]) -> tuple[object, Targets]:
         texts, targets = collate(pairs, self.pad_id, self.pad_to)
         return texts.to(self.accelerator.device), targets.to(self.accelerator.device)
@@ -247,7 +256,7 @@ class Engine:
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         encoder = list(self._unwrapped().trunk.encoder.parameters())
         known = {id(parameter) for parameter in encoder}
-        rest = [p for p in (*self._unwrapped().parameters(), *objective.learnt.parameters()) if id(p) not in known]
+        rest = [parameter for parameter in self._parameters(objective) if id(parameter) not in known]
         optimizer = torch.optim.Adam(
             [{"params": encoder, "lr": recipe.encoder_lr}, {"params": rest, "lr": recipe.lr}], fused=True
         )
@@ -277,7 +286,7 @@ class Engine:
         optimizer.zero_grad()
         self.accelerator.backward(loss)
         if clip is not None:
-            self.accelerator.clip_grad_norm_([*self.model.parameters(), *objective.learnt.parameters()], clip)
+            self.accelerator.clip_grad_norm_(self._parameters(objective), clip)
         optimizer.step()
         schedule.step()
         return float(loss.detach())

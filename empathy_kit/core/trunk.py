@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from empathy_kit.contracts import Encoded, Injection
 from empathy_kit.core.batch import Texts
 
-GROUP = 16
+GROUP = 8
 """Posts an encoder call on the CPU. Padding costs time there, calls do not; on an accelerator it is the other way round."""
 
 

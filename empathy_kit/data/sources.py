@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from importlib import resources
@@ -42,9 +42,9 @@ def load_corpus(data: str) -> Corpus:
     if data == "reddit":
         return load_epitome(fetch_reddit(), name="reddit")
     path = Path(data)
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where the name is too long
         return load_epitome(path, name=path.resolve().name)
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110
         raise KitError(
             f"--data {data}: no such file or folder; expected sample, reddit, a folder or a .csv, .jsonl or .parquet file"
         )
@@ -69,30 +69,31 @@ def fetch_reddit(folder: Path | None = None, download: Callable[[str], bytes] = 
     for file in FILES.values():
         path = folder / file
         if path.exists():
-            _verify(str(path), read_bytes(path), file)
+            _verify(str(path), read_bytes(path), file, "delete it and fetch again")
             continue
         try:
             data = download(REDDIT_URL + file)
-        except (urllib.error.URLError, OSError) as error:
-            reason = getattr(error, "reason", None) or error
+        except (OSError, http.client.HTTPException) as error:  # a URLError is an OSError
+            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
             raise KitError(
                 f"--data reddit: {file} could not be fetched ({reason}); download the three files from {REDDIT_PAGE} "
                 f"into one folder and give it as --data FOLDER, or put them into {folder}"
             ) from None
-        _verify(REDDIT_URL + file, data, file)
+        _verify(REDDIT_URL + file, data, file, f"cut short or changed on the way, or changed at {REDDIT_PAGE}")
+        partial = path.with_suffix(f".partial-{os.getpid()}")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(f".partial-{os.getpid()}")
-            partial.write_bytes(data)
-            partial.replace(path)
+            try:
+                partial.write_bytes(data)
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
         except OSError as error:
             raise KitError(f"--data reddit: {path} cannot be written: {error.strerror}") from None
     return folder
 
 
-def _verify(where: str, data: bytes, file: str) -> None:
+def _verify(where: str, data: bytes, file: str, advice: str) -> None:
     found = hashlib.sha256(data).hexdigest()
     if found != REDDIT_SHA256[file]:
-        raise KitError(
-            f"{where}: sha256 {found[:12]}... found, expected {REDDIT_SHA256[file][:12]}...; delete it and fetch again"
-        )
+        raise KitError(f"{where}: sha256 {found[:12]}... found, expected {REDDIT_SHA256[file][:12]}...; {advice}")

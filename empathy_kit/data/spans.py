@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from typing import Literal
 
@@ -15,6 +16,7 @@ How = Literal["exact", "whitespace", "fuzzy"]
 _INVISIBLE = frozenset("\u200b\u200c\u200d\u2060\ufeff\ufffd\u00ad")
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 _WORDS_FOUND = 0.8  # share of a span's words that a fuzzy match must hold, in order
+_EFFORT = 30_000  # pairs of equal words that a fuzzy search may weigh: its time is cubic where one word fills a post
 _WINDOW = 1.3  # how many times longer than its span a fuzzy match may be, in words
 
 
@@ -26,31 +28,34 @@ def place(response: str, quote: str, taken: Sequence[Span] = ()) -> tuple[Span, 
         quote: the annotation, as its author copied it.
         taken: spans of the same mechanism that were placed before: a quote given twice is found twice.
     """
-    quote = unescape(quote).strip()
-    exact = _choose(_find_all(response, quote), taken)
-    if exact:
-        return exact, "exact"
+    # As it stands too, or "&lt;" is not found in a response whose author meant to show an entity.
+    readings = dict.fromkeys((unescape(quote).strip(), quote.strip()))
+    for reading in readings:
+        if exact := _choose(_find_all(response, reading), taken):
+            return exact, "exact"
     squeezed, origin = _squeeze(response)
-    needle, _ = _squeeze(quote)
-    loose = _choose([Span(origin[s.start], origin[s.end - 1] + 1) for s in _find_all(squeezed, needle)], taken)
-    if loose:
-        return loose, "whitespace"
-    fuzzy = _by_words(response, quote)
+    for reading in readings:
+        needle, _ = _squeeze(reading)
+        if loose := _choose((Span(origin[s.start], origin[s.end - 1] + 1) for s in _find_all(squeezed, needle)), taken):
+            return loose, "whitespace"
+    fuzzy = _by_words(response, next(iter(readings)))
     return (fuzzy, "fuzzy") if fuzzy else None
 
 
-def _find_all(text: str, needle: str) -> list[Span]:
-    found = []
+def _find_all(text: str, needle: str) -> Iterator[Span]:
     start = text.find(needle) if needle else -1
     while start >= 0:
-        found.append(Span(start, start + len(needle)))
-        start = text.find(needle, start + 1)
-    return found
+        yield Span(start, start + len(needle))
+        start = text.find(needle, start + len(needle))
 
 
-def _choose(found: list[Span], taken: Sequence[Span]) -> Span | None:
-    free = [span for span in found if span not in taken]
-    return free[0] if free else (found[0] if found else None)
+def _choose(found: Iterable[Span], taken: Sequence[Span]) -> Span | None:
+    first = None
+    for span in found:
+        if span not in taken:
+            return span
+        first = first or span
+    return first
 
 
 def _squeeze(text: str) -> tuple[str, list[int]]:
@@ -68,11 +73,18 @@ def _squeeze(text: str) -> tuple[str, list[int]]:
 def _by_words(response: str, quote: str) -> Span | None:
     words = [match.group().lower() for match in _WORD.finditer(quote)]
     places = list(_WORD.finditer(response))
-    matcher = SequenceMatcher(None, words, [match.group().lower() for match in places], autojunk=False)
+    others = [match.group().lower() for match in places]
+    counts, there = Counter(words), Counter(others)
+    shared = sum((counts & there).values())  # as many as any order could match
+    if len(words) < 3 or shared < _WORDS_FOUND * len(words):
+        return None  # under three words a match could be anywhere
+    if sum(count * there[word] for word, count in counts.items()) > _EFFORT:
+        return None
+    matcher = SequenceMatcher(None, words, others, autojunk=False)
     blocks = [block for block in matcher.get_matching_blocks() if block.size]
     found = sum(block.size for block in blocks)
-    if len(words) < 3 or found < _WORDS_FOUND * len(words):
-        return None  # under three words a match could be anywhere
+    if found < _WORDS_FOUND * len(words):
+        return None
     first, last = blocks[0].b, blocks[-1].b + blocks[-1].size
     if last - first > _WINDOW * len(words) + 1:
         return None

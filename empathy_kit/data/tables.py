@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,10 @@ MAX_CELL = 100_000
 
 REQUIRED = ("seeker_post", "response_post", *MECHANISMS)
 OPTIONAL = ("pair_id", "seeker_id", *(f"{name}_spans" for name in MECHANISMS))
+
+# What a message may show of a cell that is no level: a short number is nobody's post.
+_NUMBER = re.compile(r"[+-]?[0-9]{1,3}(?:\.[0-9]{1,3})?")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -37,14 +42,17 @@ class Row:
     def text(self, column: str) -> str:
         """A cell's text, as it stands; empty where there is none."""
         value = self.cells.get(column)
-        if value is None:
-            return ""
+        return "" if value is None else self._checked(column, value)
+
+    def _checked(self, column: str, value: object) -> str:
         if not isinstance(value, str):
             raise self.error(column, f"{type(value).__name__} found, expected text")
         if len(value) > MAX_CELL:
             raise self.error(column, f"{len(value):,} characters found, expected at most {MAX_CELL:,}")
         if "\0" in value:
             raise self.error(column, "a NUL byte found, expected text")
+        if _SURROGATE.search(value):  # JSON can spell one, and no tokenizer takes it
+            raise self.error(column, "half a surrogate pair found, expected text")
         return value
 
     def post(self, column: str) -> str:
@@ -62,7 +70,10 @@ class Row:
             if shown == name or (shown == level and not isinstance(shown, bool)):
                 return level
         # Never the cell itself: in a table whose columns are shifted it is somebody's post.
-        found = "nothing" if shown in (None, "") else f"{type(value).__name__} of another value"
+        if shown in (None, ""):
+            found = "nothing"
+        else:
+            found = str(shown) if _NUMBER.fullmatch(str(shown)) else f"{type(value).__name__} of another value"
         raise self.error(column, f"{found} found, expected 0, 1 or 2")
 
     def identifier(self, column: str) -> str:
@@ -76,7 +87,7 @@ class Row:
         if isinstance(value, list | tuple):
             if not all(isinstance(part, str) for part in value):
                 raise self.error(column, "a list of other things found, expected a list of text")
-            return list(value)
+            return [self._checked(column, part) for part in value]
         return self.text(column).split("|")
 
 
@@ -91,7 +102,8 @@ def read_bytes(path: Path) -> bytes:
 
 
 def _decode(name: str, data: bytes) -> str:
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+    # Without a byte order mark UTF-16 shows by the NUL in its first or second byte: a header starts with a Latin letter.
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")) or data[:2].count(0) == 1:
         raise KitError(f"{name}: UTF-16 found, expected UTF-8; save it again as UTF-8")
     try:
         return data.decode("utf-8-sig")
@@ -127,11 +139,13 @@ def read_csv(name: str, data: bytes, columns: Sequence[str]) -> list[Row]:
 def _check_header(name: str, header: Sequence[str], columns: Sequence[str]) -> None:
     missing = [column for column in columns if column not in header]
     if missing:
-        # Header cells are shown only while they look like names: in a file with no header they are a post.
+        # In a file with no header these cells are a post: they are shown only while they look like names.
+        if any(cell in LEVELS for cell in header):
+            raise KitError(f"{name}: the first row holds a level, expected a header with the columns {', '.join(columns)}")
         there_are = ", ".join(cell if cell.isidentifier() and len(cell) < 40 else "(not a name)" for cell in header[:20])
         raise KitError(f"{name}: column {missing[0]!r} is missing; there are {there_are or 'none'}")
     for column in header:
-        if header.count(column) > 1 and column in columns:
+        if header.count(column) > 1 and (column in columns or column in OPTIONAL):
             raise KitError(f"{name}: column {column!r} stands twice in the header")
 
 
@@ -164,8 +178,9 @@ def read_parquet(name: str, data: bytes, columns: Sequence[str]) -> list[Row]:
     try:
         table = pyarrow.parquet.read_table(pyarrow.BufferReader(data))
         _check_header(name, table.column_names, columns)
-        cells = table.to_pylist()
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        # The columns that nobody asked for stay unread: their types need not have a Python value.
+        cells = table.select([column for column in table.column_names if column in (*columns, *OPTIONAL)]).to_pylist()
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise KitError(f"{name}: not a readable Parquet file ({type(error).__name__})") from None
     return [Row(name, number, row) for number, row in enumerate(cells, start=1)]
 
