@@ -102,8 +102,8 @@ def _free_folder(config: RunConfig) -> Path:
     candidates = (Path("runs") / (name if turn == 1 else f"{name}-{turn}") for turn in range(1, 1_000_000))
     try:
         return next(folder for folder in candidates if not folder.exists())
-    except OSError as error:  # a name that is too long
-        raise KitError(f"--out {Path('runs') / name}: cannot be written: {error.strerror}") from None
+    except OSError:  # a name that is too long: the run will say what is wrong with it
+        return Path("runs") / name
 
 
 def _quiet_libraries() -> None:
@@ -121,7 +121,8 @@ def _watch(events: Iterable[Any], config: RunConfig, start: str, console: Consol
     from empathy_kit.recipes import Finished, Opened
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    # In a pipe a bar would draw nothing and leave an empty line, also before an error's one line.
+    with Progress(*columns, console=console, transient=True, disable=not console.is_interactive) as bar:
         task = bar.add_task("loading", total=None)
         for event in events:
             if isinstance(event, Opened):

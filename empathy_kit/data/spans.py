@@ -64,8 +64,8 @@ def _squeeze(text: str) -> tuple[str, list[int]]:
     origin: list[int] = []
     for index, character in enumerate(text):
         if not character.isspace() and character not in _INVISIBLE:
-            for lowered in character.lower():  # one character may become two
-                kept.append(lowered)
+            for folded in character.casefold():  # one character may become two
+                kept.append(folded)
                 origin.append(index)
     return "".join(kept), origin
 

@@ -129,6 +129,7 @@ def _checked(corpus: Corpus, kind: str, seed: int, parts: Sequence[Sequence[int]
     for name, part in zip(PARTS, parts, strict=True):
         if not part:
             raise KitError(f"--split {kind} of {corpus.name}: the {name} part is empty ({len(corpus)} pairs); more are needed")
+    for name, part in zip(PARTS, parts, strict=True):
         for mechanism, counts in class_counts(take(corpus, part)).items():
             whole = class_counts(corpus.pairs)[mechanism]
             for level, count in enumerate(counts):

@@ -1,0 +1,117 @@
+"""Annotated spans are found where they stand; what cannot be placed is said, never dropped."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from empathy_kit.data.pairs import Span, unescape
+from empathy_kit.data.spans import Placer, place
+
+
+def placed(response: str, quote: str) -> tuple[str, str]:
+    found = place(response, quote)
+    assert found is not None
+    span, how = found
+    return response[span.start : span.end], how
+
+
+@pytest.mark.parametrize(
+    ("response", "quote", "text", "how"),
+    [
+        ("I hear you. Why (really?) [sic]", "Why (really?) [sic]", "Why (really?) [sic]", "exact"),
+        ("Costs $5.* a|b \\d+ ^", ".* a|b \\d+ ^", ".* a|b \\d+ ^", "exact"),
+        ("hug <3 & more", "hug &lt;3 &amp; more", "hug <3 & more", "exact"),
+        ("he typed &lt; for <", "typed &lt; for", "typed &lt; for", "exact"),
+        ("I  am\n\nso   sorry .", "I am so sorry.", "I  am\n\nso   sorry .", "whitespace"),
+        ("I'm SO sorry", " i'm so sorry ", "I'm SO sorry", "whitespace"),
+        ("you\u200b are\u00a0heard", "you are heard", "you\u200b are\u00a0heard", "whitespace"),
+        ("ok 👩\u200d👩\u200d👧 hugs 🤗🤗", "👩👩👧 hugs 🤗", "👩\u200d👩\u200d👧 hugs 🤗", "whitespace"),
+        ("in \u0130zmir \u0130 was sad", "WAS SAD", "was sad", "whitespace"),
+        ("in \u0130zmir", "i\u0307ZMIR", "\u0130zmir", "whitespace"),
+        ("I think you should tell a friend", "i think you, should tell a friend!", "I think you should tell a friend", "fuzzy"),
+        ("go and post this on reddit or a forum", "post this on or a forum", "post this on reddit or a forum", "fuzzy"),
+    ],
+)
+def test_a_span_is_found_up_to_entities_white_space_case_and_lost_words(response: str, quote: str, text: str, how: str) -> None:
+    assert placed(response, quote) == (text, how)
+
+
+@pytest.mark.parametrize(
+    "quote",
+    [
+        "not here",  # too short for a search by words
+        "something else was written here",
+        "I hear never what you you say so ever",  # its words, far apart and too few
+        "\u200b",
+    ],
+)
+def test_a_span_that_is_not_there_is_not_invented(quote: str) -> None:
+    assert place("I hear what you say, and so it is. It was a long day for you.", quote) is None
+
+
+def test_words_scattered_over_a_long_response_are_no_span() -> None:
+    response = "alone " + "and then " * 30 + "together " + "and then " * 30 + "again"
+    assert place(response, "alone together again") is None
+
+
+def test_a_quote_given_again_is_the_next_place_then_the_first_once_more() -> None:
+    spans, unplaced = Placer().place_all(1, "hugs, and Hugs, and hugs", (1, 0, 0), [["hugs"] * 3, [], []])
+    assert spans[0] == (Span(0, 4), Span(20, 24), Span(0, 4))
+    assert unplaced == (0, 0, 0)
+
+
+def test_empty_quotes_are_no_spans_and_each_mechanism_has_its_own_places() -> None:
+    placer = Placer()
+    spans, _ = placer.place_all(5, "so sorry. why?", (1, 1, 2), [["", " so sorry "], ["so sorry."], ["", "\n"]])
+    assert spans == ((Span(0, 8),), (Span(0, 9),), ())
+    assert placer.result().bare == ((5, "IP"),)
+    assert placer.result().total == 2
+
+
+def test_a_huge_post_of_one_word_takes_no_minutes() -> None:
+    start = time.process_time()
+    assert place("no " * 30_000, "yes " + "no " * 20_000) is None
+    assert place("x" * 100_000, "x" * 50_000) == (Span(0, 50_000), "exact")
+    assert time.process_time() - start < 10
+
+
+# What trips span code: entities, regex signs, combining and joined signs, letters that grow or depend on their place in lower().
+TEXT = st.text(
+    st.sampled_from("\u0130i\u0307ßẞΣ\u03c3ςǅ&;ltamp#39.*+?()[]\\^$|\"' \t\n\r\u00a0\u2003\u200b\ufeff\x1c👩\u200d👧🤗aA0")
+    | st.characters(codec="utf-8"),
+    min_size=1,
+    max_size=40,
+)
+
+
+def folded(text: str) -> str:
+    return "".join(character.casefold() for character in text if not character.isspace() and character != "\u200b")
+
+
+@settings(max_examples=500, derandomize=True, deadline=None, database=None)
+@given(raw=TEXT, data=st.data())
+def test_any_substring_of_a_response_is_placed_on_text_equal_up_to_white_space_and_case(raw: str, data: st.DataObject) -> None:
+    response = unescape(raw)
+    start = data.draw(st.integers(0, len(response)))
+    quote = response[start : data.draw(st.integers(start, len(response)))]
+    if quote.strip():
+        text, _ = placed(response, quote)
+        assert folded(text) in (folded(quote), folded(unescape(quote)))
+
+
+@settings(max_examples=300, derandomize=True, deadline=None, database=None)
+@given(
+    words=st.lists(st.sampled_from(["\u0130", "aß", "&lt;", "ΟΔΟΣ", "(.*)", "🤗", "it's"]), min_size=1, max_size=8),
+    data=st.data(),
+)
+def test_a_quote_with_other_white_space_and_case_is_placed(words: list[str], data: st.DataObject) -> None:
+    gap = st.sampled_from([" ", "  ", "\n", "\u00a0", "\u200b "])
+    response = "".join(word + data.draw(gap) for word in words)
+    first = data.draw(st.integers(0, len(words) - 1))
+    quote = "".join(word.lower() + data.draw(gap) for word in words[first:])
+    text, _ = placed(response, quote)
+    assert folded(text) == folded("".join(words[first:]))

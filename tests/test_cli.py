@@ -1,0 +1,312 @@
+"""The command line: results on stdout, one line on stderr for what the user can fix, exit code 2, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from empathy_kit import __version__
+from empathy_kit.cli import main
+from empathy_kit.plugins import ONLY
+
+LISTED = "there are ce, focal, weighted"
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In an empty folder, with no third party's plugin, and with the environment put back afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(ONLY, "")
+    monkeypatch.setenv("COLUMNS", "100")
+    for name in ("TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE", "TOKENIZERS_PARALLELISM"):
+        monkeypatch.setenv(name, os.environ.get(name, "1"))
+
+
+class Reply:
+    """What a command said."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self._capsys, self._monkeypatch = capsys, monkeypatch
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        self._monkeypatch.setattr(sys, "argv", ["empathy-kit", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = self._capsys.readouterr()
+        return int(end.value.code or 0), out, err
+
+
+@pytest.fixture
+def kit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Reply:
+    """Runs ``empathy-kit`` with some arguments: exit code, stdout, stderr."""
+    return Reply(capsys, monkeypatch)
+
+
+WRONG: dict[str, tuple[list[str], str]] = {
+    "loss": (["--loss", "nope"], f"--loss nope: unknown; {LISTED}"),
+    "a loss in two lines": (["--loss", "no\npe\u2028"], f"--loss no\\npe\\n: unknown; {LISTED}"),
+    "rationale": (["--rationale", "x"], "--rationale x: unknown; there are none, gold, train-only, predicted, tag"),
+    "head": (["--head", "x"], "--head x: unknown; there are linear, attention"),
+    "option": (
+        ["--loss", "focal", "-o", "loss.gama", "1"],
+        "loss focal: unknown option 'gama'; its options: gamma: float = 2.0",
+    ),
+    "option of a mechanism": (["-o", "loss.ER.gamma", "1"], "loss ce: unknown option 'gamma'; its options: none"),
+    "value of an option": (
+        ["--loss", "focal", "-o", "loss.gamma", "big"],
+        "loss focal: option 'gamma' is 'big'; expected a finite number",
+    ),
+    "the kit's own option": (
+        ["-o", "rationale.weight", "big"],
+        "rationale: option 'weight' is 'big'; expected a finite number",
+    ),
+    "route": (
+        ["-o", "trunk.gamma", "1"],
+        "-o trunk.gamma: unknown, expected loss.OPTION, head.OPTION, rationale.OPTION or loss.ER.OPTION "
+        "(also head, and ER, EX, IP)",
+    ),
+    "route to a mechanism": (
+        ["-o", "loss.XX.gamma", "1"],
+        "-o loss.XX.gamma: unknown, expected loss.OPTION, head.OPTION, rationale.OPTION or loss.ER.OPTION "
+        "(also head, and ER, EX, IP)",
+    ),
+    "setting": (["--epochs", "many"], "--epochs many: expected a whole number"),
+    "range": (["--dropout", "1.5"], "--dropout 1.5: out of range, expected 0 to 0.99"),
+    "split": (["--split", "temporal"], "--split temporal: expected one of grouped, paper"),
+    "preset": (["--preset", "large"], "--preset large: unknown, expected small or paper"),
+    "config": (["--config", "no.toml"], "--config no.toml: cannot be read: No such file or directory"),
+    "both starts": (
+        ["--config", "a.toml", "--preset", "paper"],
+        "--preset and --config: both given, expected one of them",
+    ),
+    "rationale and none": (
+        ["--no-rationale", "--rationale", "gold"],
+        "--no-rationale and --rationale gold: both given, expected one of them",
+    ),
+    "data": (
+        ["--data", "nowhere.csv"],
+        "--data nowhere.csv: no such file or folder; expected sample, reddit, a folder or a .csv, .jsonl or .parquet file",
+    ),
+    "output that exists": (
+        ["--out", "there"],
+        "--out there: already exists; a run never overwrites another, expected a new name",
+    ),
+    "output in a file": (["--out", "file/run"], "--out file/run: cannot be written: Not a directory"),
+    "a name too long for a folder": (["--loss", "x" * 300], f"--loss {'x' * 300}: unknown; {LISTED}"),
+    "a file name too long for a folder": (
+        ["--data", f"{'x' * 300}.csv"],
+        f"--out runs/{'x' * 300}-ce-none-0: cannot be written: File name too long",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_with_a_run_is_told_in_one_line_and_nothing_is_left(case: str, kit: Reply, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "file").touch()
+    arguments, message = WRONG[case]
+    assert kit("run", *arguments) == (2, "", f"Error: {message}\n")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "runs", "there"]
+
+
+def test_an_encoder_folder_that_is_not_there_is_one_line_that_says_what_to_do(kit: Reply, tmp_path: Path) -> None:
+    code, out, err = kit("run", "--encoder", "no-such-folder")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("Error: --encoder no-such-folder: ")
+    assert "give its folder as --encoder FOLDER, or use --encoder minilm" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_rationale_is_rationale_none_word_for_word(kit: Reply) -> None:
+    _, _, plain = kit("run", "--loss", "focal", "--no-rationale", "--data", "nowhere")
+    _, _, same = kit("run", "--loss", "focal", "--no-rationale", "--rationale", "none", "--data", "nowhere")
+    assert plain == same
+    assert plain.startswith("Error: --data nowhere: ")  # it came as far as the data
+
+
+def test_a_config_file_is_changed_by_flags_and_no_rationale_wins_over_it(kit: Reply, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('rationale = "nope"\nloss = "nope"\n')
+    assert kit("run", "--config", "mine.toml", "--loss", "ce")[2].startswith("Error: --rationale nope: unknown")
+    assert kit("run", "--config", "mine.toml", "--no-rationale")[2].startswith("Error: --loss nope: unknown")
+
+
+def test_help_and_version_are_on_stdout(kit: Reply) -> None:
+    assert kit("--version") == (0, f"empathy-kit, version {__version__}\n", "")
+    code, out, err = kit("run", "-h")
+    assert (code, err) == (0, "")
+    for flag in ("--loss VALUE", "--no-rationale", "--encoder-lr VALUE", "--preset small|paper", "-o, --option NAME VALUE"):
+        assert flag in out
+
+
+def test_plugins_list_as_json_names_options_and_providers(kit: Reply) -> None:
+    code, out, err = kit("plugins", "list", "--json")
+    content = json.loads(out)
+    assert (code, err, content["failures"]) == (0, "", [])
+    assert [f"{row['kind']} {row['name']}" for row in content["plugins"]] == [
+        "loss ce",
+        "loss focal",
+        "loss weighted",
+        "rationale none",
+        "rationale gold",
+        "rationale train-only",
+        "rationale predicted",
+        "rationale tag",
+        "head linear",
+        "head attention",
+    ]
+    assert content["plugins"][1] == {
+        "kind": "loss",
+        "name": "focal",
+        "summary": "Focal loss: easy pairs count less, the more so the larger gamma; the paper's T3 and T4.",
+        "options": ["gamma: float = 2.0"],
+        "distribution": "empathy-kit",
+        "version": __version__,
+    }
+    assert all(row["summary"].endswith(".") for row in content["plugins"])  # it is written for the person who chooses
+
+
+ODD = '''from empathy_kit import Loss, hookimpl
+
+def odd(task, *, weights: tuple[float, ...] = (1.0,)):
+    """Weights [red]classes[/blue] :warning:, see [/docs]."""
+
+@hookimpl
+def empathy_kit_losses():
+    yield Loss("odd", odd)
+'''
+
+
+def test_plugins_list_shows_what_loaded_as_it_is_written_and_what_did_not(
+    kit: Reply, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, source in (("odd", ODD), ("bad", "import no_such_module_at_all\n")):
+        info = tmp_path / f"empathy_kit_{name}-0.1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: empathy-kit-{name}\nVersion: 0.1\n")
+        (info / "entry_points.txt").write_text(f"[empathy_kit]\n{name} = empathy_kit_{name}_cli\n")
+        (tmp_path / f"empathy_kit_{name}_cli.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(ONLY, "empathy-kit-odd,empathy-kit-bad")
+    monkeypatch.setenv("COLUMNS", "200")
+    code, out, err = kit("plugins", "list")
+    assert code == 0
+    assert "weights: tuple[float, ...] = (1.0,)" in out
+    assert "Weights [red]classes[/blue] :warning:, see [/docs]." in out
+    assert err == "not loaded: empathy-kit-bad 0.1: ModuleNotFoundError: No module named 'no_such_module_at_all'\n"
+    assert json.loads(kit("plugins", "list", "--json")[1])["failures"] == [
+        {
+            "distribution": "empathy-kit-bad",
+            "version": "0.1",
+            "reason": "ModuleNotFoundError: No module named 'no_such_module_at_all'",
+        }
+    ]
+    monkeypatch.setenv("COLUMNS", "60")
+    assert "…" not in kit("plugins", "list")[1]
+
+
+def test_data_check_of_the_sample_finds_nothing_wrong(kit: Reply) -> None:
+    code, out, err = kit("data", "check")
+    assert (code, err) == (0, "")
+    assert out.startswith("data sample: 300 pairs, ")
+    assert " 0 not found\n" in out
+
+
+def table(folder: Path, name: str, *rows: dict[str, object]) -> str:
+    empty = {"seeker_post": "a seeker's post", "response_post": "a response", "ER": 0, "EX": 0, "IP": 0}
+    (folder / name).write_text("".join(json.dumps({**empty, **row}) + "\n" for row in rows), encoding="utf-8")
+    return name
+
+
+def test_data_check_lists_lost_spans_by_row_and_never_their_words(kit: Reply, tmp_path: Path) -> None:
+    name = table(tmp_path, "mine.jsonl", {}, {"ER": 1, "ER_spans": ["nowhere to be found"]}, {"IP": 2, "IP_spans": ["nor here"]})
+    code, out, err = kit("data", "check", "--data", name)
+    assert code == 2
+    assert "spans not found, not used: ER row 2; IP row 3\n" in out
+    assert err == (
+        "mine, row 2, ER spans: a span is not in its response, expected its words\n"
+        "mine, row 3, IP spans: a span is not in its response, expected its words\n"
+        "Error: mine: 2 spans are not in their responses (listed above)\n"
+    )
+    assert "nowhere" not in out + err
+
+
+@pytest.mark.parametrize("command", ["check", "describe", "split"])
+def test_a_broken_table_is_one_line_with_file_row_and_column(command: str, kit: Reply, tmp_path: Path) -> None:
+    name = table(tmp_path, "mine.jsonl", {}, {"EX": 3})
+    assert kit("data", command, "--data", name) == (
+        2,
+        "",
+        "Error: mine.jsonl, row 2, column 'EX': 3 found, expected 0, 1 or 2\n",
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.jsonl"]
+
+
+def test_data_split_prints_sizes_levels_and_leakage(kit: Reply) -> None:
+    code, out, err = kit("data", "split", "--split-seed", "1", "--json")
+    content = json.loads(out)
+    assert (code, err, content["kind"], content["seed"]) == (0, "", "grouped", 1)
+    assert sum(content["pairs"].values()) == 300
+    assert content["leakage"]["test"] == {"pairs": 0, "seekers": 0, "responses": 0}
+    shown = kit("data", "split", "--split-seed", "1")[1]
+    assert "split grouped, seed 1: " in shown
+    assert "also in train, of " in shown
+    for part, counts in content["class_counts"].items():
+        (row,) = [line for line in shown.splitlines() if f" {part} " in line and "│" in line]
+        assert [int(cell) for cell in row.split("│")[2:-1]] == [count for name in ("ER", "EX", "IP") for count in counts[name]]
+
+
+def test_data_split_refuses_what_it_does_not_know(kit: Reply) -> None:
+    assert kit("data", "split", "--split", "x")[::2] == (2, "Error: --split x: expected one of grouped, paper\n")
+    assert kit("data", "split", "--split-seed", "-1")[2] == "Error: --split-seed -1: out of range, expected 0 to 4.29497e+09\n"
+
+
+def test_a_table_whose_name_looks_like_markup_is_shown_as_it_is(kit: Reply, tmp_path: Path) -> None:
+    levels = [
+        {"ER": level, "EX": level, "IP": level, "seeker_post": f"post {n}-{level}"} for n in range(20) for level in range(3)
+    ]
+    name = table(tmp_path, "[bold] a $x_$ :warning:.jsonl", *levels)
+    code, out, err = kit("data", "split", "--data", name)
+    assert (code, err) == (0, "")
+    assert "Pairs of each level, by part" in out
+
+
+def test_data_describe_counts_with_the_encoders_own_tokens(kit: Reply, tiny_roberta: Path, tmp_path: Path) -> None:
+    arguments = ("data", "describe", "--encoder", str(tiny_roberta), "--max-tokens", "32")
+    code, out, err = kit(*arguments, "--picture", "levels.svg")
+    assert (code, err) == (0, "")
+    assert "sample: pairs of each level" in out
+    assert "truncation to 32 tokens (head): cuts " in out
+    assert "truncation to 32 tokens (head-tail): cuts " in out
+    assert (tmp_path / "levels.svg").read_text(encoding="utf-8").startswith("<?xml")
+    found = json.loads(kit(*arguments, "--json")[1])
+    assert {name: sum(counts) for name, counts in found["class_counts"].items()} == {"ER": 300, "EX": 300, "IP": 300}
+    assert set(found["truncation"]) == {"head", "head-tail"}
+    assert found["truncation"]["head"]["seekers"] > 0
+    whole = json.loads(kit("data", "describe", "--encoder", str(tiny_roberta), "--max-tokens", "128", "--json")[1])
+    assert whole["truncation"]["head"]["seekers"] < found["truncation"]["head"]["seekers"]
+    assert kit("data", "describe", "--encoder", str(tiny_roberta), "--max-tokens", "129")[2] == (
+        f"Error: --max-tokens 129: {tiny_roberta} reads at most 128 tokens a post\n"
+    )
+
+
+def test_an_encoder_that_is_not_there_stops_data_describe_too(kit: Reply, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    code, out, err = kit("data", "describe", "--encoder", "empty", "--picture", "levels.svg")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("Error: --encoder empty: ")
+    assert err.endswith("expected config.json, model.safetensors and tokenizer.json in this folder\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run", "--losss", "ce"], ["runs"], ["data", "check", "extra"], ["run", "-o", "loss.gamma"]]
+)
+def test_a_flag_or_command_that_is_not_there_ends_with_2_as_everywhere(arguments: list[str], kit: Reply) -> None:
+    code, out, err = kit(*arguments)
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith("Error: ")

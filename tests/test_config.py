@@ -1,0 +1,211 @@
+"""The configuration: every field a flag, the presets as the paper has them, and files that repeat a run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import pytest
+
+from empathy_kit.config import _RANGES, PRESETS, RunConfig, configure, flag, preset, read_config, settings, to_dict
+from empathy_kit.errors import KitError
+from empathy_kit.options import parse
+from empathy_kit.plugins import load_registry
+from empathy_kit.recipes import choose_plugins
+
+# No field at its default.
+OTHER: dict[str, Any] = {
+    "data": "reddit",
+    "split": "paper",
+    "split_seed": 2**32 - 1,
+    "seed": 7,
+    "encoder": "roberta-base",
+    "max_tokens": 128,
+    "truncate": "head",
+    "loss": "focal",
+    "rationale": "tag",
+    "head": "attention",
+    "hidden": 32,
+    "layers": 1,
+    "dropout": 0.0,
+    "attention_dropout": None,
+    "epochs": 1,
+    "batch_size": 8,
+    "encoder_lr": 1e-5,
+    "lr": 0.1,
+    "warmup": 0.0,
+    "schedule": "constant",
+    "clip": None,
+    "select": "loss",
+    "patience": 9,
+    "device": "cpu",
+    "precision": "bf16",
+    "threads": 3,
+    "options": {"loss.gamma": "1.5", "loss.ER.gamma": 3, "rationale.weight": 0.1},
+}
+
+
+def as_text(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def test_every_field_survives_json() -> None:
+    config = RunConfig(**OTHER)
+    assert all(getattr(config, entry.name) != getattr(RunConfig(), entry.name) for entry in fields(RunConfig))
+    content = json.loads(json.dumps(to_dict(config), allow_nan=False))
+    assert set(content) == {entry.name for entry in fields(RunConfig)}  # what is not in run.json did not happen
+    assert configure(RunConfig(), content) == config
+    assert configure(RunConfig(), to_dict(RunConfig())) == RunConfig()
+
+
+def test_every_field_is_a_flag_and_reads_the_text_of_its_value() -> None:
+    assert set(settings()) == set(OTHER) - {"options"}
+    assert all(text for _, text in settings().values())
+    typed = {name: as_text(OTHER[name]) for name in settings()}
+    assert configure(RunConfig(options=OTHER["options"]), typed) == RunConfig(**OTHER)
+
+
+def test_a_change_leaves_all_other_fields_and_adds_to_the_options() -> None:
+    base = RunConfig(**OTHER)
+    changed = configure(base, {"epochs": "3", "options": {"loss.gamma": "2", "head.x": "1"}})
+    options = {"loss.gamma": "2", "loss.ER.gamma": 3, "rationale.weight": 0.1, "head.x": "1"}
+    assert to_dict(changed) == {**to_dict(base), "epochs": 3, "options": options}
+    assert base == RunConfig(**OTHER)
+
+
+def test_the_paper_preset_is_section_4_2_to_the_letter() -> None:
+    """RoBERTa-base, 64 tokens, batch 32, learning rate 1e-5, dropout .3, GRU 2 x 256, 5 epochs, stop by validation loss."""
+    assert to_dict(preset("paper")) == {
+        "data": "sample",
+        "split": "paper",
+        "split_seed": 0,
+        "seed": 0,
+        "encoder": "roberta-base",
+        "max_tokens": 64,
+        "truncate": "head",
+        "loss": "ce",
+        "rationale": "none",
+        "head": "linear",
+        "hidden": 256,
+        "layers": 2,
+        "dropout": 0.3,
+        "attention_dropout": None,  # the paper changes nothing inside RoBERTa
+        "epochs": 5,
+        "batch_size": 32,
+        "encoder_lr": 1e-5,
+        "lr": 1e-5,
+        # What the paper does not name is not there.
+        "warmup": 0.0,
+        "schedule": "constant",
+        "clip": None,
+        "select": "loss",
+        "patience": 1,
+        "device": "auto",
+        "precision": "no",
+        "threads": None,
+        "options": {},
+    }
+
+
+def test_the_papers_four_configurations_are_two_flags_on_its_preset() -> None:
+    plugins = choose_plugins(configure(preset("paper"), {"loss": "focal", "rationale": "none"}), load_registry())
+    assert plugins.options["loss"] == {
+        name: {"gamma": 2.0} for name in ("ER", "EX", "IP")
+    }  # "gamma = 2 to handle class imbalance"
+
+
+def test_the_small_preset_is_the_defaults() -> None:
+    assert preset("small") == RunConfig()
+    assert list(PRESETS) == ["small", "paper"]
+
+
+def test_an_unknown_preset_lists_the_two() -> None:
+    with pytest.raises(KitError) as error:
+        preset("large")
+    assert str(error.value) == "--preset large: unknown, expected small or paper"
+
+
+@pytest.mark.parametrize("name", _RANGES)
+def test_a_number_out_of_range_is_refused_at_both_ends(name: str) -> None:
+    low, high = _RANGES[name]
+    assert getattr(configure(RunConfig(), {name: low}), name) == low
+    assert getattr(configure(RunConfig(), {name: high}), name) == high
+    for value in (low - 1, high + 1):
+        with pytest.raises(KitError) as error:
+            configure(RunConfig(), {name: str(value)})
+        assert (
+            str(error.value)
+            == f"{flag(name)} {parse(get_type_hints(RunConfig)[name], str(value))}: out of range, expected {low:g} to {high:g}"
+        )
+
+
+def test_every_number_has_a_range() -> None:
+    hints = get_type_hints(RunConfig)
+    numbers = {name for name, hint in hints.items() if {int, float} & {hint, *get_args(hint)} and get_origin(hint) is not Literal}
+    assert set(_RANGES) == numbers
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"epochs": "five"}, "--epochs five: expected a whole number"),
+        ({"epochs": "2.5"}, "--epochs 2.5: expected a whole number"),
+        ({"lr": "nan"}, "--lr nan: expected a finite number"),
+        ({"lr": "1e999"}, "--lr 1e999: expected a finite number"),
+        ({"seed": "9" * 400}, f"--seed {'9' * 400}: expected a whole number"),
+        ({"seed": True}, "--seed True: expected int"),
+        ({"split": "random"}, "--split random: expected one of grouped, paper"),
+        ({"batch_size": None}, "--batch-size None: expected int"),
+        ({"threads": "all"}, "--threads all: expected int | none"),
+        ({"data": 5}, "--data 5: expected str"),
+        ({"options": ["loss.gamma"]}, "options: a list found, expected names and values such as loss.gamma 1.5"),
+        ({"bath_size": 8}, f"unknown setting 'bath_size'; there are {', '.join(OTHER)}"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_named_with_what_was_expected(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(KitError) as error:
+        configure(RunConfig(), changes)
+    assert str(error.value) == message
+
+
+def test_a_run_json_repeats_its_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({"format": 1, "config": to_dict(RunConfig(**OTHER)), "scores": {}}))
+    assert configure(RunConfig(), read_config(path)) == RunConfig(**OTHER)
+
+
+@pytest.mark.parametrize("keys", ['"loss.gamma" = 1.5\n"loss.ER.gamma" = "3"', 'loss.gamma = 1.5\nloss.ER.gamma = "3"'])
+def test_a_toml_file_names_only_what_it_changes(tmp_path: Path, keys: str) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(f'loss = "focal"\nlr = 1e-4\nseed = 3\n\n[options]\n{keys}\n')
+    expected = RunConfig(loss="focal", lr=1e-4, seed=3, options={"loss.gamma": 1.5, "loss.ER.gamma": "3"})
+    assert configure(RunConfig(), read_config(path)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("run.json", b"", "not valid JSON: Expecting value: line 1 column 1 (char 0)"),
+        ("run.json", b"[" * 100_000, "not valid JSON: maximum recursion depth exceeded"),
+        ("run.json", b"[1]", "a list found, expected settings"),
+        ("run.json", b'{"config": "small"}', "config is a str, expected settings"),
+        ("run.json", '{"seed": 1}'.encode("utf-16"), "cannot be read: not UTF-8"),
+        ("mine.toml", b"seed: 3", "not valid TOML: Expected '=' after a key in a key/value pair (at line 1, column 5)"),
+        ("mine.toml", b"seed = 1\nseed = 2\n", "not valid TOML: Cannot overwrite a value (at line 2, column 9)"),
+    ],
+)
+def test_a_file_that_holds_no_settings_is_named(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(KitError) as error:
+        read_config(path)
+    assert str(error.value).startswith(f"--config {path}: {reason}")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    for path, reason in ((tmp_path / "no.toml", "No such file or directory"), (tmp_path, "Is a directory")):
+        with pytest.raises(KitError) as error:
+            read_config(path)
+        assert str(error.value) == f"--config {path}: cannot be read: {reason}"

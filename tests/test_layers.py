@@ -1,0 +1,133 @@
+"""The import law of the design: arrows run one way, and only `core` is heavy."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import empathy_kit
+
+PACKAGE = Path(empathy_kit.__file__).parent
+
+# A module may use the rooms of smaller numbers, and its own. The vocabulary is what `import empathy_kit` gives an author.
+LAW = {
+    "errors": 0,
+    "contracts": 0,
+    "hookspecs": 1,
+    "vocabulary": 2,
+    "options": 2,
+    "plugins": 3,
+    "config": 3,
+    "encoders": 3,
+    "data": 3,
+    "record": 4,
+    "core": 5,
+    "builtin": 6,
+    "recipes": 7,
+    "report": 7,
+    "testing": 7,
+    "cli": 8,
+    "__main__": 9,
+}
+CORE_MAY_USE = {"core", "contracts", "errors"}
+HEAVY = {"torch", "transformers", "sklearn", "safetensors", "accelerate"}
+
+
+def modules() -> dict[str, Path]:
+    """Dotted name to file of every module of the package."""
+    return {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in sorted(PACKAGE.rglob("*.py"))
+    }
+
+
+def room(module: str) -> str:
+    """``empathy_kit.data.pairs`` stands in ``data``; ``empathy_kit`` itself is the vocabulary."""
+    return module.split(".")[1] if "." in module else "vocabulary"
+
+
+def imports(tree: ast.AST, module: str, *, everywhere: bool) -> Iterator[str]:
+    """The modules that a module imports, but for type checkers; those inside functions only where asked."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            yield from imports(ast.Module(node.orelse, []), module, everywhere=everywhere)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = (
+                ".".join([*module.split(".")[: -node.level], *([node.module] if node.module else [])])
+                if node.level
+                else node.module
+            )
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                yield inner if inner in modules() else str(base)
+        elif everywhere or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from imports(node, module, everywhere=everywhere)
+
+
+def faults(module: str, source: str) -> list[str]:
+    """What a module does against the law."""
+    tree, own = ast.parse(source), room(module)
+    found = []
+    for used in imports(tree, module, everywhere=True):
+        if used.split(".")[0] == "empathy_kit":
+            other = room(used)
+            if other != own and not LAW[other] < LAW[own]:
+                found.append(f"{module} imports {used}: {own} comes before {other}")
+            elif own == "core" and other not in CORE_MAY_USE:
+                found.append(f"{module} imports {used}: core uses contracts and errors alone")
+    if own != "core":
+        heavy = sorted({used for used in imports(tree, module, everywhere=False) if used.split(".")[0] in HEAVY})
+        found += [f"{module} imports {used} at module level: only core may" for used in heavy]
+    return found
+
+
+@pytest.mark.parametrize("module", modules())
+def test_every_module_obeys_the_import_law(module: str) -> None:
+    assert room(module) in LAW, "a new room: give it a place in the law"
+    assert faults(module, modules()[module].read_text(encoding="utf-8")) == []
+
+
+def test_the_contracts_and_errors_need_nothing_but_the_standard_library() -> None:
+    for name in ("contracts", "errors"):
+        source = (PACKAGE / f"{name}.py").read_text(encoding="utf-8")
+        used = {name.split(".")[0] for name in imports(ast.parse(source), f"empathy_kit.{name}", everywhere=True)}
+        assert used <= {"__future__", "collections", "dataclasses", "re", "typing"}
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "fault"),
+    [
+        ("empathy_kit.config", "from empathy_kit.record import Record", "config comes before record"),
+        ("empathy_kit.config", "from empathy_kit import record", "config comes before record"),
+        ("empathy_kit.config", "def f():\n    from empathy_kit.core.model import Model", "config comes before core"),
+        ("empathy_kit.data.pairs", "from ..cli import main", "data comes before cli"),
+        ("empathy_kit.data.pairs", "import empathy_kit.plugins", "data comes before plugins"),
+        ("empathy_kit.hookspecs", "from empathy_kit import Loss", "hookspecs comes before vocabulary"),
+        ("empathy_kit.core.model", "from empathy_kit.options import parse", "core uses contracts and errors alone"),
+        ("empathy_kit.recipes", "import torch.nn", "only core may"),
+        ("empathy_kit.recipes", "class A:\n    from transformers import AutoModel", "only core may"),
+        ("empathy_kit.recipes", "try:\n    import sklearn\nexcept ImportError:\n    pass", "only core may"),
+        ("empathy_kit.recipes", "if TYPE_CHECKING:\n    import torch\nelse:\n    import torch", "only core may"),
+    ],
+)
+def test_the_law_would_be_broken_by(module: str, source: str, fault: str) -> None:
+    (found,) = faults(module, source)
+    assert found.endswith(fault)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("empathy_kit.recipes", "def f():\n    import torch"),
+        ("empathy_kit.recipes", "if TYPE_CHECKING:\n    import torch\n    from empathy_kit.cli import main"),
+        ("empathy_kit.core.losses.focal", "import torch\nfrom empathy_kit.core.batch import Batch"),
+        ("empathy_kit.data.tables", "from .pairs import Pair\nfrom ..errors import KitError"),
+    ],
+)
+def test_the_law_allows(module: str, source: str) -> None:
+    assert faults(module, source) == []

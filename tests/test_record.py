@@ -1,0 +1,285 @@
+"""A run directory appears whole or not at all, never over another, and says when it was changed afterwards."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from empathy_kit.data.pairs import Corpus, Pair
+from empathy_kit.errors import KitError
+from empathy_kit.record import FORMAT, Record, check_output, hashed_ids, read, staged, verify, write
+
+
+def make_record(**changes: Any) -> Record:
+    values: dict[str, Any] = {
+        "format": FORMAT,
+        "kit": "0.1.0",
+        "oracle": False,
+        "config": {"loss": "focal", "rationale": "none"},
+        "options": {"loss": {"ER": {"gamma": 2.0}}},
+        "plugins": {"loss": {"name": "focal", "distribution": "empathy-kit", "version": "0.1.0"}},
+        "versions": {"python": "3.11.7"},
+        "machine": {"device": "cpu"},
+        "data": {"name": "sample"},
+        "split": {"kind": "grouped"},
+        "truncation": {"max_tokens": 64},
+        "training": {"epochs": 5},
+        "scores": {"ER": {"n": 3}},
+        "spans": None,
+    }
+    return Record(**{**values, **changes})
+
+
+def make_run(out: Path, record: Record | None = None) -> Path:
+    with staged(out) as folder:
+        (folder / "model").mkdir()
+        (folder / "model" / "weights").write_bytes(bytes(range(256)))
+        write(folder, record or make_record(), [{"epoch": 1}, {"epoch": 2}], ["id", "ER_true"], [["ab", "1"], ["cd", "0"]])
+    return out
+
+
+def break_off(out: Path, error: BaseException) -> None:
+    """Write half of a run, then raise."""
+    with staged(out) as folder:
+        (folder / "half.bin").write_bytes(b"x" * 1000)
+        (folder / "model").mkdir()
+        raise error
+
+
+def test_a_run_directory_holds_its_record_history_predictions_and_a_manifest_of_all(tmp_path: Path) -> None:
+    out = make_run(tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()) == [
+        "history.jsonl",
+        "manifest.json",
+        "model/weights",
+        "predictions.csv",
+        "run.json",
+    ]
+    assert read(out) == make_record()
+    assert [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()] == [{"epoch": 1}, {"epoch": 2}]
+    assert list(csv.reader((out / "predictions.csv").read_text().splitlines())) == [["id", "ER_true"], ["ab", "1"], ["cd", "0"]]
+    assert set(json.loads((out / "manifest.json").read_text())["sha256"]) == {
+        "history.jsonl",
+        "model/weights",
+        "predictions.csv",
+        "run.json",
+    }
+
+
+def test_an_oracle_is_called_one_wherever_it_is_named() -> None:
+    config = {"loss": "ce", "rationale": "gold"}
+    assert make_record(oracle=True, config=config).title == "ce + gold (ORACLE)"
+    assert make_record().title == "focal"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyboardInterrupt(), KitError("a fault")])
+def test_an_exception_leaves_nothing_behind_and_stays_itself(tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught:
+        break_off(tmp_path / "run", error)
+    assert caught.value is error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(KitError) as error:
+        break_off(out, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "half.bin"))
+    assert str(error.value) == f"--out {out}: cannot be written: No space left on device"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_number_that_json_does_not_have_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        make_run(tmp_path / "run", make_record(scores={"ER": float("nan")}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_never_overwrites_another(tmp_path: Path) -> None:
+    out = make_run(tmp_path / "run")
+    message = f"--out {out}: already exists; a run never overwrites another, expected a new name"
+    with pytest.raises(KitError) as error:
+        check_output(out)
+    assert str(error.value) == message
+    with pytest.raises(KitError) as error:
+        make_run(out, make_record(kit="9"))
+    assert str(error.value) == message
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert read(out) == make_record()
+
+
+APPEARING: dict[str, Callable[[Path], None]] = {
+    "an empty folder": Path.mkdir,  # rename alone would take its place
+    "a file": Path.touch,
+    "a dangling link": lambda path: path.symlink_to("nowhere"),
+}
+
+
+@pytest.mark.parametrize("kind", APPEARING)
+def test_whatever_appears_meanwhile_is_kept(tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "run"
+
+    def overtaken() -> None:
+        with staged(out) as folder:
+            (folder / "half").touch()
+            APPEARING[kind](out)
+
+    with pytest.raises(KitError, match="already exists"):
+        overtaken()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_two_runs_at_once_under_one_name_do_not_touch_each_other(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with staged(out) as first:
+        (first / "mine").touch()
+        with pytest.raises(RuntimeError):
+            break_off(out, RuntimeError())
+        assert [path.name for path in first.iterdir()] == ["mine"]
+    verify(out)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from empathy_kit.record import staged
+with staged(Path(sys.argv[1])) as folder:
+    (folder / "run.json").write_text("{}")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_process_leaves_no_directory_of_the_runs_name_and_does_not_hinder_the_next(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(out)], timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert not out.exists()
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".run.partial-")
+    check_output(out)
+    verify(make_run(out))
+
+
+def test_the_check_before_the_work_leaves_nothing_not_even_parents(tmp_path: Path) -> None:
+    out = tmp_path / "a" / "b" / "run"
+    check_output(out)
+    assert list(tmp_path.iterdir()) == []
+    verify(make_run(out))
+
+
+def test_a_relative_folder_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_output(Path("runs/x"))
+    verify(make_run(Path("runs/x")))
+    assert (tmp_path / "runs" / "x" / "run.json").is_file()
+
+
+def test_an_output_that_cannot_be_written_is_found_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name, reason in (("file/run", "Not a directory"), ("n" * 300, "File name too long"), ("n" * 240, "File name too long")):
+        out = tmp_path / name  # 240 characters are a name, but not with those of the unfinished folder
+        with pytest.raises(KitError) as error:
+            check_output(out)
+        assert str(error.value) == f"--out {out}: cannot be written: {reason}"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_parent_without_permission_is_found_before_the_work(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(KitError, match="cannot be written: Permission denied"):
+        check_output(tmp_path / "run")
+
+
+def test_a_file_that_is_missing_added_or_changed_is_named(tmp_path: Path) -> None:
+    changes = {
+        "missing, but the manifest lists it": lambda path: path.unlink(),
+        "changed after the run (sha256 differs from the manifest)": lambda path: path.write_bytes(bytes(256)),
+        "not in the manifest; it was added after the run": lambda path: path.with_name("extra").touch(),
+    }
+    for number, (problem, change) in enumerate(changes.items()):
+        out = make_run(tmp_path / str(number))
+        verify(out)
+        change(out / "model" / "weights")
+        name = "extra" if "added" in problem else "weights"
+        for check in (verify, read):  # a record is not read without its files
+            with pytest.raises(KitError) as error:
+                check(out)
+            assert str(error.value) == f"{out / 'model' / name}: {problem}"
+
+
+def test_one_flipped_bit_is_found(tmp_path: Path) -> None:
+    out = make_run(tmp_path / "run")
+    path = out / "model" / "weights"
+    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    with pytest.raises(KitError, match=r"weights: changed after the run"):
+        verify(out)
+
+
+@pytest.mark.parametrize("manifest", [None, b"", b"{}", b"[1]", b'{"sha256": [1]}', b"\xff\xfe", b"[" * 100_000])
+def test_a_folder_that_is_no_finished_run_is_named(tmp_path: Path, manifest: bytes | None) -> None:
+    if manifest is not None:
+        (tmp_path / "manifest.json").write_bytes(manifest)
+    with pytest.raises(KitError) as error:
+        verify(tmp_path)
+    assert str(error.value) == f"{tmp_path}: not a finished run: manifest.json is missing or unreadable"
+
+
+def test_a_record_of_another_format_is_refused(tmp_path: Path) -> None:
+    out = make_run(tmp_path / "run", make_record(format=FORMAT + 1))
+    with pytest.raises(KitError) as error:
+        read(out)
+    assert str(error.value) == f"{out / 'run.json'}: format {FORMAT + 1} found, expected {FORMAT}"
+
+
+def make_corpus(count: int = 50, prefix: str = "t3_") -> Corpus:
+    pairs = tuple(
+        Pair(row, f"{prefix}{row:06}", f"{prefix}{row // 2}", f"seeker {row // 2} 🙂", f"response {row}", (0, 1, 2))
+        for row in range(1, count + 1)
+    )
+    return Corpus("made", pairs, {})
+
+
+IDS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_record import hashed_ids, make_corpus
+print(*hashed_ids(make_corpus()))
+"""
+
+
+def test_hashed_ids_are_the_same_in_every_run_and_process() -> None:
+    command = [sys.executable, "-c", IDS, str(Path(__file__).parent)]
+    other = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+    assert hashed_ids(make_corpus()) == hashed_ids(make_corpus()) == other
+
+
+def test_hashed_ids_are_unique_opaque_and_hold_no_raw_id() -> None:
+    corpus = make_corpus(2000, prefix="")  # ids that are short numbers, and easy to find again
+    ids = hashed_ids(corpus)
+    assert len(set(ids)) == len(corpus)
+    assert all(len(name) == 16 and set(name) <= set("0123456789abcdef") for name in ids)
+    assert sum(pair.pair_id in name for pair, name in zip(corpus.pairs, ids, strict=True)) == 0
+
+
+def test_a_pair_that_stands_twice_has_two_ids() -> None:
+    pair = make_corpus(1).pairs[0]
+    assert len(set(hashed_ids(Corpus("twice", (pair, replace(pair, row=2)), {})))) == 2
+
+
+def test_hashed_ids_differ_between_corpora_so_that_they_cannot_be_looked_up() -> None:
+    corpus = make_corpus()
+    changed = replace(corpus, pairs=(*corpus.pairs[:-1], replace(corpus.pairs[-1], response="other words")))
+    assert set(hashed_ids(corpus)).isdisjoint(hashed_ids(changed))
+    assert hashed_ids(replace(corpus, name="renamed")) == hashed_ids(corpus)

@@ -1,0 +1,229 @@
+"""Tables and lines: what they say, in the width of a pipe, and what they must not leave unsaid."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+from test_record import make_record
+
+from empathy_kit.errors import KitError
+from empathy_kit.report import (
+    class_picture,
+    class_table,
+    count_table,
+    data_lines,
+    estimate,
+    number,
+    part_table,
+    score_table,
+    span_table,
+    split_lines,
+    truncation_lines,
+    warnings,
+)
+
+COUNTS = {"ER": [20, 9, 1], "EX": [26, 1, 3], "IP": [16, 1, 13]}
+
+
+def about(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.04, "high": value + 0.03}
+
+
+def make_scores(never: tuple[int, ...] = ()) -> dict[str, Any]:
+    return {
+        "n": 60,
+        "accuracy": about(0.8321),
+        "weighted_f1": about(0.8159),
+        "macro_f1": about(0.6549),
+        "kappa": about(-0.0512),
+        "majority": {"accuracy": 0.671, "weighted_f1": 0.539, "macro_f1": 0.268},
+        "precision": [about(0.9), about(0.5), about(0.1)],
+        "recall": [about(0.91), about(0.51), about(0.11)],
+        "f1": [about(0.92), about(0.52), about(0.12)],
+        "confusion": [[40, 1, 0], [3, 9, 0], [5, 2, 0]],
+        "never_predicted": list(never),
+    }
+
+
+RECORD = make_record(
+    data={"name": "sample"}, scores={"ER": make_scores((2,)), "EX": make_scores(), "IP": make_scores()}, spans=None
+)
+SPANS = {"ER": {"pairs": 12, "token_f1": about(0.5), "iou_f1": about(0.25)}, "EX": None, "IP": None}
+ORACLE = make_record(
+    oracle=True, config={"loss": "ce", "rationale": "gold"}, data={"name": "sample"}, scores=RECORD.scores, spans=SPANS
+)
+
+
+def shown(table: RenderableType | None, width: int = 80) -> str:
+    assert table is not None
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(table)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.8321, ".832"), (1.0, "1.000"), (0.0, ".000"), (-0.0512, "-.051"), (0.99999, "1.000"), (-1.0, "-1.000")]
+)
+def test_a_score_is_written_as_the_field_writes_it(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_an_estimate_has_its_interval() -> None:
+    assert estimate({"value": 0.832, "low": 0.794, "high": 1.0}) == ".832 [.79, 1.00]"
+
+
+def test_the_score_table_sets_the_majority_class_beside_every_headline_score() -> None:
+    text = shown(score_table(RECORD), width=160)
+    assert text.splitlines()[0].strip() == "focal on sample: 60 test pairs, 95 % bootstrap intervals"
+    row = next(line for line in text.splitlines() if "ER emotional reactions" in line)
+    cells = [cell.strip() for cell in row.split("│")[1:-1]]
+    assert cells[1:] == [
+        ".832 [.79, .86]",
+        ".671",
+        ".816 [.78, .85]",
+        ".539",
+        ".655 [.61, .68]",
+        ".268",
+        "-.051 [-.09, -.02]",
+    ]
+
+
+def test_tables_lose_no_figure_at_80_columns() -> None:
+    for table in (score_table(RECORD), class_table(RECORD), span_table(ORACLE), count_table(COUNTS, "counts"), part_table(SPLIT)):
+        narrow, wide = (re.findall(r"-?[\d.]*\d", shown(table, width)) for width in (80, 200))
+        assert sorted(narrow) == sorted(wide)
+
+
+def test_the_class_table_shows_where_each_levels_pairs_went() -> None:
+    text = shown(class_table(RECORD), width=120)
+    row = next(line for line in text.splitlines() if "ER 2" in line)
+    assert [cell.strip() for cell in row.split("│")[1:-1]] == [
+        "ER 2",
+        ".100 [.06, .13]",
+        ".110 [.07, .14]",
+        ".120 [.08, .15]",
+        "5",
+        "2",
+        "0",
+    ]
+
+
+def test_an_oracle_is_stamped_in_every_table_and_warned_of() -> None:
+    for table in (score_table(ORACLE), class_table(ORACLE), span_table(ORACLE)):
+        assert "ORACLE" in shown(table)
+    assert next(warnings(ORACLE)).plain == (
+        "ORACLE: annotated spans were seen at test time; a pair without a span has level 0. Not comparable."
+    )
+    for table in (score_table(RECORD), class_table(RECORD)):
+        assert "ORACLE" not in shown(table)
+
+
+def test_a_level_that_was_never_predicted_gets_a_loud_line() -> None:
+    (line,) = warnings(RECORD)
+    assert line.plain == "level 2 of ER was never predicted (7 test pairs have it)"
+    assert "bold" in str(line.style)
+
+
+def test_the_span_table_is_there_only_with_a_span_head_and_leaves_out_what_has_no_gold() -> None:
+    assert span_table(RECORD) is None
+    text = shown(span_table(ORACLE))
+    assert ".500 [.46, .53]" in text
+    assert ".250 [.21, .28]" in text
+    assert "EX" not in text
+
+
+DATA: dict[str, Any] = {
+    "name": "made",
+    "pairs": 3084,
+    "seeker_posts": 2979,
+    "sha256": "0123456789abcdef",
+    "spans": {
+        "total": 3382,
+        "exact": 3371,
+        "whitespace": 6,
+        "fuzzy": 2,
+        "lost": [[7, "ER"], [9, "ER"], [7, "IP"]],
+        "bare": [[5, "EX"]],
+    },
+    "duplicates": {"groups": 60, "surplus": 61, "agreement": {"ER": 5 / 6, "EX": 14 / 15, "IP": 5 / 6}, "conflicting": 19},
+}
+NOTHING = {
+    **DATA,
+    "spans": {"total": 0, "exact": 0, "whitespace": 0, "fuzzy": 0, "lost": [], "bare": [[1, "ER"]]},
+    "duplicates": {"groups": 0, "surplus": 0, "agreement": {}, "conflicting": 0},
+}
+
+
+def test_the_data_lines_say_what_was_found_and_what_cannot_be_used_by_row() -> None:
+    assert list(data_lines(DATA)) == [
+        "data made: 3,084 pairs, 2,979 seeker posts, sha256 0123456789ab",
+        "spans: 3,382 annotated; 3,371 found exactly, 6 up to white space and case, 2 word by word, 3 not found",
+        "spans not found, not used: ER rows 7, 9; IP row 7",
+        "levels above 0 without a span, left out of the span loss: EX row 5",
+        "duplicates: 60 pairs occur again (61 surplus rows, kept); labels agree in ER 83.3 %, EX 93.3 %, IP 83.3 %; "
+        "19 conflict somewhere",
+    ]
+    assert list(data_lines(NOTHING)) == ["data made: 3,084 pairs, 2,979 seeker posts, sha256 0123456789ab"]
+
+
+SPLIT: dict[str, Any] = {
+    "kind": "paper",
+    "seed": 3,
+    "sha256": "fedcba9876543210",
+    "pairs": {"train": 2158, "validation": 462, "test": 464},
+    "leakage": {
+        "validation": {"pairs": 10, "seekers": 20, "responses": 11},
+        "test": {"pairs": 12, "seekers": 21, "responses": 0},
+    },
+    "class_counts": dict.fromkeys(("train", "validation", "test"), COUNTS),
+}
+
+
+def test_the_split_lines_say_sizes_and_leakage() -> None:
+    assert list(split_lines(SPLIT)) == [
+        "split paper, seed 3: 2,158/462/464 pairs in train, validation, test, sha256 fedcba987654",
+        "also in train, of 462 validation pairs: 10 whole pairs, 20 seekers, 11 responses",
+        "also in train, of 464 test pairs: 12 whole pairs, 21 seekers, 0 responses",
+    ]
+    assert shown(part_table(SPLIT)).count("│") == 3 * 11  # three parts, nine counts
+
+
+def test_the_truncation_lines_say_what_the_limit_costs() -> None:
+    truncation = {"max_tokens": 64, "seekers": 1400, "responses": 7, "evidence": [10, 0, 4], "evidence_lost": [2, 0, 1]}
+    assert list(truncation_lines(truncation, "head", 3084)) == [
+        "truncation to 64 tokens (head): cuts 1,400 seeker posts and 7 responses of 3,084",
+        "pairs that lose all their annotated evidence: ER 2 of 10, EX 0 of 0, IP 1 of 4",
+    ]
+    assert len(list(truncation_lines({**truncation, "evidence": [0, 0, 0], "evidence_lost": [0, 0, 0]}, "head", 9))) == 1
+
+
+def test_the_count_table_is_the_papers_figure_2_as_bars() -> None:
+    lines = [line for line in shown(count_table(COUNTS, "made: pairs of each level")).splitlines() if "%" in line]
+    assert [line.count("█") for line in lines] == [20, 9, 1, 26, 1, 3, 16, 1, 13]
+    assert "66.7 %" in lines[0]
+    one_of_many = shown(count_table({name: [10_000, 1, 0] for name in COUNTS}, "")).splitlines()
+    assert [line.count("█") for line in one_of_many if "%" in line][:3] == [30, 1, 0]  # few is not none
+
+
+@pytest.mark.parametrize(("suffix", "start"), [(".svg", b"<?xml"), (".png", b"\x89PNG"), (".pdf", b"%PDF")])
+def test_the_picture_is_written_in_three_formats(tmp_path: Path, suffix: str, start: bytes) -> None:
+    path = tmp_path / f"levels{suffix}"
+    class_picture(COUNTS, "costs $5_a_$6: pairs of each level", path)  # a file's name, not a formula
+    assert path.read_bytes().startswith(start)
+
+
+def test_a_picture_that_cannot_be_drawn_is_named(tmp_path: Path) -> None:
+    for name, reason in (
+        ("levels.gif", "a .gif file, expected .svg, .png or .pdf"),
+        ("levels", "a nameless file, expected .svg, .png or .pdf"),
+        ("no/levels.svg", "cannot be written: No such file or directory"),
+    ):
+        with pytest.raises(KitError) as error:
+            class_picture(COUNTS, "", tmp_path / name)
+        assert str(error.value) == f"--picture {tmp_path / name}: {reason}"
+    assert list(tmp_path.iterdir()) == []
