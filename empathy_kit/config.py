@@ -35,13 +35,14 @@ class RunConfig:
     layers: int = _setting(2, "layers of the GRU")
     dropout: float = _setting(0.3, "between the GRU's layers and before the heads")
     attention_dropout: float | None = _setting(0.0, "the encoder's, inside attention; none keeps its own")
-    epochs: int = _setting(5, "at most")
+    epochs: int = _setting(4, "at most")
     batch_size: int = _setting(16, "pairs a step")
     encoder_lr: float = _setting(5e-5, "learning rate of the encoder")
     lr: float = _setting(1e-3, "learning rate of everything else")
     warmup: float = _setting(0.1, "share of the steps over which the learning rates rise")
     schedule: Literal["linear", "constant"] = _setting("linear", "learning rates after the warm-up: falling to 0, or constant")
     clip: float | None = _setting(1.0, "largest gradient norm; none for no limit")
+    average: float | None = _setting(0.99, "decay of the weights' moving average, a step; none keeps the last weights")
     select: Literal["macro-f1", "loss"] = _setting("macro-f1", "the validation score that chooses the epoch")
     patience: int = _setting(2, "epochs without a better one before training ends")
     device: Literal["auto", "cpu"] = _setting("auto", "auto takes an accelerator where there is one")
@@ -53,7 +54,7 @@ class RunConfig:
         for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                raise KitError(f"{flag(name)} {value}: out of range, expected {low:g} to {high:g}")
+                raise KitError(f"{flag(name)} {value}: out of range, expected {low} to {high}")
 
 
 _RANGES: dict[str, tuple[float, float]] = {
@@ -70,6 +71,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "lr": (0, 10),
     "warmup": (0, 1),
     "clip": (1e-9, 1e9),
+    "average": (0, 0.99999),
     "patience": (1, 10_000),
     "threads": (1, 4096),
 }
@@ -95,6 +97,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "warmup": 0.0,
         "schedule": "constant",
         "clip": None,
+        "average": None,
         "select": "loss",
         "patience": 1,
     },

@@ -54,7 +54,8 @@ class Injection:
 
 
 def _check(spec: Loss | Rationale | Head) -> None:
-    if not NAME_PATTERN.fullmatch(str(spec.name)):
+    name: object = spec.name
+    if not isinstance(name, str) or not NAME_PATTERN.fullmatch(name):
         raise ValueError(
             f"{type(spec).__name__} name {spec.name!r}: expected lower-case letters, digits and hyphens, first a letter"
         )

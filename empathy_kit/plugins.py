@@ -154,8 +154,6 @@ def _collect(plugin: object, distribution: str, version: str) -> Iterator[Provid
             for spec in specs:
                 if not isinstance(spec, expected):
                     raise TypeError(f"{hook} yields a {type(spec).__name__}, expected {expected.__name__}")
-                if not isinstance(spec.name, str):
-                    raise TypeError(f"{hook} yields a name that is a {type(spec.name).__name__}, expected text")
                 entry = Provided(kind, spec, distribution, version)
                 if _names(entry) in seen:
                     raise ValueError(f"{hook} yields {spec.name!r} twice")

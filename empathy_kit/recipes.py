@@ -158,6 +158,7 @@ def build_recipe(config: RunConfig, plugins: Plugins) -> Recipe:
         warmup=config.warmup,
         schedule=config.schedule,
         clip=config.clip,
+        average=config.average,
         select=config.select,
         patience=config.patience,
         rationale_weight=plugins.options["rationale"]["weight"],

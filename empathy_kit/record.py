@@ -175,6 +175,8 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 def _sync(folder: Path) -> None:
     # Renamed before its bytes are on disk, a run could be whole by name and empty after a power cut.
     for path in (*folder.rglob("*"), folder):
+        if os.name == "nt" and path.is_dir():
+            continue  # Windows does not open folders
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

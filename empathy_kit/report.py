@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -32,29 +33,40 @@ def estimate(score: Mapping[str, float]) -> str:
     return f"{number(score['value'])} [{low}, {high}]"
 
 
+def _table(title: str, *headings: str) -> Table:
+    """A table that fits 80 columns: no lines between the columns, all but the first to the right."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), show_edge=False, pad_edge=False)
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if index else "left", no_wrap=True)
+    return table
+
+
 def score_table(record: Record) -> Table:
-    """The headline scores, the majority class beside them."""
+    """The headline scores, the majority class beneath each."""
     n = record.scores[MECHANISMS[0]]["n"]
-    table = Table(
-        title=f"{record.title} on {record.data['name']}: {n} test pairs, 95 % bootstrap intervals", title_justify="left"
+    table = _table(
+        f"{record.title} on {record.data['name']}: {n} test pairs, 95 % bootstrap intervals, quadratic kappa",
+        "",
+        *(title for _, title in HEADLINE),
+        "kappa",
     )
-    table.add_column("mechanism")
-    for _, title in HEADLINE:
-        table.add_column(title, justify="right")
-        table.add_column("majority", justify="right", style="dim")
-    table.add_column("quadratic kappa", justify="right")
     for name, scores in record.scores.items():
-        cells = [cell for key, _ in HEADLINE for cell in (estimate(scores[key]), number(scores["majority"][key]))]
-        table.add_row(f"{name} {MECHANISM_TITLES[name]}", *cells, estimate(scores["kappa"]))
+        table.add_row(name, *(estimate(scores[key]) for key, _ in HEADLINE), estimate(scores["kappa"]))
+        # Its kappa is 0 by definition: it agrees no more than chance.
+        table.add_row(" majority", *(number(scores["majority"][key]) for key, _ in HEADLINE), number(0.0), style="dim")
     return table
 
 
 def class_table(record: Record) -> Table:
     """Precision, recall and F1 a level, and where the level's pairs went."""
-    table = Table(title=f"By level (true level down, predicted level across), {record.title}", title_justify="left")
-    table.add_column("mechanism, level")
-    for title in ("precision", "recall", "F1", *(f"-> {level}" for level in LEVELS)):
-        table.add_column(title, justify="right")
+    table = _table(
+        f"By level (true level down, predicted level across), {record.title}",
+        "",
+        "precision",
+        "recall",
+        "F1",
+        *(f"-> {level}" for level in LEVELS),
+    )
     for name, scores in record.scores.items():
         for level, row in enumerate(scores["confusion"]):
             table.add_row(
@@ -125,7 +137,7 @@ def split_lines(split: Mapping[str, Any]) -> Iterator[str]:
     yield f"split {split['kind']}, seed {split['seed']}: {sizes} pairs in {', '.join(PARTS)}, sha256 {split['sha256'][:12]}"
     for part, shared in split["leakage"].items():
         total = split["pairs"][part]
-        found = ", ".join(f"{shared[key]} {text}" for key, text in _LEAKS.items())
+        found = ", ".join(f"{text} {shared[key]}" for key, text in _LEAKS.items())
         yield f"also in train, of {total} {part} pairs: {found}"
 
 

@@ -262,7 +262,7 @@ def test_data_split_prints_sizes_levels_and_leakage(kit: Reply) -> None:
 
 def test_data_split_refuses_what_it_does_not_know(kit: Reply) -> None:
     assert kit("data", "split", "--split", "x")[::2] == (2, "Error: --split x: expected one of grouped, paper\n")
-    assert kit("data", "split", "--split-seed", "-1")[2] == "Error: --split-seed -1: out of range, expected 0 to 4.29497e+09\n"
+    assert kit("data", "split", "--split-seed", "-1")[2] == "Error: --split-seed -1: out of range, expected 0 to 4294967295\n"
 
 
 def test_a_table_whose_name_looks_like_markup_is_shown_as_it_is(kit: Reply, tmp_path: Path) -> None:

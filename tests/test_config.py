@@ -137,7 +137,7 @@ def test_a_number_out_of_range_is_refused_at_both_ends(name: str) -> None:
             configure(RunConfig(), {name: str(value)})
         assert (
             str(error.value)
-            == f"{flag(name)} {parse(get_type_hints(RunConfig)[name], str(value))}: out of range, expected {low:g} to {high:g}"
+            == f"{flag(name)} {parse(get_type_hints(RunConfig)[name], str(value))}: out of range, expected {low} to {high}"
         )
 
 

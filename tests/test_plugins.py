@@ -134,7 +134,7 @@ BROKEN: dict[str, tuple[str, str]] = {
     ),
     "a name that is no text": (
         "from pathlib import PurePosixPath\n" + losses().replace("''", "PurePosixPath('bad')"),
-        "TypeError: empathy_kit_losses yields a name that is a PurePosixPath, expected text",
+        "ValueError: Loss name PurePosixPath('bad'): expected lower-case letters, digits and hyphens, first a letter",
     ),
     "a builder that is none": (
         losses("bad").replace("', build)", "', 5)"),

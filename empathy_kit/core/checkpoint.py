@@ -20,7 +20,10 @@ def save(folder: Path, model: nn.Module, tokenizer: Any, encoder: nn.Module) -> 
     folder.mkdir()
     # Cloned: safetensors refuses tensors that share memory, which tied weights do.
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    try:
+        save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    except SafetensorError as error:  # a full disk is one of these, and the caller waits for an OSError
+        raise OSError(str(error)) from error
     encoder.config.save_pretrained(folder)  # type: ignore[union-attr,operator]
     tokenizer.save_pretrained(folder)
 

@@ -54,7 +54,7 @@ def split_paper(corpus: Corpus, seed: int) -> Split:
 
 
 def split_grouped(corpus: Corpus, seed: int) -> Split:
-    """70/15/15 by groups of pairs that share a seeker or both posts' words, every level of every mechanism spread evenly.
+    """70/15/15 by groups of pairs that share a seeker id or a seeker post, every level of every mechanism spread evenly.
 
     Iterative stratification (Sechidis et al., ECML 2011) over groups in place of rows: the rarest level that is still to be
     placed goes first, each group to the part that lacks this level most.

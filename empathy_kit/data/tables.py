@@ -67,7 +67,8 @@ class Row:
         value = self.cells.get(column)
         shown = value.strip() if isinstance(value, str) else value
         for level, name in enumerate(LEVELS):
-            if shown == name or (shown == level and not isinstance(shown, bool)):
+            # "1.0" too: pandas writes it so where a column has gaps.
+            if shown in (name, f"{name}.0") or (shown == level and not isinstance(shown, bool)):
                 return level
         # Never the cell itself: in a table whose columns are shifted it is somebody's post.
         if shown in (None, ""):

@@ -1,0 +1,206 @@
+"""Texts to token ids, spans to token positions, lengths to batches: nothing is lost unseen, nothing stands in two places."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from empathy_kit.core.batch import Texts, Tokenization, TokenPair, Truncate, collate, inference_order, training_order
+from empathy_kit.data.pairs import Pair, unescape
+from empathy_kit.data.spans import Placer
+
+BOS, PAD, EOS = 0, 1, 2
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_roberta: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(tiny_roberta)
+
+
+def make_pair(response: str, *quotes: str, seeker: str = "I am tired.") -> Pair:
+    """A pair with ER 1 and the quotes as its evidence, read as a table's row is."""
+    response = unescape(response)
+    levels = (1, 0, 0)
+    spans, unplaced = Placer().place_all(1, response, levels, [quotes, (), ()])
+    assert unplaced == (0, 0, 0)
+    return Pair(1, "1", "s1", seeker, response, levels, spans, unplaced)
+
+
+def encode_one(tokenizer: Any, pair: Pair, max_tokens: int = 128, truncate: Truncate = "head") -> TokenPair:
+    (tokens,), _ = Tokenization(tokenizer, max_tokens, truncate).encode([pair])
+    return tokens
+
+
+@pytest.mark.parametrize(
+    ("response", "quotes", "marked"),
+    [
+        ("I hear you. That is so hard, honestly.", ["That is so hard,"], "That is so hard,"),
+        ("You are not alone", ["You are not alone"], "You are not alone"),
+        ("so sorry, so sorry!", ["so sorry", "so sorry"], "so sorry so sorry"),  # given twice: found twice
+        ("hugs &lt;3 &amp; love", ["&lt;3 &amp; love"], "<3 & love"),  # entities, as forums export them
+        ("hugs <3 & love", ["hugs &lt;3"], "hugs <3"),
+        ("why? (really?) [why.*]+ then", ["(really?) [why.*]+"], "(really?) [why.*]+"),  # characters of regular expressions
+        ("it  hurts\n\n  a lot\tI know", ["it hurts a lot"], "it  hurts\n\n  a lot"),  # runs of white space
+        ("a hug \U0001f917\U0001f3fd for you", ["\U0001f917\U0001f3fd"], "\U0001f917\U0001f3fd"),  # several tokens a character
+        ("a hug\U0001f917 for you", ["for you"], "for you"),
+        ("caf\u00e9 \u2014 \u4f60\u597d \u2014 take care", ["\u4f60\u597d \u2014 take"], "\u4f60\u597d \u2014 take"),
+        ("That is hard.", [], ""),
+    ],
+)
+def test_a_span_becomes_the_tokens_of_its_characters(tokenizer: Any, response: str, quotes: list[str], marked: str) -> None:
+    tokens = encode_one(tokenizer, make_pair(response, *quotes))
+    found = tokenizer.decode([tokens.response[place] for place in tokens.gold[0]], clean_up_tokenization_spaces=False)
+    assert " ".join(found.split()) == " ".join(marked.split())
+    assert tokens.gold[1:] == ((), ())
+    assert tokenizer.decode(tokens.response[1:-1], clean_up_tokenization_spaces=False) == unescape(response)
+
+
+def test_a_span_that_starts_inside_a_token_marks_the_whole_token(tokenizer: Any) -> None:
+    whole = encode_one(tokenizer, make_pair("and then there is you", "there"))
+    part = encode_one(tokenizer, make_pair("and then there is you", "here"))  # inside the token "there"
+    assert len(whole.gold[0]) == 1
+    assert part.gold[0] == whole.gold[0]
+
+
+@pytest.mark.parametrize("text", ["a </s> b <pad> c <s> d", "<pad>", "<mask><unk>"])
+def test_text_that_reads_like_a_special_token_is_text(tokenizer: Any, text: str) -> None:
+    tokens = encode_one(tokenizer, make_pair(text, text, seeker=text))
+    for post in (tokens.seeker, tokens.response):
+        assert post[0] == BOS
+        assert post[-1] == EOS
+        assert not set(post[1:-1]) & set(tokenizer.all_special_ids)
+    assert tokenizer.decode(tokens.response[1:-1], clean_up_tokenization_spaces=False) == text
+
+
+@pytest.mark.parametrize("max_tokens", [8, 9, 20])
+@pytest.mark.parametrize("truncate", ["head", "head-tail"])
+def test_truncation_keeps_the_head_or_head_and_tail_and_always_the_special_tokens(
+    tokenizer: Any, max_tokens: int, truncate: Truncate
+) -> None:
+    post = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
+    whole = encode_one(tokenizer, make_pair(post, seeker=post)).response[1:-1]
+    room = max_tokens - 2
+    assert len(whole) > room
+    head = room if truncate == "head" else (room + 1) // 2
+    expected = [BOS, *whole[:head], *(whole[-(room - head) :] if room > head else []), EOS]
+    tokens = encode_one(tokenizer, make_pair(post, seeker=post), max_tokens, truncate)
+    assert tokens.seeker == tokens.response == expected
+    assert len(expected) == max_tokens
+
+
+def test_a_post_that_just_fits_is_not_cut(tokenizer: Any) -> None:
+    pair = make_pair("I hear you, and I am sorry.", "I am sorry.", seeker="I am so tired")
+    whole = encode_one(tokenizer, pair)
+    (same,), truncation = Tokenization(tokenizer, len(whole.response), "head").encode([pair])
+    assert same == whole
+    assert (truncation.seekers, truncation.responses, truncation.evidence_lost) == (0, 0, (0, 0, 0))
+
+
+def test_evidence_that_is_cut_away_whole_is_counted_and_what_is_left_of_it_is_marked(tokenizer: Any) -> None:
+    filler = " ".join(["and"] * 40)
+    pairs = [
+        make_pair(f"sorry {filler}", "sorry"),
+        make_pair(f"{filler} {filler} sorry", "sorry"),
+        make_pair(f"{filler} sorry {filler}", "sorry"),
+        make_pair(f"sorry {filler} sorry", "sorry", "sorry"),  # two spans, the second goes
+        make_pair("sorry", "sorry", seeker=filler),
+    ]
+    kept, head = Tokenization(tokenizer, 20, "head").encode(pairs)
+    assert (head.max_tokens, head.seekers, head.responses) == (20, 1, 4)
+    assert (head.evidence, head.evidence_lost) == ((5, 0, 0), (2, 0, 0))
+    assert [bool(tokens.gold[0]) for tokens in kept] == [True, False, False, True, True]
+    kept, both = Tokenization(tokenizer, 20, "head-tail").encode(pairs)
+    assert (both.evidence, both.evidence_lost) == ((5, 0, 0), (1, 0, 0))
+    for tokens, spans in zip(kept, (1, 1, 0, 2, 1), strict=True):
+        assert len(tokens.gold[0]) == spans * len(kept[4].gold[0])
+
+
+def test_a_huge_post_and_one_of_white_space_are_only_posts(tokenizer: Any) -> None:
+    (tokens,), truncation = Tokenization(tokenizer, 16, "head-tail").encode([make_pair("so sad " * 20_000, seeker=" \n ")])
+    assert (len(tokens.response), truncation.responses) == (16, 1)
+    assert (tokens.seeker[0], tokens.seeker[-1]) == (BOS, EOS)
+
+
+def test_no_pairs_are_no_tokens(tokenizer: Any) -> None:
+    tokens, truncation = Tokenization(tokenizer, 16, "head").encode([])
+    assert tokens == []
+    assert (truncation.seekers, truncation.responses, truncation.evidence) == (0, 0, ())
+
+
+def test_a_limit_that_holds_no_text_is_refused(tokenizer: Any) -> None:
+    with pytest.raises(ValueError, match=r"^3 tokens leave no room for text$"):
+        Tokenization(tokenizer, 3, "head")
+
+
+def test_a_tokenizer_without_offsets_is_refused() -> None:
+    class Slow:
+        is_fast = False
+
+    with pytest.raises(TypeError, match=r"^Slow is not a fast tokenizer; character offsets need one$"):
+        Tokenization(Slow(), 16, "head")
+
+
+def test_evidence_is_known_only_where_every_span_was_found(tokenizer: Any) -> None:
+    pair = Pair(1, "1", "s1", "a", "sorry to hear", (1, 2, 0), ((), (), ()), (1, 0, 0))  # ER: a lost span, EX: none given
+    assert encode_one(tokenizer, pair).gold_known == (False, False, True)
+
+
+def test_a_batch_is_padded_on_the_right_to_its_own_longest_post_or_to_one_length() -> None:
+    pairs = [
+        TokenPair([0, 7, 2], [0, 8, 9, 2], (0, 1, 2), ((), (1,), (1, 2)), (True, True, True)),
+        TokenPair([0, 5, 6, 5, 2], [0, 2], (1, 0, 0), ((), (), ()), (False, True, True)),
+    ]
+    texts, targets = collate(pairs, PAD)
+    assert texts.seeker.tolist() == [[0, 7, 2, PAD, PAD], [0, 5, 6, 5, 2]]
+    assert texts.response.tolist() == [[0, 8, 9, 2], [0, 2, PAD, PAD]]
+    assert texts.seeker_mask.sum(1).tolist() == [3, 5]
+    assert texts.response_mask.tolist() == [[True] * 4, [True, True, False, False]]
+    assert targets.levels.tolist() == [[0, 1, 2], [1, 0, 0]]
+    assert targets.gold_known.tolist() == [[True, True, True], [False, True, True]]
+    assert targets.gold.nonzero().tolist() == [[0, 1, 1], [0, 2, 1], [0, 2, 2]]
+    texts, targets = collate(pairs, PAD, pad_to=7)
+    assert texts.seeker.shape == texts.response.shape == (2, 7)
+    assert targets.gold.shape == (2, 3, 7)
+    assert len(texts) == 2
+
+
+def test_what_the_model_sees_of_a_batch_is_texts_alone() -> None:
+    assert [field.name for field in fields(Texts)] == ["seeker", "seeker_mask", "response", "response_mask"]
+
+
+@given(lengths=st.lists(st.integers(2, 300), max_size=120), batch_size=st.integers(1, 40), seed=st.integers(0, 9))
+@settings(derandomize=True, deadline=None, database=None, max_examples=60)
+def test_every_pair_is_in_exactly_one_batch(lengths: list[int], batch_size: int, seed: int) -> None:
+    training = training_order(lengths, batch_size, torch.Generator().manual_seed(seed))
+    inference = list(inference_order(lengths, batch_size))
+    for batches in (training, inference):
+        assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+        assert len(batches) == -(-len(lengths) // batch_size)
+        assert all(0 < len(batch) <= batch_size for batch in batches)
+    assert [lengths[index] for batch in inference for index in batch] == sorted(lengths, reverse=True)
+
+
+def test_the_order_of_training_comes_from_its_generator_alone() -> None:
+    lengths = torch.randint(2, 60, (500,), generator=torch.Generator().manual_seed(0)).tolist()
+    generator = torch.Generator().manual_seed(1)
+    first, second = training_order(lengths, 16, generator), training_order(lengths, 16, generator)
+    torch.manual_seed(99)
+    assert training_order(lengths, 16, torch.Generator().manual_seed(1)) == first
+    assert first != second  # each epoch is shuffled anew
+    # Like lengths stand together: far less padding than pairs at random would need.
+    padding = sum(max(lengths[index] for index in batch) * len(batch) for batch in first) / sum(lengths)
+    at_random = sum(max(lengths[start : start + 16]) * len(lengths[start : start + 16]) for start in range(0, 500, 16)) / sum(
+        lengths
+    )
+    assert padding - 1 < 0.4 * (at_random - 1)
+    # And training is no curriculum: the batches' mean lengths neither rise nor fall along the epoch.
+    means = [sum(lengths[index] for index in batch) / len(batch) for batch in first]
+    assert means not in (sorted(means), sorted(means, reverse=True))

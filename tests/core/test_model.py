@@ -1,0 +1,195 @@
+"""The model: what it says of a pair depends on that pair alone - not on padding, neighbours or how the encoder is called."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from empathy_kit import Head, Rationale, Task
+from empathy_kit.core import trunk as trunk_module
+from empathy_kit.core.batch import Texts, Tokenization, TokenPair, collate
+from empathy_kit.core.encoder import load_encoder, longest_input
+from empathy_kit.core.model import Model, Output
+from empathy_kit.core.rationales import GoldRationale, NoRationale
+from empathy_kit.core.trunk import Trunk
+from empathy_kit.data.sources import load_corpus
+from empathy_kit.plugins import load_registry
+
+DRIFT = 1e-5
+PAD = 1
+TASKS = [Task(name, ("0", "1", "2"), (5, 3, 2)) for name in ("ER", "EX", "IP")]
+RATIONALES = ("none", "gold", "train-only", "predicted", "tag")
+HEADS = ("linear", "attention")
+WITH_SPAN_HEAD = ("predicted", "tag")
+
+
+@pytest.fixture(scope="module")
+def pairs(tiny_roberta: Path) -> list[TokenPair]:
+    """Twelve pairs of the sample from short to long, and one whose posts are empty and read like padding."""
+    _, tokenizer = load_encoder(str(tiny_roberta), local=True)
+    corpus = sorted(load_corpus("sample").pairs, key=lambda pair: len(pair.response))[:: len(load_corpus("sample")) // 12][:12]
+    tokens, _ = Tokenization(tokenizer, 48, "head-tail").encode(corpus)
+    assert max(len(pair.response) for pair in tokens) > 3 * min(len(pair.response) for pair in tokens)
+    return [*tokens, TokenPair([0, 2], [0, 2], (0, 0, 0), ((), (), ()), (True, True, True))]
+
+
+def build(folder: Path, rationale: str = "none", head: str = "linear") -> Model:
+    registry = load_registry()
+    torch.manual_seed(3)
+    encoder, _ = load_encoder(str(folder), local=True)
+    injector, spec = registry.get("rationale", rationale).spec, registry.get("head", head).spec
+    assert isinstance(injector, Rationale)
+    assert isinstance(spec, Head)
+    shared = Trunk(encoder, injector.build(TASKS, encoder.config.hidden_size), hidden=24, layers=2, dropout=0.3)
+    return Model(shared, {task.name: spec.build(task, 24) for task in TASKS})
+
+
+def says(model: Model, pairs: Sequence[TokenPair], *, gold: bool, pad_to: int | None = None) -> tuple[Tensor, Tensor | None]:
+    """Logits (B, T, C), and span logits (B, T, L)."""
+    texts, targets = collate(pairs, PAD, pad_to)
+    with torch.inference_mode():
+        output: Output = model(texts, targets.gold if gold else None)
+    return torch.stack(list(output.logits.values()), dim=1), output.span_logits
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("rationale", RATIONALES)
+def test_logits_do_not_change_with_padding_neighbours_or_grouping(
+    tiny_roberta: Path, pairs: list[TokenPair], monkeypatch: pytest.MonkeyPatch, rationale: str, head: str
+) -> None:
+    model = build(tiny_roberta, rationale, head).eval()
+    for gold in (False, True):
+        logits, spans = says(model, pairs, gold=gold)
+        assert logits.shape == (len(pairs), 3, 3)
+        assert (spans is not None) == (rationale in WITH_SPAN_HEAD)
+        assert (logits[1:-1] - logits[:1]).abs().amax((1, 2)).min() > 100 * DRIFT  # pairs do differ
+        alone = [says(model, [pair], gold=gold) for pair in pairs]
+        padded, padded_spans = says(model, pairs, gold=gold, pad_to=90)
+        backward, _ = says(model, pairs[::-1], gold=gold)
+        with monkeypatch.context() as patch:
+            patch.setattr(trunk_module, "GROUP", 10**9)  # one stacked call, as on an accelerator
+            stacked, stacked_spans = says(model, pairs, gold=gold)
+        for other in (torch.cat([one for one, _ in alone]), padded, backward.flip(0), stacked):
+            assert (other - logits).abs().max() <= DRIFT
+        if spans is not None and padded_spans is not None and stacked_spans is not None:
+            for row, pair in enumerate(pairs):
+                real = slice(0, len(pair.response))
+                own = alone[row][1]
+                assert own is not None
+                for other in (own[0], padded_spans[row], stacked_spans[row]):
+                    assert (other[:, real] - spans[row][:, real]).abs().max() <= DRIFT
+
+
+def test_the_order_of_the_words_and_which_post_they_stand_in_do_change_the_logits(
+    tiny_roberta: Path, pairs: list[TokenPair]
+) -> None:
+    model = build(tiny_roberta).eval()
+    pair = pairs[6]
+    swapped = TokenPair(pair.response, pair.seeker, pair.levels, ((), (), ()), pair.gold_known)
+    turned = TokenPair(pair.seeker, [0, *pair.response[-2:0:-1], 2], pair.levels, ((), (), ()), pair.gold_known)
+    logits, _ = says(model, [pair, swapped, turned], gold=False)
+    assert (logits[1:] - logits[0]).abs().amax((1, 2)).min() > 100 * DRIFT
+
+
+@pytest.mark.parametrize("group", [3, 16, 10**9])
+def test_the_encoder_sees_each_post_as_a_plain_call_would_show_it(
+    tiny_roberta: Path, pairs: list[TokenPair], monkeypatch: pytest.MonkeyPatch, group: int
+) -> None:
+    """RoBERTa counts its positions from the padding id on, also where it is given embeddings in place of ids."""
+    from transformers import RobertaModel
+
+    monkeypatch.setattr(trunk_module, "GROUP", group)
+    plain = RobertaModel.from_pretrained(tiny_roberta, add_pooling_layer=False).eval()
+    texts, _ = collate(pairs, PAD)
+    with torch.inference_mode():
+        seeker, response = build(tiny_roberta).eval().trunk.encode(texts)
+        for row, pair in enumerate(pairs):
+            for states, ids in ((seeker, pair.seeker), (response, pair.response)):
+                expected = plain(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.int64)).last_hidden_state[0]
+                assert (states[row, : len(ids)] - expected).abs().max() <= DRIFT
+
+
+def test_an_encoder_of_130_positions_reads_128_tokens_as_roberta_counts_them(tiny_roberta: Path) -> None:
+    model = build(tiny_roberta).eval()
+    assert longest_input(model.trunk.encoder) == 128
+    full = TokenPair([0, *[5] * 126, 2], [0, *[6] * 126, 2], (0, 0, 0), ((), (), ()), (True, True, True))
+    logits, _ = says(model, [full] * 9, gold=False)
+    assert (logits - says(model, [full], gold=False)[0]).abs().max() <= DRIFT
+
+
+@pytest.mark.parametrize("rationale", RATIONALES)
+def test_the_gradient_reaches_every_weight_of_the_encoder_the_same_way_grouped_or_stacked(
+    tiny_roberta: Path, pairs: list[TokenPair], monkeypatch: pytest.MonkeyPatch, rationale: str
+) -> None:
+    gradients = []
+    texts, targets = collate(pairs, PAD)
+    for group in (4, 10**9):
+        monkeypatch.setattr(trunk_module, "GROUP", group)
+        model = build(tiny_roberta, rationale).eval()  # no dropout, so that the two can be compared
+        for parameter in model.trunk.gru.parameters():  # a random GRU would let next to nothing through
+            nn.init.normal_(parameter, std=0.5, generator=torch.Generator().manual_seed(0))
+        output = model(texts, targets.gold)
+        sum(logits[:, 0].sum() for logits in output.logits.values()).backward()
+        gradients.append({name: parameter.grad for name, parameter in model.trunk.encoder.named_parameters()})
+    for name, gradient in gradients[0].items():
+        assert gradient is not None, name
+        other = gradients[1][name]
+        assert gradient.isfinite().all()
+        if not name.endswith("key.bias"):  # adds the same to every score: its gradient is 0 but for rounding
+            assert gradient.abs().max() > 1e-5, name
+        assert (gradient - other).abs().max() <= DRIFT * max(1.0, float(gradient.abs().max())), name
+
+
+def test_no_label_fits_into_the_models_forward() -> None:
+    assert list(inspect.signature(Model.forward).parameters) == ["self", "texts", "gold"]
+    assert list(inspect.signature(Trunk.forward).parameters) == ["self", "texts", "gold"]
+    assert inspect.signature(Model.forward).parameters["texts"].annotation in (Texts, "Texts")
+
+
+def test_gold_spans_inject_the_states_of_their_tokens_marked_by_mechanism_and_never_padding() -> None:
+    injector = GoldRationale(mechanisms=2, width=3)
+    response = torch.randn(1, 4, 3)
+    mask = torch.tensor([[True, True, True, False]])
+    gold = torch.tensor([[[False, True, False, True], [False, True, True, False]]])
+    injection = injector(response, mask, gold)
+    assert injection.mask.tolist() == [[False, True, True, False]]
+    torch.testing.assert_close(injection.states[0, 1], response[0, 1] + injector.mechanism.sum(0))
+    torch.testing.assert_close(injection.states[0, 2], response[0, 2] + injector.mechanism[1])
+
+
+@pytest.mark.parametrize("rationale", RATIONALES)
+def test_an_injector_works_without_gold(tiny_roberta: Path, rationale: str) -> None:
+    injector = build(tiny_roberta, rationale).trunk.injector
+    response, mask = torch.randn(2, 5, 32), torch.tensor([[True] * 5, [True] * 2 + [False] * 3])
+    injection = injector(response, mask, None)
+    injects = rationale == "predicted"
+    assert injection.states.shape == (2, 5 if injects else 0, 32)
+    assert torch.equal(injection.mask, mask if injects else mask[:, :0])
+    assert injection.span_logits is None or injection.span_logits.shape == (2, 3, 5)
+
+
+def test_the_gru_reads_seeker_then_response_then_rationale_without_gaps() -> None:
+    class Words(nn.Module):
+        """An encoder whose states are the ids."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.config = type("Config", (), {"hidden_size": 1})()
+
+        def forward(self, input_ids: Tensor, attention_mask: Tensor) -> object:
+            return type("Output", (), {"last_hidden_state": input_ids[..., None].float()})()
+
+    shared = Trunk(Words(), NoRationale(), hidden=4, layers=1, dropout=0.0).eval()
+    texts, _ = collate([TokenPair([7, 8], [5], (0,), ((),), (True,)), TokenPair([3], [4, 6, 9], (0,), ((),), (True,))], PAD)
+    encoded, _ = shared(texts)
+    assert encoded.mask.tolist() == [[True, True, True, False], [True, True, True, True]]
+    for row, sequence in enumerate(([7, 8, 5], [3, 4, 6, 9])):
+        outputs, last = shared.gru(torch.tensor(sequence).float()[None, :, None])
+        torch.testing.assert_close(encoded.sequence[row, : len(sequence)], outputs[0])
+        torch.testing.assert_close(encoded.pooled[row], last[-1, 0])
+    assert not encoded.sequence[0, 3].any()
