@@ -121,12 +121,18 @@ def configure(base: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
         KitError: an unknown field, or a value that is not what the field expects.
     """
     types = get_type_hints(RunConfig)
-    values: dict[str, Any] = {}
+    # Options belong to the plugin that is named: another loss does not inherit this one's gamma.
+    kept = {
+        route: value
+        for route, value in base.options.items()
+        if changes.get(route.partition(".")[0]) in (None, getattr(base, route.partition(".")[0], None))
+    }
+    values: dict[str, Any] = {"options": kept}
     for name, value in changes.items():
         if name == "options":
             if not isinstance(value, Mapping):
                 raise KitError(f"options: a {type(value).__name__} found, expected names and values such as loss.gamma 1.5")
-            values[name] = {**base.options, **dict(_routes(value))}
+            values[name] = {**kept, **dict(routes(value))}
         elif name not in types:
             raise KitError(f"unknown setting {name!r}; there are {', '.join(types)}")
         else:
@@ -137,11 +143,11 @@ def configure(base: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     return replace(base, **values)
 
 
-def _routes(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def routes(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """``loss.gamma`` as it is; also TOML's own reading of the unquoted key, a table ``gamma`` in a table ``loss``."""
     for name, value in options.items():
         if isinstance(value, Mapping):
-            yield from _routes(value, f"{prefix}{name}.")
+            yield from routes(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from empathy_kit import __version__, record
-from empathy_kit.config import RunConfig, to_dict
+from empathy_kit.config import RunConfig, routes, to_dict
 from empathy_kit.contracts import Head, Loss, Rationale, Task
 from empathy_kit.data.pairs import LEVELS, MECHANISMS, Corpus, class_counts, duplicates
 from empathy_kit.data.sources import load_corpus
@@ -229,8 +229,8 @@ def run(config: RunConfig, registry: Registry, out: Path) -> Iterator[Opened | S
         format=record.FORMAT,
         kit=__version__,
         oracle=plugins.oracle,
-        config=to_dict(config),
-        options=plugins.options,
+        # The options with their defaults written out: a plugin may change a default, and a repeat must not follow it.
+        config=to_dict(replace(config, options=dict(routes(plugins.options)))),
         plugins={
             kind: {"name": entry.spec.name, "distribution": entry.distribution, "version": entry.version}
             for kind, entry in (("loss", plugins.loss), ("rationale", plugins.rationale), ("head", plugins.head))

@@ -28,8 +28,7 @@ class Record:
     format: int
     kit: str  # version
     oracle: bool  # gold spans were seen at inference
-    config: dict[str, Any]
-    options: dict[str, Any]  # of the plugins, defaults written out; loss and head a mechanism
+    config: dict[str, Any]  # every setting, the plugins' options with their defaults written out
     plugins: dict[str, dict[str, str]]  # kind to name, distribution and version
     versions: dict[str, str]  # of Python and the libraries that compute
     machine: dict[str, Any]

@@ -16,10 +16,9 @@ os.environ["TQDM_DISABLE"] = "1"
 @pytest.fixture(scope="session")
 def tiny_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random RoBERTa (2 layers, 32 wide) and a byte-level BPE tokenizer trained on the bundled sample."""
+    import torch
     from tokenizers import ByteLevelBPETokenizer
     from transformers import RobertaConfig, RobertaModel, RobertaTokenizerFast
-
-    import torch
 
     from empathy_kit.data.sources import load_corpus
 

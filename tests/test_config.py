@@ -38,6 +38,7 @@ OTHER: dict[str, Any] = {
     "warmup": 0.0,
     "schedule": "constant",
     "clip": None,
+    "average": None,
     "select": "loss",
     "patience": 9,
     "device": "cpu",
@@ -64,7 +65,8 @@ def test_every_field_is_a_flag_and_reads_the_text_of_its_value() -> None:
     assert set(settings()) == set(OTHER) - {"options"}
     assert all(text for _, text in settings().values())
     typed = {name: as_text(OTHER[name]) for name in settings()}
-    assert configure(RunConfig(options=OTHER["options"]), typed) == RunConfig(**OTHER)
+    base = RunConfig(**{name: OTHER[name] for name in ("loss", "rationale", "head", "options")})
+    assert configure(base, typed) == RunConfig(**OTHER)
 
 
 def test_a_change_leaves_all_other_fields_and_adds_to_the_options() -> None:
@@ -100,6 +102,7 @@ def test_the_paper_preset_is_section_4_2_to_the_letter() -> None:
         "warmup": 0.0,
         "schedule": "constant",
         "clip": None,
+        "average": None,
         "select": "loss",
         "patience": 1,
         "device": "auto",
@@ -174,6 +177,12 @@ def test_a_run_json_repeats_its_configuration(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text(json.dumps({"format": 1, "config": to_dict(RunConfig(**OTHER)), "scores": {}}))
     assert configure(RunConfig(), read_config(path)) == RunConfig(**OTHER)
+
+
+def test_another_loss_does_not_inherit_the_options_of_the_one_it_replaces() -> None:
+    base = RunConfig(loss="focal", options={"loss.gamma": 3.0, "loss.ER.gamma": 1.0, "rationale.weight": 0.5})
+    assert configure(base, {"loss": "ce"}).options == {"rationale.weight": 0.5}
+    assert configure(base, {"loss": "focal", "seed": 1}).options == base.options
 
 
 @pytest.mark.parametrize("keys", ['"loss.gamma" = 1.5\n"loss.ER.gamma" = "3"', 'loss.gamma = 1.5\nloss.ER.gamma = "3"'])

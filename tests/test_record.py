@@ -27,7 +27,6 @@ def make_record(**changes: Any) -> Record:
         "kit": "0.1.0",
         "oracle": False,
         "config": {"loss": "focal", "rationale": "none"},
-        "options": {"loss": {"ER": {"gamma": 2.0}}},
         "plugins": {"loss": {"name": "focal", "distribution": "empathy-kit", "version": "0.1.0"}},
         "versions": {"python": "3.11.7"},
         "machine": {"device": "cpu"},

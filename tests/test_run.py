@@ -140,11 +140,8 @@ def test_run_json_writes_out_defaults_options_providers_versions_and_hashes(firs
     assert content.keys() == {entry.name for entry in fields(Record)}
     assert content["config"].keys() == {entry.name for entry in fields(RunConfig)}
     assert (content["config"]["dropout"], content["config"]["patience"]) == (0.3, 2)
-    assert content["options"] == {
-        "loss": {"ER": {"gamma": 3.0}, "EX": {"gamma": 1.5}, "IP": {"gamma": 1.5}},
-        "head": {"ER": {}, "EX": {}, "IP": {}},
-        "rationale": {"weight": 1.0},
-    }
+    options = {"loss.ER.gamma": 3.0, "loss.EX.gamma": 1.5, "loss.IP.gamma": 1.5, "rationale.weight": 1.0}
+    assert content["config"]["options"] == options
     ours = {"distribution": "empathy-kit", "version": empathy_kit.__version__}
     assert content["plugins"] == {
         "loss": {"name": "focal", **ours},
@@ -202,7 +199,7 @@ def test_the_command_repeats_a_run_from_its_run_json_to_the_bit(
     assert said.code == 0
     before, after = read_json(folder), read_json(tmp_path / "again")
     assert json.loads(said.out) == after  # and nothing else on stdout
-    for part in ("config", "options", "plugins", "versions", "data", "split", "truncation", "scores"):
+    for part in ("config", "plugins", "versions", "data", "split", "truncation", "scores"):
         assert after[part] == before[part]
     assert (tmp_path / "again" / "predictions.csv").read_bytes() == (folder / "predictions.csv").read_bytes()
     weights = [path / "model" / "model.safetensors" for path in (folder, tmp_path / "again")]
@@ -290,7 +287,7 @@ def test_the_papers_preset_runs_its_own_path(tiny_roberta: Path, tmp_path: Path,
     assert {name: content["config"][name] for name in expected} == expected
     assert (expected["max_tokens"], expected["truncate"], expected["select"]) == (64, "head", "loss")
     assert (expected["encoder_lr"], expected["lr"], expected["batch_size"], expected["hidden"]) == (1e-5, 1e-5, 32, 256)
-    assert content["options"]["loss"]["ER"] == {"gamma": 2.0}
+    assert content["config"]["options"]["loss.ER.gamma"] == 2.0
     assert content["split"]["kind"] == "paper"
     assert content["truncation"]["max_tokens"] == 64
     model = json.loads((tmp_path / "run" / "model" / "config.json").read_text(encoding="utf-8"))

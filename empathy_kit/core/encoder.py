@@ -22,10 +22,11 @@ def load_encoder(source: str, *, local: bool = False, attention_dropout: float |
     Raises:
         KitError: nothing there, no network, weights that are not safetensors, or no fast tokenizer.
     """
-    changes = {} if attention_dropout is None else {"attention_probs_dropout_prob": attention_dropout}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=False, local_files_only=local)
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False, local_files_only=local, **changes)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False, local_files_only=local)
+        if attention_dropout is not None:
+            _set_attention_dropout(source, config, attention_dropout)
         encoder = AutoModel.from_pretrained(
             source,
             config=config,
@@ -57,6 +58,14 @@ def longest_input(encoder: nn.Module) -> int:
     positions = int(getattr(config, "max_position_embeddings", 1_000_000))
     roberta = config.model_type in ("roberta", "xlm-roberta", "camembert", "longformer")
     return positions - (config.pad_token_id + 1) if roberta else positions
+
+
+def _set_attention_dropout(source: str, config: Any, value: float) -> None:
+    known = [name for name in ("attention_probs_dropout_prob", "attention_dropout") if hasattr(config, name)]
+    if not known:
+        raise KitError(f"--attention-dropout {value}: {source} has no such setting, expected none")
+    for name in known:
+        setattr(config, name, value)
 
 
 def _without_pooler(encoder: nn.Module) -> None:

@@ -184,6 +184,8 @@ class Engine:
     ) -> Iterator[Step | Epoch]:
         """Train, and yield after every step and every epoch; once exhausted, the model holds the best epoch's weights.
 
+        The seed orders the batches; dropout draws from torch's global state, which the caller seeds before building the model.
+
         Raises:
             KitError: a loss that is not finite, or not one value a pair.
         """

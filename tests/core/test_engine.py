@@ -146,6 +146,32 @@ def test_it_learns_what_can_be_learnt() -> None:
         np.testing.assert_allclose(predictions.probabilities[name].sum(1), 1, atol=1e-6)
 
 
+def test_the_kept_weights_are_the_moving_average_of_every_steps_weights() -> None:
+    engine = make_engine()
+    mean: dict[str, Tensor] = state(engine.model)
+    for event in engine.fit(TRAIN, VALIDATION, replace(RECIPE, epochs=2, average=0.5), seed=0):
+        if isinstance(event, Step):
+            step = (event.epoch - 1) * event.steps + event.step
+            decay = min(0.5, (1 + step) / (10 + step))
+            mean = {name: decay * mean[name] + (1 - decay) * now for name, now in state(engine.model).items()}
+        elif event.best:
+            kept = mean
+    for name, weight in state(engine.model).items():
+        torch.testing.assert_close(weight, kept[name], rtol=1e-5, atol=1e-6)
+
+
+def test_averaging_changes_what_is_kept_and_not_the_way_of_training() -> None:
+    losses, kept = [], []
+    for decay in (None, 0.0, 0.9):
+        engine = make_engine()  # made here: building it seeds the dropout too
+        events = engine.fit(TRAIN, VALIDATION, replace(RECIPE, select="macro-f1", average=decay), seed=0)
+        losses.append([event.loss for event in events if isinstance(event, Step)])
+        kept.append(state(engine.model))
+    assert losses[0] == losses[1] == losses[2]
+    assert same(kept[0], kept[1])  # with decay 0 the average is the last weights
+    assert not same(kept[0], kept[2])
+
+
 class Turning(nn.Module):
     """Cross-entropy with a learnt temperature, which after some training steps teaches the opposite."""
 
