@@ -27,6 +27,7 @@ from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import make_split, take
 
 METRICS = ("accuracy", "weighted_f1", "macro_f1")
+ACCURACY, WEIGHTED_F1, MACRO_F1 = range(3)
 
 RARE = (("ER", 2), ("EX", 1), ("IP", 1))  # the level with the fewest pairs, a mechanism
 
@@ -87,40 +88,64 @@ def table(data: str, work: Path) -> None:
 
 def _table(corpus: Corpus, records: dict[str, list[record.Record]], seeds: list[int]) -> Iterator[str]:
     first = next(iter(records.values()))[0]
+    yardsticks = _yardsticks(corpus, first.config["split"], seeds)
+    runs = {
+        title: {name: [_point(result.scores[name]) for result in results] for name in MECHANISMS}
+        for title, results in records.items()
+    }
+    sizes = " or ".join(str(size) for size in _test_sizes(records))
     yield f"# Scores on the Reddit part of EPITOME, {first.config['split']} split, seeds {', '.join(map(str, seeds))}"
     yield ""
-    yield (
-        "Cells: accuracy / weighted F1 / macro F1, mean over seeds (lowest to highest run in brackets); seed n draws split n and "
-        f"initial weights n; {', '.join(str(first_n) for first_n in _test_sizes(records))} test pairs."
-    )
+    yield f"Accuracy / macro F1, means over the seeds; seed n draws split n and initial weights n; {sizes} test pairs."
     yield ""
-    yield f"| | {' | '.join(MECHANISMS)} |"
-    yield "| --- |" + " --- |" * len(MECHANISMS)
-    for title, cells in _yardsticks(corpus, first.config["split"], seeds).items():
-        yield _row(title, cells)
-    for title, results in records.items():
-        cells = {name: [_point(result.scores[name]) for result in results] for name in MECHANISMS}
-        yield _row(f"**{title}** ({len(results)} runs)", cells)
+    yield from _heading("", *MECHANISMS)
+    for title, cells in yardsticks.items():
+        yield _row(title, *(_means(cells[name], ACCURACY, MACRO_F1) for name in MECHANISMS))
+    for title, cells in runs.items():
+        yield _row(f"**empathy-kit, {title}**", *(f"**{_means(cells[name], ACCURACY, MACRO_F1)}**" for name in MECHANISMS))
     for title, row in PAPER.items():
-        cells_paper = [f"{accuracy:.3f} / {f1:.3f} / not given" for accuracy, f1 in row.values()]
-        yield f"| paper, {title} (RoBERTa, one run, another split) | {' | '.join(cells_paper)} |"
+        yield _row(f"the paper, {title}: RoBERTa, its own split, one run", *(f"{accuracy:.3f}" for accuracy, _ in row.values()))
     yield ""
-    yield "| recall of the rare level | ER 2 | EX 1 | IP 1 | epoch chosen | seconds |"
-    yield "| --- | --- | --- | --- | --- | --- |"
+    yield "Weighted F1, the paper's F, means over the seeds."
+    yield ""
+    yield from _heading("", *MECHANISMS)
+    for title, cells in {**yardsticks, **runs}.items():
+        yield _row(title, *(_means(cells[name], WEIGHTED_F1) for name in MECHANISMS))
+    for title, row in PAPER.items():
+        yield _row(f"the paper, {title}", *(f"{f1:.3f}" for _, f1 in row.values()))
+    yield ""
+    yield "Every run: accuracy / weighted F1 / macro F1; recall of the level with the fewest pairs; epoch chosen; seconds."
+    yield ""
+    yield from _heading("run", *MECHANISMS, *(f"{name} {level}" for name, level in RARE), "epoch", "seconds")
     for title, results in records.items():
-        rare = [
-            _range([r.scores[name]["recall"][level]["value"] for r in results])
-            for name, level in (("ER", 2), ("EX", 1), ("IP", 1))
-        ]
-        epochs = ", ".join(f"{r.training['best_epoch']} of {r.training['epochs']}" for r in results)
-        seconds = _range([r.training["seconds"] for r in results], 0)
-        yield f"| {title} | {' | '.join(rare)} | {epochs} | {seconds} |"
+        for result in results:
+            training = result.training
+            yield _row(
+                f"{title}, seed {result.config['seed']}",
+                *(" / ".join(f"{value:.3f}" for value in _point(result.scores[name])) for name in MECHANISMS),
+                *(f"{result.scores[name]['recall'][level]['value']:.2f}" for name, level in RARE),
+                f"{training['best_epoch']} of {training['epochs']}",
+                f"{training['seconds']:.0f}",
+            )
     yield ""
     varied = ("data", "seed", "split_seed", "loss", "options")
     settings = {key: value for key, value in first.config.items() if key not in varied}
     yield f"Recipe: `{json.dumps(settings)}`"
     yield ""
     yield f"Versions: `{json.dumps(first.versions)}`; machine: `{json.dumps(first.machine)}`; data {first.data['sha256'][:12]}."
+
+
+def _heading(*titles: str) -> Iterator[str]:
+    yield _row(*titles)
+    yield "|" + " --- |" * len(titles)
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _means(runs: list[tuple[float, ...]], *metrics: int) -> str:
+    return " / ".join(f"{mean(run[metric] for run in runs):.3f}" for metric in metrics)
 
 
 def _test_sizes(records: dict[str, list[record.Record]]) -> list[int]:
@@ -155,15 +180,6 @@ def _yardsticks(corpus: Corpus, kind: str, seeds: Iterable[int]) -> dict[str, di
                 scores = from_confusion(confusion_matrix(true, guess, 3).astype(float))
                 rows.setdefault(title, {}).setdefault(name, []).append(tuple(float(scores[metric]) for metric in METRICS))
     return rows
-
-
-def _row(title: str, cells: dict[str, list[tuple[float, ...]]]) -> str:
-    shown = [" / ".join(_range([run[at] for run in cells[name]]) for at in range(len(METRICS))) for name in MECHANISMS]
-    return f"| {title} | {' | '.join(shown)} |"
-
-
-def _range(values: list[float], digits: int = 3) -> str:
-    return f"{mean(values):.{digits}f} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
 
 
 if __name__ == "__main__":

@@ -65,6 +65,13 @@ def test_the_annotated_tree_names_every_module() -> None:
     assert [name for name in sorted(set(named)) if name not in tree] == []
 
 
+def test_the_readmes_scores_stand_in_the_committed_results() -> None:
+    results = (ROOT / "benchmarks" / "results" / "reddit-scores.md").read_text("utf-8").splitlines()
+    rows = [line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if re.match(r"\|.*\d\.\d{3}", line)]
+    assert len(rows) >= 7
+    assert [row for row in rows if row not in results] == []
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
