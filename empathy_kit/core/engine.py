@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from empathy_kit.contracts import GoldAccess
-from empathy_kit.core.batch import Targets, TokenPair, collate, inference_order, training_order
+from empathy_kit.core.batch import Targets, Texts, TokenPair, collate, inference_order, training_order
 from empathy_kit.core.metrics import Floats, macro_f1
 from empathy_kit.core.model import Model, Output
 from empathy_kit.errors import KitError
@@ -283,7 +283,7 @@ class Engine:
         """Each once, though a head's own criterion is in the model and in the objective."""
         return list(dict.fromkeys((*self._unwrapped().parameters(), *objective.learnt.parameters())))
 
-    def _collate(self, pairs: Sequence[TokenPair]) -> tuple[object, Targets]:
+    def _collate(self, pairs: Sequence[TokenPair]) -> tuple[Texts, Targets]:
         texts, targets = collate(pairs, self.pad_id, self.pad_to)
         return texts.to(self.accelerator.device), targets.to(self.accelerator.device)
 
@@ -318,7 +318,7 @@ class Engine:
         self.model.train()
         texts, targets = self._collate(pairs)
         output: Output = self.model(texts, None if self.gold == "never" else targets.gold)
-        loss = objective(output, targets, texts.response_mask)  # type: ignore[attr-defined]
+        loss = objective(output, targets, texts.response_mask)
         optimizer.zero_grad()
         self.accelerator.backward(loss)
         if clip is not None:
