@@ -9,15 +9,14 @@ machine. They differ in time alone: batches hold the same number of pairs, and e
 from __future__ import annotations
 
 import json
-import platform
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
 import torch
+from machine import machine
 from torch import Tensor
 
 from empathy_kit.config import RunConfig, configure
@@ -111,7 +110,7 @@ def main(data: str, epochs: int, pairs: int | None, seed: int) -> None:
         "what": "training speed, the kit against all posts padded to max_tokens and two encoder calls, epochs interleaved",
         "data": {"name": corpus.name, "train": len(train), "validation": len(parts["validation"]), "test": len(parts["test"])},
         "config": {"encoder": config.encoder, "batch_size": config.batch_size, "max_tokens": config.max_tokens, "seed": seed},
-        "machine": {"processor": _processor(), "threads": torch.get_num_threads(), "torch": torch.__version__},
+        "machine": {**machine(), "threads": torch.get_num_threads(), "dtype": "float32"},
         "pairs_per_second": {each.name: [round(epoch.pairs_per_second, 2) for epoch in each.done] for each in both},
         "faster_in_training": {"median": round(statistics.median(ratios), 3), "epochs": [round(ratio, 3) for ratio in ratios]},
         "seconds_with_validation": {each.name: round(time, 1) for each, time in zip(both, whole, strict=True)},
@@ -128,13 +127,6 @@ def _test(engine: Engine, pairs: list[Any]) -> dict[str, dict[str, float]]:
         true = np.array([pair.levels[index] for pair in pairs])
         scores[name] = {"accuracy": round(float((true == guess).mean()), 4), "macro_f1": round(macro_f1(true, guess, 3), 4)}
     return scores
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -82,7 +82,13 @@ def table(data: str, work: Path) -> None:
         records.setdefault(result.title, []).append(result)
     if not records:
         raise click.ClickException(f"no finished run in {work}")
-    seeds = sorted({result.config["seed"] for results in records.values() for result in results})
+    everything = [result for results in records.values() for result in results]
+    for result in everything:
+        if _recipe(result) != _recipe(everything[0]):
+            raise click.ClickException(f"the runs in {work} were made with different recipes, expected one")
+        if result.config["seed"] != result.config["split_seed"]:
+            raise click.ClickException(f"seed {result.config['seed']} of {result.title} has another split, expected its own")
+    seeds = sorted({result.config["seed"] for result in everything})
     click.echo("\n".join(_table(corpus, records, seeds)))
 
 
@@ -128,11 +134,14 @@ def _table(corpus: Corpus, records: dict[str, list[record.Record]], seeds: list[
                 f"{training['seconds']:.0f}",
             )
     yield ""
-    varied = ("data", "seed", "split_seed", "loss", "options")
-    settings = {key: value for key, value in first.config.items() if key not in varied}
-    yield f"Recipe: `{json.dumps(settings)}`"
+    yield f"Recipe: `{json.dumps(_recipe(first))}`"
     yield ""
-    yield f"Versions: `{json.dumps(first.versions)}`; machine: `{json.dumps(first.machine)}`; data {first.data['sha256'][:12]}."
+    yield f"Versions: `{json.dumps(first.versions)}`; machine: `{json.dumps(first.machine)}`."
+
+
+def _recipe(result: record.Record) -> dict[str, Any]:
+    varied = ("data", "seed", "split_seed", "loss", "options")
+    return {key: value for key, value in result.config.items() if key not in varied}
 
 
 def _heading(*titles: str) -> Iterator[str]:

@@ -6,11 +6,12 @@ python benchmarks/startup.py > benchmarks/results/startup.json
 from __future__ import annotations
 
 import json
-import platform
 import statistics
 import subprocess
 import sys
 import time
+
+from machine import machine
 
 REPEATS = 15
 COMMANDS = (["--help"], ["plugins", "list"])
@@ -25,7 +26,7 @@ def main() -> None:
             subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
             times.setdefault(" ".join(arguments), []).append(time.perf_counter() - started)
     seconds = {name: {"median": round(statistics.median(runs), 3), "max": round(max(runs), 3)} for name, runs in times.items()}
-    print(json.dumps({"repeats": REPEATS, "python": platform.python_version(), "seconds": seconds}, indent=2))
+    print(json.dumps({"repeats": REPEATS, "machine": machine(), "seconds": seconds}, indent=2))
 
 
 if __name__ == "__main__":

@@ -132,7 +132,10 @@ def configure(base: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
         if name == "options":
             if not isinstance(value, Mapping):
                 raise KitError(f"options: a {type(value).__name__} found, expected names and values such as loss.gamma 1.5")
-            values[name] = {**kept, **dict(routes(value))}
+            new = dict(routes(value))
+            # A mechanism's own option beats the general one, so an inherited one would silence a general one given now.
+            inherited = {route: old for route, old in kept.items() if _general(route) not in new}
+            values[name] = {**inherited, **new}
         elif name not in types:
             raise KitError(f"unknown setting {name!r}; there are {', '.join(types)}")
         else:
@@ -141,6 +144,12 @@ def configure(base: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
             except ValueError as error:
                 raise KitError(f"{flag(name)} {value}: {error}") from None
     return replace(base, **values)
+
+
+def _general(route: str) -> str:
+    """``loss.ER.gamma`` -> ``loss.gamma``."""
+    kind, _, rest = route.partition(".")
+    return f"{kind}.{rest.rpartition('.')[2]}"
 
 
 def routes(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -174,6 +183,24 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         KitError: no such file, or one that holds no settings.
     """
+    content = _read(path)
+    if "config" not in content:
+        return content
+    if not isinstance(content["config"], dict):
+        raise KitError(f"--config {path}: config is a {type(content['config']).__name__}, expected settings")
+    return content["config"]
+
+
+def read_hashes(path: Path) -> dict[str, str] | None:
+    """The sha256 of a recorded run's data and split; none in a file that is no run's record."""
+    content = _read(path)
+    try:
+        return {name: str(content[name]["sha256"]) for name in ("data", "split")}
+    except (KeyError, TypeError):
+        return None
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -185,8 +212,4 @@ def read_config(path: Path) -> dict[str, Any]:
         raise KitError(f"--config {path}: not valid {'TOML' if path.suffix == '.toml' else 'JSON'}: {error}") from None
     if not isinstance(content, dict):
         raise KitError(f"--config {path}: a {type(content).__name__} found, expected settings")
-    if "config" not in content:
-        return content
-    if not isinstance(content["config"], dict):
-        raise KitError(f"--config {path}: config is a {type(content['config']).__name__}, expected settings")
-    return content["config"]
+    return content

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
@@ -118,11 +118,6 @@ class Head:
 
 
 Spec = Loss | Rationale | Head
-
-
-def spec_fields(spec: type[Spec]) -> tuple[str, ...]:
-    """The field names of a spec class, for documentation and listings."""
-    return tuple(field.name for field in fields(spec))
 
 
 def first_line(build: Callable[..., Any]) -> str:

@@ -88,7 +88,7 @@ def load_registry() -> Registry:
     """The kit's own plugins, and those of every installed distribution that the environment does not exclude."""
     ours = [entry for name in BUILTIN for entry in _collect(importlib.import_module(name), OURS, __version__)]
     offers: list[Provided] = []
-    failures: list[Failure] = []
+    failures = list(_not_installed())
     for point in _entry_points():
         distribution, version = _provider(point)
         try:
@@ -114,6 +114,13 @@ def _entry_points() -> list[EntryPoint]:
         return points
     wanted = {_normal(name) for name in only.split(",")}
     return [point for point in points if _normal(_provider(point)[0]) in wanted]
+
+
+def _not_installed() -> Iterator[Failure]:
+    installed = {_normal(_provider(point)[0]) for point in entry_points(group=hookspecs.PROJECT)}
+    for name in os.environ.get(ONLY, "").split(","):
+        if name.strip() and _normal(name) not in installed:
+            yield Failure(name.strip(), "-", f"{ONLY} asks for it, but no installed distribution of that name offers plugins")
 
 
 def _provider(point: EntryPoint) -> tuple[str, str]:

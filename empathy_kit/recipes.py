@@ -34,8 +34,8 @@ class Opened:
     """The data is read, split and tokenised; training comes next."""
 
     config: RunConfig
-    corpus: Corpus
-    split: Split
+    data: dict[str, Any]  # as in the record
+    split: dict[str, Any]  # as in the record
     truncation: Truncation
     oracle: bool
     device: str
@@ -180,8 +180,16 @@ def tokenize(config: RunConfig, tokenizer: Any, encoder: Any) -> Tokenization:
     return Tokenization(tokenizer, config.max_tokens, config.truncate)
 
 
-def run(config: RunConfig, registry: Registry, out: Path) -> Iterator[Opened | Step | Epoch | Finished]:
+def run(
+    config: RunConfig, registry: Registry, out: Path, *, expected: Mapping[str, str] | None = None
+) -> Iterator[Opened | Step | Epoch | Finished]:
     """Train and test one configuration, yielding what happens; the last event is `Finished`.
+
+    Args:
+        config: what to run.
+        registry: where the plugins are.
+        out: the run directory, which must not exist.
+        expected: sha256 of the data and of the split ("data", "split"), where a run is repeated.
 
     Raises:
         KitError: anything in the configuration, the data or the output folder that the user can mend.
@@ -190,6 +198,13 @@ def run(config: RunConfig, registry: Registry, out: Path) -> Iterator[Opened | S
     record.check_output(out)
     corpus = load_corpus(config.data)
     split = make_split(corpus, config.split, config.split_seed)
+    data, parts_found = describe_data(corpus), describe_split(corpus, split)
+    for name, found in (("data", data), ("split", parts_found)):
+        if expected and found["sha256"] != expected[name]:
+            raise KitError(
+                f"--config: the {name} is not that of the recorded run (sha256 {found['sha256'][:12]}... found, expected "
+                f"{expected[name][:12]}...); its scores cannot be repeated"
+            )
 
     import torch
 
@@ -216,7 +231,7 @@ def run(config: RunConfig, registry: Registry, out: Path) -> Iterator[Opened | S
         cpu=config.device == "cpu",
         precision=config.precision,
     )
-    yield Opened(config, corpus, split, truncation, plugins.oracle, str(engine.accelerator.device))
+    yield Opened(config, data, parts_found, truncation, plugins.oracle, str(engine.accelerator.device))
 
     history: list[Epoch] = []
     for event in engine.fit(parts["train"], parts["validation"], build_recipe(config, plugins), seed=config.seed):
@@ -245,8 +260,8 @@ def run(config: RunConfig, registry: Registry, out: Path) -> Iterator[Opened | S
             "device": str(engine.accelerator.device),
             "threads": torch.get_num_threads(),
         },
-        data=describe_data(corpus),
-        split=describe_split(corpus, split),
+        data=data,
+        split=parts_found,
         truncation=asdict(truncation),
         training=_training(history),
         scores=_scores(predictions, parts["test"], tasks, config.seed),
@@ -335,12 +350,13 @@ def describe_split(corpus: Corpus, split: Split) -> dict[str, Any]:
 
 
 def describe_truncation(config: RunConfig, corpus: Corpus) -> dict[str, Any]:
-    """What the length limit takes away under the run's encoder."""
-    from empathy_kit.core.encoder import load_encoder
+    """What the length limit takes away, in the tokens of the run's encoder."""
+    from empathy_kit.core.batch import Tokenization
+    from empathy_kit.core.encoder import load_tokenizer
 
     source = encoder_source(config.encoder)
-    encoder, tokenizer = load_encoder(source.location, local=source.local)
-    return asdict(tokenize(config, tokenizer, encoder).encode(corpus.pairs)[1])
+    tokenizer = load_tokenizer(source.location, local=source.local)
+    return asdict(Tokenization(tokenizer, config.max_tokens, config.truncate).encode(corpus.pairs)[1])
 
 
 def _training(history: Sequence[Epoch]) -> dict[str, Any]:

@@ -65,6 +65,8 @@ def check_output(out: Path) -> None:
     Raises:
         KitError: it exists, or its parent cannot be written.
     """
+    if "\0" in str(out):
+        raise KitError(f"--out {str(out)!r}: a NUL byte found, expected a folder's name")
     with _blamed(out):
         _refuse_existing(out)
         # Missing parents are made with the run and not before, so that a run that never starts leaves nothing.

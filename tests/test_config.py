@@ -71,8 +71,8 @@ def test_every_field_is_a_flag_and_reads_the_text_of_its_value() -> None:
 
 def test_a_change_leaves_all_other_fields_and_adds_to_the_options() -> None:
     base = RunConfig(**OTHER)
-    changed = configure(base, {"epochs": "3", "options": {"loss.gamma": "2", "head.x": "1"}})
-    options = {"loss.gamma": "2", "loss.ER.gamma": 3, "rationale.weight": 0.1, "head.x": "1"}
+    changed = configure(base, {"epochs": "3", "options": {"loss.alpha": "2", "head.x": "1"}})
+    options = {"loss.gamma": "1.5", "loss.ER.gamma": 3, "loss.alpha": "2", "rationale.weight": 0.1, "head.x": "1"}
     assert to_dict(changed) == {**to_dict(base), "epochs": 3, "options": options}
     assert base == RunConfig(**OTHER)
 
@@ -177,6 +177,12 @@ def test_a_run_json_repeats_its_configuration(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     path.write_text(json.dumps({"format": 1, "config": to_dict(RunConfig(**OTHER)), "scores": {}}))
     assert configure(RunConfig(), read_config(path)) == RunConfig(**OTHER)
+
+
+def test_a_general_option_given_now_beats_the_mechanisms_own_that_was_inherited() -> None:
+    base = RunConfig(loss="focal", options={"loss.ER.gamma": 2.0, "loss.EX.gamma": 2.0, "rationale.weight": 1.0})
+    changed = configure(base, {"options": {"loss.gamma": "1.5", "loss.IP.gamma": "3"}})
+    assert changed.options == {"loss.gamma": "1.5", "loss.IP.gamma": "3", "rationale.weight": 1.0}
 
 
 def test_another_loss_does_not_inherit_the_options_of_the_one_it_replaces() -> None:

@@ -243,7 +243,6 @@ def test_a_missing_name_lists_what_there_is_and_what_did_not_load(install: Insta
         ("empathy-kit-poly", ["poly"]),
         ("Empathy_Kit.Poly", ["poly"]),  # as PyPI compares names
         ("empathy-kit-dice, empathy-kit-poly", ["dice", "poly"]),
-        ("empathy-kit-elsewhere", []),
     ],
 )
 def test_the_environment_chooses_the_plugins_and_what_it_leaves_out_is_not_even_imported(
@@ -257,6 +256,16 @@ def test_the_environment_chooses_the_plugins_and_what_it_leaves_out_is_not_even_
     assert names(registry) == {**BUILT_IN, "loss": [*BUILT_IN["loss"], *expected]}
     assert registry.failures == ()
     assert "empathy_kit_bad" not in sys.modules
+
+
+def test_a_distribution_that_the_environment_asks_for_and_nobody_installed_is_named(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("poly", losses("poly"))
+    monkeypatch.setenv(ONLY, "empathy-kit-poli")
+    assert [str(failure) for failure in load_registry().failures] == [
+        "empathy-kit-poli -: EMPATHY_KIT_PLUGINS asks for it, but no installed distribution of that name offers plugins"
+    ]
 
 
 def test_the_order_of_plugins_does_not_depend_on_the_order_of_installation(install: Install) -> None:

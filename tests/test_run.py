@@ -24,6 +24,7 @@ from empathy_kit.config import PRESETS, RunConfig, configure
 from empathy_kit.core.engine import Epoch, Step
 from empathy_kit.data.pairs import MECHANISMS
 from empathy_kit.data.sources import load_corpus
+from empathy_kit.data.splits import make_split
 from empathy_kit.encoders import MINILM_SHA256, encoder_source
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import Provided, Registry, load_registry
@@ -153,9 +154,11 @@ def test_run_json_writes_out_defaults_options_providers_versions_and_hashes(firs
     assert content["versions"].keys() >= {"python", "transformers", "tokenizers", "accelerate", "numpy"}
     opened = events[0]
     assert content["data"]["sha256"] == load_corpus("sample").sha256()
-    assert content["split"]["sha256"] == opened.split.sha256()
+    split = make_split(load_corpus("sample"), "grouped", 0)
+    assert (content["data"], content["split"]) == (json.loads(json.dumps(opened.data)), json.loads(json.dumps(opened.split)))
+    assert content["split"]["sha256"] == split.sha256()
     assert list(content["data"]["sources"]) == ["pairs.jsonl"]
-    assert content["split"]["pairs"]["test"] == content["scores"]["ER"]["n"] == len(opened.split.test)
+    assert content["split"]["pairs"]["test"] == content["scores"]["ER"]["n"] == len(split.test)
     assert content["machine"]["threads"] == 1
     assert (content["oracle"], content["spans"]) == (False, None)
     best = [event for event in events if isinstance(event, Epoch) and event.best][-1]
@@ -168,7 +171,8 @@ def test_predictions_agree_with_the_scores_and_bear_no_text_and_no_id(
 ) -> None:
     folder, events = first
     rows = read_predictions(folder)
-    corpus, test = events[0].corpus, events[0].split.test
+    corpus = load_corpus("sample")
+    test = make_split(corpus, "grouped", 0).test
     assert len(rows) == len(test) == len({row["id"] for row in rows})
     assert rows[0].keys() == {
         "id",
@@ -399,3 +403,18 @@ def test_the_small_encoder_is_the_real_one_and_its_bytes_are_checked(monkeypatch
     with pytest.raises(KitError) as error:
         encoder_source("minilm")
     assert str(error.value) == f"--encoder minilm: {weights}: sha256 {MINILM_SHA256[:12]}... found, expected 000000000000..."
+
+
+def test_a_repeat_on_other_data_is_refused(first: tuple[Path, list[Any]], tmp_path: Path, command: Callable[..., Said]) -> None:
+    content = read_json(first[0])
+    content["data"]["sha256"] = "0" * 64
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    said = command("run", "--config", path, "--out", tmp_path / "again")
+    found = read_json(first[0])["data"]["sha256"][:12]
+    assert (said.code, said.err) == (
+        2,
+        f"Error: --config: the data is not that of the recorded run (sha256 {found}... found, expected 000000000000...); "
+        "its scores cannot be repeated\n",
+    )
+    assert not (tmp_path / "again").exists()

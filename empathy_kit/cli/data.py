@@ -35,7 +35,8 @@ def check(source: str) -> None:
     for line in data_lines(describe_data(corpus)):
         click.echo(line)
     for row, mechanism in corpus.placement.lost:
-        click.echo(f"{corpus.name}, row {row}, {mechanism} spans: a span is not in its response, expected its words", err=True)
+        file, column = corpus.span_columns[mechanism]
+        click.echo(f"{file}, row {row}, column {column!r}: a span is not in its response, expected its words", err=True)
     if corpus.placement.lost:
         raise KitError(f"{corpus.name}: {len(corpus.placement.lost)} spans are not in their responses (listed above)")
 

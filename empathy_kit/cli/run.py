@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 import click
 
-from empathy_kit.config import PRESETS, RunConfig, configure, flag, preset, read_config, settings
+from empathy_kit.config import PRESETS, RunConfig, configure, flag, preset, read_config, read_hashes, settings
 from empathy_kit.errors import KitError
 
 if TYPE_CHECKING:
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
 def _flags(command: Callable[..., None]) -> Callable[..., None]:
     """One flag a field of RunConfig, checked by it: names of losses or data are no click.Choice, which would load plugins."""
+    types = get_type_hints(RunConfig)
     for name, (default, text) in reversed(settings().items()):
         shown = "none" if default is None else default
+        choices = get_args(types[name]) if get_origin(types[name]) is Literal else ("VALUE",)
         # The names are the parameters', so that unset flags can be told from flags set to the default.
-        option = click.option(flag(name), name, default=None, metavar="VALUE", help=f"{text}  [{shown}]")
+        option = click.option(flag(name), name, default=None, metavar="|".join(choices), help=f"{text}  [{shown}]")
         command = option(command)
     return command
 
@@ -67,7 +69,10 @@ def run(
     _quiet_libraries()
     progress = Console(stderr=True, markup=False, emoji=False)
     start = f"config {config_file}" if config_file else f"preset {preset_name or 'small'}"
-    finished = _watch(run_recipe(config, load_registry(), out or _free_folder(config)), config, start, progress)
+    moved = {"data", "split", "split_seed"} & {name for name, value in values.items() if value is not None}
+    expected = read_hashes(config_file) if config_file and not moved else None
+    events = run_recipe(config, load_registry(), out or _free_folder(config), expected=expected)
+    finished = _watch(events, config, start, progress)
     if as_json:
         click.echo(json.dumps(asdict(finished.record)))
     else:
@@ -162,12 +167,11 @@ def _opening(opened: Opened, start: str) -> Iterable[str | Text]:
     from rich.text import Text
 
     from empathy_kit import report
-    from empathy_kit.recipes import describe_data, describe_split
 
     config = opened.config
-    yield from report.data_lines(describe_data(opened.corpus))
-    yield from report.split_lines(describe_split(opened.corpus, opened.split))
-    yield from report.truncation_lines(asdict(opened.truncation), config.truncate, len(opened.corpus))
+    yield from report.data_lines(opened.data)
+    yield from report.split_lines(opened.split)
+    yield from report.truncation_lines(asdict(opened.truncation), config.truncate, opened.data["pairs"])
     yield (
         f"encoder {config.encoder}, {start}, loss {config.loss}, rationale {config.rationale}, "
         f"head {config.head}, seed {config.seed}, on {opened.device}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Literal, Protocol
 
 import torch
@@ -36,7 +36,7 @@ class Stretch(Protocol):
     def end(self) -> int: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Texts:
     """A batch as the model sees it. Ids of padding are the tokenizer's pad id; padding is on the right."""
 
@@ -47,7 +47,7 @@ class Texts:
 
     def to(self, device: torch.device) -> Texts:
         """The same on a device."""
-        return Texts(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
+        return Texts(*(getattr(self, entry.name).to(device, non_blocking=True) for entry in fields(self)))
 
     def __len__(self) -> int:
         return len(self.seeker)
@@ -63,15 +63,15 @@ class Targets:
 
     def to(self, device: torch.device) -> Targets:
         """The same on a device."""
-        return Targets(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
+        return Targets(*(getattr(self, entry.name).to(device, non_blocking=True) for entry in fields(self)))
 
 
 @dataclass(frozen=True)
 class TokenPair:
     """One pair as token ids, special tokens included."""
 
-    seeker: list[int]
-    response: list[int]
+    seeker: list[int] = field(repr=False)  # ids decode back to the post
+    response: list[int] = field(repr=False)
     levels: tuple[int, ...]
     gold: tuple[tuple[int, ...], ...]  # a mechanism: positions in response that are evidence
     gold_known: tuple[bool, ...]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -22,42 +24,66 @@ def load_encoder(source: str, *, local: bool = False, attention_dropout: float |
     Raises:
         KitError: nothing there, no network, weights that are not safetensors, or no fast tokenizer.
     """
+    tokenizer = load_tokenizer(source, local=local)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=False, local_files_only=local)
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, local_files_only=local)
         if attention_dropout is not None:
             _set_attention_dropout(source, config, attention_dropout)
-        encoder = AutoModel.from_pretrained(
+        encoder, found = AutoModel.from_pretrained(
             source,
             config=config,
             trust_remote_code=False,
             local_files_only=local,
             use_safetensors=True,
             attn_implementation="sdpa",
+            dtype=torch.float32,  # by default it would be the file's: half precision, for some
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as error:  # transformers says with these that a name, a file or the network is missing
+    except KitError:
+        raise
+    except Exception as error:  # transformers, tokenizers and safetensors each raise their own for a broken or missing file
+        raise KitError(f"--encoder {source}: {_what_to_do(source, local, error)}") from None
+    missing = sorted(name for name in found["missing_keys"] if "pooler" not in name)
+    if missing:  # transformers draws them at random and only logs it
+        raise KitError(
+            f"--encoder {source}: its file lacks {len(missing)} of the weights ({missing[0]}, ...), expected all of them"
+        )
+    _without_pooler(encoder)
+    return encoder, tokenizer
+
+
+def load_tokenizer(source: str, *, local: bool = False) -> Any:
+    """An encoder's fast tokenizer alone.
+
+    Raises:
+        KitError: as `load_encoder`.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=False, local_files_only=local)
+    except Exception as error:  # as above
         raise KitError(f"--encoder {source}: {_what_to_do(source, local, error)}") from None
     if not tokenizer.is_fast:
         raise KitError(f"--encoder {source}: it has no fast tokenizer (tokenizer.json), which the rationale spans need")
-    _without_pooler(encoder)
-    return encoder, tokenizer
+    return tokenizer
 
 
 def rebuild_encoder(folder: Path) -> tuple[nn.Module, Any]:
     """The same architecture with random weights, and the tokenizer, from a checkpoint's folder; nothing is downloaded."""
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    encoder = AutoModel.from_config(config, attn_implementation="sdpa")
+    encoder = AutoModel.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
     _without_pooler(encoder)
     return encoder, tokenizer
 
 
 def longest_input(encoder: nn.Module) -> int:
-    """The most tokens that the encoder has positions for; RoBERTa's first two rows stand for padding."""
+    """The most tokens that the encoder has positions for."""
     config: Any = encoder.config
     positions = int(getattr(config, "max_position_embeddings", 1_000_000))
-    roberta = config.model_type in ("roberta", "xlm-roberta", "camembert", "longformer")
-    return positions - (config.pad_token_id + 1) if roberta else positions
+    # RoBERTa and its kin count positions from the padding id on, and mark their table of positions with it.
+    tables = (module for name, module in encoder.named_modules() if name.endswith("position_embeddings"))
+    padding = next((getattr(table, "padding_idx", None) for table in tables), None)
+    return positions if padding is None else positions - (int(padding) + 1)
 
 
 def _set_attention_dropout(source: str, config: Any, value: float) -> None:
@@ -76,7 +102,7 @@ def _without_pooler(encoder: nn.Module) -> None:
 
 def _what_to_do(source: str, local: bool, error: Exception) -> str:
     reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
-    if Path(source).is_dir():
+    if os.path.isdir(source):  # noqa: PTH112 - Path.is_dir raises where the name is too long
         return f"cannot be loaded ({reason}); expected config.json, model.safetensors and tokenizer.json in this folder"
     if local:
         return (

@@ -66,7 +66,7 @@ class Epoch:
 
     @property
     def mean_macro_f1(self) -> float:
-        """The mean over mechanisms, which ``select="macro-f1"`` goes by."""
+        """The mean over mechanisms: what ``select="macro-f1"`` goes by."""
         return sum(self.validation_macro_f1.values()) / len(self.validation_macro_f1)
 
 
@@ -224,7 +224,7 @@ class Engine:
                 name: macro_f1(true[:, index], guess[name], predictions.probabilities[name].shape[1])
                 for index, name in enumerate(self.criteria)
             }
-            merit = -predictions.loss if recipe.select == "loss" else sum(f1.values())
+            merit = -predictions.loss if recipe.select == "loss" else sum(f1.values()) / len(f1)
             better = best is None or merit > best[0]
             if better:
                 best = merit, epoch, {key: value.detach().clone() for key, value in trained.state_dict().items()}

@@ -41,7 +41,8 @@ def load_epitome(folder: Path, name: str = "epitome") -> Corpus:
         raise KitError(f"{folder}: no rows in {', '.join(FILES.values())}, expected at least one pair")
     placer = Placer()
     pairs = tuple(_pair(rows, placer) for rows in zip(*tables, strict=True))
-    return Corpus(name, pairs, sources, placer.result())
+    columns = {mechanism: (file, "rationales") for mechanism, file in FILES.items()}
+    return Corpus(name, pairs, sources, columns, placer.result())
 
 
 def _pair(rows: tuple[Row, ...], placer: Placer) -> Pair:

@@ -71,6 +71,7 @@ class Corpus:
     name: str
     pairs: tuple[Pair, ...] = field(repr=False)
     sources: dict[str, str]  # file name to sha256 of its bytes
+    span_columns: dict[str, tuple[str, str]] = field(default_factory=dict)  # mechanism to the file and column of its spans
     placement: Placement = Placement()
 
     def __len__(self) -> int:

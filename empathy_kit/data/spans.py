@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import SequenceMatcher
 from typing import Literal
 
@@ -30,16 +30,33 @@ def place(response: str, quote: str, taken: Sequence[Span] = ()) -> tuple[Span, 
     """
     # As it stands too, or "&lt;" is not found in a response whose author meant to show an entity.
     readings = dict.fromkeys((unescape(quote).strip(), quote.strip()))
-    for reading in readings:
-        if exact := _choose(_find_all(response, reading), taken):
-            return exact, "exact"
     squeezed, origin = _squeeze(response)
-    for reading in readings:
+
+    def exact(reading: str) -> Iterator[Span]:
+        return _find_all(response, reading)
+
+    def loose(reading: str) -> Iterator[Span]:
         needle, _ = _squeeze(reading)
-        if loose := _choose((Span(origin[s.start], origin[s.end - 1] + 1) for s in _find_all(squeezed, needle)), taken):
-            return loose, "whitespace"
+        return (Span(origin[s.start], origin[s.end - 1] + 1) for s in _find_all(squeezed, needle))
+
+    # Whole words first, or "so" is found in "also". Half words as a last resort: annotators do cut words.
+    ways: tuple[tuple[How, Callable[[str], Iterator[Span]], bool], ...] = (
+        ("exact", exact, True),
+        ("whitespace", loose, True),
+        ("exact", exact, False),
+    )
+    for how, find, whole in ways:
+        for reading in readings:
+            found = _choose((span for span in find(reading) if not whole or _whole_words(response, span)), taken)
+            if found:
+                return found, how
     fuzzy = _by_words(response, next(iter(readings)))
     return (fuzzy, "fuzzy") if fuzzy else None
+
+
+def _whole_words(text: str, span: Span) -> bool:
+    """Whether a span cuts no word in two at either end."""
+    return not any(0 < at < len(text) and text[at - 1].isalnum() and text[at].isalnum() for at in (span.start, span.end))
 
 
 def _find_all(text: str, needle: str) -> Iterator[Span]:

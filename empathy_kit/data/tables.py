@@ -19,6 +19,9 @@ from empathy_kit.errors import KitError
 MAX_CELL = 100_000
 """The most characters a cell may hold. The longest real reply is a tenth of it; a longer cell is a broken quote."""
 
+MAX_SPANS = 100
+"""The most spans a cell may hold. The real data's fullest has six."""
+
 REQUIRED = ("seeker_post", "response_post", *MECHANISMS)
 OPTIONAL = ("pair_id", "seeker_id", *(f"{name}_spans" for name in MECHANISMS))
 
@@ -86,10 +89,15 @@ class Row:
         """Annotated spans: a list of text, or text with ``|`` between the spans."""
         value = self.cells.get(column)
         if isinstance(value, list | tuple):
+            if len(value) > MAX_SPANS:
+                raise self.error(column, f"{len(value)} spans found, expected at most {MAX_SPANS}")
             if not all(isinstance(part, str) for part in value):
                 raise self.error(column, "a list of other things found, expected a list of text")
             return [self._checked(column, part) for part in value]
-        return self.text(column).split("|")
+        quotes = self.text(column).split("|")
+        if len(quotes) > MAX_SPANS:
+            raise self.error(column, f"{len(quotes)} spans found, expected at most {MAX_SPANS}")
+        return quotes
 
 
 def read_bytes(path: Path) -> bytes:
@@ -140,10 +148,10 @@ def read_csv(name: str, data: bytes, columns: Sequence[str]) -> list[Row]:
 def _check_header(name: str, header: Sequence[str], columns: Sequence[str]) -> None:
     missing = [column for column in columns if column not in header]
     if missing:
-        # In a file with no header these cells are a post: they are shown only while they look like names.
-        if any(cell in LEVELS for cell in header):
-            raise KitError(f"{name}: the first row holds a level, expected a header with the columns {', '.join(columns)}")
-        there_are = ", ".join(cell if cell.isidentifier() and len(cell) < 40 else "(not a name)" for cell in header[:20])
+        # Only names that the kit knows are shown: in a file with no header the cells are ids and posts.
+        known = [cell for cell in header if cell in (*REQUIRED, *OPTIONAL, *columns)]
+        others = len(header) - len(known)
+        there_are = ", ".join([*known, *([f"{others} of other names"] if others else [])])
         raise KitError(f"{name}: column {missing[0]!r} is missing; there are {there_are or 'none'}")
     for column in header:
         if header.count(column) > 1 and (column in columns or column in OPTIONAL):
@@ -204,7 +212,8 @@ def load_table(path: Path, name: str | None = None) -> Corpus:
         raise KitError(f"{path.name}: no rows, expected at least one pair")
     placer = Placer()
     pairs = tuple(_pair(row, placer) for row in rows)
-    return Corpus(name or path.stem, pairs, {path.name: hashlib.sha256(data).hexdigest()}, placer.result())
+    columns = {mechanism: (path.name, f"{mechanism}_spans") for mechanism in MECHANISMS}
+    return Corpus(name or path.stem, pairs, {path.name: hashlib.sha256(data).hexdigest()}, columns, placer.result())
 
 
 def _pair(row: Row, placer: Placer) -> Pair:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 
 from empathy_kit.data.pairs import Span, unescape
 from empathy_kit.data.spans import Placer, place
+from empathy_kit.data.tables import load_table
+from empathy_kit.errors import KitError
 
 
 def placed(response: str, quote: str) -> tuple[str, str]:
@@ -115,3 +118,17 @@ def test_a_quote_with_other_white_space_and_case_is_placed(words: list[str], dat
     quote = "".join(word.lower() + data.draw(gap) for word in words[first:])
     text, _ = placed(response, quote)
     assert folded(text) == folded("".join(words[first:]))
+
+
+def test_whole_words_are_preferred_to_parts_of_words() -> None:
+    assert place("also it was so hard", "so") == (Span(12, 14), "exact")
+    assert place("Hi amazing person, I'm with you", "I am") is None  # not the "i am" of "Hi amazing"
+    assert place("understandable", "stand") == (Span(5, 10), "exact")  # annotators do cut words
+
+
+def test_a_cell_of_very_many_spans_is_refused_and_not_searched(tmp_path: Path) -> None:
+    path = tmp_path / "posts.csv"
+    path.write_text("seeker_post,response_post,ER,EX,IP,ER_spans\nlost," + "e" * 500 + ",1,0,0," + "|".join("e" * 500) + "\n")
+    with pytest.raises(KitError) as error:
+        load_table(path)
+    assert str(error.value) == "posts.csv, row 1, column 'ER_spans': 500 spans found, expected at most 100"
