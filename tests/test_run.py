@@ -169,7 +169,7 @@ def test_run_json_writes_out_defaults_options_providers_versions_and_hashes(firs
 def test_predictions_agree_with_the_scores_and_bear_no_text_and_no_id(
     first: tuple[Path, list[Any]], post_words: set[str]
 ) -> None:
-    folder, events = first
+    folder = first[0]
     rows = read_predictions(folder)
     corpus = load_corpus("sample")
     test = make_split(corpus, "grouped", 0).test
