@@ -146,6 +146,20 @@ def build_criteria(plugins: Plugins, tasks: Sequence[Task], model: Model) -> dic
     return criteria
 
 
+def build_engine(config: RunConfig, plugins: Plugins, tasks: Sequence[Task], model: Model, tokenization: Tokenization) -> Engine:
+    """The model with its losses on the run's device; it hands gold spans over only where the injector's spec allows it."""
+    from empathy_kit.core.engine import Engine
+
+    return Engine(
+        model,
+        build_criteria(plugins, tasks, model),
+        pad_id=tokenization.pad_id,
+        gold=cast(Rationale, plugins.rationale.spec).gold,
+        cpu=config.device == "cpu",
+        precision=config.precision,
+    )
+
+
 def build_recipe(config: RunConfig, plugins: Plugins) -> Recipe:
     """The engine's part of the configuration."""
     from empathy_kit.core.engine import Recipe
@@ -210,7 +224,7 @@ def run(
 
     from empathy_kit.core import checkpoint
     from empathy_kit.core.encoder import load_encoder
-    from empathy_kit.core.engine import Engine, Epoch
+    from empathy_kit.core.engine import Epoch
 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -223,14 +237,7 @@ def run(
 
     tasks = build_tasks(corpus, split)
     model = build_model(config, plugins, tasks, encoder)
-    engine = Engine(
-        model,
-        build_criteria(plugins, tasks, model),
-        pad_id=tokenization.pad_id,
-        gold=cast(Rationale, plugins.rationale.spec).gold,
-        cpu=config.device == "cpu",
-        precision=config.precision,
-    )
+    engine = build_engine(config, plugins, tasks, model, tokenization)
     yield Opened(config, data, parts_found, truncation, plugins.oracle, str(engine.accelerator.device))
 
     history: list[Epoch] = []
@@ -292,7 +299,6 @@ def load(folder: Path, registry: Registry) -> Loaded:
     from empathy_kit.config import configure
     from empathy_kit.core import checkpoint
     from empathy_kit.core.encoder import rebuild_encoder
-    from empathy_kit.core.engine import Engine
 
     result = record.read(folder)
     config = configure(RunConfig(), result.config)
@@ -303,14 +309,7 @@ def load(folder: Path, registry: Registry) -> Loaded:
     model = build_model(config, plugins, tasks, encoder)
     checkpoint.load(folder / record.MODEL, model)
     tokenization = tokenize(config, tokenizer, encoder)
-    engine = Engine(
-        model,
-        build_criteria(plugins, tasks, model),
-        pad_id=tokenization.pad_id,
-        gold=cast(Rationale, plugins.rationale.spec).gold,
-        cpu=config.device == "cpu",
-        precision=config.precision,
-    )
+    engine = build_engine(config, plugins, tasks, model, tokenization)
     return Loaded(result, engine, tokenization)
 
 
