@@ -29,7 +29,8 @@ def number(value: float) -> str:
 
 def estimate(score: Mapping[str, float]) -> str:
     """A score with its interval: ``.832 [.79, .86]``."""
-    low, high = (f"{score[bound]:.2f}".replace("0.", ".", 1) for bound in ("low", "high"))
+    # "1.0", not "1.00": as wide as the others, or a row of good scores would not fit 80 columns.
+    low, high = (f"{score[bound]:.2f}".replace("0.", ".", 1).replace("1.00", "1.0") for bound in ("low", "high"))
     return f"{number(score['value'])} [{low}, {high}]"
 
 
@@ -37,7 +38,7 @@ def _table(title: str, *headings: str) -> Table:
     """A table that fits 80 columns: no lines between the columns, all but the first to the right."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), show_edge=False, pad_edge=False)
     for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index else "left", no_wrap=True)
+        table.add_column(heading, justify="right" if index else "left")
     return table
 
 

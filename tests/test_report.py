@@ -74,7 +74,7 @@ def test_a_score_is_written_as_the_field_writes_it(value: float, text: str) -> N
 
 
 def test_an_estimate_has_its_interval() -> None:
-    assert estimate({"value": 0.832, "low": 0.794, "high": 1.0}) == ".832 [.79, 1.00]"
+    assert estimate({"value": 0.832, "low": 0.794, "high": 1.0}) == ".832 [.79, 1.0]"
 
 
 def cells(row: str) -> list[str]:
@@ -93,6 +93,18 @@ def test_tables_lose_no_figure_at_80_columns() -> None:
     for table in (score_table(RECORD), class_table(RECORD), span_table(ORACLE), count_table(COUNTS, "counts"), part_table(SPLIT)):
         narrow, wide = (re.findall(r"-?[\d.]*\d", shown(table, width)) for width in (80, 200))
         assert sorted(narrow) == sorted(wide)
+
+
+def test_even_the_widest_rows_keep_every_figure_at_80_columns() -> None:
+    perfect = make_scores()
+    for name in ("precision", "recall", "f1"):
+        perfect[name] = [{"value": 1.0, "low": 1.0, "high": 1.0}] * 3
+    perfect["accuracy"] = perfect["weighted_f1"] = perfect["macro_f1"] = {"value": 1.0, "low": 0.65, "high": 1.0}
+    record = make_record(data={"name": "sample"}, scores={"ER": perfect}, spans=None)
+    for table in (score_table(record), class_table(record)):
+        text = shown(table)
+        assert "\u2026" not in text
+        assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
 
 
 def test_the_class_table_shows_where_each_levels_pairs_went() -> None:
