@@ -3,7 +3,8 @@
     python benchmarks/padding.py DATA --epochs 5 > benchmarks/results/padding.json
 
 Two trainings of the same model from the same weights take turns, epoch by epoch, in one process, so that both meet the same
-machine. They differ in time alone: batches hold the same number of pairs, and everything else is the default recipe.
+machine. Batches hold the same pairs in the same order, and everything else is the default recipe; only the dropout is drawn
+anew for each.
 """
 
 from __future__ import annotations

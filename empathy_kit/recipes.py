@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from empathy_kit.core.model import Model
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "numpy")
-RATIONALE_WEIGHT = 1.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def choose_plugins(config: RunConfig, registry: Registry) -> Plugins:
     return Plugins(chosen["loss"], chosen["rationale"], chosen["head"], options)
 
 
-def _rationale_weight(*, weight: float = RATIONALE_WEIGHT) -> float:
+def _rationale_weight(*, weight: float = 1.0) -> float:
     """The kit's own option of every injector: how much the span loss counts."""
     return weight
 
