@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+from empathy_kit.core.unpadded import first_position
 from empathy_kit.errors import KitError
 
 
@@ -80,10 +81,7 @@ def longest_input(encoder: nn.Module) -> int:
     """The most tokens that the encoder has positions for."""
     config: Any = encoder.config
     positions = int(getattr(config, "max_position_embeddings", 1_000_000))
-    # RoBERTa and its kin count positions from the padding id on, and mark their table of positions with it.
-    tables = (module for name, module in encoder.named_modules() if name.endswith("position_embeddings"))
-    padding = next((getattr(table, "padding_idx", None) for table in tables), None)
-    return positions if padding is None else positions - (int(padding) + 1)
+    return positions - first_position(encoder)
 
 
 def _set_attention_dropout(source: str, config: Any, value: float) -> None:

@@ -9,24 +9,23 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from empathy_kit.contracts import Encoded, Injection
 from empathy_kit.core.batch import Texts
-
-GROUP = 8
-"""Posts an encoder call on the CPU. Padding costs time there, calls do not; on an accelerator it is the other way round."""
+from empathy_kit.core.recurrence import GRU
+from empathy_kit.core.unpadded import encode_unpadded, make_unpadded
 
 
 class Trunk(nn.Module):
     """Texts -> Encoded, and the injector's span logits on the way.
 
-    The posts of both sides are stacked, so that seeker and response share every encoder call. On a CPU the stack is then cut
-    into groups of like length, each padded to its own longest: a bucketed batch still holds short seeker posts beside long
-    responses.
+    The posts of both sides are stacked, so that seeker and response share one encoder call. On a CPU, where padding costs
+    time, the call is over the real tokens alone if the encoder's architecture allows it.
     """
 
     def __init__(self, encoder: nn.Module, injector: nn.Module, *, hidden: int, layers: int, dropout: float) -> None:
         super().__init__()
         self.encoder = encoder
         self.injector = injector
-        self.gru = nn.GRU(
+        self.unpadded = make_unpadded(encoder)
+        self.gru = GRU(
             int(encoder.config.hidden_size),  # type: ignore[union-attr,arg-type]
             hidden,
             num_layers=layers,
@@ -53,26 +52,12 @@ class Trunk(nn.Module):
             torch.cat([F.pad(part, (0, longest - part.shape[1])) for part in parts])  # (2B, longest)
             for parts in ((texts.seeker, texts.response), (texts.seeker_mask, texts.response_mask))
         )
-        if ids.device.type == "cpu" and len(ids) > GROUP:
-            states = self._encode_in_groups(ids, mask)
+        if self.unpadded and ids.device.type == "cpu":
+            states = encode_unpadded(self.encoder, ids, mask)  # (2B, longest, D)
         else:
-            states = self.encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state  # (2B, longest, D)
+            states = self.encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         seeker, response = torch.split(states, len(texts))
         return seeker[:, : texts.seeker.shape[1]], response[:, : texts.response.shape[1]]
-
-    def _encode_in_groups(self, ids: Tensor, mask: Tensor) -> Tensor:
-        lengths = mask.sum(1)
-        order = lengths.argsort(stable=True)
-        # Looked up once: every look-up of its own would bring its own gradient, as large as the whole vocabulary's table.
-        words = self.encoder.get_input_embeddings()(ids)  # type: ignore[operator]
-        groups = []
-        for group in torch.split(order, GROUP):
-            longest = int(lengths[group[-1]])
-            states = self.encoder(
-                inputs_embeds=words.index_select(0, group)[:, :longest], attention_mask=mask[group, :longest].long()
-            ).last_hidden_state
-            groups.append(F.pad(states, (0, 0, 0, ids.shape[1] - longest)))
-        return torch.cat(groups).index_select(0, order.argsort())  # (2B, longest, D)
 
     def recur(
         self,
@@ -88,10 +73,10 @@ class Trunk(nn.Module):
         front = order[:, :longest]
         states = states.gather(1, front[..., None].expand(-1, -1, states.shape[-1])).float()
         packed = pack_padded_sequence(states, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        outputs, last = self.gru(packed)
-        sequence, _ = pad_packed_sequence(outputs, batch_first=True, total_length=longest)
+        sequence, _ = pad_packed_sequence(self.gru.states(packed), batch_first=True, total_length=longest)
+        last = (lengths - 1)[:, None, None].expand(-1, 1, sequence.shape[-1])
         return Encoded(
-            pooled=self.dropout(last[-1]),
+            pooled=self.dropout(sequence.gather(1, last).squeeze(1)),
             sequence=self.dropout(sequence),
             mask=mask.gather(1, front),
         )

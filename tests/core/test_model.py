@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from empathy_kit import Head, Rationale, Task
-from empathy_kit.core import trunk as trunk_module
+from empathy_kit.core import unpadded as unpadded_module
 from empathy_kit.core.batch import Texts, Tokenization, TokenPair, collate
 from empathy_kit.core.encoder import load_encoder, longest_input
 from empathy_kit.core.model import Model, Output
@@ -59,7 +59,7 @@ def says(model: Model, pairs: Sequence[TokenPair], *, gold: bool, pad_to: int | 
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("rationale", RATIONALES)
-def test_logits_do_not_change_with_padding_neighbours_or_grouping(
+def test_logits_do_not_change_with_padding_or_neighbours(
     tiny_roberta: Path, pairs: list[TokenPair], monkeypatch: pytest.MonkeyPatch, rationale: str, head: str
 ) -> None:
     model = build(tiny_roberta, rationale, head).eval()
@@ -72,7 +72,7 @@ def test_logits_do_not_change_with_padding_neighbours_or_grouping(
         padded, padded_spans = says(model, pairs, gold=gold, pad_to=90)
         backward, _ = says(model, pairs[::-1], gold=gold)
         with monkeypatch.context() as patch:
-            patch.setattr(trunk_module, "GROUP", 10**9)  # one stacked call, as on an accelerator
+            patch.setattr(model.trunk, "unpadded", False)  # one padded call, as on an accelerator
             stacked, stacked_spans = says(model, pairs, gold=gold)
         for other in (torch.cat([one for one, _ in alone]), padded, backward.flip(0), stacked):
             assert (other - logits).abs().max() <= DRIFT
@@ -96,14 +96,14 @@ def test_the_order_of_the_words_and_which_post_they_stand_in_do_change_the_logit
     assert (logits[1:] - logits[0]).abs().amax((1, 2)).min() > 100 * DRIFT
 
 
-@pytest.mark.parametrize("group", [3, 16, 10**9])
+@pytest.mark.parametrize("tokens", [1, 50, 10**9])
 def test_the_encoder_sees_each_post_as_a_plain_call_would_show_it(
-    tiny_roberta: Path, pairs: list[TokenPair], monkeypatch: pytest.MonkeyPatch, group: int
+    tiny_roberta: Path, pairs: list[TokenPair], monkeypatch: pytest.MonkeyPatch, tokens: int
 ) -> None:
-    """RoBERTa counts its positions from the padding id on, also where it is given embeddings in place of ids."""
+    """RoBERTa counts its positions from the padding id on, also where posts are laid end to end, whatever a call holds."""
     from transformers import RobertaModel
 
-    monkeypatch.setattr(trunk_module, "GROUP", group)
+    monkeypatch.setattr(unpadded_module, "CALL", tokens)
     plain = RobertaModel.from_pretrained(tiny_roberta, add_pooling_layer=False).eval()
     texts, _ = collate(pairs, PAD)
     with torch.inference_mode():
@@ -123,14 +123,15 @@ def test_an_encoder_of_130_positions_reads_128_tokens_as_roberta_counts_them(tin
 
 
 @pytest.mark.parametrize("rationale", RATIONALES)
-def test_the_gradient_reaches_every_weight_of_the_encoder_the_same_way_grouped_or_stacked(
+def test_the_gradient_reaches_every_weight_of_the_encoder_the_same_way_with_and_without_padding(
     tiny_roberta: Path, pairs: list[TokenPair], monkeypatch: pytest.MonkeyPatch, rationale: str
 ) -> None:
     gradients = []
     texts, targets = collate(pairs, PAD)
-    for group in (4, 10**9):
-        monkeypatch.setattr(trunk_module, "GROUP", group)
+    for unpadded in (True, False):
         model = build(tiny_roberta, rationale).eval()  # no dropout, so that the two can be compared
+        assert model.trunk.unpadded
+        monkeypatch.setattr(model.trunk, "unpadded", unpadded)
         for parameter in model.trunk.gru.parameters():  # a random GRU would let next to nothing through
             nn.init.normal_(parameter, std=0.5, generator=torch.Generator().manual_seed(0))
         output = model(texts, targets.gold)
