@@ -1,5 +1,4 @@
-"""How much time does not computing padding save? The kit's trunk against the plain one: every post padded to 64 tokens, two
-encoder calls, torch's own GRU.
+"""How much time does the kit's trunk save? Against every post padded to 64 tokens, two encoder calls and torch's own GRU.
 
     python benchmarks/padding.py DATA --epochs 5 > benchmarks/results/padding.json
 

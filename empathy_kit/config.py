@@ -200,6 +200,15 @@ def read_hashes(path: Path) -> dict[str, str] | None:
         return None
 
 
+def read_providers(path: Path) -> dict[str, dict[str, str]] | None:
+    """Who provided a recorded run's plugins, a kind: name, distribution, version. None in a file that is no run's record."""
+    plugins = _read(path).get("plugins")
+    try:
+        return {kind: {key: str(entry[key]) for key in ("name", "distribution", "version")} for kind, entry in plugins.items()}  # type: ignore[union-attr]
+    except (AttributeError, KeyError, TypeError):
+        return None
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")

@@ -131,6 +131,11 @@ def _provider(point: EntryPoint) -> tuple[str, str]:
     return metadata.get_all("Name", [point.value])[0], metadata.get_all("Version", ["unknown"])[0]
 
 
+def same_distribution(one: str, other: str) -> bool:
+    """Whether two names are one distribution's: case, and `-`, `_` and `.`, do not count."""
+    return _normal(one) == _normal(other)
+
+
 def _normal(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution.strip()).lower()
 

@@ -18,7 +18,7 @@ from empathy_kit.data.splits import PARTS, Split, leakage, make_split, take
 from empathy_kit.encoders import encoder_source
 from empathy_kit.errors import KitError
 from empathy_kit.options import resolve
-from empathy_kit.plugins import KINDS, Provided, Registry
+from empathy_kit.plugins import KINDS, Provided, Registry, same_distribution
 
 if TYPE_CHECKING:
     from empathy_kit.core.batch import Tokenization, TokenPair, Truncation
@@ -38,6 +38,7 @@ class Opened:
     truncation: Truncation
     oracle: bool
     device: str
+    warnings: tuple[str, ...] = ()  # what the user may not expect of this run
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,35 @@ def choose_plugins(config: RunConfig, registry: Registry) -> Plugins:
         raise KitError(f"rationale: option 'weight' is {weight['weight']}; expected 0 or more")
     options["rationale"] = {**resolve(f"rationale {injector.spec.name}", injector.spec.build, own), **weight}
     return Plugins(chosen["loss"], chosen["rationale"], chosen["head"], options)
+
+
+def compare_providers(recorded: Mapping[str, Mapping[str, str]], config: RunConfig, registry: Registry) -> tuple[str, ...]:
+    """What of a recorded run's plugins is installed in another version now.
+
+    Args:
+        recorded: a kind to the plugin's name, distribution and version, as in run.json.
+        config: what is to be run; a plugin that it replaces is not compared.
+        registry: what is installed.
+
+    Raises:
+        KitError: a plugin that is not there, or comes from another distribution.
+    """
+    warnings = []
+    for kind in KINDS:
+        then = recorded.get(kind)
+        if then is None or then["name"] != getattr(config, kind):
+            continue
+        was = f"{kind} {then['name']}: the recorded run had it from {then['distribution']} {then['version']}"
+        now = next((entry for entry in registry.of(kind) if entry.spec.name == then["name"]), None)
+        if now is None:
+            failures = [failure for failure in registry.failures if same_distribution(failure.distribution, then["distribution"])]
+            why = "; ".join(f"not loaded: {failure}" for failure in failures) or "expected it to be installed"
+            raise KitError(f"{was}, which is not there; {why}")
+        if not same_distribution(now.distribution, then["distribution"]):
+            raise KitError(f"{was}, but now {now.distribution} {now.version} offers that name; expected {then['distribution']}")
+        if now.version != then["version"]:
+            warnings.append(f"{was}; now it is {now.version}, whose numbers may differ")
+    return tuple(warnings)
 
 
 def _rationale_weight(*, weight: float = 1.0) -> float:
@@ -194,7 +224,12 @@ def tokenize(config: RunConfig, tokenizer: Any, encoder: Any) -> Tokenization:
 
 
 def run(
-    config: RunConfig, registry: Registry, out: Path, *, expected: Mapping[str, str] | None = None
+    config: RunConfig,
+    registry: Registry,
+    out: Path,
+    *,
+    expected: Mapping[str, str] | None = None,
+    providers: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Iterator[Opened | Step | Epoch | Finished]:
     """Train and test one configuration, yielding what happens; the last event is `Finished`.
 
@@ -203,10 +238,12 @@ def run(
         registry: where the plugins are.
         out: the run directory, which must not exist.
         expected: sha256 of the data and of the split ("data", "split"), where a run is repeated.
+        providers: who provided each kind's plugin, where a run is repeated.
 
     Raises:
         KitError: anything in the configuration, the data or the output folder that the user can mend.
     """
+    warnings = compare_providers(providers, config, registry) if providers else ()
     plugins = choose_plugins(config, registry)
     record.check_output(out)
     corpus = load_corpus(config.data)
@@ -237,7 +274,10 @@ def run(
     tasks = build_tasks(corpus, split)
     model = build_model(config, plugins, tasks, encoder)
     engine = build_engine(config, plugins, tasks, model, tokenization)
-    yield Opened(config, data, parts_found, truncation, plugins.oracle, str(engine.accelerator.device))
+    own_criterion = any(hasattr(head, "criterion") for head in model.heads.values())
+    if own_criterion:
+        warnings += (f"head {config.head} trains with a loss of its own, not with --loss {config.loss}",)
+    yield Opened(config, data, parts_found, truncation, plugins.oracle, str(engine.accelerator.device), warnings)
 
     history: list[Epoch] = []
     for event in engine.fit(parts["train"], parts["validation"], build_recipe(config, plugins), seed=config.seed):
@@ -269,7 +309,7 @@ def run(
         data=data,
         split=parts_found,
         truncation=asdict(truncation),
-        training=_training(history),
+        training={**_training(history), "own_criterion": own_criterion},
         scores=_scores(predictions, parts["test"], tasks, config.seed),
         spans=_span_scores(predictions, parts["test"], config.seed),
     )
@@ -287,6 +327,7 @@ class Loaded:
     record: record.Record
     engine: Engine
     tokenization: Tokenization = field(repr=False)
+    warnings: tuple[str, ...] = ()  # plugins that are installed in another version than the run had
 
 
 def load(folder: Path, registry: Registry) -> Loaded:
@@ -301,6 +342,7 @@ def load(folder: Path, registry: Registry) -> Loaded:
 
     result = record.read(folder)
     config = configure(RunConfig(), result.config)
+    warnings = compare_providers(result.plugins, config, registry)
     plugins = choose_plugins(config, registry)
     encoder, tokenizer = rebuild_encoder(folder / record.MODEL)
     counts = result.split["class_counts"]["train"]
@@ -309,7 +351,7 @@ def load(folder: Path, registry: Registry) -> Loaded:
     checkpoint.load(folder / record.MODEL, model)
     tokenization = tokenize(config, tokenizer, encoder)
     engine = build_engine(config, plugins, tasks, model, tokenization)
-    return Loaded(result, engine, tokenization)
+    return Loaded(result, engine, tokenization, warnings)
 
 
 def describe_data(corpus: Corpus) -> dict[str, Any]:

@@ -35,14 +35,18 @@ class Record:
     data: dict[str, Any]
     split: dict[str, Any]
     truncation: dict[str, Any]
-    training: dict[str, Any]
+    training: dict[str, Any]  # what happened; own_criterion: the heads brought their loss, and config's was not used
     scores: dict[str, Any]  # mechanism to core.metrics.Scores
     spans: dict[str, Any] | None  # mechanism to core.metrics.SpanScores
 
     @property
     def title(self) -> str:
         """What the run is called in tables; an oracle is called one."""
-        parts = [self.config["loss"], *([] if self.config["rationale"] == "none" else [self.config["rationale"]])]
+        head, rationale = self.config["head"], self.config["rationale"]
+        own = self.training.get("own_criterion", False)
+        parts = [*([] if own else [self.config["loss"]]), *([] if head == "linear" and not own else [f"{head} head"])]
+        if rationale != "none":
+            parts.append(rationale)
         return " + ".join(parts) + (" (ORACLE)" if self.oracle else "")
 
 

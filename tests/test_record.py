@@ -26,7 +26,7 @@ def make_record(**changes: Any) -> Record:
         "format": FORMAT,
         "kit": "0.1.0",
         "oracle": False,
-        "config": {"loss": "focal", "rationale": "none"},
+        "config": {"loss": "focal", "rationale": "none", "head": "linear"},
         "plugins": {"loss": {"name": "focal", "distribution": "empathy-kit", "version": "0.1.0"}},
         "versions": {"python": "3.11.7"},
         "machine": {"device": "cpu"},
@@ -78,9 +78,16 @@ def test_a_run_directory_holds_its_record_history_predictions_and_a_manifest_of_
 
 
 def test_an_oracle_is_called_one_wherever_it_is_named() -> None:
-    config = {"loss": "ce", "rationale": "gold"}
+    config = {"loss": "ce", "rationale": "gold", "head": "linear"}
     assert make_record(oracle=True, config=config).title == "ce + gold (ORACLE)"
     assert make_record().title == "focal"
+
+
+def test_a_title_names_the_loss_that_the_model_was_trained_with() -> None:
+    config = {"loss": "ce", "rationale": "tag", "head": "attention"}
+    assert make_record(config=config).title == "ce + attention head + tag"
+    ordinal = {**config, "head": "ordinal"}
+    assert make_record(config=ordinal, training={"own_criterion": True}).title == "ordinal head + tag"
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyboardInterrupt(), KitError("a fault")])

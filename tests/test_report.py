@@ -55,7 +55,11 @@ RECORD = make_record(
 )
 SPANS = {"ER": {"pairs": 12, "token_f1": about(0.5), "iou_f1": about(0.25)}, "EX": None, "IP": None}
 ORACLE = make_record(
-    oracle=True, config={"loss": "ce", "rationale": "gold"}, data={"name": "sample"}, scores=RECORD.scores, spans=SPANS
+    oracle=True,
+    config={"loss": "ce", "rationale": "gold", "head": "linear"},
+    data={"name": "sample"},
+    scores=RECORD.scores,
+    spans=SPANS,
 )
 
 

@@ -19,7 +19,7 @@ import pytest
 from torch import Tensor
 
 import empathy_kit
-from empathy_kit import Loss, Task, cli, recipes, record
+from empathy_kit import Loss, Task, __version__, cli, recipes, record
 from empathy_kit.config import PRESETS, RunConfig, configure
 from empathy_kit.core.engine import Epoch, Step
 from empathy_kit.data.pairs import MECHANISMS
@@ -27,7 +27,8 @@ from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import make_split
 from empathy_kit.encoders import MINILM_SHA256, encoder_source
 from empathy_kit.errors import KitError
-from empathy_kit.plugins import Provided, Registry, load_registry
+from empathy_kit.plugins import Failure, Provided, Registry, load_registry
+from empathy_kit.recipes import compare_providers
 from empathy_kit.record import Record
 
 SMALL = {"epochs": 1, "threads": 1, "max_tokens": 16, "hidden": 16, "layers": 1, "batch_size": 64}
@@ -403,6 +404,65 @@ def test_the_small_encoder_is_the_real_one_and_its_bytes_are_checked(monkeypatch
     with pytest.raises(KitError) as error:
         encoder_source("minilm")
     assert str(error.value) == f"--encoder minilm: {weights}: sha256 {MINILM_SHA256[:12]}... found, expected 000000000000..."
+
+
+def changed(folder: Path, to: Path, **changes: str) -> Path:
+    """The run's record with another provider of its loss."""
+    content = read_json(folder)
+    content["plugins"]["loss"].update(changes)
+    content["config"]["loss"] = content["plugins"]["loss"]["name"]
+    to.write_text(json.dumps(content), encoding="utf-8")
+    return to
+
+
+def test_a_repeat_with_another_version_of_a_plugin_warns(
+    first: tuple[Path, list[Any]], tmp_path: Path, command: Callable[..., Said]
+) -> None:
+    path = changed(first[0], tmp_path / "run.json", version="0.0.9")
+    said = command("run", "--config", path, "--out", tmp_path / "again", "--epochs", "1")
+    assert said.code == 0
+    name = read_json(first[0])["plugins"]["loss"]["name"]
+    assert (
+        f"warning: loss {name}: the recorded run had it from empathy-kit 0.0.9; now it is {__version__}, whose numbers may differ"
+        in said.err.splitlines()
+    )
+    assert read_json(tmp_path / "again")["plugins"]["loss"]["version"] == __version__
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"name": "poly9", "distribution": "empathy-kit-poly9", "version": "0.2.0"},
+            "loss poly9: the recorded run had it from empathy-kit-poly9 0.2.0, which is not there; expected it to be installed",
+        ),
+        (
+            {"name": "ce", "distribution": "empathy-kit-poly9", "version": "0.2.0"},
+            f"loss ce: the recorded run had it from empathy-kit-poly9 0.2.0, but now empathy-kit {__version__} offers that name; "
+            "expected empathy-kit-poly9",
+        ),
+    ],
+)
+def test_a_repeat_without_the_plugins_provider_is_refused(
+    first: tuple[Path, list[Any]], tmp_path: Path, command: Callable[..., Said], changes: dict[str, str], message: str
+) -> None:
+    path = changed(first[0], tmp_path / "run.json", **changes)
+    said = command("run", "--config", path, "--out", tmp_path / "again")
+    assert (said.code, said.err) == (2, f"Error: {message}\n")
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_recorded_plugin_that_is_broken_now_is_named_with_its_reason() -> None:
+    recorded = {"loss": {"name": "poly9", "distribution": "empathy_kit.Poly9", "version": "0.2.0"}}
+    broken = Failure("empathy-kit-poly9", "0.3.0", "ImportError: no module named polynomials")
+    registry = Registry(load_registry().provided, (Failure("empathy-kit-other", "1.0", "SystemExit: 1"), broken))
+    with pytest.raises(KitError) as error:
+        compare_providers(recorded, RunConfig(loss="poly9"), registry)
+    assert str(error.value) == (
+        "loss poly9: the recorded run had it from empathy_kit.Poly9 0.2.0, which is not there; not loaded: "
+        "empathy-kit-poly9 0.3.0: ImportError: no module named polynomials"
+    )
+    assert compare_providers(recorded, RunConfig(loss="ce"), registry) == ()  # --loss ce replaces it
 
 
 def test_a_repeat_on_other_data_is_refused(first: tuple[Path, list[Any]], tmp_path: Path, command: Callable[..., Said]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 import click
 
-from empathy_kit.config import PRESETS, RunConfig, configure, flag, preset, read_config, read_hashes, settings
+from empathy_kit.config import PRESETS, RunConfig, configure, flag, preset, read_config, read_hashes, read_providers, settings
 from empathy_kit.errors import KitError
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ def run(
     start = f"config {config_file}" if config_file else f"preset {preset_name or 'small'}"
     moved = {"data", "split", "split_seed"} & {name for name, value in values.items() if value is not None}
     expected = read_hashes(config_file) if config_file and not moved else None
-    events = run_recipe(config, load_registry(), out or _free_folder(config), expected=expected)
+    providers = read_providers(config_file) if config_file else None
+    events = run_recipe(config, load_registry(), out or _free_folder(config), expected=expected, providers=providers)
     finished = _watch(events, config, start, progress)
     if as_json:
         click.echo(json.dumps(asdict(finished.record)))
@@ -176,6 +177,8 @@ def _opening(opened: Opened, start: str) -> Iterable[str | Text]:
         f"encoder {config.encoder}, {start}, loss {config.loss}, rationale {config.rationale}, "
         f"head {config.head}, seed {config.seed}, on {opened.device}"
     )
+    for warning in opened.warnings:
+        yield Text(f"warning: {warning}", "bold yellow")
     if opened.oracle:
         yield Text("ORACLE: this run sees annotated spans at test time", "bold red")
 
