@@ -29,6 +29,9 @@ LAW = {
     "recipes": 7,
     "report": 7,
     "testing": 7,
+    "pytest_plugin": 7,
+    "timings": 7,
+    "scaffold": 7,
     "cli": 8,
     "__main__": 9,
 }
