@@ -1,7 +1,8 @@
-"""`pytest --benchmark`, here and in any plugin author's repository. Loaded by every pytest beside the kit: it imports nothing."""
+"""`pytest --benchmark`, here and in any plugin author's repository. Every pytest beside the kit loads it, so it is light."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,15 +15,13 @@ TIMINGS = Path(__file__).with_name("timings.py")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the flag."""
-    try:
+    with suppress(ValueError):  # another plugin has such a flag; its own users' pytest must still start
         parser.getgroup("empathy-kit").addoption(
             "--benchmark",
             action="store_true",
             dest="empathy_kit_benchmark",
             help="run benchmarks/ in place of the tests, and time every installed empathy-kit loss against the built-in ones",
         )
-    except ValueError:  # another plugin has such a flag; its own users' pytest must still start
-        pass
 
 
 def pytest_configure(config: pytest.Config) -> None:
