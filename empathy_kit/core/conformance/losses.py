@@ -1,0 +1,235 @@
+"""The promises of a loss: ``build(task)`` gives ``f(logits (N, C), target (N,)) -> (N,)``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from empathy_kit.contracts import Task
+from empathy_kit.core.conformance.world import Unjudged, assert_registered, learn, left_alone, near, reload, seeded, task_of
+from empathy_kit.errors import KitError
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+Build = Callable[[Task], LossFunction]
+
+CLASSES = (2, 3, 7)
+
+
+def batch(rows: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:  # (N, C) float32 with gradient, (N,) int64
+    """Random logits and targets."""
+    generator = seeded(seed)
+    logits = (2 * torch.randn(rows, classes, generator=generator, dtype=torch.float32)).requires_grad_()
+    return logits, torch.randint(classes, (rows,), generator=generator)
+
+
+def one_value_an_item(build: Build) -> None:
+    """Logits (N, C) float32 and targets (N,) give N values, float32, with a gradient; C may be 2, 3 or 7, and N 0."""
+    for classes in CLASSES:
+        loss = build(task_of(classes))
+        for rows in (5, 1, 0):
+            logits, target = batch(rows, classes)
+            values = loss(logits, target)
+            found = f"N = {rows}, C = {classes} gives"
+            assert isinstance(values, Tensor), f"{found} a {type(values).__name__}, expected a tensor"
+            assert values.shape == (rows,), f"{found} shape {tuple(values.shape)}, expected ({rows},)"
+            assert values.dtype == torch.float32, f"{found} {values.dtype}, expected torch.float32"
+            assert rows == 0 or values.requires_grad, f"{found} values without a gradient"
+
+
+def items_are_independent(build: Build) -> None:
+    """An item's loss, and its gradient, are the same alone, in another order, and beside other items."""
+    loss = build(task_of(3))
+    logits, target = batch(6, 3)
+    values = _values(loss, logits, target)
+    for row in range(6):
+        alone = _values(loss, logits[row : row + 1], target[row : row + 1])
+        assert near(alone, values[row : row + 1]), (
+            f"item {row} costs {float(alone):.6g} alone, {float(values[row]):.6g} in a batch"
+        )
+    turned = _values(loss, logits.flip(0), target.flip(0)).flip(0)
+    assert near(turned, values), "the items' losses depend on their order"
+    (gradient,) = torch.autograd.grad(values[0], logits)
+    assert not gradient[1:].any(), "an item's loss has a gradient with respect to another item's logits"
+
+
+def the_same_call_gives_the_same_loss(build: Build) -> None:
+    """A loss does not depend on the calls before it."""
+    loss = build(task_of(3))
+    logits, target = batch(6, 3)
+    first = loss(logits, target).detach().clone()
+    loss(*batch(9, 3, seed=1))
+    assert torch.equal(loss(logits, target), first), "two calls with the same logits differ"
+
+
+def finite_at_the_extremes(build: Build) -> None:
+    """Value and gradient are finite for logits up to 1e4 on either side, for ties and saturated rows, in float32 and bfloat16."""
+    for classes in CLASSES:
+        loss = build(task_of(classes))
+        for name, rows in _extremes(classes):
+            for dtype in (torch.float32, torch.bfloat16):
+                logits = rows.to(dtype).requires_grad_()
+                for level in range(classes):
+                    values = _values(loss, logits, torch.full((len(rows),), level))
+                    (gradient,) = torch.autograd.grad(values.sum(), logits)
+                    where = f"{name}, target {level} of {classes} levels, {dtype}"
+                    assert values.isfinite().all(), f"a loss is not finite: {where}"
+                    assert gradient.isfinite().all(), f"a gradient is not finite: {where}"
+
+
+def _extremes(classes: int) -> Iterator[tuple[str, Tensor]]:
+    one_hot = torch.eye(classes)
+    yield "all logits 0", torch.zeros(1, classes)
+    for size in (30.0, 100.0, 1e4):
+        yield f"one logit {size:g}, the others 0", size * one_hot
+        yield f"one logit {-size:g}, the others 0", -size * one_hot
+        yield f"one logit {size:g}, the others {-size:g}", size * (2 * one_hot - 1)
+        yield f"all logits {size:g} or {-size:g}", torch.stack([torch.full((classes,), size), torch.full((classes,), -size)])
+
+
+def gradient_is_right(build: Build) -> None:
+    """The gradient is that of the value: finite differences in float64 agree."""
+    for classes in CLASSES:
+        loss = build(task_of(classes))
+        _values(loss, *batch(8, classes))
+        if isinstance(loss, nn.Module):
+            loss = loss.double()  # its weights, or products would fall back to float32
+        generator = seeded(2)
+        logits = (1.5 * torch.randn(8, classes, generator=generator)).double().requires_grad_()
+        target = torch.arange(8) % classes
+        eps = 1e-6
+        with torch.enable_grad():  # as in _values
+            try:
+                values = loss(logits, target)
+            except RuntimeError:  # tensors that a function holds in float32: then in float32, as the kit calls it
+                values = torch.empty(0)
+            if values.dtype != torch.float64:
+                logits, eps = logits.detach().float().requires_grad_(), 1e-2
+                values = loss(logits, target)
+        (found,) = torch.autograd.grad(values.sum(), logits)
+        for column in range(classes):
+            step = torch.zeros_like(logits)
+            step[:, column] = eps
+            with torch.no_grad():
+                expected = (loss(logits + step, target) - loss(logits - step, target)) / (2 * eps)
+            tolerance = 1e-5 if logits.dtype == torch.float64 else 5e-3
+            assert near(found[:, column].double(), expected.double(), tolerance), (
+                f"the gradient of logit {column} of {classes} is {found[:, column].tolist()}, by differences {expected.tolist()}"
+            )
+
+
+def better_logits_cost_less(build: Build) -> None:
+    """A right answer costs less than an undecided one, and that less than a wrong one."""
+    for classes in CLASSES:
+        loss = build(task_of(classes))
+        for level in range(classes):
+            target = torch.tensor([level])
+            towards = 4.0 * F.one_hot(target, classes).float()
+            answers = ((sign * towards).requires_grad_() for sign in (1, 0, -1))
+            right, undecided, wrong = (_values(loss, answer, target).item() for answer in answers)
+            found = f"level {level} of {classes}: right costs {right:.6g}, undecided {undecided:.6g}, wrong {wrong:.6g}"
+            assert right < undecided < wrong, found
+
+
+def leaves_the_world_alone(build: Build) -> None:
+    """Inputs, random numbers, gradient mode, default dtype, threads and other global settings stay as they were."""
+    logits, target = batch(5, 3)
+    with left_alone():
+        loss = build(task_of(3))
+    with left_alone(logits, target):
+        values = loss(logits, target)
+        if values.requires_grad:
+            torch.autograd.backward(values.sum())
+
+
+def works_under_autocast(build: Build) -> None:
+    """Under autocast to bfloat16 the loss of float32 logits stays what it is, to a thousandth, and its gradient finite."""
+    loss = build(task_of(3))
+    logits, target = batch(6, 3)
+    plain = _values(loss, logits, target)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        values = _values(loss, logits, target)
+    assert near(values.float(), plain, 1e-3), f"{values.tolist()} under autocast, {plain.tolist()} without"
+    (gradient,) = torch.autograd.grad(values.sum(), logits)
+    assert gradient.isfinite().all(), "a gradient is not finite under autocast"
+
+
+def works_under_checkpointing(build: Build) -> None:
+    """Recomputed in the backward pass (gradient checkpointing), it gives the same gradient."""
+    loss = build(task_of(3))
+    logits, target = batch(6, 3)
+    (plain,) = torch.autograd.grad(_values(loss, logits, target).sum(), logits)
+    with torch.enable_grad():  # as in _values
+        values = checkpoint(loss, logits, target, use_reentrant=False)
+    (again,) = torch.autograd.grad(values.sum(), logits)
+    assert near(again, plain), "the gradient differs when the loss is recomputed"
+
+
+def compiles_whole(build: Build) -> None:
+    """`torch.compile(fullgraph=True)` takes it in one graph, forward and backward, and gives the same numbers."""
+    loss = build(task_of(3))
+    logits, target = batch(6, 3)
+    plain = _values(loss, logits, target)
+    torch._dynamo.reset()
+    # aot_eager: whether it can be traced is asked here, not whether this machine has a compiler.
+    with torch.enable_grad():  # as in _values
+        values = torch.compile(loss, fullgraph=True, backend="aot_eager")(logits, target)
+    assert near(values, plain), f"{values.tolist()} compiled, {plain.tolist()} not"
+    one, other = (torch.autograd.grad(each.sum(), logits)[0] for each in (values, plain))
+    assert near(one, other), "the gradient differs when the loss is compiled"
+
+
+def state_survives_safetensors(build: Build) -> None:
+    """What a loss has learnt is in its state_dict, and after safetensors it says the same."""
+    loss, fresh = build(task_of(3)), build(task_of(3))
+    logits, target = batch(6, 3)
+    values = _values(loss, logits, target)
+    assert_registered(values, loss, logits)
+    if isinstance(loss, nn.Module) and isinstance(fresh, nn.Module):
+        learn(loss, values.sum())
+        reload(loss, fresh)
+        found, expected = _values(fresh, logits, target), _values(loss, logits, target)
+        assert near(found, expected), f"{found.tolist()} from the saved state, {expected.tolist()} before"
+
+
+def absent_classes_are_refused_or_survived(build: Build) -> None:
+    """A level that the training part does not have is a KitError of the builder, or costs a finite loss."""
+    try:
+        loss = build(task_of(3, (60, 0, 10)))
+    except KitError:
+        return
+    logits, target = batch(6, 3)
+    values = _values(loss, logits, target)
+    (gradient,) = torch.autograd.grad(values.sum(), logits)
+    assert values.isfinite().all(), "a loss is not finite where a level is absent"
+    assert gradient.isfinite().all(), "a gradient is not finite where a level is absent"
+
+
+def _values(loss: LossFunction, logits: Tensor, target: Tensor) -> Tensor:
+    """The losses; `Unjudged` where they lack what another check asks for, so that a fault has one name."""
+    with torch.enable_grad():  # its end undoes what a loss may do to gradient mode
+        values, again = loss(logits, target), loss(logits, target)
+    if not isinstance(values, Tensor) or values.shape != target.shape or not values.requires_grad:
+        raise Unjudged("one-value-an-item")
+    if values.isfinite().all() and not torch.equal(values, again):
+        raise Unjudged("the-same-call-gives-the-same-loss")
+    return again
+
+
+CHECKS = (
+    one_value_an_item,
+    items_are_independent,
+    the_same_call_gives_the_same_loss,
+    finite_at_the_extremes,
+    gradient_is_right,
+    better_logits_cost_less,
+    leaves_the_world_alone,
+    works_under_autocast,
+    works_under_checkpointing,
+    compiles_whole,
+    state_survives_safetensors,
+    absent_classes_are_refused_or_survived,
+)

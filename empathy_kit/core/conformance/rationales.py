@@ -1,0 +1,240 @@
+"""The promises of an injector: ``build(tasks, width)`` gives an ``nn.Module``, (response, mask, gold or None) -> Injection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from empathy_kit.contracts import GoldAccess, Injection, Task
+from empathy_kit.core.conformance.world import (
+    Unjudged,
+    assert_registered,
+    learn,
+    left_alone,
+    near,
+    reload,
+    seeded,
+    task_of,
+    without_dropout,
+)
+
+WIDTH = 16
+MECHANISMS = 3
+LENGTHS = (6, 1, 4)
+
+
+@dataclass(frozen=True)
+class Build:
+    """How to make an injector, and where it may see gold."""
+
+    make: Callable[[Sequence[Task], int], nn.Module]
+    gold: GoldAccess
+
+    def __call__(self) -> nn.Module:
+        return self.make([task_of(3)] * MECHANISMS, WIDTH)
+
+
+def responses(longest: int = 6, *, gradient: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Encoder states (B, L, D), mask (B, L), gold spans (B, T, L); the second response is one token, the third has no span."""
+    states = torch.stack([torch.randn(longest, WIDTH, generator=seeded(row)) for row in range(len(LENGTHS))])
+    mask = torch.arange(longest) < torch.tensor(LENGTHS)[:, None]
+    gold = torch.zeros(len(LENGTHS), MECHANISMS, longest, dtype=torch.bool)
+    gold[0, 0, 1:3] = gold[0, 2, 2:5] = gold[1, 1, 0] = True
+    return (states * mask[..., None]).requires_grad_(gradient), mask, gold
+
+
+def read(injection: Injection, row: int) -> tuple[Tensor, Tensor | None]:
+    """The states (K, D) that the GRU would read of one response, and its real tokens' span logits (T, L)."""
+    spans = None if injection.span_logits is None else injection.span_logits[row, :, : LENGTHS[row]]
+    return injection.states[row][injection.mask[row]], spans
+
+
+def same(one: tuple[Tensor, Tensor | None], other: tuple[Tensor, Tensor | None]) -> bool:
+    """Whether two readings agree to 1e-5."""
+    if not near(one[0], other[0]):
+        return False
+    return one[1] is other[1] if one[1] is None or other[1] is None else near(one[1], other[1])
+
+
+def an_injection_has_its_shapes(build: Build) -> None:
+    """States are (B, K, D) of the response's dtype, their mask (B, K) bool, span logits (B, T, L) or None."""
+    for longest in (6, 9):
+        response, mask, gold = responses(longest)
+        for seen in (gold, None):
+            fault = _fault(_called(build(), response, mask, seen), response)
+            assert fault is None, fault
+
+
+def _fault(injection: object, response: Tensor) -> str | None:
+    """What of an injection has another type, shape or dtype than promised."""
+    if not isinstance(injection, Injection):
+        return f"it returns a {type(injection).__name__}, expected an Injection"
+    batch, longest, width = response.shape
+    states, mask, spans = injection.states, injection.mask, injection.span_logits
+    if states.dim() != 3 or states.shape[::2] != (batch, width):
+        return f"states are {tuple(states.shape)}, expected ({batch}, K, {width})"
+    if states.dtype != response.dtype:
+        return f"states are {states.dtype}, expected {response.dtype}"
+    if mask.shape != states.shape[:2] or mask.dtype != torch.bool:
+        return f"the mask is {tuple(mask.shape)} {mask.dtype}, expected {tuple(states.shape[:2])} torch.bool"
+    if spans is not None and spans.shape != (batch, MECHANISMS, longest):
+        return f"span logits are {tuple(spans.shape)}, expected {(batch, MECHANISMS, longest)}"
+    return None
+
+
+def _called(injector: nn.Module, response: Tensor, mask: Tensor, gold: Tensor | None) -> Any:
+    try:
+        return injector(response, mask, gold)
+    except Exception:
+        if gold is None:  # `works_without_gold` shows it
+            raise Unjudged("works-without-gold") from None
+        raise
+
+
+def _inject(injector: nn.Module, response: Tensor, mask: Tensor, gold: Tensor | None) -> Injection:
+    """What it injects; `Unjudged` where it lacks what another check asks for, so that a fault has one name."""
+    injection = _called(injector, response, mask, gold)
+    if not torch.is_autocast_enabled("cpu") and _fault(injection, response) is not None:
+        raise Unjudged("an-injection-has-its-shapes")
+    found: Injection = injection
+    return found
+
+
+def works_without_gold(build: Build) -> None:
+    """With ``gold=None`` it gives finite states in training and at inference."""
+    response, mask, _ = responses()
+    for training in (True, False):
+        injection = build().train(training)(response, mask, None)
+        for tensor in (injection.states, injection.span_logits):
+            assert tensor is None or tensor.isfinite().all(), "a state or span logit is not finite"
+
+
+def never_leaks_gold(build: Build) -> None:
+    """What is read at inference depends on gold only where the spec says "always"; with "never" nothing does, ever."""
+    response, mask, gold = responses()
+    if build.gold == "never":
+        for training in (True, False):
+            injector = without_dropout(build()) if training else build().eval()
+            plain, shown = _inject(injector, response, mask, None), _inject(injector, response, mask, gold)
+            for row in range(len(LENGTHS)):
+                assert same(read(shown, row), read(plain, row)), f"gold changes what is read of response {row}, but gold='never'"
+    if build.gold != "always":
+        # What training leaves behind may only be state that a checkpoint holds: nothing of a batch may be remembered.
+        injector, fresh = build(), build().eval()
+        _inject(injector.train(), response, mask, gold if build.gold == "train" else None)
+        injector.eval()
+        fresh.load_state_dict(injector.state_dict())
+        remembered, expected = _inject(injector, response, mask, None), _inject(fresh, response, mask, None)
+        for row in range(len(LENGTHS)):
+            assert same(read(remembered, row), read(expected, row)), f"it remembers the gold of response {row} from training"
+
+
+def padding_and_neighbours_are_irrelevant(build: Build) -> None:
+    """What is read of a response is the same alone, beside others, with more padding, whatever the padding holds: 1e-5."""
+    response, mask, gold = responses()
+    for training in (True, False):
+        injector = without_dropout(build()) if training else build().eval()
+        mode = "training" if training else "inference"
+        for seen in (None, gold):
+            whole = _inject(injector, response, mask, seen)
+            noise = torch.randn(response.shape, generator=seeded(8)) * ~mask[..., None]
+            noisy = _inject(injector, response + 50 * noise, mask, seen)
+            longer = None if seen is None else F.pad(seen, (0, 4))
+            wide = _inject(injector, F.pad(response, (0, 0, 0, 4)), F.pad(mask, (0, 4), value=False), longer)
+            for row, length in enumerate(LENGTHS):
+                now = slice(row, row + 1)
+                own_gold = None if seen is None else seen[now, :, :length]
+                alone = _inject(injector, response[now, :length], mask[now, :length], own_gold)
+                expected = read(whole, row)
+                own = alone.states[0][alone.mask[0]], None if alone.span_logits is None else alone.span_logits[0]
+                assert same(own, expected), f"in {mode} response {row} is read differently alone than beside others"
+                assert same(read(wide, row), expected), f"in {mode} more padding changes what is read of response {row}"
+                assert same(read(noisy, row), expected), f"in {mode} padding is read in response {row}"
+
+
+def gradient_reaches_the_trunk(build: Build) -> None:
+    """Where it injects or predicts spans, a finite gradient reaches the response's states and all its own parameters."""
+    injector = without_dropout(build())
+    response, mask, gold = responses(gradient=True)
+    injection = _inject(injector, response, mask, None if build.gold == "never" else gold)
+    value = _value(injection)
+    if value is None:
+        return
+    assert value.requires_grad, "no gradient reaches the trunk"
+    torch.autograd.backward(value)
+    assert response.grad is not None and response.grad.abs().sum() > 0, "no gradient reaches the trunk"  # noqa: PT018
+    assert response.grad.isfinite().all(), "a gradient is not finite"
+    idle = [name for name, parameter in injector.named_parameters() if parameter.requires_grad and parameter.grad is None]
+    assert not idle, f"no gradient reaches {', '.join(idle)}"
+
+
+def same_seed_same_weights(build: Build) -> None:
+    """Built twice after the same `torch.manual_seed`, it has the same weights."""
+    states = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        states.append(build().state_dict())
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), f"{name} differs: it is drawn from another source than torch's seed"
+
+
+def leaves_the_world_alone(build: Build) -> None:
+    """At inference inputs, random numbers, gradient mode and other global settings stay as they were."""
+    injector = build().eval()
+    response, mask, gold = responses()
+    with left_alone(response, mask, gold):
+        _inject(injector, response, mask, gold if build.gold == "always" else None)
+
+
+def works_under_autocast(build: Build) -> None:
+    """Under autocast to bfloat16 what is read stays what it is, to a twentieth."""
+    injector = build().eval()
+    response, mask, _ = responses()
+    plain = _inject(injector, response, mask, None)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = _inject(injector, response, mask, None)
+    for row in range(len(LENGTHS)):
+        for one, other in zip(read(cast, row), read(plain, row), strict=True):
+            assert one is None or other is None or near(one.float(), other, 0.05), f"response {row} is read differently"
+
+
+def state_survives_safetensors(build: Build) -> None:
+    """All that the injector has learnt is in its state_dict, and after safetensors it says the same."""
+    injector, fresh = without_dropout(build()), build().eval()
+    response, mask, gold = responses()
+    value = _value(_inject(injector, response, mask, None if build.gold == "never" else gold))
+    if value is not None:
+        assert_registered(value, injector)
+        learn(injector, value)
+    injector.eval()
+    reload(injector, fresh)
+    found, expected = _inject(fresh, response, mask, None), _inject(injector, response, mask, None)
+    for row in range(len(LENGTHS)):
+        assert same(read(found, row), read(expected, row)), f"response {row} is read differently from the saved state"
+
+
+def _value(injection: Injection) -> Tensor | None:
+    """A number that every read state and span logit moves; none where there are none."""
+    read_states = injection.states[injection.mask]
+    parts = [part for part in (read_states, injection.span_logits) if part is not None and part.numel()]
+    weights = (torch.randn(part.shape, generator=seeded(5)) for part in parts)
+    values = [(part.float() * weight).sum() for part, weight in zip(parts, weights, strict=True)]
+    return torch.stack(values).sum() if values else None
+
+
+CHECKS = (
+    an_injection_has_its_shapes,
+    works_without_gold,
+    never_leaks_gold,
+    padding_and_neighbours_are_irrelevant,
+    gradient_reaches_the_trunk,
+    same_seed_same_weights,
+    leaves_the_world_alone,
+    works_under_autocast,
+    state_survives_safetensors,
+)
