@@ -19,6 +19,7 @@ lint: $(VENV)/dev.installed
 
 types: $(VENV)/dev.installed
 	$(BIN)/mypy
+	$(BIN)/mypy plugins/*/empathy_kit_*
 
 $(VENV)/run.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,40 @@
+"""CORN: conditional probabilities of being above each level but the last."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from empathy_kit import Encoded
+
+
+class OrdinalHead(nn.Module):
+    """C - 1 logits; logit k says how likely the level is above k, given that it is above k - 1."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, classes - 1)
+
+    def forward(self, encoded: Encoded) -> Tensor:  # -> (B, C - 1)
+        logits: Tensor = self.linear(encoded.pooled)
+        return logits
+
+    def probabilities(self, logits: Tensor) -> Tensor:  # (B, C - 1) -> (B, C)
+        """Level k: above all levels below k, and not above k."""
+        certain = logits.new_ones(len(logits), 1)
+        above = torch.cat([certain, logits.sigmoid().cumprod(1)], dim=1)  # (B, C): P(level >= k)
+        # P(level >= k) (1 - P(above k | >= k)), not a difference of neighbours, which rounding could make negative.
+        return above * torch.cat([(-logits).sigmoid(), certain], dim=1)
+
+    def criterion(self, logits: Tensor, target: Tensor) -> Tensor:  # (N, C - 1), (N,) -> (N,)
+        """The sum of the questions that the item was asked: of question k, only items above level k - 1 are.
+
+        The paper divides by the questions' count over the whole batch; here an item's loss is its own, and the kit takes the
+        mean over items.
+        """
+        question = torch.arange(logits.shape[1], device=logits.device)  # (C - 1,)
+        asked = target[:, None] >= question
+        answer = (target[:, None] > question).to(logits.dtype)
+        losses = F.binary_cross_entropy_with_logits(logits, answer, reduction="none")
+        return (losses * asked).sum(1)
