@@ -69,6 +69,21 @@ class Registry:
         """Everything of one kind: the kit's own first, then by name."""
         return tuple(entry for entry in self.provided if entry.kind == kind)
 
+    def named(self, name: str) -> tuple[Provided, ...]:
+        """Everything that has a name, or comes from a distribution of that name.
+
+        Raises:
+            KitError: there is nothing; the message lists what there is and what did not load.
+        """
+        found = tuple(entry for entry in self.provided if entry.spec.name == name or same_distribution(entry.distribution, name))
+        if not found:
+            there_are = ", ".join(dict.fromkeys(entry.spec.name for entry in self.provided))
+            raise KitError(f"plugin {name}: unknown; there are {there_are}{self._failed()}")
+        return found
+
+    def _failed(self) -> str:
+        return "; not loaded: " + "; ".join(map(str, self.failures)) if self.failures else ""
+
     def get(self, kind: Kind, name: str) -> Provided:
         """The provider of a name.
 
@@ -78,10 +93,8 @@ class Registry:
         for entry in self.of(kind):
             if entry.spec.name == name:
                 return entry
-        message = f"--{kind} {name}: unknown; there are {', '.join(entry.spec.name for entry in self.of(kind))}"
-        if self.failures:
-            message += "; not loaded: " + "; ".join(str(failure) for failure in self.failures)
-        raise KitError(message)
+        there_are = ", ".join(entry.spec.name for entry in self.of(kind))
+        raise KitError(f"--{kind} {name}: unknown; there are {there_are}{self._failed()}")
 
 
 def load_registry() -> Registry:
@@ -96,7 +109,7 @@ def load_registry() -> Registry:
         except KeyboardInterrupt:  # the user's, and no way to tell it from a plugin's
             raise
         except BaseException as error:  # other people's code: also SystemExit at import
-            failures.append(Failure(distribution, version, f"{type(error).__name__}: {_one_line(error)}"))
+            failures.append(Failure(distribution, version, f"{type(error).__name__}: {one_line(error)}"))
             continue
         stolen = [entry for entry in found if _names(entry) in {_names(own) for own in ours}]
         if stolen:
@@ -140,7 +153,8 @@ def _normal(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution.strip()).lower()
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """An exception's message without line ends, whatever its class does."""
     try:
         return " ".join(str(error).split()) or "no message"
     except Exception:  # the plugin's own exception class

@@ -12,12 +12,15 @@ def test_promise(check):
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from empathy_kit.contracts import Head, Loss, Rationale, Spec, first_line
+from empathy_kit.errors import KitError
 from empathy_kit.options import resolve
+from empathy_kit.plugins import Provided, one_line
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,37 @@ def checks(spec: Spec, **arguments: Any) -> list[Check]:
     if isinstance(spec, Loss):
         return loss_checks(spec, **arguments)
     return head_checks(spec, **arguments) if isinstance(spec, Head) else rationale_checks(spec, **arguments)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one check of one installed plugin ended."""
+
+    plugin: Provided
+    check: str
+    promise: str
+    failure: str | None  # the exception in a line; None where the promise holds
+    traceback: str | None = field(default=None, repr=False)
+
+
+def examine(plugins: Iterable[Provided]) -> Iterator[Outcome]:
+    """Run every check of some installed plugins. Whatever they raise is an outcome, but for the user's own Ctrl-C."""
+    for plugin in plugins:
+        try:
+            found = checks(plugin.spec)
+        except KitError as error:  # an option that has no default
+            yield Outcome(plugin, "can-be-built-without-options", "Every option has a default.", str(error))
+            continue
+        for check in found:
+            try:
+                check()
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # other people's code
+                line = f"{type(error).__name__}: {one_line(error)}"
+                yield Outcome(plugin, check.name, check.promise, line, "".join(traceback.format_exception(error)))
+            else:
+                yield Outcome(plugin, check.name, check.promise, None)
 
 
 def _checks(functions: Iterable[Callable[[Any], None]], build: Any, known_failures: Mapping[str, str] | None) -> list[Check]:
