@@ -5,8 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import signal
+import sys
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Literal
@@ -104,13 +108,18 @@ def load_registry() -> Registry:
     failures = list(_not_installed())
     for point in _entry_points():
         distribution, version = _provider(point)
-        try:
-            found = list(_collect(point.load(), distribution, version))
-        except KeyboardInterrupt:  # the user's, and no way to tell it from a plugin's
-            raise
-        except BaseException as error:  # other people's code: also SystemExit at import
-            failures.append(Failure(distribution, version, f"{type(error).__name__}: {one_line(error)}"))
-            continue
+        # What a plugin prints while it is imported would stand in the midst of our JSON.
+        with _ctrl_c() as pressed, redirect_stdout(sys.stderr):
+            try:
+                _assert_made_for_this_kit(point)
+                found = list(_collect(point.load(), distribution, version))
+            except BaseException as error:  # other people's code: also SystemExit at import
+                if pressed:
+                    raise KitError(
+                        f"interrupted while {distribution} {version} was loading; {ONLY} chooses what to load, empty for nothing"
+                    ) from None
+                failures.append(Failure(distribution, version, f"{type(error).__name__}: {one_line(error)}"))
+                continue
         stolen = [entry for entry in found if _names(entry) in {_names(own) for own in ours}]
         if stolen:
             kind, name = _names(stolen[0])
@@ -118,6 +127,36 @@ def load_registry() -> Registry:
         else:
             offers += found
     return _settle(ours, offers, failures)
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[list[int]]:
+    """Notes a Ctrl-C of the user: the KeyboardInterrupt that a plugin raises by itself is one more way to be broken."""
+    pressed: list[int] = []
+
+    def press(number: int, frame: object) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread has signals
+        yield pressed
+        return
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _assert_made_for_this_kit(point: EntryPoint) -> None:
+    needs = (point.dist.requires if point.dist else None) or []
+    if not any(OURS in need for need in needs):
+        return
+    from packaging.requirements import Requirement
+
+    for need in map(Requirement, needs):
+        if same_distribution(need.name, OURS) and not need.specifier.contains(__version__, prereleases=True):
+            raise RuntimeError(f"made for {OURS} {need.specifier}, and this is {OURS} {__version__}")
 
 
 def _entry_points() -> list[EntryPoint]:

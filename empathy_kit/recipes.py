@@ -5,20 +5,21 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from empathy_kit import __version__, record
 from empathy_kit.config import RunConfig, routes, to_dict
-from empathy_kit.contracts import Head, Loss, Rationale, Task
+from empathy_kit.contracts import Rationale, Task
 from empathy_kit.data.pairs import LEVELS, MECHANISMS, Corpus, class_counts, duplicates
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import PARTS, Split, leakage, make_split, take
 from empathy_kit.encoders import encoder_source
 from empathy_kit.errors import KitError
 from empathy_kit.options import resolve
-from empathy_kit.plugins import KINDS, Provided, Registry, same_distribution
+from empathy_kit.plugins import KINDS, OURS, Provided, Registry, one_line, same_distribution
 
 if TYPE_CHECKING:
     from empathy_kit.core.batch import Tokenization, TokenPair, Truncation
@@ -141,6 +142,36 @@ def _route(given: Mapping[str, Any]) -> dict[tuple[str, str | None], dict[str, A
     return routed
 
 
+def _build(entry: Provided, *arguments: Any, **options: Any) -> Any:
+    """Call a builder. What it raises, but for a fault of the user's, becomes a line that names its provider."""
+    try:
+        return entry.spec.build(*arguments, **options)
+    except KitError:
+        raise
+    except Exception as error:  # other people's code
+        raise KitError(
+            f"{entry.kind} {entry.spec.name} of {entry.distribution} {entry.version} cannot be built: {type(error).__name__}: "
+            f"{one_line(error)}; `empathy-kit plugins check {entry.spec.name}` shows where"
+        ) from error
+
+
+@contextmanager
+def _blaming(plugins: Plugins) -> Iterator[None]:
+    """Name the third parties whose code took part in whatever goes wrong."""
+    used = [entry for entry in (plugins.loss, plugins.rationale, plugins.head) if entry.distribution != OURS]
+    names = ", ".join(f"{entry.kind} {entry.spec.name} is from {entry.distribution} {entry.version}" for entry in used)
+    try:
+        yield
+    except KitError as error:
+        if not names:
+            raise
+        raise KitError(f"{error} ({names})") from None
+    except Exception as error:
+        if names:
+            error.add_note(names)
+        raise
+
+
 def build_tasks(corpus: Corpus, split: Split) -> list[Task]:
     """What builders may know of the mechanisms: counts from the training part alone."""
     counts = class_counts(take(corpus, split.train))
@@ -152,26 +183,24 @@ def build_model(config: RunConfig, plugins: Plugins, tasks: Sequence[Task], enco
     from empathy_kit.core.model import Model
     from empathy_kit.core.trunk import Trunk
 
-    injector = cast(Rationale, plugins.rationale.spec)
     options = {name: value for name, value in plugins.options["rationale"].items() if name != "weight"}
     trunk = Trunk(
         encoder,
-        injector.build(tasks, encoder.config.hidden_size, **options),
+        _build(plugins.rationale, tasks, encoder.config.hidden_size, **options),
         hidden=config.hidden,
         layers=config.layers,
         dropout=config.dropout,
     )
-    head = cast(Head, plugins.head.spec)
-    return Model(trunk, {task.name: head.build(task, config.hidden, **plugins.options["head"][task.name]) for task in tasks})
+    heads = {task.name: _build(plugins.head, task, config.hidden, **plugins.options["head"][task.name]) for task in tasks}
+    return Model(trunk, heads)
 
 
 def build_criteria(plugins: Plugins, tasks: Sequence[Task], model: Model) -> dict[str, Criterion]:
     """A loss a mechanism: the head's own criterion where it has one, else the run's loss."""
-    loss = cast(Loss, plugins.loss.spec)
     criteria: dict[str, Criterion] = {}
     for task in tasks:
         own = getattr(model.heads[task.name], "criterion", None)
-        criteria[task.name] = own or loss.build(task, **plugins.options["loss"][task.name])
+        criteria[task.name] = own or _build(plugins.loss, task, **plugins.options["loss"][task.name])
     return criteria
 
 
@@ -280,11 +309,12 @@ def run(
     yield Opened(config, data, parts_found, truncation, plugins.oracle, str(engine.accelerator.device), warnings)
 
     history: list[Epoch] = []
-    for event in engine.fit(parts["train"], parts["validation"], build_recipe(config, plugins), seed=config.seed):
-        if isinstance(event, Epoch):
-            history.append(event)
-        yield event
-    predictions = engine.predict(parts["test"])
+    with _blaming(plugins):
+        for event in engine.fit(parts["train"], parts["validation"], build_recipe(config, plugins), seed=config.seed):
+            if isinstance(event, Epoch):
+                history.append(event)
+            yield event
+        predictions = engine.predict(parts["test"])
 
     result = record.Record(
         format=record.FORMAT,

@@ -1,0 +1,5 @@
+class Stop(BaseException):
+    """Neither an Exception nor a way out."""
+
+
+raise Stop("enough")

@@ -1,0 +1,14 @@
+from empathy_kit import Head, Loss, Rationale, hookimpl
+
+
+def fair(task):
+    """Cross-entropy, under another name."""
+    raise LookupError("no table for this mechanism")
+    from torch.nn.functional import cross_entropy
+
+    return lambda logits, target: cross_entropy(logits, target, reduction="none")
+
+
+@hookimpl
+def empathy_kit_losses():
+    yield Loss("unbuildable", fair)

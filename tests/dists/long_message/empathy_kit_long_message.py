@@ -1,0 +1,1 @@
+raise ValueError("\n".join(f"line {line}" for line in range(3)))

@@ -1,0 +1,1 @@
+"""The entry point names a plugin object that is not here."""

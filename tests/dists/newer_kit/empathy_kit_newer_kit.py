@@ -1,0 +1,1 @@
+raise RuntimeError("this must not be imported by an older kit")

@@ -1,0 +1,1 @@
+raise ImportError("needs libfoo 2,\n  and cannot find it")

@@ -1,0 +1,6 @@
+from empathy_kit import Head, Loss, Rationale, hookimpl
+
+
+@hookimpl
+def empathy_kit_optimisers():
+    yield "adam"
