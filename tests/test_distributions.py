@@ -1,0 +1,125 @@
+"""What third parties do, for real: built wheels in a clean environment, and their own tests, untouched.
+
+The kit's wheel, the distributions of ``plugins/`` and one that `plugins new` writes for each kind are installed together. The
+environment reaches the heavy libraries through a path file, so that nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from empathy_kit.plugins import KINDS
+
+ROOT = Path(__file__).parents[1]
+PUBLISHED = sorted(path for path in (ROOT / "plugins").glob("empathy-kit-*"))
+NAMES = {
+    "loss": {"poly1", "class-balanced", "ldam", "logit-adjusted", "asymmetric", "new-loss"},
+    "rationale": {"cues", "new-rationale"},
+    "head": {"ordinal", "new-head"},
+}
+
+
+@dataclass(frozen=True)
+class Clean:
+    """A virtual environment with the wheels, and where the distributions' sources lie."""
+
+    python: Path
+    folder: Path
+
+    def run(self, *arguments: str, cwd: Path | None = None, timeout: int = 300) -> subprocess.CompletedProcess[str]:
+        environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "EMPATHY_KIT_PLUGINS")}
+        return subprocess.run(
+            [str(self.python), *arguments],
+            cwd=cwd or self.folder,
+            env={**environment, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Clean:
+    """The environment: the kit first, so that `plugins new` is the wheel's, then everything else."""
+    folder = tmp_path_factory.mktemp("clean")
+    _python(folder, "-m", "venv", "--without-pip", folder / "env")
+    python = folder / "env" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    environment = Clean(python, folder)
+    site = Path(environment.run("-c", "import sysconfig; print(sysconfig.get_path('purelib'))").stdout.strip())
+    # By a path file of its own and not by "site": that would read this environment's path files too, and find the checkout.
+    (site / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    _install(folder, site, ROOT)
+    for kind in KINDS:
+        said = environment.run(
+            "-m", "empathy_kit", "plugins", "new", f"new-{kind}", "--kind", kind, "--into", str(folder / "new")
+        )
+        assert said.returncode == 0, said.stderr
+    for source in (*PUBLISHED, *sorted((folder / "new").iterdir())):
+        _install(folder, site, source)
+    return environment
+
+
+def _install(folder: Path, site: Path, source: Path) -> None:
+    _python(folder, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder / "wheels", source)
+    wheel = max((folder / "wheels").glob("*.whl"), key=lambda path: path.stat().st_mtime_ns)
+    shutil.unpack_archive(wheel, site, format="zip")  # what a wheel of pure Python is for
+
+
+def _python(folder: Path, *arguments: object) -> None:
+    process = subprocess.run([sys.executable, *map(str, arguments)], cwd=folder, capture_output=True, text=True, timeout=120)
+    assert process.returncode == 0, process.stdout + process.stderr
+
+
+def test_the_kit_is_the_wheels_and_not_the_checkout(clean: Clean) -> None:
+    where = clean.run("-c", "import empathy_kit; print(empathy_kit.__file__)").stdout
+    assert where.startswith(str(clean.folder))
+
+
+def test_all_of_them_are_listed_with_their_distributions(clean: Clean) -> None:
+    said = clean.run("-m", "empathy_kit", "plugins", "list", "--json")
+    found = json.loads(said.stdout)
+    assert found["failures"] == []
+    for kind, names in NAMES.items():
+        assert {row["name"] for row in found["plugins"] if row["kind"] == kind and row["distribution"] != "empathy-kit"} == names
+
+
+@pytest.mark.parametrize("source", PUBLISHED, ids=lambda path: path.name)
+def test_a_published_distribution_passes_its_own_tests(clean: Clean, source: Path) -> None:
+    _passes(clean, source)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_distribution_passes_its_own_tests_untouched(clean: Clean, kind: str) -> None:
+    _passes(clean, clean.folder / "new" / f"empathy-kit-new-{kind}")
+
+
+def _passes(clean: Clean, source: Path) -> None:
+    # --import-mode=importlib, or the sources beside the tests would be what is imported.
+    said = clean.run(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", str(source / "tests"), cwd=source / "tests"
+    )
+    assert said.returncode == 0, said.stdout[-3000:]
+
+
+def test_plugins_check_holds_for_all_of_them(clean: Clean) -> None:
+    said = clean.run("-m", "empathy_kit", "plugins", "check", "--json")
+    assert said.returncode == 0, said.stdout[-3000:]
+    checks = json.loads(said.stdout)["checks"]
+    assert {row["name"] for row in checks} == set().union(*NAMES.values())
+    assert all(row["failure"] is None for row in checks)
+
+
+def test_every_published_distribution_has_its_scores_in_its_readme() -> None:
+    for source in PUBLISHED:
+        text = (source / "README.md").read_text(encoding="utf-8")
+        assert "## Scores" in text
+        assert "arxiv.org/abs/" in text
