@@ -1,26 +1,73 @@
-"""The documentation's commands run as they stand, and its tree is the tree."""
+"""The documentation's commands and code run as they stand, its tree is the tree, and its reference is complete."""
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import re
 import shlex
 import shutil
 import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from empathy_kit import Encoded, Head, Injection, Loss, Rationale, Task, hookspecs
 from empathy_kit.cli import cli
+from empathy_kit.plugins import Registry, load_registry
+from empathy_kit.scaffold import scaffold
+from empathy_kit.testing import examine
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PLUGINS = sorted((ROOT / "plugins").glob("empathy-kit-*"))
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *(folder / "README.md" for folder in PLUGINS)]
+TUTORIALS = sorted((ROOT / "docs").glob("tutorial-*.md"))
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
+    """The plugins of the documentation as if they were installed: those of plugins/, and one as `plugins new mine` writes it.
+
+    Gives the folders that were put on the path for that.
+    """
+    site = tmp_path / "site"
+    site.mkdir()
+    mine = scaffold("mine", "loss", tmp_path / "new", Registry((), ()))
+    for folder in (*PLUGINS, mine):
+        _install(folder, site)
+    folders = [site, mine, *PLUGINS]
+    for folder in folders:
+        monkeypatch.syspath_prepend(folder)
+    yield folders
+    for name in [name for name in sys.modules if re.match(r"empathy_kit_", name)]:
+        del sys.modules[name]  # or a test that has the real thing would find these
+
+
+def _install(folder: Path, site: Path) -> None:
+    """The metadata that a wheel of the folder would have; the code stays where it is."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text("utf-8"))["project"]
+    info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir()
+    needs = "".join(f"Requires-Dist: {need}\n" for need in project["dependencies"])
+    (info / "METADATA").write_text(f"Metadata-Version: 2.4\nName: {project['name']}\nVersion: {project['version']}\n{needs}")
+    points = "".join(f"{name} = {module}\n" for name, module in project["entry-points"]["empathy_kit"].items())
+    (info / "entry_points.txt").write_text(f"[empathy_kit]\n{points}")
 
 
 def _commands(program: str) -> list[str]:
     blocks = [block for page in PAGES for block in re.findall(r"```console\n(.*?)```", page.read_text("utf-8"), re.DOTALL)]
     lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
     return sorted({line for line in lines if shlex.split(line)[0] == program})
+
+
+def _blocks(page: Path, language: str) -> list[tuple[str, str]]:
+    """What stands after the language (the file that a block is, or nothing), and the block."""
+    found = re.findall(rf"```{language}( [^\n]+)?\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    return [(name.strip(), text) for name, text in found]
 
 
 @pytest.mark.parametrize("command", _commands("empathy-kit"))
@@ -32,6 +79,8 @@ def test_every_command_of_the_documentation_works(
     request: pytest.FixtureRequest,
 ) -> None:
     arguments = shlex.split(command)[1:]
+    if arguments[:2] != ["plugins", "new"]:  # which refuses a name that is taken
+        request.getfixturevalue("published")
     if "reddit" in arguments:
         files = tmp_path / "cache" / "epitome-reddit"
         files.parent.mkdir()
@@ -76,3 +125,74 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if _blocks(page, "python")], ids=lambda page: page.stem)
+def test_the_code_that_a_page_runs_prints_what_the_page_says(page: Path, published: list[Path], tmp_path: Path) -> None:
+    code = "\n".join(code for file, code in _blocks(page, "python") if not file)
+    path = os.pathsep.join(map(str, published))
+    # In a process of its own: here, pytest would make other messages of the asserts.
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "".join(text for _, text in _blocks(page, "text"))
+
+
+@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
+def test_a_tutorial_ends_in_the_plugin_that_is_published(page: Path) -> None:
+    (name,) = {Path(link).parent.name for link in re.findall(r"\]\(\.\./plugins/([^)]+)\)", page.read_text("utf-8"))}
+    files = {file: text for file, text in _blocks(page, "python") if file}
+    assert files
+    for file, text in files.items():
+        assert text == (ROOT / "plugins" / name / file).read_text("utf-8"), f"{page.name} shows another {file}"
+    modules = {str(path.relative_to(ROOT / "plugins" / name)) for path in (ROOT / "plugins" / name).glob("empathy_kit_*/*.py")}
+    assert modules <= set(files)
+
+
+def test_the_reference_names_every_hook_and_every_field() -> None:
+    page = (ROOT / "docs" / "hooks.md").read_text("utf-8")
+    headings = set(re.findall(r"^## (.+)$", page, re.MULTILINE))
+    hooks = {name for name in vars(hookspecs) if name.startswith("empathy_kit_")}
+    assert hooks == {heading for heading in headings if heading.startswith("empathy_kit_")}
+    sections = dict(
+        re.findall(
+            r"(?:^## |^)`?(empathy_kit_\w+|Task|Encoded|Injection)`?[:\n](.*?)(?=\n## |\n`[A-Z]|\Z)",
+            page,
+            re.DOTALL | re.MULTILINE,
+        )
+    )
+    owners = {
+        "empathy_kit_losses": Loss,
+        "empathy_kit_rationales": Rationale,
+        "empathy_kit_heads": Head,
+        "Task": Task,
+        "Encoded": Encoded,
+        "Injection": Injection,
+    }
+    for section, owner in owners.items():
+        fields = {field.name for field in dataclasses.fields(owner)}
+        fields |= {name for name, value in vars(owner).items() if isinstance(value, property)}
+        assert fields == set(re.findall(r"^- `(\w+)`:", sections[section], re.MULTILINE)), section
+
+
+def test_the_references_examples_keep_the_kits_promises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = "\n".join(code for _, code in _blocks(ROOT / "docs" / "hooks.md", "python"))
+    folder = tmp_path / "empathy-kit-reference"
+    folder.mkdir()
+    (folder / "empathy_kit_reference.py").write_text(module)
+    (folder / "pyproject.toml").write_text(
+        '[project]\nname = "empathy-kit-reference"\nversion = "1"\ndependencies = []\n'
+        '[project.entry-points.empathy_kit]\nreference = "empathy_kit_reference"\n'
+    )
+    _install(folder, tmp_path)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = load_registry().named("empathy-kit-reference")
+    assert {entry.spec.name for entry in found} == {"smooth", "mean", "linear-without-bias"}
+    assert [outcome for outcome in examine(found) if outcome.failure] == []
