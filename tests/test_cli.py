@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -181,17 +182,40 @@ def empathy_kit_losses():
 '''
 
 
+BROKEN = '''from empathy_kit import Loss, hookimpl
+
+def mean(task):
+    """The mean over the batch, which is the kit's to take. arXiv 1708.02002, and 1.50000 is no paper."""
+    from torch.nn.functional import cross_entropy
+    return lambda logits, target: cross_entropy(logits, target)
+
+@hookimpl
+def empathy_kit_losses():
+    yield Loss("mean", mean)
+'''
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Installs distributions, name to source, each of one module; no other is looked at."""
+
+    def add(**sources: str) -> None:
+        for name, source in sources.items():
+            info = tmp_path / f"empathy_kit_{name}-0.1.dist-info"
+            info.mkdir()
+            (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: empathy-kit-{name}\nVersion: 0.1\n")
+            (info / "entry_points.txt").write_text(f"[empathy_kit]\n{name} = empathy_kit_{name}_cli\n")
+            (tmp_path / f"empathy_kit_{name}_cli.py").write_text(source)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setenv(ONLY, ",".join(f"empathy-kit-{name}" for name in sources))
+
+    return add
+
+
 def test_plugins_list_shows_what_loaded_as_it_is_written_and_what_did_not(
-    kit: Reply, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kit: Reply, install: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, source in (("odd", ODD), ("bad", "import no_such_module_at_all\n")):
-        info = tmp_path / f"empathy_kit_{name}-0.1.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: empathy-kit-{name}\nVersion: 0.1\n")
-        (info / "entry_points.txt").write_text(f"[empathy_kit]\n{name} = empathy_kit_{name}_cli\n")
-        (tmp_path / f"empathy_kit_{name}_cli.py").write_text(source)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setenv(ONLY, "empathy-kit-odd,empathy-kit-bad")
+    install(odd=ODD, bad="import no_such_module_at_all\n")
     monkeypatch.setenv("COLUMNS", "200")
     code, out, err = kit("plugins", "list")
     assert code == 0
@@ -207,6 +231,136 @@ def test_plugins_list_shows_what_loaded_as_it_is_written_and_what_did_not(
     ]
     monkeypatch.setenv("COLUMNS", "60")
     assert "…" not in kit("plugins", "list")[1]
+
+
+def test_plugins_show_tells_all_about_a_name(kit: Reply) -> None:
+    code, out, err = kit("plugins", "show", "focal")
+    assert (code, err) == (0, "")
+    assert out.startswith(
+        f"loss focal, from empathy-kit {__version__}\n  -o loss.gamma: float = 2.0\n  https://arxiv.org/abs/1708.02002\n"
+    )
+    assert "annotated spans: always" in kit("plugins", "show", "gold")[1]
+    (row,) = json.loads(kit("plugins", "show", "focal", "--json")[1])["plugins"]
+    assert (row["kind"], row["distribution"], row["options"]) == ("loss", "empathy-kit", ["gamma: float = 2.0"])
+    assert row["papers"] == ["https://arxiv.org/abs/1708.02002"]
+    assert row["docstring"].splitlines()[0] in out
+
+
+@pytest.mark.parametrize("command", ["show", "check"])
+def test_a_name_that_nobody_offers_is_one_line(kit: Reply, command: str) -> None:
+    code, out, err = kit("plugins", command, "nobody")
+    assert (code, out) == (2, "")
+    there = "ce, focal, weighted, none, gold, train-only, predicted, tag, linear, attention"
+    assert err == f"Error: plugin nobody: unknown; there are {there}\n"
+
+
+def test_plugins_check_shows_what_is_broken_and_where(kit: Reply, install: Callable[..., None]) -> None:
+    install(mean=BROKEN, bad="import no_such_module_at_all\n")
+    code, out, _ = kit("plugins", "check")
+    assert code == 1
+    assert "ok      loss mean (empathy-kit-mean 0.1): " in out
+    assert "BROKEN  loss mean (empathy-kit-mean 0.1): Logits (N, C) float32 and targets (N,) give N values" in out
+    assert "Traceback (most recent call last):" in out
+    assert "AssertionError: N = 5, C = 2 gives shape (), expected (5,)" in out
+    assert "BROKEN  not loaded: empathy-kit-bad 0.1: ModuleNotFoundError: " in out
+    assert out.splitlines()[-1] == "12 promises of 1 plugins checked, 1 broken; 1 not loaded"
+
+
+def test_plugins_check_as_json_names_every_promise_and_how_it_ended(kit: Reply, install: Callable[..., None]) -> None:
+    install(mean=BROKEN)
+    code, out, _ = kit("plugins", "check", "mean", "--json")
+    assert code == 1
+    content = json.loads(out)
+    broken = [row for row in content["checks"] if row["failure"] is not None]
+    assert [(row["name"], row["distribution"], row["version"], row["check"]) for row in broken] == [
+        ("mean", "empathy-kit-mean", "0.1", "one-value-an-item")
+    ]
+    assert content["failures"] == []
+
+
+def test_plugins_check_with_nothing_installed_says_so(kit: Reply) -> None:
+    assert kit("plugins", "check") == (0, "no plugin beside the kit's own is installed; --all checks those\n", "")
+
+
+def test_the_kits_own_plugins_keep_its_promises(kit: Reply) -> None:
+    code, out, _ = kit("plugins", "check", "--all", "--json")
+    assert [row for row in json.loads(out)["checks"] if row["failure"]] == []
+    assert code == 0
+
+
+@pytest.mark.parametrize("kind", ["loss", "head", "rationale"])
+def test_plugins_new_says_where_it_wrote_and_what_comes_next(kit: Reply, tmp_path: Path, kind: str) -> None:
+    code, out, err = kit("plugins", "new", "my-own", "--kind", kind)
+    assert (code, err) == (0, "")
+    assert out == (
+        "written: empathy-kit-my-own\nnext:\n  cd empathy-kit-my-own\n  pip install --editable '.[test]'\n"
+        "  empathy-kit plugins check my-own\n  pytest\n"
+    )
+    written = {str(path.relative_to(tmp_path / "empathy-kit-my-own")) for path in tmp_path.rglob("*") if path.is_file()}
+    assert written == {
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        ".gitignore",
+        "empathy_kit_my_own.py",
+        os.path.join("tests", "test_my_own.py"),
+    }
+    assert not any("$" in path.read_text() for path in (tmp_path / "empathy-kit-my-own").rglob("*.py"))
+
+
+CANNOT_BE_WRITTEN = {
+    "not a name": (
+        ["My Own", "--kind", "loss"],
+        "plugins new 'My Own': expected lower-case letters, digits and hyphens, first a letter, such as my-loss",
+    ),
+    "a path": (
+        ["../up", "--kind", "head"],
+        "plugins new '../up': expected lower-case letters, digits and hyphens, first a letter, such as my-head",
+    ),
+    "taken": (
+        ["focal", "--kind", "loss"],
+        f"plugins new focal: empathy-kit {__version__} has a loss of that name, expected another",
+    ),
+    "no such kind": (["mine", "--kind", "encoder"], "--kind encoder: unknown, expected loss, rationale or head"),
+    "the folder exists": (
+        ["there", "--kind", "loss"],
+        "plugins new there: empathy-kit-there already exists; nothing is overwritten, expected another name or --into",
+    ),
+    "the place is a file": (
+        ["mine", "--kind", "loss", "--into", "a-file"],
+        "plugins new mine: a-file/empathy-kit-mine cannot be written: File exists",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CANNOT_BE_WRITTEN)
+def test_plugins_new_refuses_in_one_line_and_leaves_nothing_behind(kit: Reply, tmp_path: Path, case: str) -> None:
+    (tmp_path / "empathy-kit-there").mkdir()
+    (tmp_path / "a-file").write_text("kept")
+    before = sorted(tmp_path.rglob("*"))
+    arguments, message = CANNOT_BE_WRITTEN[case]
+    assert kit("plugins", "new", *arguments) == (2, "", f"Error: {message}\n")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_plugins_new_on_a_full_disk_leaves_nothing_behind(kit: Reply, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, written = Path.write_text, []
+
+    def full(path: Path, text: str, **how: str) -> int:
+        written.append(path)
+        if len(written) == 3:
+            raise OSError(28, "No space left on device")
+        return write(path, text, **how)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    code, out, err = kit("plugins", "new", "mine", "--kind", "loss")
+    assert (code, out) == (2, "")
+    assert err == "Error: plugins new mine: empathy-kit-mine cannot be written: No space left on device\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_may_bear_the_name_of_a_head(kit: Reply) -> None:
+    assert kit("plugins", "new", "focal", "--kind", "head")[0] == 0
 
 
 def test_data_check_of_the_sample_finds_nothing_wrong(kit: Reply) -> None:
