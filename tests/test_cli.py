@@ -296,14 +296,14 @@ def test_plugins_new_says_where_it_wrote_and_what_comes_next(kit: Reply, tmp_pat
         "written: empathy-kit-my-own\nnext:\n  cd empathy-kit-my-own\n  pip install --editable '.[test]'\n"
         "  empathy-kit plugins check my-own\n  pytest\n"
     )
-    written = {str(path.relative_to(tmp_path / "empathy-kit-my-own")) for path in tmp_path.rglob("*") if path.is_file()}
+    written = {path.relative_to(tmp_path / "empathy-kit-my-own").as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert written == {
         "pyproject.toml",
         "README.md",
         "LICENSE",
         ".gitignore",
         "empathy_kit_my_own.py",
-        os.path.join("tests", "test_my_own.py"),
+        "tests/test_my_own.py",
     }
     assert not any("$" in path.read_text() for path in (tmp_path / "empathy-kit-my-own").rglob("*.py"))
 
