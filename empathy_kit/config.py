@@ -28,9 +28,11 @@ class RunConfig:
     encoder: str = _setting("minilm", "minilm, or any Hugging Face name or folder")
     max_tokens: int = _setting(64, "longest post in tokens, special tokens included")
     truncate: Literal["head", "head-tail"] = _setting("head-tail", "what a longer post keeps: its start, or its start and end")
+    posts: Literal["both", "response"] = _setting("both", "response: the model is not shown the seeker post")
     loss: str = _setting("ce", "see `empathy-kit plugins list`")
     rationale: str = _setting("none", "see `empathy-kit plugins list`")
     head: str = _setting("linear", "see `empathy-kit plugins list`")
+    freeze_layers: int = _setting(0, "lowest layers of the encoder that are not trained; what they say is computed once")
     hidden: int = _setting(256, "width of the GRU")
     layers: int = _setting(2, "layers of the GRU")
     dropout: float = _setting(0.3, "between the GRU's layers and before the heads")
@@ -61,6 +63,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "split_seed": (0, 2**32 - 1),
     "seed": (0, 2**32 - 1),
     "max_tokens": (8, 100_000),
+    "freeze_layers": (0, 1000),
     "hidden": (1, 65_536),
     "layers": (1, 64),
     "dropout": (0, 0.99),
@@ -90,6 +93,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "layers": 2,
         "dropout": 0.3,
         "attention_dropout": None,
+        "freeze_layers": 0,
         "epochs": 5,
         "batch_size": 32,
         "encoder_lr": 1e-5,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -14,7 +15,7 @@ from empathy_kit import __version__, record
 from empathy_kit.config import RunConfig, routes, to_dict
 from empathy_kit.contracts import Rationale, Task
 from empathy_kit.data.pairs import LEVELS, MECHANISMS, Corpus, class_counts, duplicates
-from empathy_kit.data.sources import load_corpus
+from empathy_kit.data.sources import cache_folder, load_corpus
 from empathy_kit.data.splits import PARTS, Split, leakage, make_split, take
 from empathy_kit.encoders import encoder_source
 from empathy_kit.errors import KitError
@@ -40,6 +41,7 @@ class Opened:
     oracle: bool
     device: str
     warnings: tuple[str, ...] = ()  # what the user may not expect of this run
+    states: Path | None = None  # where the frozen layers' states of all posts lie
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,7 @@ def build_model(config: RunConfig, plugins: Plugins, tasks: Sequence[Task], enco
         hidden=config.hidden,
         layers=config.layers,
         dropout=config.dropout,
+        freeze_layers=config.freeze_layers,
     )
     heads = {task.name: _build(plugins.head, task, config.hidden, **plugins.options["head"][task.name]) for task in tasks}
     return Model(trunk, heads)
@@ -252,6 +255,14 @@ def tokenize(config: RunConfig, tokenizer: Any, encoder: Any) -> Tokenization:
     return Tokenization(tokenizer, config.max_tokens, config.truncate)
 
 
+def read_posts(config: RunConfig, tokenization: Tokenization, corpus: Corpus) -> tuple[list[TokenPair], Truncation]:
+    """Every pair as the run's model is shown it, and what the length limit took away."""
+    tokens, truncation = tokenization.encode(corpus.pairs)
+    if config.posts == "response":
+        tokens = [replace(pair, seeker=tokenization.empty) for pair in tokens]
+    return tokens, truncation
+
+
 def run(
     config: RunConfig,
     registry: Registry,
@@ -259,6 +270,7 @@ def run(
     *,
     expected: Mapping[str, str] | None = None,
     providers: Mapping[str, Mapping[str, str]] | None = None,
+    keep_model: bool = True,
 ) -> Iterator[Opened | Step | Epoch | Finished]:
     """Train and test one configuration, yielding what happens; the last event is `Finished`.
 
@@ -268,6 +280,7 @@ def run(
         out: the run directory, which must not exist.
         expected: sha256 of the data and of the split ("data", "split"), where a run is repeated.
         providers: who provided each kind's plugin, where a run is repeated.
+        keep_model: leave the model in the run directory, and not only what it scored.
 
     Raises:
         KitError: anything in the configuration, the data or the output folder that the user can mend.
@@ -297,16 +310,20 @@ def run(
     source = encoder_source(config.encoder)
     encoder, tokenizer = load_encoder(source.location, local=source.local, attention_dropout=config.attention_dropout)
     tokenization = tokenize(config, tokenizer, encoder)
-    tokens, truncation = tokenization.encode(corpus.pairs)
+    tokens, truncation = read_posts(config, tokenization, corpus)
     parts: dict[str, list[TokenPair]] = {name: [tokens[at] for at in split.part(name)] for name in PARTS}
 
     tasks = build_tasks(corpus, split)
     model = build_model(config, plugins, tasks, encoder)
     engine = build_engine(config, plugins, tasks, model, tokenization)
+    posts = (tuple(post) for pair in tokens for post in (pair.seeker, pair.response))
+    states = model.trunk.remember(posts, cache_folder() / "states")
     own_criterion = any(hasattr(head, "criterion") for head in model.heads.values())
     if own_criterion:
         warnings += (f"head {config.head} trains with a loss of its own, not with --loss {config.loss}",)
-    yield Opened(config, data, parts_found, truncation, plugins.oracle, str(engine.accelerator.device), warnings)
+    device = str(engine.accelerator.device)
+    where = None if states is None else states.path
+    yield Opened(config, data, parts_found, truncation, plugins.oracle, device, warnings, where)
 
     history: list[Epoch] = []
     with _blaming(plugins):
@@ -315,6 +332,7 @@ def run(
                 history.append(event)
             yield event
         predictions = engine.predict(parts["test"])
+        swapped = engine.predict(swap_seekers(parts["test"], config.split_seed))
 
     result = record.Record(
         format=record.FORMAT,
@@ -333,7 +351,7 @@ def run(
         machine={
             "system": platform.system(),
             "processor": platform.machine(),
-            "device": str(engine.accelerator.device),
+            "device": device,
             "threads": torch.get_num_threads(),
         },
         data=data,
@@ -344,8 +362,9 @@ def run(
         spans=_span_scores(predictions, parts["test"], config.seed),
     )
     with record.staged(out) as folder:
-        checkpoint.save(folder / record.MODEL, model, tokenizer, encoder)
-        columns, rows = _prediction_rows(corpus, split, predictions)
+        if keep_model:
+            checkpoint.save(folder / record.MODEL, model, tokenizer, encoder)
+        columns, rows = _prediction_rows(corpus, split, predictions, swapped)
         record.write(folder, result, [asdict(epoch) for epoch in history], columns, rows)
     yield Finished(result, out)
 
@@ -476,18 +495,37 @@ def _span_scores(predictions: Predictions, pairs: Sequence[TokenPair], seed: int
     return scores
 
 
-def _prediction_rows(corpus: Corpus, split: Split, predictions: Predictions) -> tuple[list[str], list[list[str]]]:
-    """The test part's predictions: hashed id, true and predicted level and probabilities a mechanism. No text."""
+def swap_seekers(pairs: Sequence[TokenPair], seed: int) -> list[TokenPair]:
+    """Each response beside another pair's seeker post: a model that uses the context must get worse.
+
+    A post keeps its own where all are the same.
+    """
+    order = random.Random(seed).sample(range(len(pairs)), len(pairs))
+    swapped = list(pairs)
+    for at, position in enumerate(order):
+        others = (pairs[order[(at + step) % len(order)]].seeker for step in range(1, len(order)))
+        seeker = next((other for other in others if other != pairs[position].seeker), pairs[position].seeker)
+        swapped[position] = replace(pairs[position], seeker=seeker)
+    return swapped
+
+
+def _prediction_rows(
+    corpus: Corpus, split: Split, predictions: Predictions, swapped: Predictions
+) -> tuple[list[str], list[list[str]]]:
+    """The test part's predictions a mechanism: true level, predicted level, that with another's seeker post, probabilities.
+
+    Hashed ids, and no text.
+    """
     ids = record.hashed_ids(corpus)
-    levels = predictions.levels()
+    levels, elsewhere = predictions.levels(), swapped.levels()
     columns = ["id"]
     for name in MECHANISMS:
-        columns += [f"{name}_true", f"{name}_predicted", *(f"{name}_p{level}" for level in LEVELS)]
+        columns += [f"{name}_true", f"{name}_predicted", f"{name}_swapped", *(f"{name}_p{level}" for level in LEVELS)]
     rows = []
     for at, position in enumerate(split.test):
         row = [ids[position]]
         for index, name in enumerate(MECHANISMS):
-            row += [str(corpus.pairs[position].levels[index]), str(int(levels[name][at]))]
+            row += [str(corpus.pairs[position].levels[index]), str(int(levels[name][at])), str(int(elsewhere[name][at]))]
             row += [f"{value:.6f}" for value in predictions.probabilities[name][at]]
         rows.append(row)
     return columns, rows

@@ -47,6 +47,8 @@ class Record:
         parts = [*([] if own else [self.config["loss"]]), *([] if head == "linear" and not own else [f"{head} head"])]
         if rationale != "none":
             parts.append(rationale)
+        if self.config.get("posts", "both") == "response":
+            parts.append("response only")
         return " + ".join(parts) + (" (ORACLE)" if self.oracle else "")
 
 

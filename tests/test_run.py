@@ -10,18 +10,23 @@ import re
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from torch import Tensor
 
 import empathy_kit
 from empathy_kit import Loss, Task, __version__, cli, recipes, record
 from empathy_kit.config import PRESETS, RunConfig, configure
+from empathy_kit.core.batch import TokenPair
+from empathy_kit.core.encoder import load_encoder
 from empathy_kit.core.engine import Epoch, Step
+from empathy_kit.core.frozen import FrozenStates, freeze
+from empathy_kit.core.unpadded import make_unpadded
 from empathy_kit.data.pairs import MECHANISMS
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import make_split
@@ -177,7 +182,7 @@ def test_predictions_agree_with_the_scores_and_bear_no_text_and_no_id(
     assert len(rows) == len(test) == len({row["id"] for row in rows})
     assert rows[0].keys() == {
         "id",
-        *(f"{name}_{what}" for name in MECHANISMS for what in ("true", "predicted", "p0", "p1", "p2")),
+        *(f"{name}_{what}" for name in MECHANISMS for what in ("true", "predicted", "swapped", "p0", "p1", "p2")),
     }
     for index, name in enumerate(MECHANISMS):
         confusion = [[0] * 3 for _ in range(3)]
@@ -194,6 +199,71 @@ def test_predictions_agree_with_the_scores_and_bear_no_text_and_no_id(
         for raw in (pair.pair_id, pair.seeker_id, str(pair.row)):
             assert row["id"] not in {hashlib.new(kind, raw.encode()).hexdigest()[:16] for kind in ("md5", "sha1", "sha256")}
     assert_tells_nothing(folder, post_words)
+
+
+def test_every_response_also_meets_a_strangers_seeker_post(first: tuple[Path, list[Any]]) -> None:
+    pairs = [TokenPair([1, at // 2, 2], [at], (0, 0, 0), ((), (), ()), (True,) * 3) for at in range(20)]  # twins of seekers
+    swapped = recipes.swap_seekers(pairs, seed=3)
+    assert all(one.seeker != other.seeker for one, other in zip(pairs, swapped, strict=True))
+    assert [replace(pair, seeker=[]) for pair in swapped] == [replace(pair, seeker=[]) for pair in pairs]
+    assert recipes.swap_seekers(pairs, seed=3) == swapped != recipes.swap_seekers(pairs, seed=4)
+    alike = [replace(pair, seeker=[1, 2]) for pair in pairs]
+    assert recipes.swap_seekers(alike, seed=0) == alike
+    rows = read_predictions(first[0])
+    assert {row[f"{name}_swapped"] for row in rows for name in MECHANISMS} <= {"0", "1", "2"}
+
+
+def test_without_the_seeker_posts_they_do_not_matter(tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said]) -> None:
+    said = command("run", *flags(tiny_roberta), "--posts", "response", "--out", tmp_path / "run")
+    assert said.code == 0
+    assert "the model is not shown the seeker posts" in said.err
+    for row in read_predictions(tmp_path / "run"):
+        assert all(row[f"{name}_swapped"] == row[f"{name}_predicted"] for name in MECHANISMS)
+    assert record.read(tmp_path / "run").title == "ce + response only"
+
+
+def test_frozen_layers_stay_as_they_were_and_their_states_are_computed_once(
+    tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file
+
+    before = load_file(tiny_roberta / "model.safetensors")
+    monkeypatch.setenv("EMPATHY_KIT_CACHE", str(tmp_path / "cache"))
+    said = command("run", *flags(tiny_roberta), "--freeze-layers", "1", "--out", tmp_path / "alone")
+    (states,) = (tmp_path / "cache" / "states").iterdir()
+    assert f"the 1 lowest layers are frozen; their states of every post lie in {states}" in said.err
+    after = load_file(tmp_path / "alone" / "model" / "model.safetensors")
+    for name, weight in before.items():
+        moved = not torch.equal(after.get(f"trunk.encoder.{name}", weight), weight)
+        assert moved == ("layer.1." in name), name
+
+    written = states.stat().st_mtime_ns
+    assert command("run", *flags(tiny_roberta), "--freeze-layers", "1", "--out", tmp_path / "again").code == 0
+    assert states.stat().st_mtime_ns == written
+    for file in ("predictions.csv", "model/model.safetensors"):
+        assert (tmp_path / "alone" / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
+
+
+def test_a_file_of_states_that_is_cut_short_is_computed_anew(tiny_roberta: Path, tmp_path: Path) -> None:
+    encoder, _ = load_encoder(str(tiny_roberta), local=True)
+    make_unpadded(encoder)
+    freeze(encoder, 1)
+    posts = [(0, 5, 6, 2), (0, 7, 2)]
+    whole = FrozenStates(encoder, 1, posts, tmp_path)
+    content = whole.path.read_bytes()
+    whole.path.write_bytes(content[:-8])
+    again = FrozenStates(encoder, 1, [*posts, posts[0]], tmp_path)
+    assert again.path == whole.path
+    assert again.path.read_bytes() == content
+    assert FrozenStates(encoder, 1, posts[:1], tmp_path).path != whole.path
+    assert FrozenStates(encoder, 2, posts, tmp_path).path != whole.path
+
+
+def test_more_frozen_layers_than_there_are_is_one_line(tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said]) -> None:
+    said = command("run", *flags(tiny_roberta), "--freeze-layers", "3", "--out", tmp_path / "run")
+    assert (said.code, said.out) == (2, "")
+    assert "--freeze-layers 3: the encoder has 2 layers, expected 0 to 2" in said.err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_command_repeats_a_run_from_its_run_json_to_the_bit(

@@ -177,6 +177,10 @@ def _opening(opened: Opened, start: str) -> Iterable[str | Text]:
         f"encoder {config.encoder}, {start}, loss {config.loss}, rationale {config.rationale}, "
         f"head {config.head}, seed {config.seed}, on {opened.device}"
     )
+    if opened.states is not None:
+        yield f"the {config.freeze_layers} lowest layers are frozen; their states of every post lie in {opened.states}"
+    if config.posts == "response":
+        yield "the model is not shown the seeker posts"
     for warning in opened.warnings:
         yield Text(f"warning: {warning}", "bold yellow")
     if opened.oracle:

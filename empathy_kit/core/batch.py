@@ -104,6 +104,7 @@ class Tokenization:
         self.truncate = truncate
         self.pad_id: int = getattr(tokenizer, "pad_token_id", None) or 0
         self._prefix, self._suffix = _special_tokens(tokenizer)
+        self.empty: list[int] = [*self._prefix, *self._suffix]  # a post without words
         self._room = max_tokens - len(self._prefix) - len(self._suffix)
         if self._room < 2:
             raise ValueError(f"{max_tokens} tokens leave no room for text")

@@ -129,7 +129,7 @@ class _Average:
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        self.weights = [parameter.detach() for parameter in module.parameters()]
+        self.weights = [parameter.detach() for parameter in module.parameters() if parameter.requires_grad]
         self.means = [weight.clone() for weight in self.weights]
         self.decay = decay
         self.steps = 0
@@ -281,7 +281,8 @@ class Engine:
 
     def _parameters(self, objective: Objective) -> list[nn.Parameter]:
         """Each once, though a head's own criterion is in the model and in the objective."""
-        return list(dict.fromkeys((*self._unwrapped().parameters(), *objective.learnt.parameters())))
+        every = dict.fromkeys((*self._unwrapped().parameters(), *objective.learnt.parameters()))
+        return [parameter for parameter in every if parameter.requires_grad]
 
     def _collate(self, pairs: Sequence[TokenPair]) -> tuple[Texts, Targets]:
         texts, targets = collate(pairs, self.pad_id, self.pad_to)
@@ -290,8 +291,8 @@ class Engine:
     def _optimizer(
         self, objective: Objective, recipe: Recipe, steps: int
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        encoder = list(self._unwrapped().trunk.encoder.parameters())
-        known = {id(parameter) for parameter in encoder}
+        known = {id(parameter) for parameter in self._unwrapped().trunk.encoder.parameters()}
+        encoder = [parameter for parameter in self._parameters(objective) if id(parameter) in known]
         rest = [parameter for parameter in self._parameters(objective) if id(parameter) not in known]
         optimizer = torch.optim.Adam(
             [{"params": encoder, "lr": recipe.encoder_lr}, {"params": rest, "lr": recipe.lr}], fused=True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ def encode_unpadded(
 ) -> Tensor:  # (B, L, D), zeros at the padding
     """Encoder states of each post by itself, from calls over nothing but real tokens: one for any batch of usual size."""
     lengths = mask.sum(1).tolist()
-    positions = (mask.cumsum(1) - 1 + first_position(encoder))[mask]  # (N,)
+    positions = _positions(encoder, mask)
     # Looked up once: every look-up of its own would bring its own gradient, as large as the whole vocabulary's table.
     words = encoder.get_input_embeddings()(ids[mask])  # type: ignore[operator]
     states = []
@@ -47,8 +48,47 @@ def encode_unpadded(
                 inputs_embeds=words[None, now], position_ids=positions[None, now], post_lengths=posts
             ).last_hidden_state.squeeze(0)
         )
-    flat = torch.cat(states)  # (N, D)
-    return flat.new_zeros(*ids.shape, flat.shape[-1]).masked_scatter(mask[..., None], flat)
+    return scatter(torch.cat(states), mask)
+
+
+def lower_states(encoder: nn.Module, ids: Tensor, mask: Tensor, depth: int) -> Tensor:  # -> (N, D)
+    """What the embeddings and the lowest layers say of the real tokens, end to end; no gradient, in eval mode."""
+    parts: list[nn.Module] = [encoder.embeddings, *encoder.encoder.layer[:depth]]  # type: ignore[list-item,union-attr,index]
+    training = [part.training for part in parts]
+    try:
+        with torch.no_grad():
+            embeddings, *layers = (part.eval() for part in parts)
+            states = embeddings(input_ids=ids[mask][None], position_ids=_positions(encoder, mask)[None])
+            return _through(layers, states.squeeze(0), mask.sum(1).tolist())
+    finally:
+        for part, was in zip(parts, training, strict=True):
+            part.train(was)
+
+
+def upper_states(encoder: nn.Module, states: Tensor, mask: Tensor, depth: int) -> Tensor:  # (N, D), (B, L) -> (N, D)
+    """What the other layers make of `lower_states`."""
+    return _through(encoder.encoder.layer[depth:], states, mask.sum(1).tolist())  # type: ignore[union-attr,index]
+
+
+def scatter(flat: Tensor, mask: Tensor) -> Tensor:  # (N, D), (B, L) -> (B, L, D)
+    """Real tokens end to end -> padded posts, zeros at the padding."""
+    return flat.new_zeros(*mask.shape, flat.shape[-1]).masked_scatter(mask[..., None], flat)
+
+
+def _positions(encoder: nn.Module, mask: Tensor) -> Tensor:  # (B, L) -> (N,)
+    return (mask.cumsum(1) - 1 + first_position(encoder))[mask]
+
+
+def _through(layers: Iterable[nn.Module], flat: Tensor, lengths: list[int]) -> Tensor:  # (N, D) -> (N, D)
+    done = []
+    start = 0
+    for posts in _calls(lengths):
+        states = flat[None, start : start + sum(posts)]
+        start += sum(posts)
+        for layer in layers:
+            states = layer(states, None, post_lengths=posts)
+        done.append(states.squeeze(0))
+    return torch.cat(done)
 
 
 CALL = 4096

@@ -55,10 +55,10 @@ def test_a_loaded_model_gives_bitwise_the_same_predictions(finished: tuple[Path,
     corpus = load_corpus("sample")
     tokens, _ = loaded.tokenization.encode(corpus.pairs)
     again = loaded.engine.predict([tokens[at] for at in make_split(corpus, "grouped", 0).test])
-    for name, rows in said[-1].probabilities.items():
+    for name, rows in said[-2].probabilities.items():  # the last is with the seekers swapped
         assert np.array_equal(again.probabilities[name], rows)
-    assert again.spans == said[-1].spans
-    assert again.loss == said[-1].loss
+    assert again.spans == said[-2].spans
+    assert again.loss == said[-2].loss
     assert loaded.record == record.read(folder)
 
 
