@@ -133,21 +133,21 @@ def write(
     (folder / PREDICTIONS).write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-def read(folder: Path) -> Record:
-    """The record of a finished run.
+def read(folder: Path, *, model: bool = True) -> Record:
+    """The record of a finished run; without its model, only the other files are compared with the manifest.
 
     Raises:
         KitError: no run there, one of another format, or one that was changed after it was written.
     """
-    verify(folder)
+    verify(folder, model=model)
     content = json.loads((folder / RUN).read_text(encoding="utf-8"))
     if content.get("format") != FORMAT:
         raise KitError(f"{folder / RUN}: format {content.get('format')!r} found, expected {FORMAT}")
     return Record(**{entry.name: content[entry.name] for entry in fields(Record)})
 
 
-def verify(folder: Path) -> None:
-    """Compare a run's files with its manifest.
+def verify(folder: Path, *, model: bool = True) -> None:
+    """Compare a run's files with its manifest; without the model, all but the model's, which may then be missing.
 
     Raises:
         KitError: no manifest, or a file that is missing, added or changed.
@@ -156,7 +156,9 @@ def verify(folder: Path) -> None:
         expected = dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise KitError(f"{folder}: not a finished run: {MANIFEST} is missing or unreadable") from None
-    found = _hashes(folder)
+    found = _hashes(folder, model=model)
+    if not model:
+        expected = {name: value for name, value in expected.items() if not name.startswith(f"{MODEL}/")}
     for name in sorted(expected.keys() | found.keys()):
         if name not in found:
             raise KitError(f"{folder / name}: missing, but the manifest lists it")
@@ -166,9 +168,11 @@ def verify(folder: Path) -> None:
             raise KitError(f"{folder / name}: changed after the run (sha256 differs from the manifest)")
 
 
-def _hashes(folder: Path) -> dict[str, str]:
+def _hashes(folder: Path, *, model: bool = True) -> dict[str, str]:
     hashes = {}
     for path in sorted(folder.rglob("*")):
+        if not model and folder / MODEL in path.parents:
+            continue
         if path.is_file() and path != folder / MANIFEST:
             with path.open("rb") as stream:
                 hashes[path.relative_to(folder).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()

@@ -25,6 +25,7 @@ LAW = {
     "data": 3,
     "record": 4,
     "core": 5,
+    "statistics": 6,
     "builtin": 6,
     "recipes": 7,
     "report": 7,
@@ -32,8 +33,10 @@ LAW = {
     "pytest_plugin": 7,
     "timings": 7,
     "scaffold": 7,
-    "cli": 8,
-    "__main__": 9,
+    "comparison": 8,
+    "pages": 9,
+    "cli": 10,
+    "__main__": 11,
 }
 CORE_MAY_USE = {"core", "contracts", "errors"}
 HEAVY = {"torch", "transformers", "sklearn", "safetensors", "accelerate"}

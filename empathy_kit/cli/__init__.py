@@ -7,6 +7,7 @@ import sys
 import click
 
 from empathy_kit import __version__
+from empathy_kit.cli.compare import compare
 from empathy_kit.cli.data import data
 from empathy_kit.cli.plugins import plugins
 from empathy_kit.cli.run import run
@@ -20,6 +21,7 @@ def cli() -> None:
 
 
 cli.add_command(run)
+cli.add_command(compare)
 cli.add_command(data)
 cli.add_command(plugins)
 

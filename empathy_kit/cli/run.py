@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
@@ -22,16 +22,22 @@ if TYPE_CHECKING:
     from empathy_kit.recipes import Finished, Opened
 
 
-def _flags(command: Callable[..., None]) -> Callable[..., None]:
+def setting_flags(*, without: Container[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """One flag a field of RunConfig, checked by it: names of losses or data are no click.Choice, which would load plugins."""
-    types = get_type_hints(RunConfig)
-    for name, (default, text) in reversed(settings().items()):
-        shown = "none" if default is None else default
-        choices = get_args(types[name]) if get_origin(types[name]) is Literal else ("VALUE",)
-        # The names are the parameters', so that unset flags can be told from flags set to the default.
-        option = click.option(flag(name), name, default=None, metavar="|".join(choices), help=f"{text}  [{shown}]")
-        command = option(command)
-    return command
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        types = get_type_hints(RunConfig)
+        for name, (default, text) in reversed(settings().items()):
+            if name in without:
+                continue
+            shown = "none" if default is None else default
+            choices = get_args(types[name]) if get_origin(types[name]) is Literal else ("VALUE",)
+            # The names are the parameters', so that unset flags can be told from flags set to the default.
+            option = click.option(flag(name), name, default=None, metavar="|".join(choices), help=f"{text}  [{shown}]")
+            command = option(command)
+        return command
+
+    return decorate
 
 
 @click.command()
@@ -45,7 +51,7 @@ def _flags(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.option("--no-rationale", is_flag=True, help="the same as --rationale none")
 @click.option("--json", "as_json", is_flag=True, help="print the record as JSON in place of tables")
-@_flags
+@setting_flags()
 def run(
     *,
     preset_name: str | None,
@@ -66,7 +72,7 @@ def run(
     from empathy_kit.plugins import load_registry
     from empathy_kit.recipes import run as run_recipe
 
-    _quiet_libraries()
+    quiet_libraries()
     progress = Console(stderr=True, markup=False, emoji=False)
     start = f"config {config_file}" if config_file else f"preset {preset_name or 'small'}"
     moved = {"data", "split", "split_seed"} & {name for name, value in values.items() if value is not None}
@@ -112,7 +118,7 @@ def _free_folder(config: RunConfig) -> Path:
         return Path("runs") / name
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Progress bars and advice of libraries would run through ours. Set before they are imported."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

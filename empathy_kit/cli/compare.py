@@ -1,0 +1,176 @@
+"""`empathy-kit compare`: configurations x seeds, their runs, and the report on them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from empathy_kit.cli.run import quiet_libraries, setting_flags
+from empathy_kit.config import RunConfig, configure, preset
+from empathy_kit.errors import KitError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from empathy_kit.comparison import Done, Failed, Plan, Progress
+
+MOST_JOBS = 4  # by default: each run takes its own memory
+
+
+@click.command()
+@click.argument("configurations", nargs=-1, metavar="[NAME | NAME=FLAGS]...")
+@click.option("--file", type=click.Path(path_type=Path), help="a TOML file, a table of settings a configuration")
+@click.option("--seeds", default="5", metavar="N|LIST", help="how many, or a list such as 0,1,7  [5]")
+@click.option("--resplit", is_flag=True, help="each seed draws a split of its own, so that the split's noise is seen too")
+@click.option("--jobs", type=int, default=None, help="runs at once, the cores shared out among them  [cores, at most 4]")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="the comparison's folder; one that is there goes on  [comparisons/...]"
+)
+@click.option("--keep-models", is_flag=True, help="leave every run's model in its folder")
+@click.option("--preset", "preset_name", default=None, metavar="small|paper", help="the recipe that the flags change  [small]")
+@click.option("--figures-from", "figures_from", type=click.Path(path_type=Path), help="rebuild the report of finished runs alone")
+@click.option("--json", "as_json", is_flag=True, help="print the figures as JSON in place of tables")
+@setting_flags(without=("seed", "loss", "rationale", "head", "posts"))
+def compare(
+    *,
+    configurations: tuple[str, ...],
+    file: Path | None,
+    seeds: str,
+    resplit: bool,
+    jobs: int | None,
+    out: Path | None,
+    keep_models: bool,
+    preset_name: str | None,
+    figures_from: Path | None,
+    as_json: bool,
+    **values: str | None,
+) -> None:
+    """Run configurations x seeds, and report on them: T1 to T4 of the paper, or any others.
+
+    A configuration is one of the kit's names (T1, T2, T3, T4; T2g and T4g see gold spans at test time; T2t and T4t in training
+    alone; weighted; response: the response post only), or a name with the flags that make it: "mine=--loss mine -o loss.alpha 3".
+    The first is the one that all others are compared with. A comparison that was stopped goes on where it was.
+    """
+    from empathy_kit.comparison import Plan, execute, measure_yardsticks, parse_configurations, parse_seeds, prepare
+
+    changes = {name: value for name, value in values.items() if value is not None}
+    if figures_from is not None:
+        if configurations or file or changes:
+            raise KitError("--figures-from: reads finished runs, expected no configurations or settings beside it")
+        _write_report(figures_from, as_json)
+        return
+    if jobs is not None and jobs < 1:
+        raise KitError(f"--jobs {jobs}: expected 1 or more")
+    base = configure(preset(preset_name) if preset_name else RunConfig(), changes)
+    plan = Plan(parse_configurations(configurations, file, base), parse_seeds(seeds), resplit)
+    folder = out or Path("comparisons") / f"{Path(base.data).stem}-{base.split}{'-resplit' if resplit else ''}"
+    from empathy_kit.plugins import load_registry
+
+    quiet_libraries()
+    registry = load_registry()
+    plan, corpus = prepare(plan, folder, registry)
+    parallel = jobs or min(os.cpu_count() or 1, MOST_JOBS)
+    failures = _watch(execute(plan, corpus, folder, registry, jobs=parallel, keep_models=keep_models), plan, parallel)
+    measure_yardsticks(plan, corpus, folder)
+    _write_report(folder, as_json)
+    if failures:
+        raise SystemExit(1)
+
+
+def _write_report(folder: Path, as_json: bool) -> None:
+    from rich.console import Console
+
+    from empathy_kit import pages
+    from empathy_kit.comparison import read_finished
+
+    summary = pages.summarise(read_finished(folder))
+    paths = pages.write(summary, folder)
+    if as_json:
+        click.echo(json.dumps(pages.to_json(summary)))
+        return
+    console = Console(markup=False, emoji=False)
+    for table in pages.tables(summary):
+        console.print(table)
+    for line in pages.notes(summary):
+        console.print(line, highlight=False)
+    for path in paths:
+        console.print(f"report: {path}", highlight=False, soft_wrap=True)
+
+
+@dataclass
+class _Row:
+    """What is known of one run."""
+
+    state: str = "waiting"
+    share: float = 0.0
+    seconds: float = 0.0
+    spent: float | None = None  # seconds of a run that finished now
+
+
+def _watch(events: Iterable[Progress | Done | Failed], plan: Plan, jobs: int) -> list[Failed]:
+    """Draw all runs in one live table on stderr; where nobody watches, print a line for each that ends."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from empathy_kit.comparison import Done, Failed, Progress
+
+    console = Console(stderr=True, markup=False, emoji=False)
+    rows = {run: _Row() for run in plan.runs()}
+    failures = []
+    with Live(console=console, transient=True, auto_refresh=False) as live:
+        for event in events:
+            row = rows[event.name, event.seed]
+            if isinstance(event, Progress):
+                row.state, row.share, row.seconds = event.text, event.share, event.seconds
+            elif isinstance(event, Done):
+                row.state, row.share = "found finished" if event.found else "done", 1.0
+                row.spent = None if event.found else event.seconds
+                _say(console, f"{event.name}, seed {event.seed}: {row.state}")
+            elif isinstance(event, Failed):
+                row.state, row.share = "failed", 1.0
+                failures.append(event)
+                _say(console, f"{event.name}, seed {event.seed}: failed: {event.reason}")
+            if console.is_interactive:
+                live.update(_live_table(rows, jobs), refresh=True)
+    return failures
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, highlight=False, soft_wrap=True)
+
+
+def _live_table(rows: dict[tuple[str, int], _Row], jobs: int) -> Table:
+    from rich.table import Table
+
+    table = Table(
+        title=f"{sum(row.share == 1 for row in rows.values())} of {len(rows)} runs, {_left(rows, jobs)}", title_justify="left"
+    )
+    for heading in ("run", "done", "", "left"):
+        table.add_column(heading, justify="right" if heading in ("done", "left") else "left")
+    for (name, seed), row in rows.items():
+        going = 0 < row.share < 1
+        left = _minutes(row.seconds * (1 - row.share) / row.share) if going else ""
+        table.add_row(f"{name} {seed}", f"{100 * row.share:.0f} %" if row.share else "", row.state, left)
+    return table
+
+
+def _left(rows: dict[tuple[str, int], _Row], jobs: int) -> str:
+    """The time that is left, from what runs have taken so far."""
+    known: list[float] = [row.spent for row in rows.values() if row.spent]
+    known += [row.seconds / row.share for row in rows.values() if 0.05 < row.share < 1]
+    if not known:
+        return "time left not known yet"
+    undone = sum(1 - row.share for row in rows.values())
+    return f"about {_minutes(undone * sum(known) / len(known) / jobs)} left"
+
+
+def _minutes(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"

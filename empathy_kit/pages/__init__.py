@@ -1,0 +1,156 @@
+"""The report on a comparison: one page that stands alone, the same as Markdown, and the tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from empathy_kit.comparison import write_whole
+from empathy_kit.data.pairs import LEVELS, MECHANISM_TITLES, MECHANISMS
+from empathy_kit.errors import KitError
+from empathy_kit.pages.summary import METRICS, Cell, Contrast, Row, Summary, summarise, to_json
+from empathy_kit.report import number
+from empathy_kit.statistics import Estimate
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["Summary", "notes", "summarise", "tables", "to_json", "write"]
+
+HTML, MARKDOWN = "report.html", "report.md"
+
+
+def write(summary: Summary, folder: Path) -> list[Path]:
+    """Write ``report.html`` and ``report.md`` into a comparison's folder.
+
+    Raises:
+        KitError: they cannot be written.
+    """
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    from empathy_kit.pages.figures import figures
+
+    templates = resources.files(__name__) / "templates"
+    words: dict[str, Any] = {
+        "summary": summary,
+        "METRICS": METRICS,
+        "MECHANISMS": MECHANISMS,
+        "TITLES": MECHANISM_TITLES,
+        "LEVELS": LEVELS,
+        "cell": score_cell,
+        "value": number,
+        "interval": interval,
+        "gain": gain,
+        "smallest": smallest,
+        "chance": chance,
+        "notes": list(notes(summary)),
+    }
+    paths = []
+    for name in (HTML, MARKDOWN):
+        environment = Environment(
+            loader=FunctionLoader(lambda wanted: (templates / wanted).read_text(encoding="utf-8")),
+            autoescape=name == HTML,  # noqa: S701 - in Markdown there is nothing to escape for
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        more = {"figures": figures(summary)} if name == HTML else {}
+        text = environment.get_template(f"{name}.j2").render(**words, **more)
+        try:
+            write_whole(folder / name, text)
+        except OSError as error:
+            raise KitError(f"{folder / name}: cannot be written: {error.strerror}") from None
+        paths.append(folder / name)
+    return paths
+
+
+def interval(estimate: Estimate) -> str:
+    """``[.79, .86]``; nothing where there is one seed alone."""
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f"[{_short(estimate.low)}, {_short(estimate.high)}]"
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}".replace("0.", ".", 1)
+
+
+def score_cell(cell: Cell, metric: str) -> str:
+    """``.832 [.79, .86]``."""
+    return f"{number(cell.scores[metric].value)} {interval(cell.scores[metric])}".rstrip()
+
+
+def gain(contrast: Contrast, summary: Summary) -> str:
+    """A difference of accuracy as pairs of a test part: ``+4.3 of 463 [-2.1, +10.7]``."""
+    size = summary.test_pairs
+    found = contrast.accuracy
+    text = f"{found.value * size:+.1f} of {size:.0f}"
+    return text if found.low is None or found.high is None else f"{text} [{found.low * size:+.1f}, {found.high * size:+.1f}]"
+
+
+def smallest(contrast: Contrast, summary: Summary) -> str:
+    """The smallest difference of accuracy that this design would find four times of five, in pairs."""
+    found = contrast.accuracy.smallest
+    return "not known" if found is None else f"{found * summary.test_pairs:.1f} of {summary.test_pairs:.0f}"
+
+
+def chance(p: float) -> str:
+    """A p-value: ``.034``, ``< .001``."""
+    return "< .001" if p < 0.001 else number(p) if p < 1 else "1"
+
+
+def tables(summary: Summary) -> Iterator[Table]:
+    """The scores and the differences, for the terminal."""
+    from rich.table import Table
+
+    for metric in ("accuracy", "macro_f1"):
+        table = Table(title=f"{METRICS[metric]}, mean of {len(summary.seeds)} seeds, 95 % intervals", title_justify="left")
+        table.add_column("")
+        for name in MECHANISMS:
+            table.add_column(name, justify="right")
+        for row in summary.rows:
+            label = f"{row.name} (ORACLE)" if row.kind == "oracle" else row.name
+            style = {"run": None, "oracle": "red", "yardstick": "dim"}[row.kind]
+            table.add_row(label, *(score_cell(row.cells[name], metric) for name in MECHANISMS), style=style)
+        yield table
+    if summary.contrasts:
+        table = Table(title="Differences in accuracy, as pairs of a test part", title_justify="left")
+        for heading in ("", "mechanism", "pairs", "only second / only first right", "p, Holm"):
+            table.add_column(heading, justify="left" if heading in ("", "mechanism") else "right")
+        for found in summary.contrasts:
+            table.add_row(
+                f"{found.first} -> {found.second}",
+                found.mechanism,
+                gain(found, summary),
+                f"{found.test.gained} / {found.test.lost}",
+                chance(found.corrected),
+            )
+        yield table
+
+
+def notes(summary: Summary) -> Iterator[str]:
+    """What a reader of the figures must not overlook."""
+    oracles = [row.name for row in summary.rows if row.kind == "oracle"]
+    if oracles:
+        yield f"ORACLE: {', '.join(oracles)} saw annotated spans at test time, which give the level away; compared with nothing."
+    if len(summary.seeds) < 2:
+        yield "One seed: there is no interval, because nobody can know from it how much another seed would change."
+    if summary.missing:
+        shown = ", ".join(summary.missing[:6]) + (f" and {len(summary.missing) - 6} more" if len(summary.missing) > 6 else "")
+        yield f"Not there yet: {shown}; only seeds that all configurations have are compared."
+    for row in summary.rows:
+        yield from _never(row)
+    for name, used in summary.plugins.items():
+        for plugin in used:
+            yield f"{name}: {plugin}."
+
+
+def _never(row: Row) -> Iterator[str]:
+    if row.kind == "yardstick":
+        return
+    for name, cell in row.cells.items():
+        for level, count in enumerate(cell.never):
+            if count:
+                yield f"{row.name} never predicted level {LEVELS[level]} of {name} in {count} of {row.seeds} runs."
