@@ -139,7 +139,8 @@ def _read_flags(name: str, text: str) -> dict[str, Any]:
         if word == "--no-rationale":
             changes["rationale"] = "none"
         elif word in ("-o", "--option") and len(words) >= 2:
-            options[words.pop(0)] = words.pop(0)
+            route, value = words.pop(0), words.pop(0)
+            options[route] = value
         elif word in known and words:
             changes[known[word]] = words.pop(0)
         else:

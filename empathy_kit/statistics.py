@@ -106,11 +106,12 @@ def _estimate(point: Floats, draws: Floats, *, within: tuple[float, float]) -> E
     value = float(point.mean())
     if seeds < 2:
         return Estimate(value, None, None, None, None)
-    # The spread between seeds holds each seed's own luck and its own noise over pairs. What it misses is the noise that all
-    # seeds have in common because they are tested on the same pairs: what is left of the pairs' part without each one's own.
+    # The spread between seeds holds each seed's luck and its own noise over pairs. What it misses is the noise that all seeds
+    # have in common because they are tested on the same pairs: the pairs' part of the mean, without the seeds' own shares.
     of_seeds = float(point.var(ddof=1)) / seeds
-    of_pairs = float(draws.mean(1).var(ddof=1)) - float(draws.var(axis=0, ddof=1).mean()) / seeds
-    variance = of_seeds + max(0.0, of_pairs)
+    of_pairs = float(draws.mean(1).var(ddof=1))
+    own = (float(draws.var(axis=0, ddof=1).mean()) - of_pairs) / (seeds - 1)
+    variance = of_seeds + max(0.0, of_pairs - own)
     # Satterthwaite (1946): the pairs' part is known well, the seeds' part from S - 1 degrees of freedom alone.
     freedom = (seeds - 1) * (variance / of_seeds) ** 2 if of_seeds > 0 else math.inf
     freedom = min(freedom, 1e6)
@@ -196,13 +197,21 @@ def calibration(probabilities: Floats, true: Ints) -> Calibration:  # (N, C), (N
 
 
 def contrasts(settings: Mapping[str, Mapping[str, object]]) -> list[tuple[str, str]]:
-    """Which configurations to compare: each with the first, and all that differ in one setting alone."""
+    """Which configurations to compare: each with the first, and all that differ in one setting alone.
+
+    A plugin's options belong to the plugin: another loss with other options is one difference.
+    """
     names = list(settings)
     pairs = []
     for at, one in enumerate(names):
         for other in names[at + 1 :]:
             keys = settings[one].keys() | settings[other].keys()
-            different = sum(settings[one].get(key) != settings[other].get(key) for key in keys)
-            if at == 0 or different == 1:
+            different = {_owner(key) for key in keys if settings[one].get(key) != settings[other].get(key)}
+            if at == 0 or len(different) == 1:
                 pairs.append((one, other))
     return pairs
+
+
+def _owner(key: str) -> str:
+    """``-o loss.gamma`` -> ``loss``."""
+    return key.removeprefix("-o ").partition(".")[0]

@@ -58,6 +58,7 @@ def write(summary: Summary, folder: Path) -> list[Path]:
         )
         more = {"figures": figures(summary)} if name == HTML else {}
         text = environment.get_template(f"{name}.j2").render(**words, **more)
+        text = "".join(f"{line.rstrip()}\n" for line in text.splitlines())
         try:
             write_whole(folder / name, text)
         except OSError as error:

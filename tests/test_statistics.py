@@ -1,0 +1,157 @@
+"""Statistics: equal to scipy's and statsmodels' where they have them, and right about what they do not have."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.stats
+from numpy.typing import NDArray
+from sklearn.metrics import f1_score
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from empathy_kit.statistics import Answers, Resampled, calibration, contrasts, holm, paired_test, sign_flip
+
+Ints = NDArray[np.int64]
+
+
+def answers(true: Ints, predicted: Ints, part: int = 0) -> Answers:
+    return Answers(tuple(f"{part}-{at}" for at in range(len(true))), true, predicted)
+
+
+def random_runs(seeds: int, *, pairs: int = 200, seed: int = 0, right: float = 0.7, resplit: bool = False) -> list[Answers]:
+    generator = np.random.default_rng(seed)
+    runs = []
+    true = generator.integers(3, size=pairs)
+    for part in range(seeds):
+        true = generator.integers(3, size=pairs) if resplit else true
+        guess = np.where(generator.random(pairs) < right, true, generator.integers(3, size=pairs))
+        runs.append(answers(true, guess, part if resplit else 0))
+    return runs
+
+
+def test_the_mean_is_the_mean_of_the_runs_scores() -> None:
+    runs = random_runs(3)
+    found = Resampled(runs, 3).mean([0, 1, 2], "macro_f1")
+    assert found.value == pytest.approx(np.mean([f1_score(run.true, run.predicted, average="macro") for run in runs]))
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < found.value < found.high
+
+
+def test_one_seed_has_no_interval() -> None:
+    found = Resampled(random_runs(1), 3).mean([0], "accuracy")
+    assert (found.low, found.high, found.error, found.smallest) == (None, None, None, None)
+
+
+def test_a_difference_has_a_sign_and_a_configuration_does_not_differ_from_itself() -> None:
+    resampled = Resampled([*random_runs(3, seed=1), *random_runs(3, seed=2, right=0.8)], 3)
+    there, back = resampled.difference([0, 1, 2], [3, 4, 5], "accuracy"), resampled.difference([3, 4, 5], [0, 1, 2], "accuracy")
+    assert there.value == -back.value
+    assert there.low == pytest.approx(-(back.high or 0))
+    same = resampled.difference([0, 1, 2], [0, 1, 2], "accuracy")
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def test_seeds_that_answer_alike_leave_the_noise_of_the_pairs() -> None:
+    """Twins add nothing: the error is that of one run, over its pairs."""
+    (run,) = random_runs(1, pairs=400)
+    found = Resampled([run, run, run], 3).mean([0, 1, 2], "accuracy")
+    accuracy = float((run.true == run.predicted).mean())
+    assert found.error == pytest.approx((accuracy * (1 - accuracy) / 400) ** 0.5, rel=0.06)
+
+
+def test_on_splits_without_a_common_pair_the_interval_is_students() -> None:
+    runs = random_runs(5, resplit=True)
+    scores = [float((run.true == run.predicted).mean()) for run in runs]
+    found = Resampled(runs, 3).mean(range(5), "accuracy")
+    low, high = scipy.stats.t.interval(0.95, 4, np.mean(scores), scipy.stats.sem(scores))
+    assert (found.low, found.high) == (pytest.approx(low, abs=0.004), pytest.approx(high, abs=0.004))
+
+
+@pytest.mark.parametrize("resplit", [False, True])
+def test_intervals_cover_the_truth_about_as_often_as_they_say(resplit: bool) -> None:
+    """`benchmarks/coverage.py` does the same with more worlds and repeats, and commits what it found."""
+    hits = 0
+    for repeat in range(120):
+        runs = random_runs(4, pairs=120, seed=repeat, resplit=resplit) + random_runs(4, pairs=120, seed=repeat, resplit=resplit)
+        generator = np.random.default_rng(1000 + repeat)
+        for at in range(4, 8):  # the second configuration: the same pairs, answers of its own
+            guess = np.where(generator.random(120) < 0.7, runs[at].true, generator.integers(3, size=120))
+            runs[at] = Answers(runs[at].ids, runs[at].true, guess)
+        found = Resampled(runs, 3, seed=repeat).difference(range(4), range(4, 8), "accuracy")
+        assert found.low is not None
+        assert found.high is not None
+        hits += found.low <= 0 <= found.high
+    assert 0.90 <= hits / 120 <= 0.99
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_mcnemars_test_is_statsmodels_and_of_one_seed_so_is_the_exact_one(seed: int) -> None:
+    (one,), (other,) = random_runs(1, seed=seed), random_runs(1, seed=seed)
+    other = Answers(one.ids, one.true, np.roll(one.predicted, 1) if seed % 2 else np.where(one.predicted == 2, 1, one.predicted))
+    test = paired_test([one], [other])
+    table = [[0, test.lost], [test.gained, 0]]
+    assert test.mcnemar == pytest.approx(mcnemar(table, exact=True).pvalue)
+    assert test.exact == pytest.approx(test.mcnemar)
+
+
+def test_a_pair_that_every_seed_gets_right_counts_once() -> None:
+    true = np.zeros(6, dtype=np.int64)
+    wrong, right = np.ones(6, dtype=np.int64), np.zeros(6, dtype=np.int64)
+    test = paired_test([answers(true, wrong)] * 3, [answers(true, right)] * 3)
+    assert (test.gained, test.lost) == (18, 0)
+    assert test.mcnemar == pytest.approx(2 / 2**18)
+    assert test.exact == pytest.approx(2 / 2**6)
+
+
+@pytest.mark.parametrize(("sizes", "total"), [([1, 1, 1], 1), ([3, 1, 2, 2], 4), ([5, 1], -4), ([1], 1), ([], 0)])
+def test_sign_flips_are_all_flips(sizes: list[int], total: int) -> None:
+    sums = [
+        sum(sign * size for sign, size in zip(signs, sizes, strict=True))
+        for signs in itertools.product((-1, 1), repeat=len(sizes))
+    ]
+    assert sign_flip(sizes, total) == pytest.approx(np.mean([abs(value) >= abs(total) for value in sums]))
+
+
+def test_runs_on_other_pairs_are_not_tested() -> None:
+    with pytest.raises(ValueError, match="different pairs"):
+        paired_test(random_runs(1, resplit=True), [answers(np.zeros(200, np.int64), np.zeros(200, np.int64), part=7)])
+
+
+@pytest.mark.parametrize("values", [[0.01, 0.04, 0.03, 0.5], [0.2], [], [0.001, 0.001, 1.0]])
+def test_holm_is_statsmodels(values: list[float]) -> None:
+    expected = multipletests(values, method="holm")[1].tolist() if values else []
+    assert holm(values) == pytest.approx(expected)
+
+
+def test_the_smallest_difference_is_found_four_times_of_five() -> None:
+    found = Resampled([*random_runs(5, resplit=True), *random_runs(5, resplit=True, right=0.75)], 3).difference(
+        range(5), range(5, 10), "accuracy"
+    )
+    assert found.error is not None
+    assert found.freedom is not None
+    assert found.smallest is not None
+    beyond = scipy.stats.nct.sf(scipy.stats.t.ppf(0.975, found.freedom), found.freedom, found.smallest / found.error)
+    assert beyond == pytest.approx(0.8, abs=0.06)
+
+
+def test_calibration_is_the_bins_mean_distance() -> None:
+    sure = np.array([[0.95, 0.05, 0.0], [0.95, 0.05, 0.0], [0.4, 0.3, 0.3], [1.0, 0.0, 0.0]])
+    found = calibration(sure, np.array([0, 1, 0, 0]))
+    assert found.counts == [0, 0, 0, 0, 1, 0, 0, 0, 0, 3]
+    assert found.confidence[9] == pytest.approx(2.9 / 3)
+    assert found.accuracy[9] == pytest.approx(2 / 3)
+    assert found.ece == pytest.approx(3 / 4 * abs(2.9 / 3 - 2 / 3) + 1 / 4 * 0.6)
+
+
+def test_each_is_compared_with_the_first_and_with_all_that_differ_in_one_setting() -> None:
+    settings = {
+        "T1": {"loss": "ce", "rationale": "none"},
+        "T2": {"loss": "ce", "rationale": "predicted"},
+        "T3": {"loss": "focal", "rationale": "none", "-o loss.gamma": 2},
+        "T4": {"loss": "focal", "rationale": "predicted", "-o loss.gamma": 2},
+    }
+    assert contrasts(settings) == [("T1", "T2"), ("T1", "T3"), ("T1", "T4"), ("T2", "T4"), ("T3", "T4")]
