@@ -30,12 +30,13 @@ def figures(summary: Summary) -> dict[str, str]:
     with mpl.rc_context(style):
         return {
             "scores": _svg(
-                _scores(summary), f"Scores of every configuration, with 95 % intervals and every run: {_told(summary)}"
+                "scores", _scores(summary), f"Scores of every configuration, with 95 % intervals and every run: {_told(summary)}"
             ),
             "curves": _svg(
-                _curves(summary), "Validation macro F1 by epoch, a line a run; the table of settings names the recipe"
+                "curves", _curves(summary), "Validation macro F1 by epoch, a line a run; the table of settings names the recipe"
             ),
             "calibration": _svg(
+                "calibration",
                 _calibration(summary),
                 "Reliability diagrams: how often the likeliest level is right, by how sure the model is. "
                 + "; ".join(
@@ -44,7 +45,7 @@ def figures(summary: Summary) -> dict[str, str]:
                     for mechanism, found in by_mechanism.items()
                 ),
             ),
-            "classes": _svg(_classes(summary), _told_classes(summary)),
+            "classes": _svg("classes", _classes(summary), _told_classes(summary)),
         }
 
 
@@ -61,13 +62,15 @@ def _told_classes(summary: Summary) -> str:
     return f"Pairs of each level (0, 1, 2) in the data: {counts}"
 
 
-def _svg(figure: Figure, told: str) -> str:
-    """SVG without what changes from call to call, in the page's ink, with a title for those who cannot see it."""
+def _svg(name: str, figure: Figure, told: str) -> str:
+    """SVG without what changes from call to call, in the page's ink, told in words for those who cannot see it."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r'<svg ([^>]*?)width="[^"]+" height="[^"]+"', r"<svg \1", text.replace("\n", " ", 3), count=1)
+    # Pictures in one page share one set of ids, and each would draw with the first one's shapes.
+    text = re.sub(r'((?:\bid="|href="#|url\(#))', rf"\g<1>{name}-", text)
     escaped = told.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
     return text.replace("<svg ", f'<svg role="img" aria-label="{escaped}" ', 1)
 
