@@ -328,8 +328,10 @@ def run_folder(out: Path, name: str, seed: int) -> Path:
 
 def _check(plan: Plan, corpus: Corpus, registry: Registry, name: str, seed: int, found: record.Record, folder: Path) -> None:
     config = plan.config(name, seed)
-    whole = replace(config, options=dict(routes(choose_plugins(config, registry).options)))  # as a record writes it
-    changed = _differences(configure(RunConfig(), found.config), whole)
+    # As a record writes options, but for those that the plugins have got since and nobody has set.
+    whole, default = (dict(routes(choose_plugins(one, registry).options)) for one in (config, replace(config, options={})))
+    options = {name: value for name, value in whole.items() if name in found.config["options"] or value != default[name]}
+    changed = _differences(configure(RunConfig(), found.config), replace(config, options=options))
     if (found.config["seed"], found.config["split_seed"]) != (seed, config.split_seed):
         changed.append(f"seed {found.config['seed']} on split {found.config['split_seed']}")
     if changed:

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from empathy_kit import __version__, record
+from empathy_kit.cache import cache_folder
 from empathy_kit.config import RunConfig, routes, to_dict
 from empathy_kit.contracts import Rationale, Task
 from empathy_kit.data.pairs import LEVELS, MECHANISMS, Corpus, class_counts, duplicates
-from empathy_kit.data.sources import cache_folder, load_corpus
+from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import PARTS, Split, leakage, make_split, take
 from empathy_kit.encoders import encoder_source
 from empathy_kit.errors import KitError

@@ -54,7 +54,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "head": (["--head", "x"], "--head x: unknown; there are linear, attention"),
     "option": (
         ["--loss", "focal", "-o", "loss.gama", "1"],
-        "loss focal: unknown option 'gama'; its options: gamma: float = 2.0",
+        "loss focal: unknown option 'gama'; its options: gamma: float = 2.0, power: float = 0.0",
     ),
     "option of a mechanism": (["-o", "loss.ER.gamma", "1"], "loss ce: unknown option 'gamma'; its options: none"),
     "value of an option": (
@@ -164,7 +164,7 @@ def test_plugins_list_as_json_names_options_and_providers(kit: Reply) -> None:
         "kind": "loss",
         "name": "focal",
         "summary": "Focal loss: easy pairs count less, the more so the larger gamma; the paper's T3 and T4.",
-        "options": ["gamma: float = 2.0"],
+        "options": ["gamma: float = 2.0", "power: float = 0.0"],
         "distribution": "empathy-kit",
         "version": __version__,
     }
@@ -237,11 +237,15 @@ def test_plugins_show_tells_all_about_a_name(kit: Reply) -> None:
     code, out, err = kit("plugins", "show", "focal")
     assert (code, err) == (0, "")
     assert out.startswith(
-        f"loss focal, from empathy-kit {__version__}\n  -o loss.gamma: float = 2.0\n  https://arxiv.org/abs/1708.02002\n"
+        f"loss focal, from empathy-kit {__version__}\n  -o loss.gamma: float = 2.0\n  -o loss.power: float = 0.0\n  https://arxiv.org/abs/1708.02002\n"
     )
     assert "annotated spans: always" in kit("plugins", "show", "gold")[1]
     (row,) = json.loads(kit("plugins", "show", "focal", "--json")[1])["plugins"]
-    assert (row["kind"], row["distribution"], row["options"]) == ("loss", "empathy-kit", ["gamma: float = 2.0"])
+    assert (row["kind"], row["distribution"], row["options"]) == (
+        "loss",
+        "empathy-kit",
+        ["gamma: float = 2.0", "power: float = 0.0"],
+    )
     assert row["papers"] == ["https://arxiv.org/abs/1708.02002"]
     assert row["docstring"].splitlines()[0] in out
 

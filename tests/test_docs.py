@@ -87,7 +87,9 @@ def test_every_command_of_the_documentation_works(
         files.symlink_to(request.getfixturevalue("reddit_folder").resolve())
     monkeypatch.setenv("EMPATHY_KIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    if arguments[0] == "run":  # the encoder stands in for minutes of training; --encoder given last wins
+    if arguments[0] == "compare":  # as below
+        arguments += ["--seeds", "1", "--jobs", "2", "--hidden", "8", "--layers", "1"]
+    if arguments[0] in ("run", "compare"):  # the encoder stands in for minutes of training; --encoder given last wins
         arguments += ["--encoder", str(tiny_roberta), "--epochs", "1", "--max-tokens", "16", "--threads", "1"]
     if arguments[:2] == ["data", "describe"]:
         arguments += ["--encoder", str(tiny_roberta)]

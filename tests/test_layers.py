@@ -15,6 +15,7 @@ PACKAGE = Path(empathy_kit.__file__).parent
 # A module may use the rooms of smaller numbers, and its own. The vocabulary is what `import empathy_kit` gives an author.
 LAW = {
     "errors": 0,
+    "cache": 0,
     "contracts": 0,
     "hookspecs": 1,
     "vocabulary": 2,
@@ -38,7 +39,7 @@ LAW = {
     "cli": 10,
     "__main__": 11,
 }
-CORE_MAY_USE = {"core", "contracts", "errors"}
+CORE_MAY_USE = {"core", "contracts", "errors", "cache"}
 HEAVY = {"torch", "transformers", "sklearn", "safetensors", "accelerate"}
 
 

@@ -148,6 +148,7 @@ def test_run_json_writes_out_defaults_options_providers_versions_and_hashes(firs
     assert content["config"].keys() == {entry.name for entry in fields(RunConfig)}
     assert (content["config"]["dropout"], content["config"]["patience"]) == (0.3, 2)
     options = {"loss.ER.gamma": 3.0, "loss.EX.gamma": 1.5, "loss.IP.gamma": 1.5, "rationale.weight": 1.0}
+    options |= dict.fromkeys(("loss.ER.power", "loss.EX.power", "loss.IP.power"), 0.0)
     assert content["config"]["options"] == options
     ours = {"distribution": "empathy-kit", "version": empathy_kit.__version__}
     assert content["plugins"] == {
@@ -386,7 +387,10 @@ def test_the_papers_preset_without_a_network_ends_in_one_line_that_says_what_to_
     ("changes", "message"),
     [
         (("--loss", "facol"), "--loss facol: unknown; there are ce, focal, weighted"),
-        (("--loss", "focal", "-o", "loss.gama", "1"), "loss focal: unknown option 'gama'; its options: gamma: float = 2.0"),
+        (
+            ("--loss", "focal", "-o", "loss.gama", "1"),
+            "loss focal: unknown option 'gama'; its options: gamma: float = 2.0, power: float = 0.0",
+        ),
         (
             ("-o", "loss.XX.gamma", "1"),
             "-o loss.XX.gamma: unknown, expected loss.OPTION, head.OPTION, rationale.OPTION or loss.ER.OPTION "

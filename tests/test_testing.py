@@ -507,7 +507,7 @@ def test_options_reach_the_builder_and_unknown_ones_are_refused() -> None:
     assert not broken(loss_checks(focal, options={"gamma": 0.5}))
     with pytest.raises(KitError) as error:
         loss_checks(focal, options={"gama": 1})
-    assert str(error.value) == "loss focal: unknown option 'gama'; its options: gamma: float = 2.0"
+    assert str(error.value) == "loss focal: unknown option 'gama'; its options: gamma: float = 2.0, power: float = 0.0"
 
 
 def test_a_check_leaves_the_world_as_it_was_whatever_the_plugin_does() -> None:

@@ -19,18 +19,20 @@ def ce(task: Task) -> Callable[[Tensor, Tensor], Tensor]:
     return cross_entropy
 
 
-def focal(task: Task, *, gamma: float = 2.0) -> Callable[[Tensor, Tensor], Tensor]:
+def focal(task: Task, *, gamma: float = 2.0, power: float = 0.0) -> Callable[[Tensor, Tensor], Tensor] | Module:
     """Focal loss: easy pairs count less, the more so the larger gamma; the paper's T3 and T4.
 
-    Lin et al., arXiv 1708.02002. Gamma 0 is cross-entropy.
+    Lin et al., arXiv 1708.02002. Gamma 0 is cross-entropy. With a power above 0 also weighted by class, as `weighted` is.
 
     Raises:
-        KitError: a negative gamma.
+        KitError: a negative gamma or power, or a power and a class that the training part does not have.
     """
     from empathy_kit.core.losses.focal import focal
 
     if gamma < 0:
         raise KitError(f"loss focal of {task.name}: option 'gamma' is {gamma}; expected 0 or more")
+    if power != 0:
+        return _weighted("focal", task, power, gamma)
     return lambda logits, target: focal(logits, target, gamma)
 
 
@@ -42,14 +44,18 @@ def weighted(task: Task, *, power: float = 1.0) -> Module:
     Raises:
         KitError: a class that the training part does not have, or a negative power.
     """
-    from empathy_kit.core.losses.cross_entropy import WeightedCrossEntropy, balanced_weights
+    return _weighted("weighted", task, power, 0.0)
+
+
+def _weighted(name: str, task: Task, power: float, gamma: float) -> Module:
+    from empathy_kit.core.losses.cross_entropy import Weighted, balanced_weights
 
     if power < 0:
-        raise KitError(f"loss weighted of {task.name}: option 'power' is {power}; expected 0 or more")
+        raise KitError(f"loss {name} of {task.name}: option 'power' is {power}; expected 0 or more")
     try:
-        return WeightedCrossEntropy(balanced_weights(task.class_counts, power))
+        return Weighted(balanced_weights(task.class_counts, power), gamma)
     except KitError as error:
-        raise KitError(f"loss weighted of {task.name}: {error}") from None
+        raise KitError(f"loss {name} of {task.name}: {error}") from None
 
 
 @hookimpl

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
+from empathy_kit.cache import cache_folder
 from empathy_kit.data.epitome import FILES, load_epitome
 from empathy_kit.data.pairs import Corpus
 from empathy_kit.data.tables import load_table, read_bytes
@@ -22,12 +23,6 @@ REDDIT_SHA256 = {
     "explorations-reddit.csv": "9efa1af8e0537c16894379598f2076cb380ae18aacd9a8d26ebd381f5b7f9645",
     "interpretations-reddit.csv": "2cedbe4252c919d22a6f46685afa16d3192a91e3306c2d4a386be12a30ad3f29",
 }
-
-
-def cache_folder() -> Path:
-    """Where fetched data lies: ``$EMPATHY_KIT_CACHE``, else ``empathy-kit`` in the user's cache folder."""
-    given = os.environ.get("EMPATHY_KIT_CACHE")
-    return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "empathy-kit"
 
 
 def load_corpus(data: str) -> Corpus:

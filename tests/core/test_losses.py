@@ -14,7 +14,7 @@ from torch import Tensor
 
 from empathy_kit import Task
 from empathy_kit.builtin import losses as built_in
-from empathy_kit.core.losses.cross_entropy import WeightedCrossEntropy, balanced_weights, cross_entropy
+from empathy_kit.core.losses.cross_entropy import Weighted, balanced_weights, cross_entropy
 from empathy_kit.core.losses.focal import focal
 from empathy_kit.errors import KitError
 
@@ -140,9 +140,7 @@ def test_the_gradients_pass_autograds_own_check(gamma: float) -> None:
 
 def test_weighted_passes_autograds_own_check() -> None:
     logits, target = examples(8, 3)
-    assert torch.autograd.gradcheck(
-        lambda z: WeightedCrossEntropy([0.5, 1.0, 6.8]).double()(z, target), (logits.requires_grad_(),)
-    )
+    assert torch.autograd.gradcheck(lambda z: Weighted([0.5, 1.0, 6.8]).double()(z, target), (logits.requires_grad_(),))
 
 
 @pytest.mark.parametrize("counts", [COUNTS, (1, 1, 1), (5, 1), (1, 10_000, 3, 2)])

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from empathy_kit.cache import cache_folder
 from empathy_kit.data import sources
 from empathy_kit.data.epitome import FILES
-from empathy_kit.data.sources import REDDIT_PAGE, REDDIT_URL, cache_folder, fetch_reddit, load_corpus
+from empathy_kit.data.sources import REDDIT_PAGE, REDDIT_URL, fetch_reddit, load_corpus
 from empathy_kit.errors import KitError
 
 ER, EX, IP = FILES.values()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from empathy_kit.core.losses.focal import focal
 from empathy_kit.errors import KitError
 
 
@@ -16,16 +16,17 @@ def cross_entropy(
     target: Tensor,  # (N,) int64
 ) -> Tensor:  # (N,) float32
     """The negative log-likelihood of the target, an item: ``-log softmax(logits)[target]``."""
-    return F.cross_entropy(logits, target, reduction="none")
+    return focal(logits, target, 0.0)
 
 
-class WeightedCrossEntropy(nn.Module):
-    """Cross-entropy times the target class's weight, an item. The weights multiply outside and are not normalised."""
+class Weighted(nn.Module):
+    """Focal loss times the target class's weight, an item; cross-entropy with gamma 0. The weights are not normalised."""
 
     weight: Tensor  # (C,) float32
 
-    def __init__(self, weight: Sequence[float]) -> None:
+    def __init__(self, weight: Sequence[float], gamma: float = 0.0) -> None:
         super().__init__()
+        self.gamma = gamma
         self.register_buffer("weight", torch.tensor(weight, dtype=torch.float32))
 
     def forward(
@@ -33,7 +34,7 @@ class WeightedCrossEntropy(nn.Module):
         logits: Tensor,  # (N, C) float32
         target: Tensor,  # (N,) int64
     ) -> Tensor:  # (N,) float32
-        return self.weight[target] * cross_entropy(logits, target)
+        return focal(logits, target, self.gamma, self.weight)
 
 
 def balanced_weights(counts: Sequence[int], power: float = 1.0) -> list[float]:

@@ -1,0 +1,1 @@
+"""Fused kernels: the same numbers as the formulas in ``losses``, with one pass over the logits."""

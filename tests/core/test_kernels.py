@@ -1,0 +1,367 @@
+"""The fused kernel and the closed form: the formula's numbers in float64, at the ends too, whatever differentiates them."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from empathy_kit.core.kernels import cpu
+from empathy_kit.core.losses import focal as module
+from empathy_kit.core.losses.focal import focal, reference
+
+GAMMAS = (0.0, 0.25, 0.5, 1.0, 2.0, 5.0, 8.0)
+CLASSES = (2, 3, 7, 100)
+FLOAT64 = torch.float64
+
+
+@pytest.fixture(scope="module")
+def fused() -> cpu.Kernel:
+    """The kernel; a machine without a compiler has none."""
+    found = cpu.load()
+    if not isinstance(found, cpu.Kernel):
+        pytest.skip(cpu.status())
+    return found
+
+
+@pytest.fixture(params=["fused", "closed"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to the same numbers."""
+    if request.param == "closed":
+        monkeypatch.setattr(module.cpu, "load", lambda: "switched off by a test")
+    else:
+        request.getfixturevalue("fused")
+    return str(request.param)
+
+
+def exact(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Value and gradient in float64, term by term as KERNEL's comment has them; q is never 1 - p."""
+    z, rows = logits.double(), torch.arange(len(target))
+    e = (z - z.amax(1, keepdim=True)).exp()
+    ey, others = e[rows, target], e.scatter(1, target[:, None], 0).sum(1)
+    s = ey + others
+    q, p = others / s, ey / s
+    nlp = torch.where(others < ey, torch.log1p(others / ey), s.log() + z.amax(1) - z[rows, target])
+    power = torch.where(q > 0, q**gamma, torch.tensor(float(gamma == 0), dtype=FLOAT64))
+    k = power + gamma * power * torch.where(p > 0, p * torch.where(q > 0, nlp / q, 1.0), 0.0)
+    scale = torch.ones_like(q) if weight is None else weight.double()[target]
+    gradient = (scale * k / s)[:, None] * e
+    gradient[rows, target] = -scale * q * k
+    return scale * power * nlp, gradient
+
+
+def value_and_gradient(loss: Callable[[Tensor], Tensor], logits: Tensor) -> tuple[Tensor, Tensor]:
+    logits = logits.clone().requires_grad_()
+    values = loss(logits)
+    (gradient,) = torch.autograd.grad(values.sum(), logits)
+    return values.detach(), gradient
+
+
+def hard_rows(classes: int) -> Tensor:
+    """Random rows of every spread, every margin from 0 to 80 both ways, ties, and the ends."""
+    generator = torch.Generator().manual_seed(classes)
+    rows = [torch.randn(60, classes, generator=generator) * spread for spread in (0.1, 1, 5, 20, 40)]
+    margins = torch.zeros(81, classes)
+    margins[:, 0] = torch.arange(81.0)
+    rows += [margins, -margins, margins.flip(1), torch.zeros(3, classes)]
+    for size in (1e4, 1e30):
+        rows += [size * torch.eye(classes), -size * torch.eye(classes), size * (2 * torch.eye(classes) - 1)]
+    return torch.cat(rows)
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("classes", CLASSES)
+def test_float32_is_right_on_every_row(way: str, classes: int, gamma: float) -> None:
+    """Within (4 + gamma (4 + |z|)) 2^-24 of the float64 row."""
+    logits = hard_rows(classes)
+    target = torch.arange(len(logits)) % classes
+    weight = torch.linspace(0.25, 3, classes)
+    values, gradient = value_and_gradient(lambda z: focal(z, target, gamma, weight), logits)
+    expected, slope = exact(logits, target, gamma, weight)
+    size = logits.abs().amax(1).double().clamp(max=100)  # the ends have no tail to be judged by their size
+    allowed = (4 + gamma * (4 + size)) * 2**-24
+    if way == "closed":
+        allowed = allowed * (6 + size / 8)  # torch's exp keeps the rounding of z - max
+    assert values.isfinite().all()
+    assert gradient.isfinite().all()
+    smallest = 1e-36  # what is subnormal has few digits
+    assert ((values.double() - expected).abs() <= allowed * expected.abs() + smallest).all()
+    assert ((gradient.double() - slope).abs().amax(1) <= allowed * slope.abs().amax(1) + smallest).all()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=st.lists(
+        st.lists(
+            st.one_of(st.floats(-80, 80, width=32), st.sampled_from([0.0, 1e4, -1e4, 1e30, -1e30, 3e38, -3e38])),
+            min_size=3,
+            max_size=3,
+        ),
+        min_size=1,
+        max_size=40,
+    ),
+    gamma=st.sampled_from([*GAMMAS, 1.7, 3.3]),
+)
+def test_no_row_is_ever_not_a_number(rows: list[list[float]], gamma: float) -> None:
+    logits = torch.tensor(rows)
+    for level in range(3):
+        target = torch.full((len(rows),), level)
+        values, gradient = value_and_gradient(lambda z, target=target: focal(z, target, gamma), logits)  # type: ignore[misc]
+        assert not values.isnan().any()
+        assert gradient.isfinite().all()
+        assert (values >= 0).all()
+
+
+def test_a_logit_of_minus_infinity_is_a_class_that_cannot_be(way: str) -> None:
+    logits = torch.tensor([[1.0, -torch.inf, 0.5]])
+    values, gradient = value_and_gradient(lambda z: focal(z, torch.tensor([0]), 2.0), logits)
+    expected, slope = value_and_gradient(lambda z: focal(z, torch.tensor([0]), 2.0), torch.tensor([[1.0, 0.5]]))
+    torch.testing.assert_close(values, expected)
+    assert gradient[0, 1] == 0
+    torch.testing.assert_close(gradient[:, [0, 2]], slope)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_float32_and_rounded_once(dtype: torch.dtype) -> None:
+    logits = (3 * torch.randn(4000, 3, generator=torch.Generator().manual_seed(0))).to(dtype)
+    target = torch.arange(4000) % 3
+    values, gradient = value_and_gradient(lambda z: focal(z, target, 2.0), logits)
+    assert values.dtype == gradient.dtype == dtype
+    expected, slope = exact(logits, target, 2.0)
+    for found, wanted in ((values, expected), (gradient, slope)):
+        right = (found.view(torch.int16).int() - wanted.to(dtype).view(torch.int16).int()).abs() <= 1
+        assert right.double().mean() >= 0.999
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (1, 3), (17, 3), (5000, 3), (0, 7), (33, 7)])
+def test_any_number_of_rows(way: str, shape: tuple[int, int]) -> None:
+    logits = torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+    target = torch.arange(shape[0]) % shape[1]
+    values, gradient = value_and_gradient(lambda z: focal(z, target, 2.0), logits)
+    expected, slope = exact(logits, target, 2.0)
+    torch.testing.assert_close(values.double(), expected, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(gradient.double(), slope, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_share_the_rows_and_change_nothing(threads: int) -> None:
+    logits, target = torch.randn(20_011, 3, generator=torch.Generator().manual_seed(2)), torch.arange(20_011) % 3
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = value_and_gradient(lambda z: focal(z, target, 2.0), logits)
+        torch.set_num_threads(threads)
+        shared = value_and_gradient(lambda z: focal(z, target, 2.0), logits)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(alone[0], shared[0])
+    assert torch.equal(alone[1], shared[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.int64])
+def test_targets_of_any_integer_type(way: str, dtype: torch.dtype) -> None:
+    logits, target = torch.randn(9, 3), torch.arange(9) % 3
+    assert torch.equal(focal(logits, target.to(dtype), 2.0), focal(logits, target, 2.0))
+
+
+def test_logits_that_are_not_contiguous(way: str) -> None:
+    wide, target = torch.randn(9, 6), torch.arange(9) % 3
+    for view in (wide[:, ::2], torch.randn(3, 9).T):
+        assert torch.equal(focal(view, target, 2.0), focal(view.contiguous(), target, 2.0))
+        _, gradient = value_and_gradient(lambda z: focal(z, target, 2.0), view)
+        torch.testing.assert_close(gradient.double(), exact(view, target, 2.0)[1], rtol=1e-5, atol=1e-7)
+
+
+def test_a_gamma_a_class(way: str) -> None:
+    logits, target, gamma = torch.randn(30, 3), torch.arange(30) % 3, torch.tensor([0.0, 2.0, 3.5])
+    values = focal(logits, target, gamma)
+    for level in range(3):
+        torch.testing.assert_close(values[target == level], focal(logits, target, float(gamma[level]))[target == level])
+
+
+def test_gamma_0_is_cross_entropy_and_weights_of_1_are_none(way: str) -> None:
+    logits, target, weight = 4 * torch.randn(500, 3), torch.arange(500) % 3, torch.tensor([0.3, 1.0, 4.0])
+    expected = value_and_gradient(lambda z: F.cross_entropy(z, target, weight, reduction="none"), logits)
+    found = value_and_gradient(lambda z: focal(z, target, 0.0, weight), logits)
+    torch.testing.assert_close(found, expected, rtol=2e-6, atol=1e-6)
+    assert torch.equal(focal(logits, target, 2.0, torch.ones(3)), focal(logits, target, 2.0))
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_first_and_second_derivatives_are_those_of_the_value(gamma: float) -> None:
+    logits = torch.randn(6, 3, dtype=FLOAT64, generator=torch.Generator().manual_seed(3), requires_grad=True)
+    target, weight = torch.arange(6) % 3, torch.tensor([0.5, 1.0, 2.0])
+    assert torch.autograd.gradcheck(lambda z: focal(z, target, gamma, weight), logits)
+    assert torch.autograd.gradgradcheck(lambda z: focal(z, target, gamma, weight), logits)
+
+
+def test_a_second_derivative_of_the_kernel_is_the_formulas(way: str) -> None:
+    target = torch.arange(6) % 3
+
+    def curvature(loss: Callable[[Tensor, Tensor, float], Tensor]) -> Tensor:
+        logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(4)).requires_grad_()
+        (gradient,) = torch.autograd.grad(loss(logits, target, 2.0).sum(), logits, create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), logits)[0]
+
+    torch.testing.assert_close(curvature(focal), curvature(reference), rtol=1e-4, atol=1e-6)
+
+
+def test_torchs_function_transforms_go_through(way: str) -> None:
+    logits, target = torch.randn(6, 3), torch.arange(6) % 3
+    by_row = torch.func.vmap(torch.func.grad(lambda z, y: focal(z[None], y[None], 2.0).sum()))(logits, target)
+    torch.testing.assert_close(by_row, value_and_gradient(lambda z: focal(z, target, 2.0), logits)[1], rtol=1e-5, atol=1e-6)
+
+
+def test_the_logits_are_left_alone_and_a_graph_may_be_used_twice(way: str) -> None:
+    logits, target = torch.randn(9, 3).requires_grad_(), torch.arange(9) % 3
+    before = logits.detach().clone()
+    values = focal(logits, target, 2.0)
+    first, second = (torch.autograd.grad(values.sum(), logits, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
+    assert torch.equal(logits.detach(), before)
+    other = torch.autograd.grad(focal(logits, target, 0.5).sum() + values.sum(), logits)[0]
+    torch.testing.assert_close(other - first, value_and_gradient(lambda z: focal(z, target, 0.5), before)[1])
+    again = checkpoint(lambda z: focal(z, target, 2.0), logits, use_reentrant=False)
+    assert torch.equal(torch.autograd.grad(again.sum(), logits)[0], first)
+
+
+def test_one_number_may_be_the_gradient_of_every_loss(way: str) -> None:
+    logits, target, weights = torch.randn(9, 3).requires_grad_(), torch.arange(9) % 3, torch.rand(9)
+    mean = torch.autograd.grad(focal(logits, target, 2.0).mean(), logits)[0]
+    each = torch.autograd.grad((focal(logits, target, 2.0) * weights).sum(), logits)[0]
+    whole = value_and_gradient(lambda z: focal(z, target, 2.0), logits.detach())[1]
+    torch.testing.assert_close(mean, whole / 9)
+    torch.testing.assert_close(each, whole * weights[:, None])
+
+
+def test_it_compiles_whole_and_is_a_proper_operation(fused: cpu.Kernel) -> None:
+    logits, target = torch.randn(32, 3).requires_grad_(), torch.arange(32) % 3
+    plain = torch.autograd.grad(focal(logits, target, 2.0).sum(), logits)[0]
+    compiled = torch.compile(lambda z: focal(z, target, 2.0).sum(), fullgraph=True, backend="aot_eager")
+    assert torch.equal(torch.autograd.grad(compiled(logits), logits)[0], plain)
+    powers, weights = torch.full((3,), 2.0), torch.ones(3)
+    torch.library.opcheck(torch.ops.empathy_kit.focal.default, (logits, target, powers, weights, 2))
+
+
+WRONG: dict[str, tuple[Callable[[], Tensor], str]] = {
+    "one dimension": (
+        lambda: focal(torch.zeros(3), torch.zeros(3, dtype=torch.int64)),
+        r"logits are \(3,\) torch.float32, expected \(N, C\)",
+    ),
+    "one class": (lambda: focal(torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64)), r"with C of 2 or more"),
+    "whole logits": (lambda: focal(torch.zeros(3, 3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)), "of a float type"),
+    "targets of another length": (
+        lambda: focal(torch.zeros(3, 3), torch.zeros(2, dtype=torch.int64)),
+        r"expected \(3,\) of an integer",
+    ),
+    "float targets": (lambda: focal(torch.zeros(3, 3), torch.zeros(3)), r"torch.float32, expected \(3,\) of an integer type"),
+    "a negative gamma": (lambda: focal(torch.zeros(1, 3), torch.tensor([0]), -1.0), "gamma is -1.0, expected 0 or more"),
+    "a gamma that is none": (lambda: focal(torch.zeros(1, 3), torch.tensor([0]), float("nan")), "gamma is nan"),
+    "too few weights": (
+        lambda: focal(torch.zeros(1, 3), torch.tensor([0]), 2.0, torch.ones(2)),
+        r"weight is \(2,\), expected \(3,\)",
+    ),
+    "a target too high": (lambda: focal(torch.zeros(2, 3), torch.tensor([0, 3])), "target 3 in row 1: expected 0 to 2"),
+    "a negative target": (lambda: focal(torch.zeros(2, 3), torch.tensor([-100, 0])), "target -100 in row 0: expected 0 to 2"),
+    "a target too high of many": (lambda: focal(torch.zeros(2, 9), torch.tensor([0, 9])), "target 9 in row 1: expected 0 to 8"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_does_not_fit_is_told_and_never_computed(way: str, case: str) -> None:
+    call, message = WRONG[case]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache without a kernel; what is loaded here is forgotten afterwards."""
+    monkeypatch.setenv("EMPATHY_KIT_CACHE", str(tmp_path / "cache"))
+    cpu.load.cache_clear()
+    yield tmp_path
+    cpu.load.cache_clear()
+
+
+def told(reason: str) -> None:
+    """The fallback is visible, and right."""
+    assert cpu.status() == f"closed form in torch, no fused CPU kernel: {reason}"
+    logits, target = torch.randn(9, 3), torch.arange(9) % 3
+    _, gradient = value_and_gradient(lambda z: focal(z, target, 2.0), logits)
+    torch.testing.assert_close(gradient.double(), exact(logits, target, 2.0)[1], rtol=1e-4, atol=1e-6)
+
+
+def test_without_a_compiler_it_says_so_and_goes_on(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(fresh))
+    monkeypatch.delenv("CC", raising=False)
+    told("no C compiler (cc, gcc or clang)")
+
+
+def compiler(folder: Path, script: str) -> str:
+    """A compiler of our own."""
+    path = folder / "our-cc"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o700)
+    return str(path)
+
+
+def test_a_compiler_that_cannot_is_named_with_what_it_said(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cc = compiler(fresh, "echo 'focal.c:1: error: too old' >&2; exit 1")
+    monkeypatch.setenv("CC", cc)
+    told(f"{cc} cannot compile the kernel: too old")
+    assert list((fresh / "cache" / "kernels").iterdir()) == []
+
+
+def test_a_kernel_with_other_numbers_is_not_used(fused: cpu.Kernel, fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    script = f'for f in "$@"; do case $f in *focal.c) sed -i "s/0.69314718f/0.59314718f/" "$f";; esac; done; exec {real} "$@"'
+    monkeypatch.setenv("CC", compiler(fresh, script))
+    told("the kernel that was built gives other numbers than the formula")
+
+
+def test_a_cache_that_cannot_be_written_is_told(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (fresh / "file").write_text("no folder")
+    monkeypatch.setenv("EMPATHY_KIT_CACHE", str(fresh / "file"))
+    told(f"{fresh / 'file' / 'kernels'} cannot be written: Not a directory")
+
+
+def test_what_others_may_have_written_is_not_loaded(fused: cpu.Kernel, fresh: Path) -> None:
+    assert isinstance(cpu.load(), cpu.Kernel)
+    (library,) = (fresh / "cache" / "kernels").iterdir()
+    library.chmod(library.stat().st_mode | stat.S_IWOTH)
+    cpu.load.cache_clear()
+    told(f"{library} can be written by others")
+
+
+def test_it_is_built_once_and_says_which_path_it_takes(fused: cpu.Kernel, fresh: Path) -> None:
+    assert cpu.status() in {f"fused CPU kernel, {path}" for path in ("AVX-512", "AVX2", "plain")}
+    (library,) = (fresh / "cache" / "kernels").iterdir()
+    built = library.stat().st_mtime_ns
+    cpu.load.cache_clear()
+    assert isinstance(cpu.load(), cpu.Kernel)
+    assert library.stat().st_mtime_ns == built
+
+
+@pytest.mark.parametrize("peer", ["kornia", "monai"])
+def test_peers_means_are_ours_up_to_what_they_divide_by(peer: str) -> None:
+    pytest.importorskip(peer)
+    logits, target = torch.randn(64, 3), torch.arange(64) % 3
+    ours = focal(logits, target, 2.0)
+    if peer == "kornia":
+        from kornia.losses import focal_loss
+
+        found = focal_loss(logits, target, alpha=None, gamma=2.0, reduction="mean")
+    else:
+        from monai.losses import FocalLoss
+
+        found = FocalLoss(gamma=2.0, use_softmax=True, to_onehot_y=True)(logits, target[:, None])
+    torch.testing.assert_close(found, ours.sum() / logits.numel(), rtol=1e-5, atol=1e-6)
