@@ -119,8 +119,8 @@ def test_the_paper_preset_is_section_4_2_to_the_letter() -> None:
 def test_the_papers_four_configurations_are_two_flags_on_its_preset() -> None:
     plugins = choose_plugins(configure(preset("paper"), {"loss": "focal", "rationale": "none"}), load_registry())
     assert plugins.options["loss"] == {
-        name: {"gamma": 2.0} for name in ("ER", "EX", "IP")
-    }  # "gamma = 2 to handle class imbalance"
+        name: {"gamma": 2.0, "power": 0.0} for name in ("ER", "EX", "IP")
+    }  # "gamma = 2 to handle class imbalance"; no class weights
 
 
 def test_the_small_preset_is_the_defaults() -> None:
