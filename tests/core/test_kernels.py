@@ -130,6 +130,19 @@ def test_a_logit_of_minus_infinity_is_a_class_that_cannot_be(way: str) -> None:
     torch.testing.assert_close(gradient[:, [0, 2]], slope)
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("classes", [3, 5])
+def test_a_row_that_has_no_answer_gives_none_and_its_neighbours_theirs(way: str, classes: int, gamma: float, bad: float) -> None:
+    for column in range(classes):
+        for level in range(classes):
+            logits = torch.randn(3, classes, generator=torch.Generator().manual_seed(5))
+            logits[1, column] = bad
+            values, gradient = value_and_gradient(lambda z, y=level: focal(z, torch.full((3,), y), gamma), logits)  # type: ignore[misc]
+            assert values.isnan().tolist() == [False, True, False]
+            assert gradient.isnan().any(1).tolist() == [False, True, False]
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_is_computed_in_float32_and_rounded_once(dtype: torch.dtype) -> None:
     logits = (3 * torch.randn(4000, 3, generator=torch.Generator().manual_seed(0))).to(dtype)

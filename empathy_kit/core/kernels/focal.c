@@ -48,10 +48,10 @@ INLINE float nearest(float x) { return (x + 12582912.0f) - 12582912.0f; } /* who
 INLINE float exp_of_difference(float a, float m) {
     float d = a - m, v = d - a;
     float lost = (a - (d - v)) - (m + v);
-    int far = !(d > -110.0f); /* -inf too, of which nothing can be lost */
+    int far = d < -110.0f; /* -inf too, of which nothing can be lost */
     d = pick(far, -110.0f, d);
     lost = pick(far, 0.0f, lost);
-    float n = nearest(d * 1.44269504f);
+    float n = nearest(pick(d == d, d, 0.0f) * 1.44269504f); /* no number stays none, but has no whole part */
     return scaled_exp((d - n * 0.693359375f) + (n * 2.12194440e-4f + lost), n);
 }
 
@@ -109,7 +109,7 @@ INLINE float power(float q, float gamma, int mode) {
 INLINE float nlp_(float so, float ey, float s, float behind) { /* behind = max z - z_y */
     int sure = so < ey;
     float small = log1p_(pick(sure, so, 0.0f) / pick(sure, ey, 1.0f));
-    float large = log_(s) + behind;
+    float large = log_(s) + behind + (s - s); /* of what is no number, log_ would make one */
     return pick(sure, small, large);
 }
 
