@@ -32,7 +32,7 @@ from empathy_kit.statistics import Answers
 
 FORMAT = 1
 PLAN, RUNS, YARDSTICKS = "comparison.json", "runs", "yardsticks"
-NOT_COMPARED = ("seed", "split_seed", "device", "threads")  # may differ between runs of one configuration
+NOT_COMPARED = ("seed", "split_seed", "device", "fused", "threads")  # may differ between runs of one configuration
 TFIDF = {"tfidf": False, "tfidf-balanced": True}  # yardstick to whether it weighs classes
 
 Ints = NDArray[np.int64]

@@ -49,6 +49,9 @@ class RunConfig:
     patience: int = _setting(2, "epochs without a better one before training ends")
     device: Literal["auto", "cpu"] = _setting("auto", "auto takes an accelerator where there is one")
     precision: Literal["no", "bf16", "fp16"] = _setting("no", "mixed precision")
+    fused: Literal["auto", "on", "off"] = _setting(
+        "auto", "the kit's losses by fused kernels: where there are some, always, never"
+    )
     threads: int | None = _setting(None, "CPU threads; none for torch's own choice")
     options: Mapping[str, Any] = field(default_factory=dict)  # "loss.gamma", "loss.ER.gamma": of the plugins
 

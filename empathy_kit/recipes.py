@@ -41,6 +41,7 @@ class Opened:
     truncation: Truncation
     oracle: bool
     device: str
+    losses: str  # which way the kit's own are computed
     warnings: tuple[str, ...] = ()  # what the user may not expect of this run
     states: Path | None = None  # where the frozen layers' states of all posts lie
 
@@ -219,6 +220,7 @@ def build_engine(config: RunConfig, plugins: Plugins, tasks: Sequence[Task], mod
         gold=cast(Rationale, plugins.rationale.spec).gold,
         cpu=config.device == "cpu",
         precision=config.precision,
+        fused=config.fused,
     )
 
 
@@ -323,8 +325,9 @@ def run(
     if own_criterion:
         warnings += (f"head {config.head} trains with a loss of its own, not with --loss {config.loss}",)
     device = str(engine.accelerator.device)
+    losses = engine.losses_status()
     where = None if states is None else states.path
-    yield Opened(config, data, parts_found, truncation, plugins.oracle, device, warnings, where)
+    yield Opened(config, data, parts_found, truncation, plugins.oracle, device, losses, warnings, where)
 
     history: list[Epoch] = []
     with _blaming(plugins):
@@ -353,6 +356,7 @@ def run(
             "system": platform.system(),
             "processor": platform.machine(),
             "device": device,
+            "losses": losses,
             "threads": torch.get_num_threads(),
         },
         data=data,

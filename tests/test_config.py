@@ -45,6 +45,7 @@ OTHER: dict[str, Any] = {
     "patience": 9,
     "device": "cpu",
     "precision": "bf16",
+    "fused": "off",
     "threads": 3,
     "options": {"loss.gamma": "1.5", "loss.ER.gamma": 3, "rationale.weight": 0.1},
 }
@@ -111,6 +112,7 @@ def test_the_paper_preset_is_section_4_2_to_the_letter() -> None:
         "patience": 1,
         "device": "auto",
         "precision": "no",
+        "fused": "auto",
         "threads": None,
         "options": {},
     }

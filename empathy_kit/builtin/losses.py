@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from empathy_kit import KitError, Loss, Task, hookimpl
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from torch.nn import Module
 
 
-def ce(task: Task) -> Callable[[Tensor, Tensor], Tensor]:
+def ce(task: Task) -> Module:
     """Cross-entropy: the paper's T1 and T2."""
-    from empathy_kit.core.losses.cross_entropy import cross_entropy
+    from empathy_kit.core.losses.focal import FocalLoss
 
-    return cross_entropy
+    return FocalLoss(gamma=0.0)
 
 
-def focal(task: Task, *, gamma: float = 2.0, power: float = 0.0) -> Callable[[Tensor, Tensor], Tensor] | Module:
+def focal(task: Task, *, gamma: float = 2.0, power: float = 0.0) -> Module:
     """Focal loss: easy pairs count less, the more so the larger gamma; the paper's T3 and T4.
 
     Lin et al., arXiv 1708.02002. Gamma 0 is cross-entropy. With a power above 0 also weighted by class, as `weighted` is.
@@ -27,13 +26,13 @@ def focal(task: Task, *, gamma: float = 2.0, power: float = 0.0) -> Callable[[Te
     Raises:
         KitError: a negative gamma or power, or a power and a class that the training part does not have.
     """
-    from empathy_kit.core.losses.focal import focal
+    from empathy_kit.core.losses.focal import FocalLoss
 
     if gamma < 0:
         raise KitError(f"loss focal of {task.name}: option 'gamma' is {gamma}; expected 0 or more")
     if power != 0:
         return _weighted("focal", task, power, gamma)
-    return lambda logits, target: focal(logits, target, gamma)
+    return FocalLoss(gamma)
 
 
 def weighted(task: Task, *, power: float = 1.0) -> Module:
@@ -48,12 +47,13 @@ def weighted(task: Task, *, power: float = 1.0) -> Module:
 
 
 def _weighted(name: str, task: Task, power: float, gamma: float) -> Module:
-    from empathy_kit.core.losses.cross_entropy import Weighted, balanced_weights
+    from empathy_kit.core.losses.cross_entropy import balanced_weights
+    from empathy_kit.core.losses.focal import FocalLoss
 
     if power < 0:
         raise KitError(f"loss {name} of {task.name}: option 'power' is {power}; expected 0 or more")
     try:
-        return Weighted(balanced_weights(task.class_counts, power), gamma)
+        return FocalLoss(gamma, balanced_weights(task.class_counts, power))
     except KitError as error:
         raise KitError(f"loss {name} of {task.name}: {error}") from None
 

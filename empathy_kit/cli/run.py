@@ -181,7 +181,7 @@ def _opening(opened: Opened, start: str) -> Iterable[str | Text]:
     yield from report.truncation_lines(asdict(opened.truncation), config.truncate, opened.data["pairs"])
     yield (
         f"encoder {config.encoder}, {start}, loss {config.loss}, rationale {config.rationale}, "
-        f"head {config.head}, seed {config.seed}, on {opened.device}"
+        f"head {config.head}, seed {config.seed}, on {opened.device}; losses: {opened.losses}"
     )
     if opened.states is not None:
         yield f"the {config.freeze_layers} lowest layers are frozen; their states of every post lie in {opened.states}"

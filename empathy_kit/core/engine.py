@@ -14,7 +14,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from empathy_kit.contracts import GoldAccess
+from empathy_kit.core import kernels
 from empathy_kit.core.batch import Targets, Texts, TokenPair, collate, inference_order, training_order
+from empathy_kit.core.losses.focal import FocalLoss, focal_heads, in_one_call
 from empathy_kit.core.metrics import Floats, macro_f1
 from empathy_kit.core.model import Model, Output
 from empathy_kit.errors import KitError
@@ -86,7 +88,11 @@ class Objective(nn.Module):
         mask: Tensor,  # (B, L) bool
     ) -> Tensor:  # () float32
         total = torch.zeros((), device=targets.levels.device)
-        for index, (name, criterion) in enumerate(self.criteria.items()):
+        together = one_launch(self.criteria, output.logits)
+        if together is not None:
+            gammas, weights = together
+            total = focal_heads(torch.stack(list(output.logits.values()), 1), targets.levels, gammas, weights).mean(0).sum()
+        for index, (name, criterion) in enumerate(self.criteria.items() if together is None else ()):
             losses = criterion(output.logits[name], targets.levels[:, index])
             expected = (len(targets.levels),)
             if losses.shape != expected:
@@ -95,6 +101,15 @@ class Objective(nn.Module):
         if output.span_logits is not None and self.rationale_weight:
             total = total + self.rationale_weight * span_loss(output.span_logits.float(), targets, mask)
         return total
+
+
+def one_launch(criteria: Mapping[str, Criterion], logits: Mapping[str, Tensor]) -> tuple[list[float], list[Tensor | None]] | None:
+    """Gammas and weights, where one launch of a kernel can compute all mechanisms' losses."""
+    losses = [criterion for criterion in criteria.values() if isinstance(criterion, FocalLoss)]
+    shapes = {rows.shape for rows in logits.values()}
+    if len(losses) < len(criteria) or len(shapes) > 1 or not all(in_one_call(rows) for rows in logits.values()):
+        return None
+    return [loss.gamma for loss in losses], [loss.weight for loss in losses]
 
 
 def span_loss(
@@ -161,6 +176,7 @@ class Engine:
         cpu: bool = False,
         precision: Literal["no", "bf16", "fp16"] = "no",
         pad_to: int | None = None,
+        fused: kernels.Choice = "auto",
     ) -> None:
         try:
             self.accelerator = Accelerator(cpu=cpu, mixed_precision=precision)
@@ -170,6 +186,9 @@ class Engine:
             raise KitError(
                 f"{self.accelerator.num_processes} processes found, expected one: a run does not share out its batches"
             )
+        if fused == "on":
+            kernels.require(self.accelerator.device)
+        self.fused = fused
         self.model: Model = self.accelerator.prepare_model(model)
         self.criteria = criteria
         self.gold = gold
@@ -178,6 +197,11 @@ class Engine:
         for loss in criteria.values():
             if isinstance(loss, nn.Module):
                 loss.to(self.accelerator.device)
+
+    def losses_status(self) -> str:
+        """Which way the kit's own losses are computed on this engine's device, and why."""
+        with kernels.fused(self.fused):
+            return kernels.status(self.accelerator.device)
 
     def fit(
         self, train: Sequence[TokenPair], validation: Sequence[TokenPair], recipe: Recipe, *, seed: int
@@ -256,7 +280,7 @@ class Engine:
         heads = self._unwrapped().heads
         for batch in inference_order([pair.tokens for pair in pairs], batch_size):
             texts, targets = self._collate([pairs[index] for index in batch])
-            with torch.inference_mode():
+            with torch.inference_mode(), kernels.fused(self.fused):
                 output: Output = self.model(texts, targets.gold if self.gold == "always" else None)
                 for index, (name, criterion) in enumerate(self.criteria.items()):
                     loss_sum += float(criterion(output.logits[name], targets.levels[:, index]).sum())
@@ -319,7 +343,8 @@ class Engine:
         self.model.train()
         texts, targets = self._collate(pairs)
         output: Output = self.model(texts, None if self.gold == "never" else targets.gold)
-        loss = objective(output, targets, texts.response_mask)
+        with kernels.fused(self.fused):
+            loss = objective(output, targets, texts.response_mask)
         optimizer.zero_grad()
         self.accelerator.backward(loss)
         if clip is not None:

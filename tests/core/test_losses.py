@@ -14,8 +14,8 @@ from torch import Tensor
 
 from empathy_kit import Task
 from empathy_kit.builtin import losses as built_in
-from empathy_kit.core.losses.cross_entropy import Weighted, balanced_weights, cross_entropy
-from empathy_kit.core.losses.focal import focal
+from empathy_kit.core.losses.cross_entropy import balanced_weights, cross_entropy
+from empathy_kit.core.losses.focal import FocalLoss, focal
 from empathy_kit.errors import KitError
 
 GAMMAS = (0.0, 0.25, 0.5, 1.0, 2.0, 5.0, 8.0)
@@ -140,7 +140,7 @@ def test_the_gradients_pass_autograds_own_check(gamma: float) -> None:
 
 def test_weighted_passes_autograds_own_check() -> None:
     logits, target = examples(8, 3)
-    assert torch.autograd.gradcheck(lambda z: Weighted([0.5, 1.0, 6.8]).double()(z, target), (logits.requires_grad_(),))
+    assert torch.autograd.gradcheck(lambda z: FocalLoss(0.0, [0.5, 1.0, 6.8]).double()(z, target), (logits.requires_grad_(),))
 
 
 @pytest.mark.parametrize("counts", [COUNTS, (1, 1, 1), (5, 1), (1, 10_000, 3, 2)])

@@ -1,1 +1,147 @@
-"""Fused kernels: the same numbers as the formulas in ``losses``, with one pass over the logits."""
+"""Fused kernels of focal loss and its kin: which there are here, and whether they are wanted."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from empathy_kit.errors import KitError
+
+MODES = {0.0: 0, 1.0: 1, 2.0: 2}  # gamma to its own way through a kernel
+ANY = 3  # other gammas, or one a class
+WIDE = 16_384  # classes: beyond, a GPU holds no whole row in registers, and reads it in blocks
+
+Choice = Literal["auto", "on", "off"]
+_choice: Choice = "auto"
+
+
+class Kernel(Protocol):
+    """A fused kernel on one kind of device."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+
+    @property
+    def heads(self) -> bool:
+        """Whether one call computes the rows of several heads."""
+
+    def takes(self, logits: Tensor) -> bool:
+        """Whether logits (N, C) are of a type and size that it computes."""
+
+    def forward(
+        self,
+        logits: Tensor,  # (N, C)
+        target: Tensor,  # (N,) integers
+        gamma: Tensor,  # (H, C) float32; row n belongs to head n % H
+        weight: Tensor,  # (H, C) float32
+        mode: int,
+    ) -> tuple[Tensor, Tensor]:  # (N,), and what `backward` wants to be given
+        """The losses."""
+
+    def backward(
+        self,
+        up: Tensor,  # (N,)
+        logits: Tensor,
+        target: Tensor,
+        gamma: Tensor,
+        weight: Tensor,
+        kept: Tensor,
+        mode: int,
+    ) -> Tensor:  # (N, C)
+        """The logits' gradient, from that of the losses, which may be one number for all."""
+
+
+def require(device: torch.device) -> None:
+    """Where kernels are a condition.
+
+    Raises:
+        KitError: this machine has none for the device.
+    """
+    found = find(device)
+    if isinstance(found, str):
+        raise KitError(f"--fused on: no fused kernel for {device.type}: {found}; expected one, or --fused auto")
+
+
+@contextmanager
+def fused(choice: Choice) -> Iterator[None]:
+    """In this process, for a while: kernels where there are some, or torch alone (off)."""
+    global _choice
+    before, _choice = _choice, choice
+    try:
+        yield
+    finally:
+        _choice = before
+
+
+def current(logits: Tensor) -> Kernel | None:
+    """The kernel that is to compute these logits' losses, if any."""
+    if _choice == "off":
+        return None
+    found = find(logits.device)
+    return None if isinstance(found, str) or not found.takes(logits) else found
+
+
+def status(device: torch.device) -> str:
+    """Which way focal loss and cross-entropy take on a device, and why."""
+    if _choice == "off":
+        return "closed form in torch: --fused off"
+    found = find(device)
+    return f"closed form in torch, no fused kernel: {found}" if isinstance(found, str) else found.name
+
+
+@functools.cache
+def find(device: torch.device) -> Kernel | str:
+    """A device's kernel, or why there is none; checked against the formula before it is first used."""
+    if device.type == "cpu":
+        from empathy_kit.core.kernels import cpu
+
+        found: Kernel | str = cpu.load()
+    elif device.type == "cuda":  # ROCm's too
+        found = _load_triton()
+    else:
+        return f"none is written for {device.type}"
+    if isinstance(found, str):
+        return found
+    try:
+        right = is_right(found, device)
+    except Exception as error:  # another triton, driver or compiler fails as it likes; it is told, and torch goes on
+        return f"{found.name}: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    return found if right else f"{found.name}: it gives other numbers than the formula"
+
+
+def _load_triton() -> Kernel | str:
+    try:
+        from empathy_kit.core.kernels import gpu
+    except ImportError as error:
+        return f"{error}; pip install 'empathy-kit[gpu]'"
+    return gpu.Triton()
+
+
+def is_right(kernel: Kernel, device: torch.device) -> bool:
+    """Whether it agrees with the formula on a few rows, the ends among them: a compiler may be wrong too."""
+    for classes in (3, 20):
+        logits = torch.linspace(-9, 9, 40 * classes).mul(1.7).sin().mul(12).reshape(40, classes)
+        logits[0, 0], logits[1, 1] = 1e4, -1e4
+        rows, target = torch.arange(40), torch.arange(40) % classes
+        for power in (0.0, 0.5, 2.0):
+            gamma, weight = torch.full((1, classes), power), torch.linspace(0.5, 2, classes)[None]
+            p = logits.double().log_softmax(1)[rows, target]
+            others = logits.double().clone()
+            others[rows, target] = -torch.inf
+            q = (others.logsumexp(1) - logits.double().logsumexp(1)).exp()
+            expected = weight[0].double()[target] * (q**power if power else 1.0) * -p
+            z, y, g, w = (tensor.to(device) for tensor in (logits, target, gamma, weight))
+            mode = MODES.get(power, ANY)
+            found, kept = kernel.forward(z, y, g, w, mode)
+            if not torch.allclose(found.double().cpu(), expected, rtol=1e-5, atol=1e-30):
+                return False
+            gradient = kernel.backward(torch.ones(40, device=device), z, y, g, w, kept, mode)
+            if not gradient.isfinite().all() or gradient.sum(1).abs().max() > 1e-4:
+                return False
+    return True

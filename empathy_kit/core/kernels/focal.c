@@ -65,13 +65,6 @@ INLINE float twice_atanh(float t) {
     return t * u * y + 2.0f * t;
 }
 
-/* log(1 + x) for 0 <= x <= 1, exact in the small. */
-INLINE float log1p_(float x) {
-    int upper = x > 0.41421356f;
-    float t = pick(upper, x - 1.0f, x) / pick(upper, x + 3.0f, x + 2.0f);
-    return twice_atanh(t) + pick(upper, 0.69314718f, 0.0f);
-}
-
 /* A positive number, subnormal ones included, as 2^n m with m between sqrt(1/2) and sqrt(2): n, and log m. */
 INLINE float log_parts(float x, float *n) {
     int tiny = x < 1.17549435e-38f;
@@ -80,11 +73,6 @@ INLINE float log_parts(float x, float *n) {
     float m = from_bits(bits - (e << 23));
     *n = (float)e - pick(tiny, 23.0f, 0.0f);
     return twice_atanh((m - 1.0f) / (m + 1.0f));
-}
-
-INLINE float log_(float x) {
-    float n, y = log_parts(x, &n);
-    return n * 0.693359375f + (y - n * 2.12194440e-4f);
 }
 
 /* q^gamma for 0 <= q <= 1 as 2^(gamma n) m^gamma: gamma log q as one number would be rounded to its own size, and the power
@@ -106,29 +94,29 @@ INLINE float power(float q, float gamma, int mode) {
     return pick(q > 0.0f, found, pick(gamma == 0.0f, 1.0f, 0.0f));
 }
 
-INLINE float nlp_(float so, float ey, float s, float behind) { /* behind = max z - z_y */
-    int sure = so < ey;
-    float small = log1p_(pick(sure, so, 0.0f) / pick(sure, ey, 1.0f));
-    float large = log_(s) + behind + (s - s); /* of what is no number, log_ would make one */
-    return pick(sure, small, large);
+/* -log p. Where the target is the likeliest, e_y is 1, and what 1 + so has lost is put back: exact in the small. */
+INLINE float nlp_(float so, float ey, float s, float inverse, float behind) { /* behind = max z - z_y */
+    float n, y = log_parts(s, &n);
+    float rest = pick(so < ey, (so - (s - 1.0f)) * inverse, behind);
+    return n * 0.693359375f + ((y - n * 2.12194440e-4f) + rest) + (s - s); /* of what is no number, the bits would make one */
 }
 
 INLINE float loss_of(float so, float ey, float behind, float gamma, int mode) {
-    float s = so + ey;
-    return power(so / s, gamma, mode) * nlp_(so, ey, s, behind);
+    float s = so + ey, inverse = 1.0f / s;
+    return power(so / s, gamma, mode) * nlp_(so, ey, s, inverse, behind);
 }
 
-/* k, and what p_j is to be multiplied by is k / s: callers have e_j. */
+/* k / s: the gradient is -so times it at the target, e_j times it elsewhere. */
 INLINE float k_of(float so, float ey, float behind, float gamma, int mode) {
-    if (mode == ZERO) return 1.0f;
-    float s = so + ey, q = so / s, p = ey / s;
-    float n = nlp_(so, ey, s, behind);
-    int some = q > 0.0f;
-    float ratio = pick(some, n, 1.0f) / pick(some, q, 1.0f);
-    /* p n is 0 where p is, though n may be huge. */
-    ratio = pick(p > 0.0f, p * ratio, 0.0f);
-    float qg = power(q, gamma, mode);
-    return qg + gamma * qg * ratio;
+    float s = so + ey, inverse = 1.0f / s;
+    if (mode == ZERO) return inverse;
+    float n = nlp_(so, ey, s, inverse, behind);
+    /* p n / q = e_y n / so: 1 where so is 0; 0 where e_y is, though n may be infinite. */
+    int some = so > 0.0f;
+    float ratio = pick(some, n, 1.0f) / pick(some, so, 1.0f);
+    ratio = pick(ey > 0.0f, ey * ratio, 0.0f);
+    float qg = power(so * inverse, gamma, mode);
+    return (qg + gamma * qg * ratio) * inverse;
 }
 
 /* Losses; or gradients, from a gradient of each loss, or from one that all share, as a mean's is. */
@@ -158,7 +146,7 @@ INLINE int64_t three(const float *restrict z, const int64_t *restrict y, int64_t
         if (way == FORWARD) {
             out[i] = weight * loss_of(so, ey, behind, g, mode);
         } else {
-            float scale = weight * k_of(so, ey, behind, g, mode) * (way == EACH ? up[i] : one) / (so + ey);
+            float scale = weight * k_of(so, ey, behind, g, mode) * (way == EACH ? up[i] : one);
             float target = -scale * so;
             out[3 * i] = pick(is0, target, scale * ea);
             out[3 * i + 1] = pick(is1, target, scale * eb);
@@ -203,7 +191,7 @@ INLINE int64_t many(const float *restrict z, const int64_t *restrict y, int64_t 
         if (way == FORWARD) {
             out[i] = w[t] * loss_of(so, ey, behind, gamma[t], mode);
         } else {
-            float scale = w[t] * k_of(so, ey, behind, gamma[t], mode) * up[way == SHARED ? 0 : i] / (so + ey);
+            float scale = w[t] * k_of(so, ey, behind, gamma[t], mode) * up[way == SHARED ? 0 : i];
 #pragma omp simd
             for (int64_t j = 0; j < c; j++) into[j] *= scale;
             into[t] = -scale * so;

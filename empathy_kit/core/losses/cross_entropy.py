@@ -1,11 +1,10 @@
-"""Cross-entropy, plain and class-weighted."""
+"""Cross-entropy, and the weights that make rare classes count more."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from empathy_kit.core.losses.focal import focal
 from empathy_kit.errors import KitError
@@ -17,24 +16,6 @@ def cross_entropy(
 ) -> Tensor:  # (N,) float32
     """The negative log-likelihood of the target, an item: ``-log softmax(logits)[target]``."""
     return focal(logits, target, 0.0)
-
-
-class Weighted(nn.Module):
-    """Focal loss times the target class's weight, an item; cross-entropy with gamma 0. The weights are not normalised."""
-
-    weight: Tensor  # (C,) float32
-
-    def __init__(self, weight: Sequence[float], gamma: float = 0.0) -> None:
-        super().__init__()
-        self.gamma = gamma
-        self.register_buffer("weight", torch.tensor(weight, dtype=torch.float32))
-
-    def forward(
-        self,
-        logits: Tensor,  # (N, C) float32
-        target: Tensor,  # (N,) int64
-    ) -> Tensor:  # (N,) float32
-        return focal(logits, target, self.gamma, self.weight)
 
 
 def balanced_weights(counts: Sequence[int], power: float = 1.0) -> list[float]:

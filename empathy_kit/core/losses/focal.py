@@ -1,15 +1,17 @@
-"""Focal loss, of which cross-entropy and its weighted kind are cases: the formula, its closed form, and the fused kernel."""
+"""Focal loss, of which cross-entropy and its weighted kind are cases: the formula, its closed form, and the fused kernels."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from empathy_kit.core.kernels import cpu
+from empathy_kit.core import kernels
+from empathy_kit.core.kernels.cpu import out_of_range
 
 
 def focal(
@@ -20,49 +22,111 @@ def focal(
 ) -> Tensor:  # (N,)
     """Softmax focal loss ``w_y (1 - p)^gamma * -log p`` of the target's probability p, an item (Lin et al., arXiv 1708.02002).
 
-    The weight stands outside the power, and p is the unweighted probability. Gamma 0 is cross-entropy. On a CPU in float32 a C
-    kernel reads the logits once; elsewhere torch computes the closed form; both have the formula's numbers.
+    The weight stands outside the power, and p is the unweighted probability. Gamma 0 is cross-entropy. A fused kernel reads the
+    logits once, where there is one: in C for float32 on a CPU, in Triton for float32 and half precision on a GPU. Elsewhere torch
+    computes the closed form. All have the formula's numbers, and compute half precision in float32.
 
     Raises:
-        ValueError: shapes or types that do not fit, or a target that is no class.
+        ValueError: shapes or types that do not fit, or a target that is no class; a GPU's kernel cannot raise without waiting
+            for the device, and gives such a row NaN, loss and gradient.
     """
     _check(logits, target, gamma, weight)
     if _is_transformed(logits):  # functorch, or a second derivative of one: torch's own rules go through the formula
         return reference(logits, target, gamma, weight)
     classes = logits.shape[1]
     if isinstance(gamma, Tensor):
-        powers, mode = gamma.detach().float(), cpu.ANY
+        powers, mode = gamma.detach().float()[None], kernels.ANY
     else:
-        powers, mode = _same(float(gamma), classes, logits.device), cpu.MODES.get(gamma, cpu.ANY)
-    weights = _same(1.0, classes, logits.device) if weight is None else weight.detach().float()
-    if logits.device.type == "cpu" and logits.dtype == torch.float32:
-        if torch.compiler.is_compiling():
-            if _kernel_in_graphs():
-                return torch.ops.empathy_kit.focal(logits, target.long(), powers, weights, mode)  # type: ignore[no-any-return]
-            return reference(logits, target, gamma, weight)
-        kernel = cpu.load()
-        if isinstance(kernel, cpu.Kernel):
-            return _Fused.apply(logits.contiguous(), target.long().contiguous(), powers, weights.contiguous(), mode)  # type: ignore[no-any-return,no-untyped-call]
+        powers, mode = _same(float(gamma), classes, logits.device), kernels.MODES.get(gamma, kernels.ANY)
+    weights = _same(1.0, classes, logits.device) if weight is None else weight.detach().float()[None]
+    return _focal(logits, target, powers, weights, mode)
+
+
+def focal_heads(
+    logits: Tensor,  # (N, T, C)
+    target: Tensor,  # (N, T) integers
+    gamma: Sequence[float],  # T
+    weight: Sequence[Tensor | None],  # T of (C,) float32
+) -> Tensor:  # (N, T)
+    """`focal` of T heads with as many classes each, in one launch where a GPU's kernel computes it.
+
+    Raises:
+        ValueError: as `focal`; on a GPU's kernel a target that is no class gives NaN instead.
+    """
+    if not in_one_call(logits) or _is_transformed(logits):
+        heads = (focal(logits[:, head], target[:, head], gamma[head], weight[head]) for head in range(len(gamma)))
+        return torch.stack(list(heads), 1)
+    classes = logits.shape[2]
+    for head in range(len(gamma)):
+        _check(logits[:, head], target[:, head], gamma[head], weight[head])
+    powers = _rows(tuple(gamma), classes, logits.device)
+    ones = _same(1.0, classes, logits.device)[0]
+    weights = torch.stack([ones if given is None else given.detach().float() for given in weight])
+    mode = kernels.MODES.get(gamma[0], kernels.ANY) if len(set(gamma)) == 1 else kernels.ANY
+    return _focal(logits.flatten(0, 1), target.flatten(), powers, weights, mode).reshape(target.shape)
+
+
+def _focal(logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor, mode: int) -> Tensor:
+    """Logits (N, C), targets (N,), gamma and weight (H, C) -> (N,), in the fastest way that there is."""
     if torch.compiler.is_compiling():
-        return reference(logits, target, gamma, weight)
-    return _Closed.apply(logits, target.long(), powers, weights)  # type: ignore[no-any-return,no-untyped-call]
+        if _kernel_in_graphs(logits.device, logits.dtype):
+            return torch.ops.empathy_kit.focal(logits, _whole(target), gamma, weight, mode)[0]  # type: ignore[no-any-return]
+        return reference(logits, target, gamma[0], weight[0])
+    kernel = kernels.current(logits)
+    if kernel is None:
+        return _Closed.apply(logits, target.long(), gamma[0], weight[0])  # type: ignore[no-any-return,no-untyped-call]
+    return _Fused.apply(logits.contiguous(), _whole(target), gamma.contiguous(), weight.contiguous(), mode, kernel)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def _whole(target: Tensor) -> Tensor:
+    """Targets as the kernels read them: a CPU's are int64, a GPU's of any width."""
+    return (target.long() if target.is_cpu else target).contiguous()
+
+
+def in_one_call(logits: Tensor) -> bool:
+    """Whether a kernel computes several heads' rows at once."""
+    kernel = None if torch.compiler.is_compiling() else kernels.current(logits)
+    return kernel is not None and kernel.heads
+
+
+class FocalLoss(nn.Module):
+    """`focal` with its options: (N, C), (N,) -> (N,). The weights are not normalised."""
+
+    weight: Tensor | None  # (C,) float32
+
+    def __init__(self, gamma: float = 2.0, weight: Sequence[float] | None = None) -> None:
+        super().__init__()
+        self.gamma = gamma
+        self.register_buffer("weight", None if weight is None else torch.tensor(weight, dtype=torch.float32))
+
+    def forward(
+        self,
+        logits: Tensor,  # (N, C)
+        target: Tensor,  # (N,) integers
+    ) -> Tensor:  # (N,)
+        return focal(logits, target, self.gamma, self.weight)
 
 
 def reference(logits: Tensor, target: Tensor, gamma: float | Tensor = 2.0, weight: Tensor | None = None) -> Tensor:
-    """The formula, slow and obvious, in torch's own operations: what the others are held to. Arguments as `focal`.
+    """The formula, slow and obvious, in torch's own operations: what the others are held to. Arguments as `focal`."""
+    index = target.long()
+    power = gamma[index] if isinstance(gamma, Tensor) else gamma
+    return _formula(logits, index, power, None if weight is None else weight.detach()[index])
+
+
+def _formula(logits: Tensor, index: Tensor, power: float | Tensor, scale: Tensor | None) -> Tensor:
+    """With a power and a weight a row.
 
     Written through the margin ``m = z_y - logsumexp(z_j, j != y)``: p = sigmoid(m), so ``1 - p = sigmoid(-m)`` is never taken
     as a difference, and its logarithm stays finite where 1 - p underflows. Hence no NaN for 0 < gamma < 1 on saturated
     items, and no lost tail on confident ones, both of which the composition through softmax has.
     """
     wide = logits if logits.dtype == torch.float64 else logits.float()
-    index = target.long()
     others = wide.scatter(1, index[:, None], -torch.inf)
     margin = wide.gather(-1, index[:, None])[:, 0] - others.logsumexp(-1)  # (N,)
-    power = gamma[index] if isinstance(gamma, Tensor) else gamma
     # Bounded, or gamma 0 times the logarithm of a 1 - p that is 0 would be no number.
     loss = torch.exp(power * F.logsigmoid(-margin).clamp(min=-1e30)) * -F.logsigmoid(margin)
-    return (loss if weight is None else weight.detach()[index] * loss).to(logits.dtype)
+    return (loss if scale is None else scale * loss).to(logits.dtype)
 
 
 def _check(logits: Tensor, target: Tensor, gamma: float | Tensor, weight: Tensor | None) -> None:
@@ -78,13 +142,14 @@ def _check(logits: Tensor, target: Tensor, gamma: float | Tensor, weight: Tensor
 
 
 @functools.lru_cache(maxsize=64)
-def _kept(value: float, classes: int, device: torch.device) -> Tensor:
-    return torch.full((classes,), value, device=device)
+def _rows(values: tuple[float, ...], classes: int, device: torch.device) -> Tensor:
+    """A number a head -> (H, C)."""
+    return torch.tensor(values, device=device)[:, None].repeat(1, classes)
 
 
 def _same(value: float, classes: int, device: torch.device) -> Tensor:
-    """One number for all classes; made once, for a small batch takes less time than this. A graph holds its own."""
-    return torch.full((classes,), value, device=device) if torch.compiler.is_compiling() else _kept(value, classes, device)
+    """One number for all classes, (1, C); made once, for a small batch takes less time than this. A graph holds its own."""
+    return torch.full((1, classes), value, device=device) if torch.compiler.is_compiling() else _rows((value,), classes, device)
 
 
 def _is_transformed(logits: Tensor) -> bool:
@@ -112,7 +177,7 @@ class _Closed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor) -> Tensor:
         if len(target) and not bool(((target >= 0) & (target < logits.shape[1])).all()):
-            raise ValueError(cpu.out_of_range(target, logits.shape[1]))
+            raise ValueError(out_of_range(target, logits.shape[1]))
         ctx.save_for_backward(logits, target, gamma, weight)
         wide = logits if logits.dtype == torch.float64 else logits.float()
         _, _, _, _, q, nlp = _parts(wide, target)
@@ -136,68 +201,83 @@ class _Closed(torch.autograd.Function):
 
 
 class _Fused(torch.autograd.Function):
-    """The C kernel, called directly: a registered operation takes longer to be found than a small batch to be computed."""
+    """A kernel, called directly: a registered operation takes longer to be found than a small batch to be computed."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor, mode: int) -> Tensor:
-        ctx.save_for_backward(logits, target, gamma, weight)
-        ctx.mode = mode
-        return cpu.run_forward(_kernel(), logits, target, gamma, weight, mode)
+    def forward(
+        ctx: Any, logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor, mode: int, kernel: kernels.Kernel
+    ) -> Tensor:
+        loss, kept = kernel.forward(logits, target, gamma, weight, mode)
+        ctx.save_for_backward(logits, target, gamma, weight, kept)
+        ctx.mode, ctx.kernel = mode, kernel
+        return loss
 
     @staticmethod
-    def backward(ctx: Any, up: Tensor) -> tuple[Tensor, None, None, None, None]:
-        logits, target, gamma, weight = ctx.saved_tensors
+    def backward(ctx: Any, up: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        logits, target, gamma, weight, kept = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return _differentiable(up, logits, target, gamma, weight), None, None, None, None
-        return cpu.run_backward(_kernel(), up, logits, target, gamma, weight, ctx.mode), None, None, None, None
+            return _differentiable(up, logits, target, gamma, weight), None, None, None, None, None
+        return ctx.kernel.backward(up, logits, target, gamma, weight, kept, ctx.mode), None, None, None, None, None
 
 
 def _differentiable(up: Tensor, logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor) -> Tensor:
-    """The gradient as a function of the logits that can be differentiated again."""
-    (gradient,) = torch.autograd.grad(reference(logits, target, gamma, weight), logits, up, create_graph=True)
+    """The gradient as a function of the logits that can be differentiated again. Gamma and weight (H, C), or (C,)."""
+    classes = logits.shape[1]
+    index = target.long()
+    heads = gamma.numel() // classes
+    place = index if heads == 1 else torch.arange(len(index), device=index.device) % heads * classes + index
+    loss = _formula(logits, index, gamma.flatten()[place], weight.flatten()[place])
+    (gradient,) = torch.autograd.grad(loss, logits, up, create_graph=True)
     return gradient
 
 
-def _kernel() -> cpu.Kernel:
-    found = cpu.load()
-    if not isinstance(found, cpu.Kernel):
-        raise RuntimeError(f"the fused kernel was called and is not there: {found}")  # noqa: TRY004 - no fault of a type
-    return found
-
-
-def _has_kernel() -> bool:
-    return isinstance(cpu.load(), cpu.Kernel)
+def _has_kernel(device: torch.device, dtype: torch.dtype) -> bool:
+    return kernels.current(torch.empty(0, 3, device=device, dtype=dtype)) is not None
 
 
 _kernel_in_graphs = torch.compiler.assume_constant_result(_has_kernel)  # type: ignore[no-untyped-call]
 
 
+def _kernel(logits: Tensor) -> kernels.Kernel:
+    found = kernels.find(logits.device)
+    if isinstance(found, str):
+        raise RuntimeError(f"the fused kernel was called and is not there: {found}")  # noqa: TRY004 - no fault of a type
+    return found
+
+
 @torch.library.custom_op("empathy_kit::focal", mutates_args=())
-def _focal_op(logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor, mode: int) -> Tensor:
-    return cpu.run_forward(_kernel(), logits.contiguous(), target.contiguous(), gamma, weight.contiguous(), mode)
+def _focal_op(logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor, mode: int) -> tuple[Tensor, Tensor]:
+    loss, kept = _kernel(logits).forward(logits.contiguous(), target.contiguous(), gamma, weight.contiguous(), mode)
+    return loss, kept if len(kept) else logits.new_empty(0)  # an operation gives out nothing that lives on
 
 
 @torch.library.custom_op("empathy_kit::focal_backward", mutates_args=())
-def _focal_backward_op(up: Tensor, logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor, mode: int) -> Tensor:
-    return cpu.run_backward(_kernel(), up, logits.contiguous(), target.contiguous(), gamma, weight.contiguous(), mode)
+def _focal_backward_op(
+    up: Tensor, logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor, kept: Tensor, mode: int
+) -> Tensor:
+    kernel = _kernel(logits)
+    return kernel.backward(up, logits.contiguous(), target.contiguous(), gamma, weight.contiguous(), kept, mode)
 
 
 @_focal_op.register_fake
-def _(logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor, mode: int) -> Tensor:
-    return logits.new_empty(logits.shape[0])
+def _(logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor, mode: int) -> tuple[Tensor, Tensor]:
+    rows, classes = logits.shape
+    wide = logits.is_cuda and classes > kernels.WIDE
+    return logits.new_empty(rows), logits.new_empty((rows, 2), dtype=torch.float32) if wide else logits.new_empty(0)
 
 
 @_focal_backward_op.register_fake
-def _(up: Tensor, logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor, mode: int) -> Tensor:
+def _(up: Tensor, logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor, kept: Tensor, mode: int) -> Tensor:
     return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     *tensors, ctx.mode = inputs
-    ctx.save_for_backward(*tensors)
+    ctx.save_for_backward(*tensors, output[1])
+    ctx.mark_non_differentiable(output[1])
 
 
-def _op_backward(ctx: Any, up: Tensor) -> tuple[Tensor, None, None, None, None]:
+def _op_backward(ctx: Any, up: Tensor, _: Tensor) -> tuple[Tensor, None, None, None, None]:
     return torch.ops.empathy_kit.focal_backward(up, *ctx.saved_tensors, ctx.mode), None, None, None, None
 
 

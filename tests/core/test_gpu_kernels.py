@@ -1,0 +1,264 @@
+"""The Triton kernels: on a GPU where there is one, else in Triton's interpreter; and as machine code, compiled ahead of time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from exactness import GAMMAS, allowed_error, exact, hard_rows, value_and_gradient
+from torch import Tensor, nn
+
+from empathy_kit.core import kernels
+from empathy_kit.core.engine import Objective
+from empathy_kit.core.losses.focal import FocalLoss, focal, focal_heads, reference
+from empathy_kit.errors import KitError
+
+triton = pytest.importorskip("triton", reason="the gpu extra is not installed", exc_type=ImportError)
+from empathy_kit.core.kernels import gpu  # noqa: E402
+
+ON_GPU = torch.cuda.is_available()  # else in the interpreter: see conftest.py
+DEVICE = torch.device("cuda" if ON_GPU else "cpu")
+HALVES = (torch.bfloat16, torch.float16)
+
+pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # the interpreter's numpy, on purpose
+
+
+@pytest.fixture(autouse=True)
+def nearest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter cuts float32 to bfloat16; a GPU rounds it to the nearest, which the machine code below is held to."""
+    if ON_GPU:
+        return
+    from triton.runtime import interpreter
+
+    whole = interpreter._convert_float
+
+    def convert(data: Any, from_: Any, to: Any, rounding: Any) -> Any:
+        if str(from_) == "fp32" and str(to) == "bf16":
+            rounded = torch.from_numpy(np.array(data, dtype=np.float32)).to(torch.bfloat16)
+            return rounded.view(torch.uint16).numpy().reshape(np.shape(data))
+        return whole(data, from_, to, rounding)
+
+    monkeypatch.setattr(interpreter, "_convert_float", convert)
+
+
+@pytest.fixture(autouse=True)
+def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU would choose by itself, on whatever device the tests have."""
+    monkeypatch.setattr(kernels, "find", lambda device: gpu.Triton())
+
+
+def few_rows(classes: int) -> Tensor:
+    """The hard ones; the interpreter takes milliseconds for a program, which with many classes is a row."""
+    rows = hard_rows(classes)
+    return rows if classes <= gpu.FEW or ON_GPU else rows[:: len(rows) // 12]
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("classes", [2, 3, 16, 17, 100])
+@pytest.mark.parametrize("early", [False, True], ids=["recomputed", "made in the forward pass"])
+def test_float32_is_right_on_every_row(classes: int, gamma: float, early: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within (4 + gamma (4 + |z|)) 2^-24 of the float64 row, as on a CPU."""
+    monkeypatch.setattr(kernels, "find", lambda device: gpu.Triton(early=early))
+    logits = few_rows(classes)
+    target, weight = torch.arange(len(logits)) % classes, torch.linspace(0.25, 3, classes)
+    check(logits, target, gamma, weight)
+
+
+def check(logits: Tensor, target: Tensor, gamma: float, weight: Tensor) -> None:
+    given = target.to(DEVICE), weight.to(DEVICE)
+    values, gradient = value_and_gradient(lambda z: focal(z, given[0], gamma, given[1]), logits.to(DEVICE))
+    values, gradient = values.cpu(), gradient.cpu()
+    expected, slope = exact(logits, target, gamma, weight)
+    allowed, smallest = allowed_error(logits, gamma), 1e-36  # what is subnormal is 0 on a GPU
+    assert values.isfinite().all()
+    assert gradient.isfinite().all()
+    assert ((values.double() - expected).abs() <= allowed * expected.abs() + smallest).all()
+    assert ((gradient.double() - slope).abs().amax(1) <= allowed * slope.abs().amax(1) + smallest).all()
+
+
+@pytest.mark.parametrize("early", [False, True], ids=["recomputed", "made in the forward pass"])
+def test_rows_that_no_register_holds_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch, early: bool) -> None:
+    monkeypatch.setattr(kernels, "find", lambda device: gpu.Triton(early=early))
+    for name, value in (("WIDE", 20), ("BLOCK", 32)):
+        monkeypatch.setattr(gpu, name, value)
+    logits = few_rows(100)
+    logits[0, :64] = -torch.inf  # whole blocks that cannot be
+    assert gpu.layout(logits) is gpu.many
+    target = torch.arange(len(logits)) % 100
+    target[0] = 70
+    check(logits, target, 2.0, torch.linspace(0.25, 3, 100))
+    check(logits, target, 0.5, torch.linspace(0.25, 3, 100))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("classes", [3, 40])
+def test_half_precision_is_computed_in_float32_and_rounded_once(dtype: torch.dtype, classes: int) -> None:
+    rows = 4000 if classes == 3 else 40
+    logits = (3 * torch.randn(rows, classes, generator=torch.Generator().manual_seed(0))).to(dtype)
+    target = torch.arange(rows) % classes
+    values, gradient = value_and_gradient(lambda z: focal(z, target.to(DEVICE), 2.0), logits.to(DEVICE))
+    assert values.dtype == gradient.dtype == dtype
+    expected, slope = exact(logits, target, 2.0)
+    for found, wanted in ((values, expected), (gradient, slope)):
+        apart = (found.cpu().view(torch.int16).int() - wanted.to(dtype).view(torch.int16).int()).abs()
+        assert (apart <= 1).double().mean() >= 0.999
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.int64])
+def test_labels_of_any_width_are_read_as_they_are(dtype: torch.dtype) -> None:
+    logits, target = torch.randn(9, 3, device=DEVICE), torch.arange(9, device=DEVICE) % 3
+    kernel, (gamma, weight) = gpu.Triton(), torch.stack([torch.full((1, 3), 2.0), torch.ones(1, 3)]).to(DEVICE)
+    found, _ = kernel.forward(logits, target.to(dtype), gamma, weight, 2)
+    torch.testing.assert_close(found, reference(logits, target))
+
+
+@pytest.mark.parametrize("wrong", [-1, 3, 2**32, -(2**40)])
+@pytest.mark.parametrize("classes", [3, 17])
+def test_a_target_that_is_no_class_gives_its_row_no_number_and_reads_nothing_else(classes: int, wrong: int) -> None:
+    logits = torch.randn(4, classes, device=DEVICE)
+    target = torch.tensor([0, 1, wrong if wrong != 3 else classes, 2], device=DEVICE)
+    values, gradient = value_and_gradient(lambda z: focal(z, target, 2.0), logits)
+    assert values.isnan().tolist() == [False, False, True, False]
+    assert gradient.isnan().all(1).tolist() == gradient.isnan().any(1).tolist() == [False, False, True, False]
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("classes", [3, 17])
+def test_a_row_that_has_no_answer_gives_none(classes: int, bad: float) -> None:
+    for gamma in (0.0, 0.5, 2.0):
+        for column in range(3):
+            logits = torch.randn(3, classes, device=DEVICE)
+            logits[1, column] = bad
+            target = torch.ones(3, dtype=torch.int64, device=DEVICE)
+            values, gradient = value_and_gradient(lambda z, y=target, g=gamma: focal(z, y, g), logits)  # type: ignore[misc]
+            assert values.isnan().tolist() == [False, True, False]
+            assert gradient.isnan().any(1).tolist() == [False, True, False]
+
+
+def test_no_rows_launch_nothing() -> None:
+    for classes in (3, 17):
+        values, gradient = value_and_gradient(
+            lambda z: focal(z, torch.empty(0, dtype=torch.int64, device=DEVICE), 2.0), torch.empty(0, classes, device=DEVICE)
+        )
+        assert values.shape == (0,)
+        assert gradient.shape == (0, classes)
+
+
+def test_three_heads_with_their_own_gammas_and_weights_are_one_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    launches = []
+    monkeypatch.setattr(gpu.Triton, "_launch", counting(gpu.Triton._launch, launches))
+    logits = torch.randn(50, 3, 3, device=DEVICE, generator=torch.Generator(DEVICE).manual_seed(0)).requires_grad_()
+    target = torch.arange(150, device=DEVICE).reshape(50, 3) % 3
+    gammas, weights = [0.0, 2.0, 3.5], [None, torch.tensor([0.5, 1.0, 4.0], device=DEVICE), None]
+    values = focal_heads(logits, target, gammas, weights)
+    (gradient,) = torch.autograd.grad(values.mean(), logits, create_graph=False, retain_graph=True)
+    assert len(launches) == 2  # forward, backward
+    expected = torch.stack([reference(logits[:, at], target[:, at], gammas[at], weights[at]) for at in range(3)], 1)
+    torch.testing.assert_close(values, expected)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected.mean(), logits, retain_graph=True)[0])
+    curved = [torch.autograd.grad(v.sum(), logits, create_graph=True)[0].square().sum() for v in (values, expected)]
+    torch.testing.assert_close(*(torch.autograd.grad(value, logits)[0] for value in curved), rtol=1e-4, atol=1e-6)
+
+
+def counting(function: Any, calls: list[int]) -> Any:
+    def counted(*arguments: Any) -> Any:
+        calls.append(1)
+        return function(*arguments)
+
+    return counted
+
+
+class Said:
+    """What the model says of a batch, as far as the objective reads it."""
+
+    def __init__(self, logits: dict[str, Tensor]) -> None:
+        self.logits, self.span_logits = logits, None
+
+
+class Wanted:
+    def __init__(self, levels: Tensor) -> None:
+        self.levels = levels
+
+
+@pytest.mark.parametrize(("loss", "launches"), [(FocalLoss(2.0, [1.0, 2.0, 3.0]), 1), (lambda z, y: reference(z, y), 0)])
+def test_the_training_step_takes_one_launch_by_itself(loss: Any, launches: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(gpu.Triton, "_launch", counting(gpu.Triton._launch, calls))
+    names = ("ER", "EX", "IP")
+    logits = {name: torch.randn(20, 3, device=DEVICE) for name in names}
+    levels = torch.arange(60, device=DEVICE).reshape(20, 3) % 3
+    criteria = dict.fromkeys(names, loss.to(DEVICE) if isinstance(loss, nn.Module) else loss)
+    found = Objective(criteria, 1.0)(Said(logits), Wanted(levels), torch.ones(20, 4, dtype=torch.bool, device=DEVICE))
+    assert len(calls) == launches
+    with kernels.fused("off"):
+        apart = sum(criteria[name](logits[name], levels[:, at]).mean() for at, name in enumerate(names))
+    torch.testing.assert_close(found, apart)
+
+
+def test_a_triton_that_fails_is_told_and_torch_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the real search
+    monkeypatch.setattr(kernels, "is_right", lambda kernel, device: 1 / 0)
+    kernels.find.cache_clear()
+    try:
+        device = torch.device("cuda", 7)
+        name = f"fused GPU kernels, triton {triton.__version__}"
+        assert kernels.status(device) == f"closed form in torch, no fused kernel: {name}: ZeroDivisionError: division by zero"
+        with pytest.raises(KitError, match=r"^--fused on: no fused kernel for cuda: fused GPU kernels, .*, or --fused auto$"):
+            kernels.require(device)
+    finally:
+        kernels.find.cache_clear()
+
+
+# --- Machine code ---
+
+
+@pytest.fixture(scope="module")
+def compiled() -> list[dict[str, Any]]:
+    """Every variant for every architecture; compiled in a process of its own, for this one interprets."""
+    script = Path(__file__).parents[2] / "benchmarks" / "ahead_of_time.py"
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=600, env=environment, check=False)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    rows: list[dict[str, Any]] = json.loads(ran.stdout)["rows"]
+    assert {row["target"] for row in rows} == {"sm_80", "sm_90", "sm_100", "gfx942"}
+    return rows
+
+
+def test_nothing_is_spilled(compiled: list[dict[str, Any]]) -> None:
+    assert [row for row in compiled if row["spills"]] == []
+
+
+def test_three_classes_take_few_instructions_and_registers(compiled: list[dict[str, Any]]) -> None:
+    """A thread a row: what it executes once is what a row costs. Cross-entropy, gamma 2, any gamma."""
+    most = {0: 200, 2: 230, 3: 285}
+    for row in compiled:
+        if row["kernel"] == "few" and row["target"].startswith("sm"):
+            assert row["instructions"] <= most[row["mode"]], row
+            assert row["registers"] <= 40, row
+
+
+def test_rows_are_read_and_written_in_wide_pieces(compiled: list[dict[str, Any]]) -> None:
+    for row in compiled:
+        if row["kernel"] != "few" and row["COLUMNS"] >= 8192:
+            read = (
+                row["COLUMNS"]
+                * (4 if row["dtype"] == "fp32" else 2)
+                // (row["warps"] * (64 if row["target"] == "gfx942" else 32))
+            )
+            passes = 2 if row["kernel"] == "many" and row["way"] == "both" else 1
+            assert row["wide_loads"] == passes * read // 16, row
+            assert row["wide_stores"] == (0 if row["way"] == "losses" else read // 16), row
+
+
+def test_bfloat16_is_rounded_to_the_nearest_and_nothing_is_approximate(compiled: list[dict[str, Any]]) -> None:
+    for row in compiled:
+        if row["target"].startswith("sm"):
+            assert row["rounds_to_nearest"] == (row["dtype"] == "bf16"), row
+            assert row["approximate"] == [], row
