@@ -465,3 +465,35 @@ def test_a_flag_or_command_that_is_not_there_ends_with_2_as_everywhere(arguments
     code, out, err = kit(*arguments)
     assert (code, out) == (2, "")
     assert err.splitlines()[-1].startswith("Error: ")
+
+
+# --- doctor ---
+
+
+def test_doctor_says_how_the_losses_are_computed_and_why(kit: Reply, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    code, out, err = kit("doctor")
+    assert (code, err) == (0, "")
+    lines = dict(line.split(": ", 1) for line in out.splitlines())
+    assert lines["versions"].startswith("python 3.")
+    assert f"empathy-kit {__version__}, torch " in lines["versions"]
+    assert lines["losses on cpu"].startswith(("fused CPU kernel, ", "closed form in torch, no fused kernel: "))
+
+    from empathy_kit.core import kernels
+
+    kernels.find.cache_clear()
+    monkeypatch.setenv("EMPATHY_KIT_CACHE", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    try:
+        code, out, _ = kit("doctor", "--json")
+        assert code == 0
+        assert json.loads(out)["losses on cpu"] == "closed form in torch, no fused kernel: no C compiler (cc, gcc or clang)"
+        assert json.loads(out)["cache"] == str(tmp_path)
+        code, _, err = kit("run", "--fused", "on", "--out", "run")
+        assert code == 2
+        assert err.splitlines()[-1] == (
+            "Error: --fused on: no fused kernel for cpu: no C compiler (cc, gcc or clang); expected one, or --fused auto"
+        )
+        assert not (tmp_path / "run").exists()
+    finally:
+        kernels.find.cache_clear()

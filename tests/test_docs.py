@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import shlex
@@ -121,6 +122,16 @@ def test_the_readmes_scores_stand_in_the_committed_results() -> None:
     rows = [line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if re.match(r"\|.*\d\.\d{3}", line)]
     assert len(rows) >= 7
     assert [row for row in rows if row not in results] == []
+
+
+def test_the_coverage_of_the_intervals_is_what_was_simulated() -> None:
+    rows = json.loads((ROOT / "benchmarks" / "results" / "coverage.json").read_text("utf-8"))["rows"]
+    page = (ROOT / "docs" / "comparison.md").read_text("utf-8")
+    for seeds in {row["seeds"] for row in rows}:
+        cells = [row[metric] for row in rows if row["seeds"] == seeds for metric in ("accuracy", "macro_f1")]
+        ours = [cell["ours"] for cell in cells]
+        means = [sum(values) / len(cells) for values in (ours, [cell["percentile"] for cell in cells])]
+        assert f"| {seeds} | {means[0]:.3f} | {min(ours):.3f}, {max(ours):.3f} | {means[1]:.3f} |" in page
 
 
 def test_links_between_pages_lead_somewhere() -> None:

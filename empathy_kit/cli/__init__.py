@@ -9,6 +9,7 @@ import click
 from empathy_kit import __version__
 from empathy_kit.cli.compare import compare
 from empathy_kit.cli.data import data
+from empathy_kit.cli.doctor import doctor
 from empathy_kit.cli.plugins import plugins
 from empathy_kit.cli.run import run
 from empathy_kit.errors import KitError
@@ -24,6 +25,7 @@ cli.add_command(run)
 cli.add_command(compare)
 cli.add_command(data)
 cli.add_command(plugins)
+cli.add_command(doctor)
 
 
 def main() -> None:

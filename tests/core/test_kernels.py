@@ -225,7 +225,7 @@ def test_it_compiles_whole_and_is_a_proper_operation(fused: kernels.Kernel) -> N
     plain = torch.autograd.grad(focal(logits, target, 2.0).sum(), logits)[0]
     compiled = torch.compile(lambda z: focal(z, target, 2.0).sum(), fullgraph=True, backend="aot_eager")
     assert torch.equal(torch.autograd.grad(compiled(logits), logits)[0], plain)
-    powers, weights = torch.full((1, 3), 2.0), torch.ones(1, 3)
+    powers, weights = torch.full((3,), 2.0), torch.ones(3)
     torch.library.opcheck(torch.ops.empathy_kit.focal.default, (logits, target, powers, weights, 2))
 
 

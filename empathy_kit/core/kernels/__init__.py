@@ -38,8 +38,8 @@ class Kernel(Protocol):
         self,
         logits: Tensor,  # (N, C)
         target: Tensor,  # (N,) integers
-        gamma: Tensor,  # (H, C) float32; row n belongs to head n % H
-        weight: Tensor,  # (H, C) float32
+        gamma: Tensor,  # (C,), or (H, C): row n belongs to head n % H; float32
+        weight: Tensor,  # the same
         mode: int,
     ) -> tuple[Tensor, Tensor]:  # (N,), and what `backward` wants to be given
         """The losses."""
@@ -130,12 +130,12 @@ def is_right(kernel: Kernel, device: torch.device) -> bool:
         logits[0, 0], logits[1, 1] = 1e4, -1e4
         rows, target = torch.arange(40), torch.arange(40) % classes
         for power in (0.0, 0.5, 2.0):
-            gamma, weight = torch.full((1, classes), power), torch.linspace(0.5, 2, classes)[None]
+            gamma, weight = torch.full((classes,), power), torch.linspace(0.5, 2, classes)
             p = logits.double().log_softmax(1)[rows, target]
             others = logits.double().clone()
             others[rows, target] = -torch.inf
             q = (others.logsumexp(1) - logits.double().logsumexp(1)).exp()
-            expected = weight[0].double()[target] * (q**power if power else 1.0) * -p
+            expected = weight.double()[target] * (q**power if power else 1.0) * -p
             z, y, g, w = (tensor.to(device) for tensor in (logits, target, gamma, weight))
             mode = MODES.get(power, ANY)
             found, kept = kernel.forward(z, y, g, w, mode)

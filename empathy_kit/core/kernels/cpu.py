@@ -43,7 +43,7 @@ class Library:
         return logits.dtype == torch.float32
 
     def forward(self, logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor, mode: int) -> tuple[Tensor, Tensor]:
-        """Losses (N,). One head: gamma and weight are (1, C).
+        """Losses (N,). One head: gamma and weight are (C,).
 
         Raises:
             ValueError: a target that is no class.

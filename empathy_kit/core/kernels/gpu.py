@@ -96,7 +96,7 @@ class Triton:
                     gradient,
                     n,
                     C=classes,
-                    HEADS=len(gamma),
+                    HEADS=gamma.numel() // classes,
                     ROWS=ROWS,
                     num_warps=4,
                     **options,

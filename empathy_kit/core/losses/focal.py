@@ -35,10 +35,10 @@ def focal(
         return reference(logits, target, gamma, weight)
     classes = logits.shape[1]
     if isinstance(gamma, Tensor):
-        powers, mode = gamma.detach().float()[None], kernels.ANY
+        powers, mode = _plain(gamma), kernels.ANY
     else:
         powers, mode = _same(float(gamma), classes, logits.device), kernels.MODES.get(gamma, kernels.ANY)
-    weights = _same(1.0, classes, logits.device) if weight is None else weight.detach().float()[None]
+    weights = _same(1.0, classes, logits.device) if weight is None else _plain(weight)
     return _focal(logits, target, powers, weights, mode)
 
 
@@ -60,21 +60,21 @@ def focal_heads(
     for head in range(len(gamma)):
         _check(logits[:, head], target[:, head], gamma[head], weight[head])
     powers = _rows(tuple(gamma), classes, logits.device)
-    ones = _same(1.0, classes, logits.device)[0]
-    weights = torch.stack([ones if given is None else given.detach().float() for given in weight])
+    ones = _same(1.0, classes, logits.device)
+    weights = torch.stack([ones if given is None else _plain(given) for given in weight])
     mode = kernels.MODES.get(gamma[0], kernels.ANY) if len(set(gamma)) == 1 else kernels.ANY
     return _focal(logits.flatten(0, 1), target.flatten(), powers, weights, mode).reshape(target.shape)
 
 
 def _focal(logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor, mode: int) -> Tensor:
-    """Logits (N, C), targets (N,), gamma and weight (H, C) -> (N,), in the fastest way that there is."""
+    """Logits (N, C), targets (N,), gamma and weight (C,) or (H, C) -> (N,), in the fastest way that there is."""
     if torch.compiler.is_compiling():
         if _kernel_in_graphs(logits.device, logits.dtype):
             return torch.ops.empathy_kit.focal(logits, _whole(target), gamma, weight, mode)[0]  # type: ignore[no-any-return]
-        return reference(logits, target, gamma[0], weight[0])
+        return reference(logits, target, gamma, weight)
     kernel = kernels.current(logits)
     if kernel is None:
-        return _Closed.apply(logits, target.long(), gamma[0], weight[0])  # type: ignore[no-any-return,no-untyped-call]
+        return _Closed.apply(logits, target.long(), gamma, weight)  # type: ignore[no-any-return,no-untyped-call]
     return _Fused.apply(logits.contiguous(), _whole(target), gamma.contiguous(), weight.contiguous(), mode, kernel)  # type: ignore[no-any-return,no-untyped-call]
 
 
@@ -147,9 +147,19 @@ def _rows(values: tuple[float, ...], classes: int, device: torch.device) -> Tens
     return torch.tensor(values, device=device)[:, None].repeat(1, classes)
 
 
+@functools.lru_cache(maxsize=64)
+def _kept(value: float, classes: int, device: torch.device) -> Tensor:
+    return torch.full((classes,), value, device=device)
+
+
 def _same(value: float, classes: int, device: torch.device) -> Tensor:
-    """One number for all classes, (1, C); made once, for a small batch takes less time than this. A graph holds its own."""
-    return torch.full((1, classes), value, device=device) if torch.compiler.is_compiling() else _rows((value,), classes, device)
+    """One number for all classes, (C,); made once, for a small batch takes less time than this. A graph holds its own."""
+    return torch.full((classes,), value, device=device) if torch.compiler.is_compiling() else _kept(value, classes, device)
+
+
+def _plain(values: Tensor) -> Tensor:
+    """Float32 without a gradient; mostly it is that already, and asking is quicker than making it so."""
+    return values.detach().float() if values.requires_grad or values.dtype != torch.float32 else values
 
 
 def _is_transformed(logits: Tensor) -> bool:

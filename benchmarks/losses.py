@@ -1,0 +1,159 @@
+"""How fast is focal loss, and what memory does it take? The kit's kernel, torch and the peers that are installed, in one run.
+
+    pip install 'empathy-kit[peers]'
+    python benchmarks/losses.py > benchmarks/results/losses.json
+
+Class weights, gamma 2, float32, one thread; forward and backward of the mean. Implementations take turns, round by round, so that
+all meet the same machine; medians. Before anything is timed, each must give the formula's float64 value and gradient. Gigabytes
+are those of one read of the logits forward and one read and one write backward, whatever an implementation really moves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import click
+import torch
+from machine import machine
+from peers import OURS, Implementation, cross_entropy, eager, installed
+from torch import Tensor
+
+from empathy_kit.core import kernels
+from empathy_kit.core.losses.focal import reference
+
+SHAPES = {"32x3": (32, 3), "4096x3": (4096, 3), "1Mx3": (1 << 20, 3), "8192x32k": (8192, 32_768)}
+GAMMA = 2.0
+
+
+def everybody() -> dict[str, Implementation]:
+    """By name; the kit's own first."""
+    compiled: Any = torch.compile(eager)
+    return {**OURS, "eager, compiled": compiled, "F.cross_entropy": cross_entropy, **installed()}
+
+
+def batch(shape: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits as a model's are after a while, targets with one class rare, weights."""
+    rows, classes = SHAPES[shape]
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.empty(rows, classes).normal_(0, 3, generator=generator).requires_grad_()
+    return logits, torch.randint(classes, (rows,), generator=generator), torch.linspace(0.5, 3, classes)
+
+
+def step(implementation: Implementation, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Forward and backward."""
+    (gradient,) = torch.autograd.grad(implementation(logits, target, GAMMA, weight), logits)
+    return gradient
+
+
+def assert_right(name: str, implementation: Implementation) -> None:
+    """A fast wrong loss is no result."""
+    if name == "F.cross_entropy":
+        return
+    logits, target, weight = batch("4096x3")
+    exact = logits.detach().double().requires_grad_()
+    expected = reference(exact, target, GAMMA, weight.double()).mean()
+    (slope,) = torch.autograd.grad(expected, exact)
+    found = implementation(logits, target, GAMMA, weight)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=0, msg=f"{name}: another value")
+    torch.testing.assert_close(step(implementation, logits, target, weight).double(), slope, rtol=1e-3, atol=1e-9, msg=name)
+
+
+def seconds(action: Callable[[], object], calls: int) -> float:
+    """A call's, the mean of some in a row."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        action()
+    return (time.perf_counter() - start) / calls
+
+
+def timed(shape: str, rounds: int) -> list[dict[str, Any]]:
+    """A row an implementation."""
+    logits, target, weight = batch(shape)
+    size = logits.numel() * logits.element_size()
+    into = torch.empty_like(logits)
+    actions: dict[str, Callable[[], object]] = {"copy of the logits": lambda: into.copy_(logits.detach())}
+    for name, implementation in everybody().items():
+        actions[name] = partial(step, implementation, logits, target, weight)
+    calls = {name: max(1, min(300, int(0.05 / seconds(action, 2)))) for name, action in actions.items()}  # warms up, too
+    taken: dict[str, list[float]] = {name: [] for name in actions}
+    for _ in range(rounds):
+        for name, action in actions.items():
+            taken[name].append(seconds(action, calls[name]))
+    medians = {name: statistics.median(times) for name, times in taken.items()}
+    return [
+        {
+            "shape": shape,
+            "implementation": name,
+            "milliseconds": median * 1e3,
+            "fastest": min(taken[name]) * 1e3,
+            "of_eager": median / medians["eager"],
+            "rows_per_second": None if name.startswith("copy") else len(logits) / median,
+            "gigabytes_per_second": (2 if name.startswith("copy") else 3) * size / median / 1e9,
+        }
+        for name, median in medians.items()
+    ]
+
+
+def memory(shape: str, name: str) -> float:
+    """Bytes at a step's peak beyond the logits', as multiples of them; in a process of its own, as the system counts them."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        torch.set_num_threads(1)
+        implementation = everybody()[name]
+        small = batch("4096x3")
+        step(implementation, *small)
+        logits, target, weight = batch(shape)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        step(implementation, logits, target, weight)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        unit = 1 if sys.platform == "darwin" else 1024
+        os.write(write, json.dumps((peak - before) * unit / (logits.numel() * logits.element_size())).encode())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with os.fdopen(read) as pipe:
+        found: float = json.loads(pipe.read())
+    return found
+
+
+@click.command()
+@click.option("--rounds", default=15, show_default=True)
+@click.option("--shape", "shapes", multiple=True, type=click.Choice(tuple(SHAPES)), default=tuple(SHAPES))
+def main(rounds: int, shapes: tuple[str, ...]) -> None:
+    """Print the tables as JSON."""
+    peaks = {}
+    for shape in ("1Mx3", "8192x32k"):
+        if shape in shapes:  # before this process has threads, which do not survive a fork
+            names = ["fused", "closed form", "eager", "F.cross_entropy", *installed()]
+            names = [name for name in names if shape == "1Mx3" or name not in installed()]  # theirs took 10 GB and more there
+            peaks[shape] = {name: memory(shape, name) for name in names}
+            print(shape, peaks[shape], file=sys.stderr)
+    torch.set_num_threads(1)
+    for name, implementation in everybody().items():
+        assert_right(name, implementation)
+    rows = []
+    for shape in shapes:
+        rows += timed(shape, rounds if shape != "8192x32k" else max(2, rounds // 5))
+        print(*rows[-len(everybody()) - 1 :], sep="\n", file=sys.stderr)
+    content = {
+        "what": "forward and backward of weighted focal loss, gamma 2, float32, one thread; medians of rounds that take turns",
+        "kernel": kernels.status(torch.device("cpu")),
+        "rounds": rounds,
+        "machine": machine(),
+        "rows": rows,
+        "peak_memory_beyond_the_logits": peaks,
+    }
+    print(json.dumps(content, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The same focal loss by everybody: the mean of ``w_y (1 - p)^gamma * -log p`` over N items, however they reduce it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from empathy_kit.core import kernels
+from empathy_kit.core.losses.focal import focal
+
+Implementation = Callable[[Tensor, Tensor, float, Tensor | None], Tensor]  # logits, target, gamma, weight -> ()
+
+
+def eager(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -> Tensor:
+    """What one writes first."""
+    log_p = F.log_softmax(logits, 1).gather(1, target[:, None])[:, 0]
+    loss = (1 - log_p.exp()) ** gamma * -log_p
+    return (loss if weight is None else weight[target] * loss).mean()
+
+
+def fused(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -> Tensor:
+    """The kit's, as it comes."""
+    return focal(logits, target, gamma, weight).mean()
+
+
+def closed(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -> Tensor:
+    """The kit's without a kernel."""
+    with kernels.fused("off"):
+        return focal(logits, target, gamma, weight).mean()
+
+
+def cross_entropy(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -> Tensor:
+    """Torch's; no focal loss, and so only timed. It divides by the sum of the weights."""
+    return F.cross_entropy(logits, target, weight)
+
+
+def kornia(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -> Tensor:
+    """Its mean is over N x C."""
+    from kornia.losses import focal_loss
+
+    mean: Tensor = focal_loss(logits, target, alpha=None, gamma=gamma, reduction="mean", weight=weight)
+    return mean * logits.shape[1]
+
+
+def monai(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -> Tensor:
+    """Its mean is over N x C."""
+    from monai.losses import FocalLoss
+
+    loss: Any = FocalLoss(gamma=gamma, use_softmax=True, to_onehot_y=True, weight=weight)
+    mean: Tensor = loss(logits, target[:, None])
+    return mean * logits.shape[1]
+
+
+def focal_loss_torch(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -> Tensor:
+    """It takes probabilities, and divides by the sum of the weights."""
+    from focal_loss.focal_loss import FocalLoss
+
+    total: Tensor = FocalLoss(gamma=gamma, weights=weight, reduction="sum")(logits.softmax(1), target)
+    return total / len(target)
+
+
+def balanced_loss(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -> Tensor:
+    """Another function: one sigmoid a class. Without class weights of one's own, and so never timed here."""
+    from balanced_loss import Loss
+
+    found: Tensor = Loss(loss_type="focal_loss", fl_gamma=gamma)(logits, target)
+    return found
+
+
+OURS: dict[str, Implementation] = {"fused": fused, "closed form": closed, "eager": eager}
+SAME: dict[str, tuple[str, Implementation]] = {  # module, function: focal loss, softmax
+    "kornia": ("kornia", kornia),
+    "MONAI": ("monai", monai),
+    "focal_loss_torch": ("focal_loss", focal_loss_torch),
+}
+
+
+def installed() -> dict[str, Implementation]:
+    """The peers that are here."""
+    return {name: function for name, (module, function) in SAME.items() if importlib.util.find_spec(module)}

@@ -1,0 +1,150 @@
+"""`pytest --benchmark`: focal loss by the kit, by torch and by the installed peers; and what a loss costs in a training step.
+
+The committed figures are those of losses.py, where all take turns; these are for watching them while one works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from losses import GAMMA, SHAPES, assert_right, batch, everybody, step
+from torch import Tensor
+
+from empathy_kit.config import RunConfig
+from empathy_kit.core import kernels
+from empathy_kit.core.batch import TokenPair, collate
+from empathy_kit.core.encoder import load_encoder
+from empathy_kit.core.engine import Engine, Objective
+from empathy_kit.core.losses.focal import focal_heads
+from empathy_kit.data.sources import load_corpus
+from empathy_kit.data.splits import make_split
+from empathy_kit.encoders import encoder_source
+from empathy_kit.errors import KitError
+from empathy_kit.plugins import load_registry
+from empathy_kit.recipes import build_engine, build_model, build_tasks, choose_plugins, tokenize
+
+SMALL = [name for name in SHAPES if name != "8192x32k"]  # that one takes minutes: see losses.py
+IMPLEMENTATIONS = everybody()
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """What a loss costs, not how many cores the machine lends it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def report(benchmark: Any, group: str, rows: int, numbers: int) -> None:
+    """Name the group, and say afterwards how many rows and bytes that was a second."""
+    benchmark.group = group
+    if benchmark.stats:
+        median = benchmark.stats.stats.median
+        benchmark.extra_info.update(rows_per_second=rows / median, gigabytes_per_second=3 * 4 * numbers / median / 1e9)
+
+
+@pytest.mark.parametrize("shape", SMALL)
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_forward(benchmark: Any, name: str, shape: str) -> None:
+    """The mean alone."""
+    logits, target, weight = batch(shape)
+    assert_right(name, IMPLEMENTATIONS[name])
+    benchmark(IMPLEMENTATIONS[name], logits.detach(), target, GAMMA, weight)
+    report(benchmark, f"focal, {shape}, forward", len(logits), logits.numel())
+
+
+@pytest.mark.parametrize("shape", SMALL)
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_backward(benchmark: Any, name: str, shape: str) -> None:
+    """The gradient alone."""
+    logits, target, weight = batch(shape)
+    mean = IMPLEMENTATIONS[name](logits, target, GAMMA, weight)
+    benchmark(torch.autograd.grad, mean, logits, retain_graph=True)
+    report(benchmark, f"focal, {shape}, backward", len(logits), logits.numel())
+
+
+@pytest.mark.parametrize("shape", SMALL)
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_forward_and_backward(benchmark: Any, name: str, shape: str) -> None:
+    """As a training step has it."""
+    arguments = batch(shape)
+    assert_right(name, IMPLEMENTATIONS[name])
+    benchmark(step, IMPLEMENTATIONS[name], *arguments)
+    report(benchmark, f"focal, {shape}, forward and backward", len(arguments[0]), arguments[0].numel())
+
+
+@pytest.mark.parametrize("shape", SMALL)
+def test_copy_of_the_logits(benchmark: Any, shape: str) -> None:
+    """What memory gives: one read and one write."""
+    logits = batch(shape)[0].detach()
+    benchmark(torch.empty_like(logits).copy_, logits)
+    report(benchmark, f"focal, {shape}, forward and backward", len(logits), logits.numel())
+
+
+def three_heads(choice: kernels.Choice) -> Tensor:
+    """The model's three heads, each with its own gamma."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(32, 3, 3, generator=generator).requires_grad_()
+    target = torch.randint(3, (32, 3), generator=generator)
+    with kernels.fused(choice):
+        (gradient,) = torch.autograd.grad(focal_heads(logits, target, [0.0, 2.0, 3.0], [None] * 3).mean(), logits)
+    return gradient
+
+
+@pytest.mark.parametrize("choice", ["auto", "off"])
+def test_three_heads(benchmark: Any, choice: kernels.Choice) -> None:
+    """32 pairs, three mechanisms, three levels."""
+    torch.testing.assert_close(three_heads("auto"), three_heads("off"), rtol=1e-4, atol=1e-7)
+    benchmark(three_heads, choice)
+    benchmark.group = "focal, 3 heads x 3, forward and backward"
+
+
+@pytest.fixture(scope="module")
+def engine() -> tuple[Engine, list[TokenPair]]:
+    """The default model on the bundled corpus, with focal loss."""
+    config = RunConfig(loss="focal")
+    try:
+        source = encoder_source(config.encoder)
+    except KitError as error:
+        pytest.skip(str(error))
+    corpus = load_corpus(config.data)
+    plugins, tasks = choose_plugins(config, load_registry()), build_tasks(corpus, make_split(corpus, config.split, 0))
+    encoder, tokenizer = load_encoder(source.location, local=True, attention_dropout=config.attention_dropout)
+    tokenization = tokenize(config, tokenizer, encoder)
+    model = build_model(config, plugins, tasks, encoder)
+    return build_engine(config, plugins, tasks, model, tokenization), tokenization.encode(corpus.pairs)[0][:32]
+
+
+@pytest.mark.parametrize("loss", ["sum of the logits", "closed form", "fused"])
+def test_training_step(benchmark: Any, engine: tuple[Engine, list[TokenPair]], loss: str) -> None:
+    """32 pairs forward and backward, with focal loss and with hardly any: what a loss costs."""
+    built, pairs = engine
+    texts, targets = collate(pairs, built.pad_id)
+    built.model.train()
+
+    def train() -> None:
+        output = built.model(texts)
+        if loss == "sum of the logits":
+            total = torch.stack([logits.sum() for logits in output.logits.values()]).sum()
+        else:
+            with kernels.fused("auto" if loss == "fused" else "off"):
+                total = Objective(built.criteria, 0.0)(output, targets, texts.response_mask)
+        total.backward()
+
+    benchmark(train)
+    benchmark.group = "training step, 32 pairs"
+    if benchmark.stats:
+        benchmark.extra_info["pairs_per_second"] = len(pairs) / benchmark.stats.stats.median
+
+
+def test_inference(benchmark: Any, engine: tuple[Engine, list[TokenPair]]) -> None:
+    """The same pairs, predicted."""
+    built, pairs = engine
+    benchmark(built.predict, pairs)
+    benchmark.group = "inference, 32 pairs"
+    if benchmark.stats:
+        benchmark.extra_info["pairs_per_second"] = len(pairs) / benchmark.stats.stats.median

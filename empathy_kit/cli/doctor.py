@@ -1,0 +1,46 @@
+"""`empathy-kit doctor`: what this installation has, and what it goes without."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+
+import click
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="print JSON")
+def doctor(as_json: bool) -> None:
+    """Say what is here: versions, devices, how the losses are computed and why, the encoder, the cache, plugins."""
+    import torch
+
+    from empathy_kit.cache import cache_folder
+    from empathy_kit.core import kernels
+    from empathy_kit.encoders import encoder_source
+    from empathy_kit.errors import KitError
+    from empathy_kit.plugins import load_registry
+    from empathy_kit.recipes import LIBRARIES
+
+    devices = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    try:
+        encoder = encoder_source("minilm").location
+    except KitError as error:
+        encoder = str(error)
+    folder = cache_folder()
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    registry = load_registry()
+    versions = {library: importlib.metadata.version(library) for library in ("empathy-kit", *LIBRARIES)}
+    found = {
+        "versions": ", ".join(f"{name} {version}" for name, version in {"python": platform.python_version(), **versions}.items()),
+        **{f"losses on {device}": kernels.status(torch.device(device)) for device in devices},
+        "encoder minilm": encoder,
+        "cache": f"{folder}{'' if os.access(nearest, os.W_OK) else ': cannot be written'}",
+        **{f"not loaded, {number}": str(failure) for number, failure in enumerate(registry.failures, start=1)},
+    }
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    for name, text in found.items():
+        click.echo(f"{name}: {text}")
