@@ -124,6 +124,23 @@ def test_the_readmes_scores_stand_in_the_committed_results() -> None:
     assert [row for row in rows if row not in results] == []
 
 
+def test_the_tables_on_losses_are_what_was_measured() -> None:
+    page = (ROOT / "docs" / "losses.md").read_text("utf-8").splitlines()
+    ends = (ROOT / "benchmarks" / "results" / "ends.md").read_text("utf-8").splitlines()
+    assert [line for line in ends if line not in page] == []
+    rows = json.loads((ROOT / "benchmarks" / "results" / "losses.json").read_text("utf-8"))["rows"]
+    for name in {row["implementation"] for row in rows}:
+        times = [(row["milliseconds"], row["of_eager"]) for row in rows if row["implementation"] == name]
+        cells = [f"{ms:.3f} ({of:.2f})" if ms < 1 else f"{ms:.{1 if ms < 100 else 0}f} ({of:.2f})" for ms, of in times]
+        assert f"| {name} | {' | '.join(cells)} |" in page
+    compiled = json.loads((ROOT / "benchmarks" / "results" / "ahead-of-time.json").read_text("utf-8"))["rows"]
+    few = [row for row in compiled if (row["kernel"], row["mode"], row["way"], row["dtype"]) == ("few", 2, "gradients", "fp32")]
+    counts = [row["instructions"] for row in few if row["target"].startswith("sm")]
+    assert any(
+        line.startswith("| 3 classes, 3 heads, γ 2, gradients") and f"| {min(counts)} to {max(counts)} |" in line for line in page
+    )
+
+
 def test_the_coverage_of_the_intervals_is_what_was_simulated() -> None:
     rows = json.loads((ROOT / "benchmarks" / "results" / "coverage.json").read_text("utf-8"))["rows"]
     page = (ROOT / "docs" / "comparison.md").read_text("utf-8")

@@ -167,6 +167,7 @@ def test_run_json_writes_out_defaults_options_providers_versions_and_hashes(firs
     assert list(content["data"]["sources"]) == ["pairs.jsonl"]
     assert content["split"]["pairs"]["test"] == content["scores"]["ER"]["n"] == len(split.test)
     assert content["machine"]["threads"] == 1
+    assert content["machine"]["losses"].startswith(("fused CPU kernel, ", "closed form in torch, no fused kernel: "))
     assert (content["oracle"], content["spans"]) == (False, None)
     best = [event for event in events if isinstance(event, Epoch) and event.best][-1]
     assert content["training"]["best_epoch"] == best.epoch

@@ -166,19 +166,17 @@ def _is_transformed(logits: Tensor) -> bool:
     return not torch.compiler.is_compiling() and bool(torch._C._functorch.is_functorch_wrapped_tensor(logits))
 
 
-def _parts(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """What value and gradient are made of: e (N, C), and a row: e of the target, the others' sum, s, q = 1 - p, and -log p."""
-    top = logits.amax(1, keepdim=True)
-    e = (logits - top).exp()
+def _parts(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """What focal.c's comment makes value and gradient of: e (N, C), 0 at the target; a row: e_y, the others' sum, s, -log p."""
+    top = logits.amax(1)
+    e = (logits - top[:, None]).exp_()
     index = target[:, None]
-    ey = e.gather(1, index)
-    others = e.scatter(1, index, 0.0).sum(1, keepdim=True)
+    ey = e.gather(1, index)[:, 0]
+    others = e.scatter_(1, index, 0.0).sum(1)
     s = ey + others
-    # Each branch where it is exact; the other's values are finite, so where() lets no NaN through.
-    sure = others < ey
-    small = (others / ey.where(sure, torch.ones_like(ey))).where(sure, torch.zeros_like(ey)).log1p()
-    nlp = small.where(sure, s.log() + (top - logits.gather(1, index)))
-    return e, ey, others, s, others / s, nlp
+    # Where the target is the likeliest, e_y is 1, and what 1 + so has lost is put back: exact in the small.
+    rest = torch.where(others < ey, (others - (s - 1)) / s, top - logits.gather(1, index)[:, 0])
+    return e, ey, others, s, s.log() + rest
 
 
 class _Closed(torch.autograd.Function):
@@ -190,9 +188,9 @@ class _Closed(torch.autograd.Function):
             raise ValueError(out_of_range(target, logits.shape[1]))
         ctx.save_for_backward(logits, target, gamma, weight)
         wide = logits if logits.dtype == torch.float64 else logits.float()
-        _, _, _, _, q, nlp = _parts(wide, target)
-        power, scale = gamma[target][:, None].to(wide.dtype), weight[target][:, None].to(wide.dtype)
-        return (scale * q**power * nlp)[:, 0].to(logits.dtype)
+        _, _, others, s, nlp = _parts(wide, target)
+        power, scale = gamma[target].to(wide.dtype), weight[target].to(wide.dtype)
+        return (scale * (others / s) ** power * nlp).to(logits.dtype)
 
     @staticmethod
     def backward(ctx: Any, up: Tensor) -> tuple[Tensor, None, None, None]:
@@ -200,14 +198,14 @@ class _Closed(torch.autograd.Function):
         if torch.is_grad_enabled():
             return _differentiable(up, logits, target, gamma, weight), None, None, None
         wide = logits if logits.dtype == torch.float64 else logits.float()
-        e, ey, others, s, q, nlp = _parts(wide, target)
-        power, scale = gamma[target][:, None].to(wide.dtype), weight[target][:, None].to(wide.dtype)
-        qg = q**power
-        ratio = (nlp / q.where(q > 0, torch.ones_like(q))).where(q > 0, torch.ones_like(q))
-        p = ey / s
-        k = qg + power * qg * (p * ratio).where(p > 0, torch.zeros_like(p))
-        outer = scale * k * up[:, None].to(wide.dtype) / s
-        return (e * outer).scatter(1, target[:, None], -(outer * others)).to(logits.dtype), None, None, None
+        e, ey, others, s, nlp = _parts(wide, target)
+        power, scale = gamma[target].to(wide.dtype), weight[target].to(wide.dtype)
+        qg = (others / s) ** power
+        # p nlp / q = e_y nlp / so: 1 where so is 0; 0 where e_y is, though nlp may be infinite.
+        ratio = torch.where(others > 0, ey * nlp.clamp(max=torch.finfo(wide.dtype).max) / others, 1.0)
+        outer = scale * (qg + power * qg * ratio) / s * up.to(wide.dtype)
+        gradient = e.mul_(outer[:, None]).scatter_(1, target[:, None], -(outer * others)[:, None])
+        return gradient.to(logits.dtype), None, None, None
 
 
 class _Fused(torch.autograd.Function):
