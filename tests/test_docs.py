@@ -141,6 +141,14 @@ def test_the_tables_on_losses_are_what_was_measured() -> None:
     )
 
 
+def test_the_comparisons_report_can_be_rebuilt_from_its_runs(tmp_path: Path) -> None:
+    committed = ROOT / "benchmarks" / "results" / "reddit-grouped"
+    folder = shutil.copytree(committed, tmp_path / "again")
+    result = CliRunner().invoke(cli, ["compare", "--figures-from", str(folder)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert (folder / "report.md").read_text("utf-8") == (committed / "report.md").read_text("utf-8")
+
+
 def test_the_coverage_of_the_intervals_is_what_was_simulated() -> None:
     rows = json.loads((ROOT / "benchmarks" / "results" / "coverage.json").read_text("utf-8"))["rows"]
     page = (ROOT / "docs" / "comparison.md").read_text("utf-8")
