@@ -137,7 +137,7 @@ def test_the_tables_on_losses_are_what_was_measured() -> None:
     few = [row for row in compiled if (row["kernel"], row["mode"], row["way"], row["dtype"]) == ("few", 2, "gradients", "fp32")]
     counts = [row["instructions"] for row in few if row["target"].startswith("sm")]
     assert any(
-        line.startswith("| 3 classes, 3 heads, γ 2, gradients") and f"| {min(counts)} to {max(counts)} |" in line for line in page
+        line.startswith("| 3 classes, 3 heads, gamma 2, gradients") and f"| {min(counts)} to {max(counts)} |" in line for line in page
     )
 
 
