@@ -62,18 +62,17 @@ def few_rows(classes: int) -> Tensor:
 
 @pytest.mark.parametrize("gamma", GAMMAS)
 @pytest.mark.parametrize("classes", [2, 3, 16, 17, 100])
-@pytest.mark.parametrize("early", [False, True], ids=["recomputed", "made in the forward pass"])
-def test_float32_is_right_on_every_row(classes: int, gamma: float, early: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("ahead", [False, True], ids=["recomputed", "made in the forward pass"])
+def test_float32_is_right_on_every_row(classes: int, gamma: float, ahead: bool) -> None:
     """Within (4 + gamma (4 + |z|)) 2^-24 of the float64 row, as on a CPU."""
-    monkeypatch.setattr(kernels, "find", lambda device: gpu.Triton(early=early))
     logits = few_rows(classes)
     target, weight = torch.arange(len(logits)) % classes, torch.linspace(0.25, 3, classes)
-    check(logits, target, gamma, weight)
+    check(logits, target, gamma, weight, ahead)
 
 
-def check(logits: Tensor, target: Tensor, gamma: float, weight: Tensor) -> None:
+def check(logits: Tensor, target: Tensor, gamma: float, weight: Tensor, ahead: bool) -> None:
     given = target.to(DEVICE), weight.to(DEVICE)
-    values, gradient = value_and_gradient(lambda z: focal(z, given[0], gamma, given[1]), logits.to(DEVICE))
+    values, gradient = value_and_gradient(lambda z: focal(z, given[0], gamma, given[1], ahead=ahead), logits.to(DEVICE))
     values, gradient = values.cpu(), gradient.cpu()
     expected, slope = exact(logits, target, gamma, weight)
     allowed, smallest = allowed_error(logits, gamma), 1e-36  # what is subnormal is 0 on a GPU
@@ -83,9 +82,8 @@ def check(logits: Tensor, target: Tensor, gamma: float, weight: Tensor) -> None:
     assert ((gradient.double() - slope).abs().amax(1) <= allowed * slope.abs().amax(1) + smallest).all()
 
 
-@pytest.mark.parametrize("early", [False, True], ids=["recomputed", "made in the forward pass"])
-def test_rows_that_no_register_holds_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch, early: bool) -> None:
-    monkeypatch.setattr(kernels, "find", lambda device: gpu.Triton(early=early))
+@pytest.mark.parametrize("ahead", [False, True], ids=["recomputed", "made in the forward pass"])
+def test_rows_that_no_register_holds_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch, ahead: bool) -> None:
     for name, value in (("WIDE", 20), ("BLOCK", 32)):
         monkeypatch.setattr(gpu, name, value)
     logits = few_rows(100)
@@ -93,8 +91,8 @@ def test_rows_that_no_register_holds_are_read_in_blocks(monkeypatch: pytest.Monk
     assert gpu.layout(logits) is gpu.many
     target = torch.arange(len(logits)) % 100
     target[0] = 70
-    check(logits, target, 2.0, torch.linspace(0.25, 3, 100))
-    check(logits, target, 0.5, torch.linspace(0.25, 3, 100))
+    check(logits, target, 2.0, torch.linspace(0.25, 3, 100), ahead)
+    check(logits, target, 0.5, torch.linspace(0.25, 3, 100), ahead)
 
 
 @pytest.mark.parametrize("dtype", HALVES)
@@ -127,6 +125,15 @@ def test_a_target_that_is_no_class_gives_its_row_no_number_and_reads_nothing_els
     values, gradient = value_and_gradient(lambda z: focal(z, target, 2.0), logits)
     assert values.isnan().tolist() == [False, False, True, False]
     assert gradient.isnan().all(1).tolist() == gradient.isnan().any(1).tolist() == [False, False, True, False]
+
+
+def test_a_negative_weight_gives_its_classs_rows_no_number() -> None:
+    for classes in (3, 17):
+        logits, target = torch.randn(4, classes, device=DEVICE), torch.tensor([0, 1, 2, 0], device=DEVICE)
+        for gamma, weight in ((2.0, torch.ones(classes)), (torch.ones(classes), torch.ones(classes))):
+            (weight if isinstance(gamma, float) else gamma)[1] = -1.0
+            power = gamma if isinstance(gamma, float) else gamma.to(DEVICE)
+            assert focal(logits, target, power, weight.to(DEVICE)).isnan().tolist() == [False, True, False, False]
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])

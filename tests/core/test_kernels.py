@@ -243,6 +243,18 @@ WRONG: dict[str, tuple[Callable[[], Tensor], str]] = {
     "float targets": (lambda: focal(torch.zeros(3, 3), torch.zeros(3)), r"torch.float32, expected \(3,\) of an integer type"),
     "a negative gamma": (lambda: focal(torch.zeros(1, 3), torch.tensor([0]), -1.0), "gamma is -1.0, expected 0 or more"),
     "a gamma that is none": (lambda: focal(torch.zeros(1, 3), torch.tensor([0]), float("nan")), "gamma is nan"),
+    "a negative gamma of a class": (
+        lambda: focal(torch.zeros(2, 3), torch.tensor([0, 1]), torch.tensor([1.0, -2.0, 0.0])),
+        r"gamma is \[1.0, -2.0, 0.0\], expected 0 or more for every class",
+    ),
+    "a negative weight": (
+        lambda: focal(torch.zeros(2, 3), torch.tensor([0, 1]), 2.0, torch.tensor([1.0, 2.0, -1.0])),
+        r"weight is \[1.0, 2.0, -1.0\], expected 0 or more for every class",
+    ),
+    "a weight that is none": (
+        lambda: focal(torch.zeros(2, 3), torch.tensor([0, 1]), 0.0, torch.tensor([torch.nan, 2.0, 1.0])),
+        r"weight is \[nan, 2.0, 1.0\]",
+    ),
     "too few weights": (
         lambda: focal(torch.zeros(1, 3), torch.tensor([0]), 2.0, torch.ones(2)),
         r"weight is \(2,\), expected \(3,\)",

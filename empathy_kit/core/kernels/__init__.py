@@ -34,6 +34,9 @@ class Kernel(Protocol):
     def takes(self, logits: Tensor) -> bool:
         """Whether logits (N, C) are of a type and size that it computes."""
 
+    def ahead(self) -> Kernel:
+        """The same, making the gradient in the forward pass, where it can."""
+
     def forward(
         self,
         logits: Tensor,  # (N, C)

@@ -46,7 +46,7 @@ class Library:
         """Losses (N,). One head: gamma and weight are (C,).
 
         Raises:
-            ValueError: a target that is no class.
+            ValueError: a target that is no class, a negative gamma or weight.
         """
         n, classes = logits.shape
         loss = torch.empty(n)
@@ -62,8 +62,12 @@ class Library:
             torch.get_num_threads(),
         )
         if bad:
-            raise ValueError(out_of_range(target, classes))
+            raise ValueError(out_of_range(target, classes) if bad == 1 else negative(gamma, weight))
         return loss, NOTHING
+
+    def ahead(self) -> Library:
+        """Itself: here the gradient is made in the backward pass."""
+        return self
 
     def backward(
         self,
@@ -119,6 +123,12 @@ def out_of_range(target: Tensor, classes: int) -> str:
     """What to say of targets that are no class."""
     row = int(((target < 0) | (target >= classes)).nonzero()[0])
     return f"target {int(target[row])} in row {row}: expected 0 to {classes - 1}"
+
+
+def negative(gamma: Tensor, weight: Tensor) -> str:
+    """What to say of a gamma or weight that is below 0, or no number."""
+    name, values = ("gamma", gamma) if not bool((gamma >= 0).all()) else ("weight", weight)
+    return f"{name} is {values.tolist()}, expected 0 or more for every class"
 
 
 class _UnavailableError(Exception):

@@ -215,10 +215,13 @@ BLOCK(forward_block, FORWARD)
 BLOCK(each_block, EACH)
 BLOCK(shared_block, SHARED)
 
-/* Rows are shared out among threads in whole blocks. What is returned is not 0 where a target is out of range. */
+/* Rows are shared out among threads in whole blocks. What is returned is 1 where a target is out of range, 2 where a gamma or a
+ * weight is negative. */
 static int64_t all(block *run, int way, const float *z, const int64_t *y, int64_t n, int64_t c, const float *gamma,
                    const float *w, const float *up, float *out, int mode, int threads) {
     int64_t bad = 0, out_step = way == FORWARD ? 1 : c;
+    for (int64_t j = 0; j < c; j++) /* of no number, too */
+        if (!(gamma[j] >= 0.0f) || !(w[j] >= 0.0f)) return 2;
     if (n * c < 32768) threads = 1; /* what a second thread would cost is more than what it saves */
     int64_t size = (n + threads - 1) / threads;
     size = (size + 15) / 16 * 16;

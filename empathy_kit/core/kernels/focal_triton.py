@@ -1,7 +1,8 @@
 """Focal loss in Triton. The mathematics is that of focal.c, and so is its exactness: no approximate instruction of a GPU is used.
 
 WAY is 0 for losses, 1 for gradients from one a loss, 2 for gradients from one for all, 3 for losses and gradients from ones. MODE
-is 0, 1 or 2 for a gamma that is that, and 3 for any. A target that is no class gives its row NaN.
+is 0, 1 or 2 for a gamma that is that, and 3 for any. A target that is no class gives its row NaN,
+and so does a negative gamma or weight.
 """
 # mypy: ignore-errors
 
@@ -162,7 +163,7 @@ def few(
         ey = one if j == 0 else tl.where(t == j, one, ey)
     so += lost
     value, k = _terms(so, ey, m - zy, g, MODE)
-    none = tl.where(wrong, float("nan"), w)
+    none = tl.where(wrong | (w < 0.0) | (g < 0.0), float("nan"), w)
     if WAY == 0 or WAY == 3:
         tl.store(loss + row, none * value, mask=live)
     if WAY != 0:
@@ -204,7 +205,8 @@ def some(
     ey = _exp(zy, m)
     g = tl.load(gamma + t)
     value, k = _terms(so, ey, m - zy, g, MODE)
-    none = tl.where(wrong, float("nan"), tl.load(weight + t))
+    w = tl.load(weight + t)
+    none = tl.where(wrong | (w < 0.0) | (g < 0.0), float("nan"), w)
     if WAY == 0 or WAY == 3:
         tl.store(loss + row, none * value)
     if WAY != 0:
@@ -256,7 +258,8 @@ def many(
     ey = _exp(zy, m)
     g = tl.load(gamma + t)
     value, k = _terms(so, ey, m - zy, g, MODE)
-    none = tl.where(wrong, float("nan"), tl.load(weight + t))
+    w = tl.load(weight + t)
+    none = tl.where(wrong | (w < 0.0) | (g < 0.0), float("nan"), w)
     if WAY == 0 or WAY == 3:
         tl.store(loss + row, none * value)
     if WAY != 0:

@@ -13,7 +13,7 @@ No pass waits for the device: to raise at a target that is no class, the host wo
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -43,6 +43,10 @@ class Triton:
     def takes(self, logits: Tensor) -> bool:
         """Float32, bfloat16 and float16; fewer than 2^31 rows."""
         return logits.dtype in TYPES and len(logits) < 2**31 - ROWS
+
+    def ahead(self) -> Triton:
+        """The same, making the gradient in the forward pass."""
+        return replace(self, early=True)
 
     def forward(self, logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor, mode: int) -> tuple[Tensor, Tensor]:
         """Losses (N,), NaN where a target is no class; for the backward pass the gradients, or maxima and sums, or nothing."""

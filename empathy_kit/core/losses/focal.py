@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from empathy_kit.core import kernels
-from empathy_kit.core.kernels.cpu import out_of_range
+from empathy_kit.core.kernels.cpu import negative, out_of_range
 
 
 def focal(
@@ -19,6 +19,8 @@ def focal(
     target: Tensor,  # (N,) int64, int32 or int8
     gamma: float | Tensor = 2.0,  # one number, or (C,) float32: one a class
     weight: Tensor | None = None,  # (C,) float32
+    *,
+    ahead: bool = False,
 ) -> Tensor:  # (N,)
     """Softmax focal loss ``w_y (1 - p)^gamma * -log p`` of the target's probability p, an item (Lin et al., arXiv 1708.02002).
 
@@ -26,9 +28,12 @@ def focal(
     logits once, where there is one: in C for float32 on a CPU, in Triton for float32 and half precision on a GPU. Elsewhere torch
     computes the closed form. All have the formula's numbers, and compute half precision in float32.
 
+    The logits are read again in the backward pass; ``ahead`` has a GPU make the gradient in the forward pass instead, which saves
+    that reading and keeps a tensor of the logits' size until then.
+
     Raises:
-        ValueError: shapes or types that do not fit, or a target that is no class; a GPU's kernel cannot raise without waiting
-            for the device, and gives such a row NaN, loss and gradient.
+        ValueError: shapes or types that do not fit, a target that is no class, a negative gamma or weight; of what it finds in a
+            tensor a GPU's kernel cannot raise without waiting for the device: it gives such a row NaN, loss and gradient.
     """
     _check(logits, target, gamma, weight)
     if _is_transformed(logits):  # functorch, or a second derivative of one: torch's own rules go through the formula
@@ -39,7 +44,7 @@ def focal(
     else:
         powers, mode = _same(float(gamma), classes, logits.device), kernels.MODES.get(gamma, kernels.ANY)
     weights = _same(1.0, classes, logits.device) if weight is None else _plain(weight)
-    return _focal(logits, target, powers, weights, mode)
+    return _focal(logits, target, powers, weights, mode, ahead)
 
 
 def focal_heads(
@@ -66,7 +71,7 @@ def focal_heads(
     return _focal(logits.flatten(0, 1), target.flatten(), powers, weights, mode).reshape(target.shape)
 
 
-def _focal(logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor, mode: int) -> Tensor:
+def _focal(logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor, mode: int, ahead: bool = False) -> Tensor:
     """Logits (N, C), targets (N,), gamma and weight (C,) or (H, C) -> (N,), in the fastest way that there is."""
     if torch.compiler.is_compiling():
         if _kernel_in_graphs(logits.device, logits.dtype):
@@ -75,6 +80,7 @@ def _focal(logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor, mode: 
     kernel = kernels.current(logits)
     if kernel is None:
         return _Closed.apply(logits, target.long(), gamma, weight)  # type: ignore[no-any-return,no-untyped-call]
+    kernel = kernel.ahead() if ahead else kernel
     return _Fused.apply(logits.contiguous(), _whole(target), gamma.contiguous(), weight.contiguous(), mode, kernel)  # type: ignore[no-any-return,no-untyped-call]
 
 
@@ -186,6 +192,8 @@ class _Closed(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor) -> Tensor:
         if len(target) and not bool(((target >= 0) & (target < logits.shape[1])).all()):
             raise ValueError(out_of_range(target, logits.shape[1]))
+        if not logits.is_cuda and not bool(((gamma >= 0) & (weight >= 0)).all()):
+            raise ValueError(negative(gamma, weight))
         ctx.save_for_backward(logits, target, gamma, weight)
         wide = logits if logits.dtype == torch.float64 else logits.float()
         _, _, others, s, nlp = _parts(wide, target)
