@@ -6,6 +6,7 @@ The committed figures are those of losses.py, where all take turns; these are fo
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from empathy_kit.recipes import build_engine, build_model, build_tasks, choose_p
 
 SMALL = [name for name in SHAPES if name != "8192x32k"]  # that one takes minutes: see losses.py
 IMPLEMENTATIONS = everybody()
+torch._functorch.config.donated_buffer = False  # or a compiled graph could not be gone back through more than once
 
 
 @pytest.fixture(autouse=True)
@@ -39,12 +41,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def report(benchmark: Any, group: str, rows: int, numbers: int) -> None:
-    """Name the group, and say afterwards how many rows and bytes that was a second."""
-    benchmark.group = group
+def timed(benchmark: Any, group: str, action: Any, *arguments: Any, **per_second: float) -> None:
+    """Time it in its group, and say how many rows, pairs or gigabytes that was a second."""
+    benchmark.group = group  # before it is timed: it is written down then
+    benchmark(action, *arguments)
     if benchmark.stats:
         median = benchmark.stats.stats.median
-        benchmark.extra_info.update(rows_per_second=rows / median, gigabytes_per_second=3 * 4 * numbers / median / 1e9)
+        benchmark.extra_info.update({f"{name}_per_second": amount / median for name, amount in per_second.items()})
+
+
+def traffic(logits: Tensor) -> dict[str, float]:
+    """Rows, and the gigabytes of a read of the logits forward and a read and a write backward."""
+    return {"rows": len(logits), "gigabytes": 3 * 4 * logits.numel() / 1e9}
 
 
 @pytest.mark.parametrize("shape", SMALL)
@@ -53,8 +61,8 @@ def test_forward(benchmark: Any, name: str, shape: str) -> None:
     """The mean alone."""
     logits, target, weight = batch(shape)
     assert_right(name, IMPLEMENTATIONS[name])
-    benchmark(IMPLEMENTATIONS[name], logits.detach(), target, GAMMA, weight)
-    report(benchmark, f"focal, {shape}, forward", len(logits), logits.numel())
+    implementation = IMPLEMENTATIONS[name]
+    timed(benchmark, f"focal, {shape}, forward", implementation, logits.detach(), target, GAMMA, weight, rows=len(logits))
 
 
 @pytest.mark.parametrize("shape", SMALL)
@@ -63,8 +71,8 @@ def test_backward(benchmark: Any, name: str, shape: str) -> None:
     """The gradient alone."""
     logits, target, weight = batch(shape)
     mean = IMPLEMENTATIONS[name](logits, target, GAMMA, weight)
-    benchmark(torch.autograd.grad, mean, logits, retain_graph=True)
-    report(benchmark, f"focal, {shape}, backward", len(logits), logits.numel())
+    backward = partial(torch.autograd.grad, mean, logits, retain_graph=True)
+    timed(benchmark, f"focal, {shape}, backward", backward, rows=len(logits))
 
 
 @pytest.mark.parametrize("shape", SMALL)
@@ -73,16 +81,17 @@ def test_forward_and_backward(benchmark: Any, name: str, shape: str) -> None:
     """As a training step has it."""
     arguments = batch(shape)
     assert_right(name, IMPLEMENTATIONS[name])
-    benchmark(step, IMPLEMENTATIONS[name], *arguments)
-    report(benchmark, f"focal, {shape}, forward and backward", len(arguments[0]), arguments[0].numel())
+    group = f"focal, {shape}, forward and backward"
+    timed(benchmark, group, step, IMPLEMENTATIONS[name], *arguments, **traffic(arguments[0]))
 
 
 @pytest.mark.parametrize("shape", SMALL)
 def test_copy_of_the_logits(benchmark: Any, shape: str) -> None:
     """What memory gives: one read and one write."""
     logits = batch(shape)[0].detach()
-    benchmark(torch.empty_like(logits).copy_, logits)
-    report(benchmark, f"focal, {shape}, forward and backward", len(logits), logits.numel())
+    into = torch.empty_like(logits)
+    group = f"focal, {shape}, forward and backward"
+    timed(benchmark, group, into.copy_, logits, gigabytes=2 * 4 * logits.numel() / 1e9)
 
 
 def three_heads(choice: kernels.Choice) -> Tensor:
@@ -99,8 +108,7 @@ def three_heads(choice: kernels.Choice) -> Tensor:
 def test_three_heads(benchmark: Any, choice: kernels.Choice) -> None:
     """32 pairs, three mechanisms, three levels."""
     torch.testing.assert_close(three_heads("auto"), three_heads("off"), rtol=1e-4, atol=1e-7)
-    benchmark(three_heads, choice)
-    benchmark.group = "focal, 3 heads x 3, forward and backward"
+    timed(benchmark, "focal, 3 heads x 3, 32 pairs, forward and backward", three_heads, choice, pairs=32)
 
 
 @pytest.fixture(scope="module")
@@ -135,16 +143,10 @@ def test_training_step(benchmark: Any, engine: tuple[Engine, list[TokenPair]], l
                 total = Objective(built.criteria, 0.0)(output, targets, texts.response_mask)
         total.backward()
 
-    benchmark(train)
-    benchmark.group = "training step, 32 pairs"
-    if benchmark.stats:
-        benchmark.extra_info["pairs_per_second"] = len(pairs) / benchmark.stats.stats.median
+    timed(benchmark, "training step, 32 pairs", train, pairs=len(pairs))
 
 
 def test_inference(benchmark: Any, engine: tuple[Engine, list[TokenPair]]) -> None:
     """The same pairs, predicted."""
     built, pairs = engine
-    benchmark(built.predict, pairs)
-    benchmark.group = "inference, 32 pairs"
-    if benchmark.stats:
-        benchmark.extra_info["pairs_per_second"] = len(pairs) / benchmark.stats.stats.median
+    timed(benchmark, "inference, 32 pairs", built.predict, pairs, pairs=len(pairs))
