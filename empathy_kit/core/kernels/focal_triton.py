@@ -163,7 +163,10 @@ def few(
         ey = one if j == 0 else tl.where(t == j, one, ey)
     so += lost
     value, k = _terms(so, ey, m - zy, g, MODE)
-    none = tl.where(wrong | (w < 0.0) | (g < 0.0), float("nan"), w)
+    wrong = wrong | (w < 0.0)
+    if MODE == 3:  # another gamma came as a number, and was looked at
+        wrong = wrong | (g < 0.0)
+    none = tl.where(wrong, float("nan"), w)
     if WAY == 0 or WAY == 3:
         tl.store(loss + row, none * value, mask=live)
     if WAY != 0:
@@ -206,7 +209,10 @@ def some(
     g = tl.load(gamma + t)
     value, k = _terms(so, ey, m - zy, g, MODE)
     w = tl.load(weight + t)
-    none = tl.where(wrong | (w < 0.0) | (g < 0.0), float("nan"), w)
+    wrong = wrong | (w < 0.0)
+    if MODE == 3:  # another gamma came as a number, and was looked at
+        wrong = wrong | (g < 0.0)
+    none = tl.where(wrong, float("nan"), w)
     if WAY == 0 or WAY == 3:
         tl.store(loss + row, none * value)
     if WAY != 0:
@@ -259,7 +265,10 @@ def many(
     g = tl.load(gamma + t)
     value, k = _terms(so, ey, m - zy, g, MODE)
     w = tl.load(weight + t)
-    none = tl.where(wrong | (w < 0.0) | (g < 0.0), float("nan"), w)
+    wrong = wrong | (w < 0.0)
+    if MODE == 3:  # another gamma came as a number, and was looked at
+        wrong = wrong | (g < 0.0)
+    none = tl.where(wrong, float("nan"), w)
     if WAY == 0 or WAY == 3:
         tl.store(loss + row, none * value)
     if WAY != 0:
