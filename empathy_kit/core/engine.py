@@ -93,6 +93,9 @@ class Objective(nn.Module):
             gammas, weights = together
             total = focal_heads(torch.stack(list(output.logits.values()), 1), targets.levels, gammas, weights).mean(0).sum()
         for index, (name, criterion) in enumerate(self.criteria.items() if together is None else ()):
+            if type(criterion) is FocalLoss:
+                total = total + criterion.mean(output.logits[name], targets.levels[:, index])
+                continue
             losses = criterion(output.logits[name], targets.levels[:, index])
             expected = (len(targets.levels),)
             if losses.shape != expected:
@@ -105,7 +108,7 @@ class Objective(nn.Module):
 
 def one_launch(criteria: Mapping[str, Criterion], logits: Mapping[str, Tensor]) -> tuple[list[float], list[Tensor | None]] | None:
     """Gammas and weights, where one launch of a kernel can compute all mechanisms' losses."""
-    losses = [criterion for criterion in criteria.values() if isinstance(criterion, FocalLoss)]
+    losses = [criterion for criterion in criteria.values() if type(criterion) is FocalLoss]  # a subclass may compute another
     shapes = {rows.shape for rows in logits.values()}
     if len(losses) < len(criteria) or len(shapes) > 1 or not all(in_one_call(rows) for rows in logits.values()):
         return None

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from empathy_kit.core.kernels.cpu import Library, load
 from empathy_kit.errors import KitError
 
 MODES = {0.0: 0, 1.0: 1, 2.0: 2}  # gamma to its own way through a kernel
@@ -102,9 +103,7 @@ def status(device: torch.device) -> str:
 def find(device: torch.device) -> Kernel | str:
     """A device's kernel, or why there is none; checked against the formula before it is first used."""
     if device.type == "cpu":
-        from empathy_kit.core.kernels import cpu
-
-        found: Kernel | str = cpu.load()
+        found: Kernel | str = load()
     elif device.type == "cuda":  # ROCm's too
         found = _load_triton()
     else:
@@ -147,4 +146,10 @@ def is_right(kernel: Kernel, device: torch.device) -> bool:
             gradient = kernel.backward(torch.ones(40, device=device), z, y, g, w, kept, mode)
             if not gradient.isfinite().all() or gradient.sum(1).abs().max() > 1e-4:
                 return False
+            if isinstance(kernel, Library):
+                mean, slope = kernel.mean(z, y, g, w, mode, gradient=True)
+                if slope is None or not torch.allclose(mean.double(), expected.mean(), rtol=1e-5, atol=0):
+                    return False
+                if not torch.allclose(slope * 40, gradient, rtol=1e-5, atol=1e-30):
+                    return False
     return True

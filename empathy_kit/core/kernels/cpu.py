@@ -35,6 +35,7 @@ class Library:
 
     run_forward: Any
     run_backward: Any
+    run_mean: Any
     name: str
     heads: bool = False
 
@@ -99,6 +100,34 @@ class Library:
         )
         return gradient
 
+    def mean(
+        self, logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor, mode: int, *, gradient: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The mean of the losses, and its gradient (N, C) in the same reading of the logits where it is wanted.
+
+        Raises:
+            ValueError: as `forward`.
+        """
+        if not gradient:
+            return self.forward(logits, target, gamma, weight, mode)[0].mean(), None
+        n, classes = logits.shape
+        mean, slope = torch.empty(()), torch.empty_like(logits)
+        bad = self.run_mean(
+            logits.data_ptr(),
+            target.data_ptr(),
+            n,
+            classes,
+            gamma.data_ptr(),
+            weight.data_ptr(),
+            mean.data_ptr(),
+            slope.data_ptr(),
+            mode,
+            torch.get_num_threads(),
+        )
+        if bad:
+            raise ValueError(out_of_range(target, classes) if bad == 1 else negative(gamma, weight))
+        return mean, slope
+
 
 def load() -> Library | str:
     """The kernel, or why there is none."""
@@ -107,16 +136,18 @@ def load() -> Library | str:
     except (_UnavailableError, OSError) as error:
         return str(error).splitlines()[0]
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    forward, backward, path = (
+    forward, backward, mean, path = (
         library.empathy_kit_focal_forward,
         library.empathy_kit_focal_backward,
+        library.empathy_kit_focal_mean,
         library.empathy_kit_focal_path,
     )
     forward.argtypes = [pointer, pointer, number, number, pointer, pointer, pointer, ctypes.c_int, ctypes.c_int]
     backward.argtypes = [pointer, pointer, number, number, *[pointer] * 3, ctypes.c_int, pointer, ctypes.c_int, ctypes.c_int]
-    forward.restype = backward.restype = number
+    mean.argtypes = [pointer, pointer, number, number, *[pointer] * 4, ctypes.c_int, ctypes.c_int]
+    forward.restype = backward.restype = mean.restype = number
     path.restype = ctypes.c_char_p
-    return Library(forward, backward, f"fused CPU kernel, {path().decode()}")
+    return Library(forward, backward, mean, f"fused CPU kernel, {path().decode()}")
 
 
 def out_of_range(target: Tensor, classes: int) -> str:

@@ -1,4 +1,4 @@
-/* Focal loss and its gradient, a row at a time: one read of the logits forward, one read and one write backward.
+/* Focal loss and its gradient, a row at a time: one read of the logits forward, one read and one write backward; or both at once.
  *
  * With e_j = exp(z_j - max z), so = the sum of e_j without the target's, s = so + e_y:
  *   q = so / s, p = e_y / s, nlp = -log p = log1p(so / e_y) where so < e_y, else log s - (z_y - max z)
@@ -9,8 +9,12 @@
  *
  * Everything is inlined into the two loops at the end, and those are compiled once a vector extension; the loader picks.
  */
+#define _DEFAULT_SOURCE /* for madvise */
 #include <stdint.h>
 #include <string.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 #define INLINE static inline __attribute__((always_inline))
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(EMPATHY_KIT_NO_CLONES)
@@ -106,29 +110,33 @@ INLINE float loss_of(float so, float ey, float behind, float gamma, int mode) {
     return power(so / s, gamma, mode) * nlp_(so, ey, s, inverse, behind);
 }
 
-/* k / s: the gradient is -so times it at the target, e_j times it elsewhere. */
-INLINE float k_of(float so, float ey, float behind, float gamma, int mode) {
+/* k / s: the gradient is -so times it at the target, e_j times it elsewhere. The loss too, which costs next to nothing here. */
+INLINE float k_and_loss_of(float so, float ey, float behind, float gamma, int mode, float *loss) {
     float s = so + ey, inverse = 1.0f / s;
-    if (mode == ZERO) return inverse;
     float n = nlp_(so, ey, s, inverse, behind);
+    *loss = n;
+    if (mode == ZERO) return inverse;
     /* p n / q = e_y n / so: 1 where so is 0; 0 where e_y is, though n may be infinite. */
     int some = so > 0.0f;
     float ratio = pick(some, n, 1.0f) / pick(some, so, 1.0f);
     ratio = pick(ey > 0.0f, ey * ratio, 0.0f);
     float qg = power(so * inverse, gamma, mode);
+    *loss = qg * n;
     return (qg + gamma * qg * ratio) * inverse;
 }
 
-/* Losses; or gradients, from a gradient of each loss, or from one that all share, as a mean's is. */
-enum { FORWARD, EACH, SHARED };
+/* Losses; gradients, from a gradient of each loss, or from one that all share, as a mean's is; or in one reading of the logits the
+ * sum of the losses, and the gradients as in SHARED. */
+enum { FORWARD, EACH, SHARED, BOTH };
 
 /* Three levels: rows side by side in a vector. */
 INLINE int64_t three(const float *restrict z, const int64_t *restrict y, int64_t n, const float *restrict gamma,
-                     const float *restrict w, const float *restrict up, float *restrict out, int way, int mode) {
-    const float one = way == SHARED ? up[0] : 1.0f;
+                     const float *restrict w, const float *restrict up, float *restrict out, double *sum, int way, int mode) {
+    const float one = way >= SHARED ? up[0] : 1.0f;
     const float g0 = gamma[0], g1 = gamma[1], g2 = gamma[2], w0 = w[0], w1 = w[1], w2 = w[2];
     int32_t bad = 0;
-#pragma omp simd reduction(| : bad)
+    double total = 0.0;
+#pragma omp simd reduction(| : bad) reduction(+ : total)
     for (int64_t i = 0; i < n; i++) {
         float a = z[3 * i], b = z[3 * i + 1], c = z[3 * i + 2];
         int32_t t = (int32_t)y[i];
@@ -146,13 +154,15 @@ INLINE int64_t three(const float *restrict z, const int64_t *restrict y, int64_t
         if (way == FORWARD) {
             out[i] = weight * loss_of(so, ey, behind, g, mode);
         } else {
-            float scale = weight * k_of(so, ey, behind, g, mode) * (way == EACH ? up[i] : one);
+            float loss, scale = weight * k_and_loss_of(so, ey, behind, g, mode, &loss) * (way == EACH ? up[i] : one);
+            if (way == BOTH) total += (double)(weight * loss);
             float target = -scale * so;
             out[3 * i] = pick(is0, target, scale * ea);
             out[3 * i + 1] = pick(is1, target, scale * eb);
             out[3 * i + 2] = pick(is0 | is1, scale * ec, target);
         }
     }
+    *sum = total;
     return bad;
 }
 
@@ -171,8 +181,9 @@ INLINE double sum_of_exp(const float *restrict row, int64_t from, int64_t to, fl
 
 /* Any number of classes: a row at a time, its columns side by side in a vector. */
 INLINE int64_t many(const float *restrict z, const int64_t *restrict y, int64_t n, int64_t c, const float *restrict gamma,
-                    const float *restrict w, const float *restrict up, float *restrict out, int way, int mode) {
+                    const float *restrict w, const float *restrict up, float *restrict out, double *total, int way, int mode) {
     int64_t bad = 0;
+    *total = 0.0;
     for (int64_t i = 0; i < n; i++) {
         const float *restrict row = z + i * c;
         int64_t t = y[i];
@@ -191,7 +202,8 @@ INLINE int64_t many(const float *restrict z, const int64_t *restrict y, int64_t 
         if (way == FORWARD) {
             out[i] = w[t] * loss_of(so, ey, behind, gamma[t], mode);
         } else {
-            float scale = w[t] * k_of(so, ey, behind, gamma[t], mode) * up[way == SHARED ? 0 : i];
+            float loss, scale = w[t] * k_and_loss_of(so, ey, behind, gamma[t], mode, &loss) * up[way == EACH ? i : 0];
+            *total += (double)(w[t] * loss);
 #pragma omp simd
             for (int64_t j = 0; j < c; j++) into[j] *= scale;
             into[t] = -scale * so;
@@ -201,49 +213,78 @@ INLINE int64_t many(const float *restrict z, const int64_t *restrict y, int64_t 
 }
 
 typedef int64_t block(const float *z, const int64_t *y, int64_t n, int64_t c, const float *gamma, const float *w, const float *up,
-                      float *out, int mode);
+                      float *out, double *sum, int mode);
 
 #define CASE(way, mode)                                                                                                       \
     case mode:                                                                                                                \
-        return c == 3 ? three(z, y, n, gamma, w, up, out, way, mode) : many(z, y, n, c, gamma, w, up, out, way, mode);
+        return c == 3 ? three(z, y, n, gamma, w, up, out, sum, way, mode) : many(z, y, n, c, gamma, w, up, out, sum, way, mode);
 #define BLOCK(name, way)                                                                                                      \
     CLONES static int64_t name(const float *z, const int64_t *y, int64_t n, int64_t c, const float *gamma, const float *w,    \
-                               const float *up, float *out, int mode) {                                                       \
+                               const float *up, float *out, double *sum, int mode) {                                          \
         switch (mode) { CASE(way, ZERO) CASE(way, ONE) CASE(way, TWO) default: CASE(way, ANY) }                               \
     }
 BLOCK(forward_block, FORWARD)
 BLOCK(each_block, EACH)
 BLOCK(shared_block, SHARED)
+BLOCK(both_block, BOTH)
+
+/* A gradient is written once, to memory that is often fresh: in large pages the system has far fewer of them to find and clear. */
+static void in_large_pages(float *out, int64_t bytes) {
+#ifdef MADV_HUGEPAGE
+    const uintptr_t page = 1 << 21, from = ((uintptr_t)out + page - 1) & ~(page - 1), to = ((uintptr_t)out + bytes) & ~(page - 1);
+    if (to > from) madvise((void *)from, to - from, MADV_HUGEPAGE); /* a wish: if it is not granted, nothing is lost */
+#else
+    (void)out, (void)bytes;
+#endif
+}
 
 /* Rows are shared out among threads in whole blocks. What is returned is 1 where a target is out of range, 2 where a gamma or a
  * weight is negative. */
 static int64_t all(block *run, int way, const float *z, const int64_t *y, int64_t n, int64_t c, const float *gamma,
-                   const float *w, const float *up, float *out, int mode, int threads) {
+                   const float *w, const float *up, float *out, double *sum, int mode, int threads) {
     int64_t bad = 0, out_step = way == FORWARD ? 1 : c;
+    double total = 0.0;
     for (int64_t j = 0; j < c; j++) /* of no number, too */
         if (!(gamma[j] >= 0.0f) || !(w[j] >= 0.0f)) return 2;
     if (n * c < 32768) threads = 1; /* what a second thread would cost is more than what it saves */
+    in_large_pages(out, n * out_step * (int64_t)sizeof(float));
     int64_t size = (n + threads - 1) / threads;
     size = (size + 15) / 16 * 16;
-#pragma omp parallel for num_threads(threads) reduction(| : bad) schedule(static)
+#pragma omp parallel for num_threads(threads) reduction(| : bad) reduction(+ : total) schedule(static)
     for (int64_t at = 0; at < threads; at++) {
         int64_t first = at * size, rows = n - first < size ? n - first : size;
+        double part = 0.0;
         if (rows > 0)
-            bad |= run(z + first * c, y + first, rows, c, gamma, w, way == EACH ? up + first : up, out + first * out_step, mode);
+            bad |= run(z + first * c, y + first, rows, c, gamma, w, way == EACH ? up + first : up, out + first * out_step, &part,
+                       mode);
+        total += part;
     }
+    *sum = total;
     return bad;
 }
 
 int64_t empathy_kit_focal_forward(const float *z, const int64_t *y, int64_t n, int64_t c, const float *gamma, const float *w,
                                   float *loss, int mode, int threads) {
-    return all(forward_block, FORWARD, z, y, n, c, gamma, w, 0, loss, mode, threads);
+    double unused;
+    return all(forward_block, FORWARD, z, y, n, c, gamma, w, 0, loss, &unused, mode, threads);
 }
 
 /* up has n gradients, or one that is shared. */
 int64_t empathy_kit_focal_backward(const float *z, const int64_t *y, int64_t n, int64_t c, const float *gamma, const float *w,
                                    const float *up, int shared, float *gradient, int mode, int threads) {
-    return shared ? all(shared_block, SHARED, z, y, n, c, gamma, w, up, gradient, mode, threads)
-                  : all(each_block, EACH, z, y, n, c, gamma, w, up, gradient, mode, threads);
+    double unused;
+    return shared ? all(shared_block, SHARED, z, y, n, c, gamma, w, up, gradient, &unused, mode, threads)
+                  : all(each_block, EACH, z, y, n, c, gamma, w, up, gradient, &unused, mode, threads);
+}
+
+/* The mean of the losses, and its gradient; no number where there is no row. */
+int64_t empathy_kit_focal_mean(const float *z, const int64_t *y, int64_t n, int64_t c, const float *gamma, const float *w,
+                               float *mean, float *gradient, int mode, int threads) {
+    double sum = 0.0;
+    float up = 1.0f / (float)n;
+    int64_t bad = all(both_block, BOTH, z, y, n, c, gamma, w, &up, gradient, &sum, mode, threads);
+    *mean = (float)(sum / (double)n);
+    return bad;
 }
 
 /* Which of the clones runs on this machine. */

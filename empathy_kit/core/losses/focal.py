@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from empathy_kit.core import kernels
-from empathy_kit.core.kernels.cpu import negative, out_of_range
+from empathy_kit.core.kernels.cpu import Library, negative, out_of_range
 
 
 def focal(
@@ -38,13 +38,39 @@ def focal(
     _check(logits, target, gamma, weight)
     if _is_transformed(logits):  # functorch, or a second derivative of one: torch's own rules go through the formula
         return reference(logits, target, gamma, weight)
-    classes = logits.shape[1]
-    if isinstance(gamma, Tensor):
-        powers, mode = _plain(gamma), kernels.ANY
-    else:
-        powers, mode = _same(float(gamma), classes, logits.device), kernels.MODES.get(gamma, kernels.ANY)
-    weights = _same(1.0, classes, logits.device) if weight is None else _plain(weight)
+    powers, weights, mode = _numbers(logits, gamma, weight)
     return _focal(logits, target, powers, weights, mode, ahead)
+
+
+def _numbers(logits: Tensor, gamma: float | Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, int]:
+    """Gamma and weight as the kernels read them, (C,) float32 each, and the way through a kernel."""
+    classes = logits.shape[1]
+    weights = _same(1.0, classes, logits.device) if weight is None else _plain(weight)
+    if isinstance(gamma, Tensor):
+        return _plain(gamma), weights, kernels.ANY
+    return _same(float(gamma), classes, logits.device), weights, kernels.MODES.get(gamma, kernels.ANY)
+
+
+def focal_mean(
+    logits: Tensor,  # (N, C)
+    target: Tensor,  # (N,) integers
+    gamma: float | Tensor = 2.0,
+    weight: Tensor | None = None,
+) -> Tensor:  # ()
+    """The mean of `focal`. The CPU's kernel makes it and its gradient in one reading of the logits.
+
+    The gradient is kept from the forward to the backward pass, and given away then; a graph that is gone back through again makes
+    it anew.
+
+    Raises:
+        ValueError: as `focal`.
+    """
+    kernel = None if torch.compiler.is_compiling() or _is_transformed(logits) else kernels.current(logits)
+    if not isinstance(kernel, Library):
+        return focal(logits, target, gamma, weight).mean()
+    _check(logits, target, gamma, weight)
+    numbers = (_whole(target), *_numbers(logits, gamma, weight), kernel)
+    return _FusedMean.apply(logits.contiguous(), numbers)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def focal_heads(
@@ -112,6 +138,14 @@ class FocalLoss(nn.Module):
     ) -> Tensor:  # (N,)
         return focal(logits, target, self.gamma, self.weight)
 
+    def mean(
+        self,
+        logits: Tensor,  # (N, C)
+        target: Tensor,  # (N,) integers
+    ) -> Tensor:  # ()
+        """The mean of what it gives, in one pass where a kernel can."""
+        return focal_mean(logits, target, self.gamma, self.weight)
+
 
 def reference(logits: Tensor, target: Tensor, gamma: float | Tensor = 2.0, weight: Tensor | None = None) -> Tensor:
     """The formula, slow and obvious, in torch's own operations: what the others are held to. Arguments as `focal`."""
@@ -135,15 +169,21 @@ def _formula(logits: Tensor, index: Tensor, power: float | Tensor, scale: Tensor
     return (loss if scale is None else scale * loss).to(logits.dtype)
 
 
+_INTEGERS = frozenset({torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8})
+
+
 def _check(logits: Tensor, target: Tensor, gamma: float | Tensor, weight: Tensor | None) -> None:
-    if logits.dim() != 2 or logits.shape[1] < 2 or not logits.is_floating_point():
-        raise ValueError(f"logits are {tuple(logits.shape)} {logits.dtype}, expected (N, C) of a float type with C of 2 or more")
-    if target.shape != logits.shape[:1] or target.is_floating_point() or target.dtype == torch.bool:
-        raise ValueError(f"targets are {tuple(target.shape)} {target.dtype}, expected ({logits.shape[0]},) of an integer type")
-    for name, value in (("weight", weight), ("gamma", gamma)):
-        if isinstance(value, Tensor) and value.shape != logits.shape[1:]:
-            raise ValueError(f"{name} is {tuple(value.shape)}, expected ({logits.shape[1]},): one a class")
-    if not isinstance(gamma, Tensor) and not 0 <= gamma < float("inf"):
+    shape = logits.shape
+    if len(shape) != 2 or shape[1] < 2 or not logits.is_floating_point():
+        raise ValueError(f"logits are {tuple(shape)} {logits.dtype}, expected (N, C) of a float type with C of 2 or more")
+    if target.dim() != 1 or len(target) != shape[0] or target.dtype not in _INTEGERS:
+        raise ValueError(f"targets are {tuple(target.shape)} {target.dtype}, expected ({shape[0]},) of an integer type")
+    if weight is not None and weight.shape != shape[1:]:
+        raise ValueError(f"weight is {tuple(weight.shape)}, expected ({shape[1]},): one a class")
+    if isinstance(gamma, Tensor):
+        if gamma.shape != shape[1:]:
+            raise ValueError(f"gamma is {tuple(gamma.shape)}, expected ({shape[1]},): one a class")
+    elif not 0 <= gamma < float("inf"):
         raise ValueError(f"gamma is {gamma}, expected 0 or more")
 
 
@@ -164,8 +204,9 @@ def _same(value: float, classes: int, device: torch.device) -> Tensor:
 
 
 def _plain(values: Tensor) -> Tensor:
-    """Float32 without a gradient; mostly it is that already, and asking is quicker than making it so."""
-    return values.detach().float() if values.requires_grad or values.dtype != torch.float32 else values
+    """Float32 without a gradient, end to end; mostly it is that already, and asking is quicker than making it so."""
+    plain = values.detach().float() if values.requires_grad or values.dtype != torch.float32 else values
+    return plain if plain.is_contiguous() else plain.contiguous()
 
 
 def _is_transformed(logits: Tensor) -> bool:
@@ -234,6 +275,32 @@ class _Fused(torch.autograd.Function):
         if torch.is_grad_enabled():
             return _differentiable(up, logits, target, gamma, weight), None, None, None, None, None
         return ctx.kernel.backward(up, logits, target, gamma, weight, kept, ctx.mode), None, None, None, None, None
+
+
+class _FusedMean(torch.autograd.Function):
+    """The mean by a kernel that makes the gradient with it. The fewer arguments, the less a small batch waits for."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, numbers: tuple[Tensor, Tensor, Tensor, int, Library]) -> Tensor:
+        target, gamma, weight, mode, kernel = ctx.numbers = numbers
+        mean, ctx.gradient = kernel.mean(logits, target, gamma, weight, mode, gradient=ctx.needs_input_grad[0])
+        ctx.save_for_backward(logits)
+        return mean
+
+    @staticmethod
+    def backward(ctx: Any, up: Tensor) -> tuple[Tensor, None]:
+        (logits,) = ctx.saved_tensors
+        # Given away: whoever gets it may add to it. Were it kept as well, it would be copied first.
+        gradient, ctx.gradient = ctx.gradient, None
+        if torch.is_grad_enabled():
+            target, gamma, weight = ctx.numbers[:3]
+            return _differentiable((up / len(target)).expand(len(target)), logits, target, gamma, weight), None
+        if gradient is None:
+            target, gamma, weight, mode, kernel = ctx.numbers
+            gradient = kernel.mean(logits, target, gamma, weight, mode, gradient=True)[1]
+        if up.item() != 1:
+            gradient.mul_(up)
+        return gradient, None
 
 
 def _differentiable(up: Tensor, logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor) -> Tensor:
