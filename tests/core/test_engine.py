@@ -17,11 +17,12 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from empathy_kit.contracts import Encoded, GoldAccess
 from empathy_kit.core.batch import Targets, TokenPair
-from empathy_kit.core.engine import Criterion, Engine, Epoch, Recipe, Step, span_loss
+from empathy_kit.core.engine import Criterion, Engine, Epoch, Objective, Recipe, Step, span_loss
 from empathy_kit.core.heads import LinearHead
 from empathy_kit.core.losses.cross_entropy import cross_entropy
+from empathy_kit.core.losses.focal import FocalLoss
 from empathy_kit.core.metrics import macro_f1
-from empathy_kit.core.model import Model
+from empathy_kit.core.model import Model, Output
 from empathy_kit.core.rationales import NoRationale, TaggedRationale
 from empathy_kit.core.trunk import Trunk
 from empathy_kit.errors import KitError
@@ -268,6 +269,20 @@ def test_the_objective_is_the_sum_over_mechanisms_of_their_mean_losses() -> None
         for index, name in enumerate(NAMES)
     )
     assert predictions.loss == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_subclass_of_the_kits_loss_is_asked_and_not_taken_for_it() -> None:
+    class Half(FocalLoss):
+        def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+            return super().forward(logits, target) / 2
+
+    logits, levels = torch.randn(6, 3), torch.arange(6) % 3
+    output = Output({"A": logits, "B": logits}, None)
+    targets = Targets(levels[:, None].repeat(1, 2), torch.zeros(6, 2, 1, dtype=torch.bool), torch.ones(6, 2, dtype=torch.bool))
+    mask = torch.ones(6, 1, dtype=torch.bool)
+    whole = Objective({"A": FocalLoss(2.0), "B": FocalLoss(2.0)}, 1.0)(output, targets, mask)
+    half = Objective({"A": Half(2.0), "B": FocalLoss(2.0)}, 1.0)(output, targets, mask)
+    torch.testing.assert_close(half, whole * 0.75)
 
 
 def test_predictions_stand_in_the_order_of_the_pairs_whatever_it_is() -> None:

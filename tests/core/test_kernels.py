@@ -6,6 +6,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from empathy_kit.core import kernels
-from empathy_kit.core.losses.focal import focal, reference
+from empathy_kit.core.losses.focal import focal, focal_mean, reference
 
 CLASSES = (2, 3, 7, 100)
 
@@ -220,6 +221,90 @@ def test_one_number_may_be_the_gradient_of_every_loss(way: str) -> None:
     torch.testing.assert_close(each, whole * weights[:, None])
 
 
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("classes", CLASSES)
+def test_the_mean_and_its_gradient_are_right_on_every_row(way: str, classes: int, gamma: float) -> None:
+    """With the rows' bound, and a rounding more for the division by N."""
+    logits = hard_rows(classes)
+    target = torch.arange(len(logits)) % classes
+    weight = torch.linspace(0.25, 3, classes)
+    value, gradient = value_and_gradient(lambda z: focal_mean(z, target, gamma, weight), logits)
+    expected, slope = exact(logits, target, gamma, weight)
+    torch.testing.assert_close(value.double(), expected.mean(), rtol=1e-6, atol=0)
+    if way == "fused":
+        allowed = (allowed_error(logits, gamma) + 2 * 2**-24) * slope.abs().amax(1) + 1e-36
+        assert ((gradient.double() * len(target) - slope).abs().amax(1) <= allowed).all()
+    each = value_and_gradient(lambda z: focal(z, target, gamma, weight), logits)[1]
+    torch.testing.assert_close(gradient * len(target), each, rtol=1e-6, atol=1e-30)
+
+
+def test_the_mean_leaves_the_logits_alone_and_its_graph_may_be_used_twice(way: str) -> None:
+    logits, target = torch.randn(9, 3).requires_grad_(), torch.arange(9) % 3
+    before = logits.detach().clone()
+    mean = focal_mean(logits, target, 2.0)
+    (first,) = torch.autograd.grad(mean, logits, retain_graph=True)
+    kept = first.clone()
+    first.zero_()  # whoever was given the gradient may do with it as he likes
+    (second,) = torch.autograd.grad(mean, logits, retain_graph=True)
+    assert torch.equal(second, kept)
+    torch.testing.assert_close(torch.autograd.grad(1024 * mean, logits)[0], 1024 * kept)  # as AMP scales a loss
+    assert torch.equal(logits.detach(), before)
+    for _ in range(2):
+        focal_mean(logits, target, 2.0).backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad, 2 * kept)
+    again = checkpoint(lambda z: focal_mean(z, target, 2.0), logits, use_reentrant=False)
+    assert torch.equal(torch.autograd.grad(again, logits)[0], kept)
+
+
+def test_logits_that_were_changed_meanwhile_are_no_longer_gone_back_to(fused: kernels.Kernel) -> None:
+    logits, target = torch.randn(9, 3).requires_grad_(), torch.arange(9) % 3
+    mean = focal_mean(logits * 1, target, 2.0)
+    moved = logits * 1
+    after = focal_mean(moved, target, 2.0)
+    moved += 1
+    torch.autograd.grad(mean, logits)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        torch.autograd.grad(after, logits)
+
+
+def test_the_means_second_derivative_and_transforms_are_the_formulas(way: str) -> None:
+    target = torch.arange(6) % 3
+
+    def curvature(mean: Callable[[Tensor, Tensor, float], Tensor]) -> Tensor:
+        logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(4)).requires_grad_()
+        (gradient,) = torch.autograd.grad(mean(logits, target, 2.0), logits, create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), logits)[0]
+
+    torch.testing.assert_close(curvature(focal_mean), curvature(lambda *a: reference(*a).mean()), rtol=1e-4, atol=1e-6)
+    logits = torch.randn(6, 3)
+    slope = torch.func.grad(lambda z: focal_mean(z, target, 2.0))(logits)
+    torch.testing.assert_close(slope, value_and_gradient(lambda z: focal_mean(z, target, 2.0), logits)[1], rtol=1e-5, atol=1e-6)
+
+
+def test_a_mean_without_a_gradient_and_one_of_nothing(way: str) -> None:
+    logits, target = torch.randn(9, 3), torch.arange(9) % 3
+    torch.testing.assert_close(focal_mean(logits, target, 2.0), focal(logits, target, 2.0).mean())
+    assert not focal_mean(logits, target, 2.0).requires_grad
+    value, gradient = value_and_gradient(lambda z: focal_mean(z, target[:0], 2.0), logits[:0])
+    assert value.isnan()
+    assert gradient.shape == (0, 3)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_share_the_rows_of_a_mean(threads: int) -> None:
+    logits, target = torch.randn(20_011, 3, generator=torch.Generator().manual_seed(2)), torch.arange(20_011) % 3
+    expected, slope = exact(logits, target, 2.0)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        value, gradient = value_and_gradient(lambda z: focal_mean(z, target, 2.0), logits)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(value.double(), expected.mean(), rtol=1e-7, atol=0)
+    torch.testing.assert_close(gradient.double(), slope / len(target), rtol=1e-5, atol=1e-12)
+
+
 def test_it_compiles_whole_and_is_a_proper_operation(fused: kernels.Kernel) -> None:
     logits, target = torch.randn(32, 3).requires_grad_(), torch.arange(32) % 3
     plain = torch.autograd.grad(focal(logits, target, 2.0).sum(), logits)[0]
@@ -229,47 +314,46 @@ def test_it_compiles_whole_and_is_a_proper_operation(fused: kernels.Kernel) -> N
     torch.library.opcheck(torch.ops.empathy_kit.focal.default, (logits, target, powers, weights, 2))
 
 
-WRONG: dict[str, tuple[Callable[[], Tensor], str]] = {
-    "one dimension": (
-        lambda: focal(torch.zeros(3), torch.zeros(3, dtype=torch.int64)),
-        r"logits are \(3,\) torch.float32, expected \(N, C\)",
-    ),
-    "one class": (lambda: focal(torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64)), r"with C of 2 or more"),
-    "whole logits": (lambda: focal(torch.zeros(3, 3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)), "of a float type"),
-    "targets of another length": (
-        lambda: focal(torch.zeros(3, 3), torch.zeros(2, dtype=torch.int64)),
-        r"expected \(3,\) of an integer",
-    ),
-    "float targets": (lambda: focal(torch.zeros(3, 3), torch.zeros(3)), r"torch.float32, expected \(3,\) of an integer type"),
-    "a negative gamma": (lambda: focal(torch.zeros(1, 3), torch.tensor([0]), -1.0), "gamma is -1.0, expected 0 or more"),
-    "a gamma that is none": (lambda: focal(torch.zeros(1, 3), torch.tensor([0]), float("nan")), "gamma is nan"),
+INT = torch.int64
+WRONG: dict[str, tuple[tuple[Any, ...], str]] = {
+    "one dimension": ((torch.zeros(3), torch.zeros(3, dtype=INT)), r"logits are \(3,\) torch.float32, expected \(N, C\)"),
+    "one class": ((torch.zeros(3, 1), torch.zeros(3, dtype=INT)), r"with C of 2 or more"),
+    "whole logits": ((torch.zeros(3, 3, dtype=INT), torch.zeros(3, dtype=INT)), "of a float type"),
+    "targets of another length": ((torch.zeros(3, 3), torch.zeros(2, dtype=INT)), r"expected \(3,\) of an integer"),
+    "targets of two dimensions": ((torch.zeros(3, 3), torch.zeros(3, 1, dtype=INT)), r"\(3, 1\) torch.int64, expected \(3,\)"),
+    "float targets": ((torch.zeros(3, 3), torch.zeros(3)), r"torch.float32, expected \(3,\) of an integer type"),
+    "true and false": ((torch.zeros(3, 3), torch.zeros(3, dtype=torch.bool)), r"torch.bool, expected \(3,\) of an integer type"),
+    "a negative gamma": ((torch.zeros(1, 3), torch.tensor([0]), -1.0), "gamma is -1.0, expected 0 or more"),
+    "a gamma that is none": ((torch.zeros(1, 3), torch.tensor([0]), float("nan")), "gamma is nan"),
     "a negative gamma of a class": (
-        lambda: focal(torch.zeros(2, 3), torch.tensor([0, 1]), torch.tensor([1.0, -2.0, 0.0])),
+        (torch.zeros(2, 3), torch.tensor([0, 1]), torch.tensor([1.0, -2.0, 0.0])),
         r"gamma is \[1.0, -2.0, 0.0\], expected 0 or more for every class",
     ),
+    "too few gammas": ((torch.zeros(1, 3), torch.tensor([0]), torch.ones(2)), r"gamma is \(2,\), expected \(3,\)"),
     "a negative weight": (
-        lambda: focal(torch.zeros(2, 3), torch.tensor([0, 1]), 2.0, torch.tensor([1.0, 2.0, -1.0])),
+        (torch.zeros(2, 3), torch.tensor([0, 1]), 2.0, torch.tensor([1.0, 2.0, -1.0])),
         r"weight is \[1.0, 2.0, -1.0\], expected 0 or more for every class",
     ),
     "a weight that is none": (
-        lambda: focal(torch.zeros(2, 3), torch.tensor([0, 1]), 0.0, torch.tensor([torch.nan, 2.0, 1.0])),
+        (torch.zeros(2, 3), torch.tensor([0, 1]), 0.0, torch.tensor([torch.nan, 2.0, 1.0])),
         r"weight is \[nan, 2.0, 1.0\]",
     ),
-    "too few weights": (
-        lambda: focal(torch.zeros(1, 3), torch.tensor([0]), 2.0, torch.ones(2)),
-        r"weight is \(2,\), expected \(3,\)",
-    ),
-    "a target too high": (lambda: focal(torch.zeros(2, 3), torch.tensor([0, 3])), "target 3 in row 1: expected 0 to 2"),
-    "a negative target": (lambda: focal(torch.zeros(2, 3), torch.tensor([-100, 0])), "target -100 in row 0: expected 0 to 2"),
-    "a target too high of many": (lambda: focal(torch.zeros(2, 9), torch.tensor([0, 9])), "target 9 in row 1: expected 0 to 8"),
+    "too few weights": ((torch.zeros(1, 3), torch.tensor([0]), 2.0, torch.ones(2)), r"weight is \(2,\), expected \(3,\)"),
+    "a target too high": ((torch.zeros(2, 3), torch.tensor([0, 3])), "target 3 in row 1: expected 0 to 2"),
+    "a negative target": ((torch.zeros(2, 3), torch.tensor([-100, 0])), "target -100 in row 0: expected 0 to 2"),
+    "a target too high of many": ((torch.zeros(2, 9), torch.tensor([0, 9])), "target 9 in row 1: expected 0 to 8"),
 }
 
 
+@pytest.mark.parametrize("loss", [focal, focal_mean])
 @pytest.mark.parametrize("case", WRONG)
-def test_what_does_not_fit_is_told_and_never_computed(way: str, case: str) -> None:
-    call, message = WRONG[case]
+def test_what_does_not_fit_is_told_and_never_computed(way: str, case: str, loss: Callable[..., Tensor]) -> None:
+    arguments, message = WRONG[case]
+    logits = arguments[0].clone()
+    if logits.is_floating_point():
+        logits.requires_grad_()
     with pytest.raises(ValueError, match=message):
-        call()
+        loss(logits, *arguments[1:])
 
 
 @pytest.fixture

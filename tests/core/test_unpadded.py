@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from empathy_kit.core.unpadded import ARCHITECTURES, encode_unpadded, make_unpadded
@@ -39,6 +42,41 @@ def test_states_are_those_of_a_padded_call(architecture: str) -> None:
     assert (encode_unpadded(encoder, ids, mask) - padded).abs().max() <= 1e-5
     again = encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state * mask[..., None]
     assert torch.equal(again, padded)  # a prepared encoder still takes a padded batch
+
+
+def test_no_posts_gradient_is_as_large_as_the_batch() -> None:
+    """A slice's would be: sixty posts a batch would fill it with zeros sixty times a layer."""
+    encoder = small("bert")
+    make_unpadded(encoder)
+    waiting = [encode_unpadded(encoder, torch.full((3, 6), 7), torch.ones(3, 6, dtype=torch.bool)).grad_fn]
+    seen = set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [before for before, _ in node.next_functions]
+    names = [node.name() for node in seen]
+    assert sum(name.startswith("SplitWithSizes") for name in names) == 3 * SMALL["num_hidden_layers"]
+    # One where the words are looked up, and none a post.
+    assert sum(name.startswith("Slice") for name in names) <= 1
+
+
+def test_attention_is_in_float32_under_autocast() -> None:
+    encoder = small("bert").eval()
+    make_unpadded(encoder)
+    ids, mask = torch.randint(2, 40, (3, 9), generator=torch.Generator().manual_seed(0)), torch.ones(3, 9, dtype=torch.bool)
+    types = set()
+    real = F.scaled_dot_product_attention
+
+    def watched(query: Tensor, *arguments: Any, **settings: Any) -> Tensor:
+        types.add(query.dtype)
+        return real(query, *arguments, **settings)
+
+    with pytest.MonkeyPatch.context() as patch, torch.autocast("cpu", dtype=torch.bfloat16):
+        patch.setattr(F, "scaled_dot_product_attention", watched)
+        half = encode_unpadded(encoder, ids, mask)
+    assert types == {torch.float32}
+    assert (half - encode_unpadded(encoder, ids, mask)).abs().mean() < 0.02  # of states that are about 1
 
 
 def test_attention_dropout_is_drawn_in_training_alone() -> None:
