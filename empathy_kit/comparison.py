@@ -480,46 +480,48 @@ class Finished:
     """All of a comparison that is there."""
 
     plan: Plan
-    runs: dict[str, list[Run]]  # configuration to its runs, by seed; every configuration has the same seeds
-    yardsticks: dict[str, list[dict[str, Answers]]]  # yardstick to mechanism to answers, a seed
+    runs: dict[str, list[Run]]  # configuration to its runs, in the order of the seeds; some may have more than others
+    yardsticks: dict[str, dict[int, dict[str, Answers]]]  # yardstick to seed to mechanism to answers
     missing: list[tuple[str, int]]  # runs that are planned and not there
 
 
 def read_finished(folder: Path) -> Finished:
     """Read a comparison's runs; no torch, no data.
 
-    Only seeds that every configuration with any finished run has are compared.
-
     Raises:
         KitError: no comparison, no finished run, a run that was changed, or runs on other data or splits than the first.
     """
     plan = read_plan(folder)
     there = {
-        name: {seed: _read_run(folder, name, seed) for seed in plan.seeds if run_folder(folder, name, seed).exists()}
+        name: [read_run(folder, name, seed) for seed in plan.seeds if run_folder(folder, name, seed).exists()]
         for name in plan.configurations
     }
     there = {name: runs for name, runs in there.items() if runs}
     if not there:
         raise KitError(f"{folder}: no finished run, expected at least one in {folder / RUNS}")
-    _assert_alike(folder, [found for runs in there.values() for found in runs.values()])
-    seeds = [seed for seed in plan.seeds if all(seed in runs for runs in there.values())]
-    if not seeds:
-        raise KitError(f"{folder}: no seed that every configuration has finished, expected at least one")
-    first = next(iter(there.values()))
-    yardsticks = {}
-    for name in TFIDF:
-        files = [folder / YARDSTICKS / f"{name}-{first[seed].record.split['seed']}.csv" for seed in seeds]
-        if all(file.exists() for file in files):
-            yardsticks[name] = [_read_answers(file)[0] for file in files]
+    every = [found for runs in there.values() for found in runs]
+    _assert_alike(folder, every)
+    splits = {found.seed: found.record.split["seed"] for found in every}
+    files = {name: {seed: folder / YARDSTICKS / f"{name}-{split}.csv" for seed, split in splits.items()} for name in TFIDF}
+    read = {
+        name: {seed: _read_answers(file)[0] for seed, file in sorted(by_seed.items()) if file.exists()}
+        for name, by_seed in files.items()
+    }
+    finished = {(found.name, found.seed) for found in every}
     return Finished(
         plan,
-        {name: [runs[seed] for seed in seeds] for name, runs in there.items()},
-        yardsticks,
-        [(name, seed) for name, seed in plan.runs() if seed not in there.get(name, {})],
+        there,
+        {name: answers for name, answers in read.items() if answers},
+        [run for run in plan.runs() if run not in finished],
     )
 
 
-def _read_run(folder: Path, name: str, seed: int) -> Run:
+def read_run(folder: Path, name: str, seed: int) -> Run:
+    """Read one finished run of a comparison.
+
+    Raises:
+        KitError: a run that was changed.
+    """
     where = run_folder(folder, name, seed)
     found = record.read(where, model=False)
     history = [json.loads(line) for line in (where / record.HISTORY).read_text(encoding="utf-8").splitlines()]

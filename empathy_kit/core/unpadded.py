@@ -131,7 +131,7 @@ def _attention(
     with torch.autocast(query.device.type, enabled=False):
         seen = [
             F.scaled_dot_product_attention(q, k, v, dropout_p=settings["dropout"], scale=settings["scaling"])
-            for q, k, v in zip(*(states.split(post_lengths, dim=2) for states in (query, key, value)), strict=True)
+            for q, k, v in zip(*(torch.split(states, post_lengths, dim=2) for states in (query, key, value)), strict=True)
         ]
     return torch.cat(seen, dim=2).transpose(1, 2), None
 

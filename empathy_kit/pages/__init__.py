@@ -44,6 +44,7 @@ def write(summary: Summary, folder: Path) -> list[Path]:
         "interval": interval,
         "gain": gain,
         "smallest": smallest,
+        "of_seeds": of_seeds,
         "chance": chance,
         "notes": list(notes(summary)),
     }
@@ -83,18 +84,23 @@ def score_cell(cell: Cell, metric: str) -> str:
     return f"{number(cell.scores[metric].value)} {interval(cell.scores[metric])}".rstrip()
 
 
-def gain(contrast: Contrast, summary: Summary) -> str:
+def gain(contrast: Contrast) -> str:
     """A difference of accuracy as pairs of a test part: ``+4.3 of 463 [-2.1, +10.7]``."""
-    size = summary.test_pairs
+    size = contrast.test_pairs
     found = contrast.accuracy
     text = f"{found.value * size:+.1f} of {size:.0f}"
     return text if found.low is None or found.high is None else f"{text} [{found.low * size:+.1f}, {found.high * size:+.1f}]"
 
 
-def smallest(contrast: Contrast, summary: Summary) -> str:
+def of_seeds(seeds: list[int], summary: Summary) -> str:
+    """`` (3 of 5 seeds)``, where some are missing."""
+    return "" if len(seeds) == len(summary.seeds) else f" ({len(seeds)} of {len(summary.seeds)} seeds)"
+
+
+def smallest(contrast: Contrast) -> str:
     """The smallest difference of accuracy that this design would find four times of five, in pairs."""
     found = contrast.accuracy.smallest
-    return "not known" if found is None else f"{found * summary.test_pairs:.1f} of {summary.test_pairs:.0f}"
+    return "not known" if found is None else f"{found * contrast.test_pairs:.1f} of {contrast.test_pairs:.0f}"
 
 
 def chance(p: float) -> str:
@@ -107,13 +113,14 @@ def tables(summary: Summary) -> Iterator[Table]:
     from rich.table import Table
 
     for metric in ("accuracy", "macro_f1"):
-        table = Table(title=f"{METRICS[metric]}, mean of {len(summary.seeds)} seeds, 95 % intervals", title_justify="left")
+        table = Table(title=f"{METRICS[metric]}, means over the seeds, 95 % intervals", title_justify="left")
         table.add_column("")
         for name in MECHANISMS:
             table.add_column(name, justify="right")
         for row in summary.rows:
             label = f"{row.name} (ORACLE)" if row.kind == "oracle" else row.name
             style = {"run": None, "oracle": "red", "yardstick": "dim"}[row.kind]
+            label += of_seeds(row.seeds, summary)
             table.add_row(label, *(score_cell(row.cells[name], metric) for name in MECHANISMS), style=style)
         yield table
     if summary.contrasts:
@@ -122,9 +129,9 @@ def tables(summary: Summary) -> Iterator[Table]:
             table.add_column(heading, justify="left" if heading in ("", "mechanism") else "right")
         for found in summary.contrasts:
             table.add_row(
-                f"{found.first} -> {found.second}",
+                f"{found.first} -> {found.second}{of_seeds(found.seeds, summary)}",
                 found.mechanism,
-                gain(found, summary),
+                gain(found),
                 f"{found.test.gained} / {found.test.lost}",
                 chance(found.corrected),
             )
@@ -136,11 +143,14 @@ def notes(summary: Summary) -> Iterator[str]:
     oracles = [row.name for row in summary.rows if row.kind == "oracle"]
     if oracles:
         yield f"ORACLE: {', '.join(oracles)} saw annotated spans at test time, which give the level away; compared with nothing."
-    if len(summary.seeds) < 2:
+    if any(len(row.seeds) < 2 for row in summary.rows):
         yield "One seed: there is no interval, because nobody can know from it how much another seed would change."
     if summary.missing:
         shown = ", ".join(summary.missing[:6]) + (f" and {len(summary.missing) - 6} more" if len(summary.missing) > 6 else "")
-        yield f"Not there yet: {shown}; only seeds that all configurations have are compared."
+        yield (
+            f"Not there yet: {shown}; until then means are over other splits and not to be compared with each other, but the "
+            "differences are, each over the seeds that both have."
+        )
     for row in summary.rows:
         yield from _never(row)
     for name, used in summary.plugins.items():
@@ -154,4 +164,4 @@ def _never(row: Row) -> Iterator[str]:
     for name, cell in row.cells.items():
         for level, count in enumerate(cell.never):
             if count:
-                yield f"{row.name} never predicted level {LEVELS[level]} of {name} in {count} of {row.seeds} runs."
+                yield f"{row.name} never predicted level {LEVELS[level]} of {name} in {count} of {len(row.seeds)} runs."

@@ -47,7 +47,7 @@ class Row:
     name: str
     title: str
     kind: str  # "run", "oracle" or "yardstick"
-    seeds: int
+    seeds: list[int]
     cells: dict[str, Cell]
 
 
@@ -57,6 +57,8 @@ class Contrast:
 
     first: str
     second: str
+    seeds: list[int]  # that both have
+    test_pairs: float  # mean over these seeds
     mechanism: str
     accuracy: Estimate  # of the second, less the first's
     macro_f1: Estimate
@@ -72,8 +74,8 @@ class Summary:
     pairs: int
     split: str
     resplit: bool
-    seeds: list[int]
-    test_pairs: float  # mean over the seeds
+    seeds: list[int]  # that any configuration has
+    test_pairs: float  # mean over the runs
     rows: list[Row]
     contrasts: list[Contrast]
     paper: dict[str, dict[str, tuple[float, float]]]  # configuration to mechanism to accuracy and weighted F1
@@ -97,52 +99,57 @@ class Summary:
 
 
 def summarise(finished: Finished) -> Summary:
-    """Compute every figure; the same runs give the same figures."""
+    """Compute every figure; the same runs give the same figures.
+
+    A configuration's mean is over its own seeds; two are compared on the seeds that both have.
+    """
     runs = finished.runs
     first = next(iter(runs.values()))
-    seeds = [found.seed for found in first]
+    everything = [found for several in runs.values() for found in several]
+    seeds = [seed for seed in finished.plan.seeds if any(found.seed == seed for found in everything)]
     columns = _columns(finished)
     resampled = {
-        name: Resampled([answers[name] for column in columns for answers in column.answers], CLASSES) for name in MECHANISMS
+        name: Resampled([answers[name] for column in columns for answers in column.answers.values()], CLASSES)
+        for name in MECHANISMS
     }
-    places: dict[str, list[int]] = {}
-    at = 0
-    for column in columns:
-        places[column.name] = list(range(at, at + len(column.answers)))
-        at += len(column.answers)
+    order = iter(range(sum(len(column.answers) for column in columns)))
+    places = {column.name: {seed: next(order) for seed in column.answers} for column in columns}
     settings = {name: _settings(found[0]) for name, found in runs.items()}
     shared = {
         key: value for key, value in next(iter(settings.values())).items() if all(s.get(key) == value for s in settings.values())
     }
     ranked = {name: settings[name] for name in runs if not runs[name][0].record.oracle}
-    found_contrasts = [
-        (one, other, name, paired_test([r.answers[name] for r in runs[one]], [r.answers[name] for r in runs[other]]))
-        for one, other in contrasts(ranked)
+    pairs = [_Pair.of(runs, one, other) for one, other in contrasts(ranked)]
+    tests = [
+        (pair, name, paired_test([run.answers[name] for run in pair.first], [run.answers[name] for run in pair.second]))
+        for pair in pairs
+        if pair.first
         for name in MECHANISMS
     ]
-    corrected = holm([test.exact for *_, test in found_contrasts])
+    corrected = holm([test.exact for *_, test in tests])
     record = first[0].record
     repeated = record.data["duplicates"]
-    everything = [found for several in runs.values() for found in several]
     return Summary(
         data=record.data["name"],
         pairs=record.data["pairs"],
         split=record.split["kind"],
         resplit=finished.plan.resplit,
         seeds=seeds,
-        test_pairs=float(np.mean([len(found.answers[MECHANISMS[0]].ids) for found in first])),
-        rows=[_row(column, places[column.name], resampled) for column in columns],
+        test_pairs=_test_pairs(everything),
+        rows=[_row(column, list(places[column.name].values()), resampled) for column in columns],
         contrasts=[
             Contrast(
-                one,
-                other,
+                pair.first[0].name,
+                pair.second[0].name,
+                pair.seeds,
+                _test_pairs(pair.first),
                 name,
-                resampled[name].difference(places[one], places[other], "accuracy"),
-                resampled[name].difference(places[one], places[other], "macro_f1"),
+                resampled[name].difference(*pair.places(places), "accuracy"),
+                resampled[name].difference(*pair.places(places), "macro_f1"),
                 test,
                 p,
             )
-            for (one, other, name, test), p in zip(found_contrasts, corrected, strict=True)
+            for (pair, name, test), p in zip(tests, corrected, strict=True)
         ],
         paper={name: PAPER[name] for name in runs if name in PAPER},
         ceiling=dict(repeated["agreement"]) if repeated["groups"] else None,
@@ -168,28 +175,60 @@ def to_json(summary: Summary) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
+class _Pair:
+    """Two configurations' runs with the seeds that both have."""
+
+    first: list[Run]
+    second: list[Run]
+
+    @classmethod
+    def of(cls, runs: dict[str, list[Run]], one: str, other: str) -> _Pair:
+        common = {run.seed for run in runs[one]} & {run.seed for run in runs[other]}
+        return cls(*([run for run in runs[name] if run.seed in common] for name in (one, other)))
+
+    @property
+    def seeds(self) -> list[int]:
+        return [run.seed for run in self.first]
+
+    def places(self, places: dict[str, dict[int, int]]) -> tuple[list[int], list[int]]:
+        """Where both stand among all that was resampled together."""
+        first, second = ([places[run.name][run.seed] for run in side] for side in (self.first, self.second))
+        return first, second
+
+
+def _test_pairs(runs: Sequence[Run]) -> float:
+    return float(np.mean([len(found.answers[MECHANISMS[0]].ids) for found in runs]))
+
+
+@dataclass(frozen=True)
 class _Column:
     """What is scored: the answers of some runs, one a seed."""
 
     name: str
     title: str
     kind: str
-    answers: list[dict[str, Answers]]
+    answers: dict[int, dict[str, Answers]]  # by seed
 
 
 def _columns(finished: Finished) -> list[_Column]:
     runs = finished.runs
     honest = [name for name in runs if not runs[name][0].record.oracle]
-    oracles = [name for name in runs if name not in honest]
-    columns = [_Column(name, runs[name][0].record.title, "run", [found.answers for found in runs[name]]) for name in honest]
-    columns += [_Column(name, runs[name][0].record.title, "oracle", [found.answers for found in runs[name]]) for name in oracles]
-    first = next(iter(runs.values()))
-    columns.append(_Column("majority", "majority class", "yardstick", [_majority(found) for found in first]))
+    kinds = {**dict.fromkeys(honest, "run"), **{name: "oracle" for name in runs if name not in honest}}
+    columns = [
+        _Column(name, runs[name][0].record.title, kind, {found.seed: found.answers for found in runs[name]})
+        for name, kind in kinds.items()
+    ]
+    # What stands for a seed's split alone is the same for every configuration: whichever has the seed will do.
+    by_seed = {found.seed: found for several in reversed(runs.values()) for found in several}
+    by_seed = {seed: by_seed[seed] for seed in finished.plan.seeds if seed in by_seed}
+    columns.append(
+        _Column("majority", "majority class", "yardstick", {seed: _majority(found) for seed, found in by_seed.items()})
+    )
     titles = {"tfidf": "TF-IDF + logistic regression, response only", "tfidf-balanced": "the same, classes balanced"}
     columns += [_Column(name, titles[name], "yardstick", answers) for name, answers in finished.yardsticks.items()]
     # The first that was asked: a run of an earlier version was not.
     for name in honest:
-        swapped = [found.swapped for found in runs[name] if found.swapped is not None]
+        swapped = {found.seed: found.swapped for found in runs[name] if found.swapped is not None}
         if swapped:
             columns.append(_Column(f"{name}-swapped", f"{name}, seekers swapped at test time", "yardstick", swapped))
             break
@@ -208,7 +247,7 @@ def _majority(run: Run) -> dict[str, Answers]:
 def _row(column: _Column, places: Sequence[int], resampled: dict[str, Resampled]) -> Row:
     cells = {}
     for name in MECHANISMS:
-        answers = [each[name] for each in column.answers]
+        answers = [each[name] for each in column.answers.values()]
         tables = [confusion_matrix(each.true, each.predicted, CLASSES) for each in answers]
         cells[name] = Cell(
             scores={metric: resampled[name].mean(places, metric) for metric in METRICS},
@@ -217,7 +256,7 @@ def _row(column: _Column, places: Sequence[int], resampled: dict[str, Resampled]
             never=[sum(bool(t[level].any() and not t[:, level].any()) for t in tables) for level in range(CLASSES)],
             confusion=np.sum(tables, axis=0).tolist(),
         )
-    return Row(column.name, column.title, column.kind, len(column.answers), cells)
+    return Row(column.name, column.title, column.kind, list(column.answers), cells)
 
 
 def _settings(run: Run) -> dict[str, Any]:
