@@ -3,9 +3,14 @@
     pip install 'empathy-kit[peers]'
     python benchmarks/losses.py > benchmarks/results/losses.json
 
-Class weights, gamma 2, float32, one thread; forward and backward of the mean. Implementations take turns, round by round, so that
-all meet the same machine; medians. Before anything is timed, each must give the formula's float64 value and gradient. Gigabytes
-are those of one read of the logits forward and one read and one write backward, whatever an implementation really moves.
+On a GPU, with empathy-kit[gpu] and, to have its cross-entropy beside ours, liger-kernel:
+
+    python benchmarks/losses.py --device cuda > benchmarks/results/losses-gpu.json
+
+Class weights, gamma 2, float32 (32768x131072, on a GPU alone: bfloat16), on a CPU one thread; forward and backward of the mean.
+Implementations take turns, round by round, so that all meet the same machine; medians. Before anything is timed, each must give
+the formula's float64 value and gradient. Gigabytes are those of one read of the logits forward and one read and one write
+backward, whatever an implementation really moves.
 """
 
 from __future__ import annotations
@@ -23,29 +28,33 @@ from typing import Any
 import click
 import torch
 from machine import machine
-from peers import OURS, Implementation, cross_entropy, eager, installed
+from peers import NO_FOCAL, ON_CUDA, OURS, OVERWRITING, SAME, Implementation, cross_entropy, eager, installed
 from torch import Tensor
 
 from empathy_kit.core import kernels
 from empathy_kit.core.losses.focal import reference
 
 SHAPES = {"32x3": (32, 3), "4096x3": (4096, 3), "1Mx3": (1 << 20, 3), "8192x32k": (8192, 32_768)}
+ON_A_GPU = {**SHAPES, "32768x131072": (32_768, 131_072)}  # the last in bfloat16: 8.6 GB
 GAMMA = 2.0
 PATIENCE = 20.0  # seconds a step
 
 
-def everybody() -> dict[str, Implementation]:
+def everybody(device: str = "cpu") -> dict[str, Implementation]:
     """By name; the kit's own first."""
     compiled: Any = torch.compile(eager)
-    return {**OURS, "eager, compiled": compiled, "F.cross_entropy": cross_entropy, **installed()}
+    ours = {**OURS, **(ON_CUDA if device == "cuda" else {})}
+    return {**ours, "eager, compiled": compiled, "F.cross_entropy": cross_entropy, **installed(device)}
 
 
-def batch(shape: str) -> tuple[Tensor, Tensor, Tensor]:
+def batch(shape: str, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
     """Logits as a model's are after a while, targets with one class rare, weights."""
-    rows, classes = SHAPES[shape]
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.empty(rows, classes).normal_(0, 3, generator=generator).requires_grad_()
-    return logits, torch.randint(classes, (rows,), generator=generator), torch.linspace(0.5, 3, classes)
+    rows, classes = ON_A_GPU[shape]
+    generator = torch.Generator(device).manual_seed(0)
+    dtype = torch.float32 if shape in SHAPES else torch.bfloat16
+    logits = torch.empty(rows, classes, device=device, dtype=dtype).normal_(0, 3, generator=generator).requires_grad_()
+    target = torch.randint(classes, (rows,), generator=generator, device=device)
+    return logits, target, torch.linspace(0.5, 3, classes, device=device)
 
 
 def step(implementation: Implementation, logits: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -54,11 +63,11 @@ def step(implementation: Implementation, logits: Tensor, target: Tensor, weight:
     return gradient
 
 
-def assert_right(name: str, implementation: Implementation) -> None:
+def assert_right(name: str, implementation: Implementation, device: str = "cpu") -> None:
     """A fast wrong loss is no result."""
-    if name == "F.cross_entropy":
+    if name in NO_FOCAL:
         return
-    logits, target, weight = batch("4096x3")
+    logits, target, weight = batch("4096x3", device)
     exact = logits.detach().double().requires_grad_()
     expected = reference(exact, target, GAMMA, weight.double()).mean()
     (slope,) = torch.autograd.grad(expected, exact)
@@ -67,29 +76,43 @@ def assert_right(name: str, implementation: Implementation) -> None:
     torch.testing.assert_close(step(implementation, logits, target, weight).double(), slope, rtol=1e-3, atol=1e-9, msg=name)
 
 
-def seconds(action: Callable[[], object], calls: int) -> float:
+def seconds(action: Callable[[], object], calls: int, device: str = "cpu") -> float:
     """A call's, the mean of some in a row."""
+    wait = torch.cuda.synchronize if device == "cuda" else int
+    wait()
     start = time.perf_counter()
     for _ in range(calls):
         action()
+    wait()
     return (time.perf_counter() - start) / calls
 
 
-def timed(shape: str, rounds: int) -> list[dict[str, Any]]:
+def timed(shape: str, rounds: int, device: str = "cpu") -> list[dict[str, Any]]:
     """A row an implementation."""
-    logits, target, weight = batch(shape)
+    logits, target, weight = batch(shape, device)
     size = logits.numel() * logits.element_size()
     into = torch.empty_like(logits)
     actions: dict[str, Callable[[], object]] = {"copy of the logits": lambda: into.copy_(logits.detach())}
-    for name, implementation in everybody().items():
-        actions[name] = partial(step, implementation, logits, target, weight)
-    first = {name: seconds(action, 1) for name, action in actions.items()}  # the warm-up
-    calls = {name: max(1, min(300, int(0.05 / seconds(action, 1)))) for name, action in actions.items() if first[name] < PATIENCE}
+    for name, implementation in everybody(device).items():
+        own = logits.detach().clone().requires_grad_() if name in OVERWRITING else logits
+        actions[name] = partial(step, implementation, own, target, weight)
+    first: dict[str, float] = {}
+    for name in list(actions):  # the warm-up
+        try:
+            first[name] = seconds(actions[name], 1, device)
+        except torch.cuda.OutOfMemoryError:
+            print(f"{shape}, {name}: the GPU's memory does not suffice", file=sys.stderr)
+            del actions[name]
+    calls = {
+        name: max(1, min(300, int(0.05 / seconds(action, 1, device))))
+        for name, action in actions.items()
+        if first[name] < PATIENCE
+    }
     # What takes so long is timed once: nothing that it had to warm up for would be seen in that.
     taken: dict[str, list[float]] = {name: [] if name in calls else [first[name]] for name in actions}
     for _ in range(rounds):
         for name in calls:
-            taken[name].append(seconds(actions[name], calls[name]))
+            taken[name].append(seconds(actions[name], calls[name], device))
     medians = {name: statistics.median(times) for name, times in taken.items()}
     return [
         {
@@ -97,7 +120,7 @@ def timed(shape: str, rounds: int) -> list[dict[str, Any]]:
             "implementation": name,
             "milliseconds": median * 1e3,
             "fastest": min(taken[name]) * 1e3,
-            "of_eager": median / medians["eager"],
+            "of_eager": median / medians["eager"] if "eager" in medians else None,
             "rows_per_second": None if name.startswith("copy") else len(logits) / median,
             "gigabytes_per_second": (2 if name.startswith("copy") else 3) * size / median / 1e9,
         }
@@ -128,30 +151,53 @@ def memory(shape: str, name: str) -> float:
     return found
 
 
+def memory_on_a_gpu(shape: str, implementation: Implementation) -> float | None:
+    """The same on a GPU, as its allocator counts them; None where they do not fit."""
+    logits, target, weight = batch(shape, "cuda")
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    try:
+        step(implementation, logits, target, weight)
+    except torch.cuda.OutOfMemoryError:
+        return None
+    return (torch.cuda.max_memory_allocated() - before) / (logits.numel() * logits.element_size())
+
+
 @click.command()
 @click.option("--rounds", default=15, show_default=True)
-@click.option("--shape", "shapes", multiple=True, type=click.Choice(tuple(SHAPES)), default=tuple(SHAPES))
-def main(rounds: int, shapes: tuple[str, ...]) -> None:
+@click.option("--shape", "shapes", multiple=True, type=click.Choice(tuple(ON_A_GPU)), help="[all]")
+@click.option("--device", type=click.Choice(("cpu", "cuda")), default="cpu", show_default=True)
+def main(rounds: int, shapes: tuple[str, ...], device: str) -> None:
     """Print the tables as JSON."""
-    peaks = {}
-    for shape in ("1Mx3", "8192x32k"):
+    shapes = shapes or tuple(SHAPES if device == "cpu" else ON_A_GPU)
+    if device == "cpu" and set(shapes) - set(SHAPES):
+        raise click.ClickException("32768x131072 is for a GPU alone")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise click.ClickException("--device cuda: torch finds no GPU")
+    peaks: dict[str, dict[str, float | None]] = {}
+    for shape in ("1Mx3", "8192x32k", "32768x131072"):
         if shape in shapes:  # before this process has threads, which do not survive a fork
-            names = ["fused", "closed form", "eager", "F.cross_entropy", *installed()]
-            names = [name for name in names if shape == "1Mx3" or name not in installed()]  # theirs took 10 GB and more there
-            peaks[shape] = {name: memory(shape, name) for name in names}
+            names = ["fused", "closed form", "eager", "F.cross_entropy", *installed(device)]
+            names = [name for name in names if shape == "1Mx3" or name not in SAME]  # theirs took 10 GB and more there
+            ways = everybody(device)
+            peaks[shape] = {
+                name: memory(shape, name) if device == "cpu" else memory_on_a_gpu(shape, ways[name]) for name in names
+            }
             print(shape, peaks[shape], file=sys.stderr)
     torch.set_num_threads(1)
-    for name, implementation in everybody().items():
-        assert_right(name, implementation)
+    for name, implementation in everybody(device).items():
+        assert_right(name, implementation, device)
     rows = []
     for shape in shapes:
-        rows += timed(shape, rounds if shape != "8192x32k" else max(2, rounds // 5))
-        print(*rows[-len(everybody()) - 1 :], sep="\n", file=sys.stderr)
+        found = timed(shape, rounds if shape in ("32x3", "4096x3", "1Mx3") else max(2, rounds // 3), device)
+        print(*found, sep="\n", file=sys.stderr)
+        rows += found
     content = {
         "what": "forward and backward of weighted focal loss, gamma 2, float32, one thread; medians of rounds that take turns",
-        "kernel": kernels.status(torch.device("cpu")),
+        "kernel": kernels.status(torch.device(device)),
         "rounds": rounds,
         "machine": machine(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "rows": rows,
         "peak_memory_beyond_the_logits": peaks,
     }

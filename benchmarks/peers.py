@@ -43,6 +43,19 @@ def cross_entropy(logits: Tensor, target: Tensor, gamma: float, weight: Tensor |
     return F.cross_entropy(logits, target, weight)
 
 
+def fused_ahead(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -> Tensor:
+    """The kit's on a GPU, where the gradient may be made in the forward pass."""
+    return focal(logits, target, gamma, weight, ahead=True).mean()
+
+
+def liger(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -> Tensor:
+    """Cross-entropy, on a GPU alone. It writes the gradient over the logits."""
+    from liger_kernel.transformers.functional import liger_cross_entropy
+
+    mean: Tensor = liger_cross_entropy(logits, target, weight)
+    return mean
+
+
 def kornia(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -> Tensor:
     """Its mean is over N x C."""
     from kornia.losses import focal_loss
@@ -77,6 +90,10 @@ def balanced_loss(logits: Tensor, target: Tensor, gamma: float, weight: Tensor |
 
 
 OURS: dict[str, Implementation] = {"fused": fused, "fused, a loss a row": fused_each, "closed form": closed, "eager": eager}
+ON_CUDA: dict[str, Implementation] = {"fused, gradient ahead": fused_ahead}
+LIGER = "Liger's cross-entropy"
+NO_FOCAL = ("F.cross_entropy", LIGER)  # timed beside the others, and held to nothing
+OVERWRITING = (LIGER,)  # gets logits of its own
 SAME: dict[str, tuple[str, Implementation]] = {  # module, function: focal loss, softmax
     "kornia": ("kornia", kornia),
     "MONAI": ("monai", monai),
@@ -84,6 +101,7 @@ SAME: dict[str, tuple[str, Implementation]] = {  # module, function: focal loss,
 }
 
 
-def installed() -> dict[str, Implementation]:
-    """The peers that are here."""
-    return {name: function for name, (module, function) in SAME.items() if importlib.util.find_spec(module)}
+def installed(device: str = "cpu") -> dict[str, Implementation]:
+    """The peers that are here, and run on this device."""
+    there = {**SAME, **({LIGER: ("liger_kernel", liger)} if device == "cuda" else {})}
+    return {name: function for name, (module, function) in there.items() if importlib.util.find_spec(module)}

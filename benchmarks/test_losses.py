@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from losses import GAMMA, SHAPES, assert_right, batch, everybody, step
+from losses import GAMMA, ON_A_GPU, SHAPES, assert_right, batch, everybody, step
+from peers import SAME
 from torch import Tensor
 
 from empathy_kit.config import RunConfig
@@ -27,8 +28,17 @@ from empathy_kit.errors import KitError
 from empathy_kit.plugins import load_registry
 from empathy_kit.recipes import build_engine, build_model, build_tasks, choose_plugins, tokenize
 
-SMALL = [name for name in SHAPES if name != "8192x32k"]  # that one takes minutes: see losses.py
-IMPLEMENTATIONS = everybody()
+SMALL = [name for name in SHAPES if name != "8192x32k"]  # that one takes minutes on a CPU: see losses.py
+# Where a GPU is, it is timed too, and with its largest shapes.
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+IMPLEMENTATIONS = {device: everybody(device) for device in DEVICES}
+CASES = [
+    (device, name, shape)
+    for device in DEVICES
+    for shape in (SMALL if device == "cpu" else ON_A_GPU)
+    for name in IMPLEMENTATIONS[device]
+    if not (name in SAME and shape not in SMALL)  # theirs take the logits' size ten times over
+]
 torch._functorch.config.donated_buffer = False  # or a compiled graph could not be gone back through more than once
 
 
@@ -41,10 +51,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def timed(benchmark: Any, group: str, action: Any, *arguments: Any, **per_second: float) -> None:
+def timed(benchmark: Any, group: str, action: Any, *arguments: Any, device: str = "cpu", **per_second: float) -> None:
     """Time it in its group, and say how many rows, pairs or gigabytes that was a second."""
-    benchmark.group = group  # before it is timed: it is written down then
-    benchmark(action, *arguments)
+    benchmark.group = group if device == "cpu" else f"{group}, {device}"  # before it is timed: it is written down then
+
+    def waited() -> None:
+        action(*arguments)
+        torch.cuda.synchronize()
+
+    benchmark(*((waited,) if device == "cuda" else (action, *arguments)))
     if benchmark.stats:
         median = benchmark.stats.stats.median
         benchmark.extra_info.update({f"{name}_per_second": amount / median for name, amount in per_second.items()})
@@ -52,46 +67,65 @@ def timed(benchmark: Any, group: str, action: Any, *arguments: Any, **per_second
 
 def traffic(logits: Tensor) -> dict[str, float]:
     """Rows, and the gigabytes of a read of the logits forward and a read and a write backward."""
-    return {"rows": len(logits), "gigabytes": 3 * 4 * logits.numel() / 1e9}
+    return {"rows": len(logits), "gigabytes": 3 * logits.element_size() * logits.numel() / 1e9}
 
 
-@pytest.mark.parametrize("shape", SMALL)
-@pytest.mark.parametrize("name", IMPLEMENTATIONS)
-def test_forward(benchmark: Any, name: str, shape: str) -> None:
+@pytest.mark.parametrize(("device", "name", "shape"), CASES)
+def test_forward(benchmark: Any, device: str, name: str, shape: str) -> None:
     """The mean alone."""
-    logits, target, weight = batch(shape)
-    assert_right(name, IMPLEMENTATIONS[name])
-    implementation = IMPLEMENTATIONS[name]
-    timed(benchmark, f"focal, {shape}, forward", implementation, logits.detach(), target, GAMMA, weight, rows=len(logits))
+    logits, target, weight = batch(shape, device)
+    implementation = IMPLEMENTATIONS[device][name]
+    assert_right(name, implementation, device)
+    group = f"focal, {shape}, forward"
+    timed(benchmark, group, implementation, logits.detach(), target, GAMMA, weight, device=device, rows=len(logits))
 
 
-@pytest.mark.parametrize("shape", SMALL)
-@pytest.mark.parametrize("name", IMPLEMENTATIONS)
-def test_backward(benchmark: Any, name: str, shape: str) -> None:
-    """The gradient alone."""
-    logits, target, weight = batch(shape)
-    mean = IMPLEMENTATIONS[name](logits, target, GAMMA, weight)
+@pytest.mark.parametrize(("device", "name", "shape"), CASES)
+def test_backward(benchmark: Any, device: str, name: str, shape: str) -> None:
+    """The gradient alone; of those that made it in the forward pass, as if they had not."""
+    logits, target, weight = batch(shape, device)
+    mean = IMPLEMENTATIONS[device][name](logits, target, GAMMA, weight)
     backward = partial(torch.autograd.grad, mean, logits, retain_graph=True)
-    timed(benchmark, f"focal, {shape}, backward", backward, rows=len(logits))
+    timed(benchmark, f"focal, {shape}, backward", backward, device=device, rows=len(logits))
 
 
-@pytest.mark.parametrize("shape", SMALL)
-@pytest.mark.parametrize("name", IMPLEMENTATIONS)
-def test_forward_and_backward(benchmark: Any, name: str, shape: str) -> None:
+@pytest.mark.parametrize(("device", "name", "shape"), CASES)
+def test_forward_and_backward(benchmark: Any, device: str, name: str, shape: str) -> None:
     """As a training step has it."""
-    arguments = batch(shape)
-    assert_right(name, IMPLEMENTATIONS[name])
+    arguments = batch(shape, device)
+    implementation = IMPLEMENTATIONS[device][name]
+    assert_right(name, implementation, device)
     group = f"focal, {shape}, forward and backward"
-    timed(benchmark, group, step, IMPLEMENTATIONS[name], *arguments, **traffic(arguments[0]))
+    timed(benchmark, group, step, implementation, *arguments, device=device, **traffic(arguments[0]))
 
 
-@pytest.mark.parametrize("shape", SMALL)
-def test_copy_of_the_logits(benchmark: Any, shape: str) -> None:
+class Nothing(torch.autograd.Function):
+    """What a Python function in autograd's graph costs, whatever it computes."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor) -> Tensor:  # noqa: ARG004 - autograd gives it
+        """No loss."""
+        return logits.new_empty(())
+
+    @staticmethod
+    def backward(ctx: Any, up: Tensor) -> Tensor:  # noqa: ARG004
+        """No gradient."""
+        return up.new_empty(32, 3)
+
+
+def test_nothing(benchmark: Any) -> None:
+    """What no loss that Python code gives to autograd can be faster than."""
+    logits = batch("32x3")[0]
+    timed(benchmark, "focal, 32x3, forward and backward", lambda: torch.autograd.grad(Nothing.apply(logits), logits))  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize(("device", "shape"), dict.fromkeys((device, shape) for device, _, shape in CASES))
+def test_copy_of_the_logits(benchmark: Any, device: str, shape: str) -> None:
     """What memory gives: one read and one write."""
-    logits = batch(shape)[0].detach()
+    logits = batch(shape, device)[0].detach()
     into = torch.empty_like(logits)
-    group = f"focal, {shape}, forward and backward"
-    timed(benchmark, group, into.copy_, logits, gigabytes=2 * 4 * logits.numel() / 1e9)
+    gigabytes = 2 * logits.element_size() * logits.numel() / 1e9
+    timed(benchmark, f"focal, {shape}, forward and backward", into.copy_, logits, device=device, gigabytes=gigabytes)
 
 
 def three_heads(choice: kernels.Choice) -> Tensor:
