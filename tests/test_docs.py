@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from empathy_kit import Encoded, Head, Injection, Loss, Rationale, Task, hookspecs
+from empathy_kit.cache import cache_folder
 from empathy_kit.cli import cli
 from empathy_kit.plugins import Registry, load_registry
 from empathy_kit.scaffold import scaffold
@@ -86,6 +87,10 @@ def test_every_command_of_the_documentation_works(
         files = tmp_path / "cache" / "epitome-reddit"
         files.parent.mkdir()
         files.symlink_to(request.getfixturevalue("reddit_folder").resolve())
+    kernels = cache_folder() / "kernels"
+    kernels.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "cache").mkdir(exist_ok=True)
+    (tmp_path / "cache" / "kernels").symlink_to(kernels)  # or every process of a comparison would build its own
     monkeypatch.setenv("EMPATHY_KIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     if arguments[0] == "compare":  # as below

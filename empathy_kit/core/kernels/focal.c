@@ -125,14 +125,14 @@ INLINE float k_and_loss_of(float so, float ey, float behind, float gamma, int mo
     return (qg + gamma * qg * ratio) * inverse;
 }
 
-/* Losses; gradients, from a gradient of each loss, or from one that all share, as a mean's is; or in one reading of the logits the
- * sum of the losses, and the gradients as in SHARED. */
-enum { FORWARD, EACH, SHARED, BOTH };
+/* Losses; gradients, from a gradient of each loss; or gradients from one that all share, as a mean's is, and beside them the sum of
+ * the losses, which costs nothing more. */
+enum { FORWARD, EACH, SHARED };
 
 /* Three levels: rows side by side in a vector. */
 INLINE int64_t three(const float *restrict z, const int64_t *restrict y, int64_t n, const float *restrict gamma,
                      const float *restrict w, const float *restrict up, float *restrict out, double *sum, int way, int mode) {
-    const float one = way >= SHARED ? up[0] : 1.0f;
+    const float one = way == SHARED ? up[0] : 1.0f;
     const float g0 = gamma[0], g1 = gamma[1], g2 = gamma[2], w0 = w[0], w1 = w[1], w2 = w[2];
     int32_t bad = 0;
     double total = 0.0;
@@ -155,7 +155,7 @@ INLINE int64_t three(const float *restrict z, const int64_t *restrict y, int64_t
             out[i] = weight * loss_of(so, ey, behind, g, mode);
         } else {
             float loss, scale = weight * k_and_loss_of(so, ey, behind, g, mode, &loss) * (way == EACH ? up[i] : one);
-            if (way == BOTH) total += (double)(weight * loss);
+            if (way == SHARED) total += (double)(weight * loss);
             float target = -scale * so;
             out[3 * i] = pick(is0, target, scale * ea);
             out[3 * i + 1] = pick(is1, target, scale * eb);
@@ -226,7 +226,6 @@ typedef int64_t block(const float *z, const int64_t *y, int64_t n, int64_t c, co
 BLOCK(forward_block, FORWARD)
 BLOCK(each_block, EACH)
 BLOCK(shared_block, SHARED)
-BLOCK(both_block, BOTH)
 
 /* A gradient beyond what malloc keeps (32 MiB) lies in memory that the system has yet to find and clear: in large pages, that takes
  * a third of the time. Smaller ones are mostly memory that was used before, and better left alone. */
@@ -283,7 +282,7 @@ int64_t empathy_kit_focal_mean(const float *z, const int64_t *y, int64_t n, int6
                                float *mean, float *gradient, int mode, int threads) {
     double sum = 0.0;
     float up = 1.0f / (float)n;
-    int64_t bad = all(both_block, BOTH, z, y, n, c, gamma, w, &up, gradient, &sum, mode, threads);
+    int64_t bad = all(shared_block, SHARED, z, y, n, c, gamma, w, &up, gradient, &sum, mode, threads);
     *mean = (float)(sum / (double)n);
     return bad;
 }
