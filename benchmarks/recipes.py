@@ -1,0 +1,44 @@
+"""What did other recipes score on the validation parts? A recipe that was chosen by its test scores would be no result.
+
+Compare them, and read the validation scores alone from the comparison's folder. What made results/recipes.md, as one line:
+
+    empathy-kit compare --data reddit --resplit --seeds 1 --precision bf16 --out comparisons/recipes
+        base= "lr4=--encoder-lr 1e-4" "frz2=--freeze-layers 2" "ep8=--epochs 8 --patience 8" "tok96=--max-tokens 96"
+    python benchmarks/recipes.py comparisons/recipes > benchmarks/results/recipes.md
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from empathy_kit.comparison import NOT_COMPARED, read_finished
+from empathy_kit.config import RunConfig, flag, to_dict
+from empathy_kit.data.pairs import MECHANISMS
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, exists=True))
+def main(folder: Path) -> None:
+    """Print the validation scores of every run, as Markdown."""
+    default = to_dict(RunConfig())
+    click.echo(f"| recipe | seed | {' | '.join(MECHANISMS)} | mean macro F1 | loss | epoch |")
+    click.echo("| --- |" + " --- |" * (len(MECHANISMS) + 4))
+    for runs in read_finished(folder).runs.values():
+        for run in runs:
+            config, training = run.record.config, run.record.training
+            left_out = (*NOT_COMPARED, "data", "options")
+            changed = [
+                f"{flag(name)} {config[name]}" for name in default if name not in left_out and config[name] != default[name]
+            ]
+            f1, accuracy = training["validation_macro_f1"], training["validation_accuracy"]
+            cells = [f"{accuracy[name]:.3f} / {f1[name]:.3f}" for name in MECHANISMS]
+            mean = sum(f1.values()) / len(f1)
+            epoch = f"{training['best_epoch']} of {training['epochs']}"
+            row = [f"`{' '.join(changed)}`", str(run.seed), *cells, f"{mean:.3f}", f"{training['validation_loss']:.3f}", epoch]
+            click.echo(f"| {' | '.join(row)} |")
+
+
+if __name__ == "__main__":
+    main()
