@@ -117,6 +117,7 @@ def timed(shape: str, rounds: int, device: str = "cpu") -> list[dict[str, Any]]:
     return [
         {
             "shape": shape,
+            "dtype": str(logits.dtype).removeprefix("torch."),
             "implementation": name,
             "milliseconds": median * 1e3,
             "fastest": min(taken[name]) * 1e3,
@@ -193,7 +194,7 @@ def main(rounds: int, shapes: tuple[str, ...], device: str) -> None:
         print(*found, sep="\n", file=sys.stderr)
         rows += found
     content = {
-        "what": "forward and backward of weighted focal loss, gamma 2, float32, one thread; medians of rounds that take turns",
+        "what": "forward and backward of weighted focal loss, gamma 2, one CPU thread; medians of rounds that take turns",
         "kernel": kernels.status(torch.device(device)),
         "rounds": rounds,
         "machine": machine(),

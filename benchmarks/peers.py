@@ -39,8 +39,8 @@ def closed(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) 
 
 
 def cross_entropy(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -> Tensor:
-    """Torch's; no focal loss, and so only timed. It divides by the sum of the weights."""
-    return F.cross_entropy(logits, target, weight)
+    """Torch's; no focal loss, and so only timed. It divides by the sum of the weights, and wants them in the logits' type."""
+    return F.cross_entropy(logits, target, None if weight is None else weight.to(logits.dtype))
 
 
 def fused_ahead(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -> Tensor:

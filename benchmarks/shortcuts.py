@@ -4,41 +4,58 @@
     python ../shortcuts.py reddit-unfrozen reddit-grouped > shortcuts.json
 
 Every run that both folders hold is paired with itself: the same configuration, seed, split and test pairs. Differences are the
-second folder's scores less the first's, with the intervals of a comparison, the runs in the place of seeds.
+second folder's scores less the first's. No interval is given, for the runs of a seed share its split: the exact test takes the
+models as they are.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import click
 
-from empathy_kit.comparison import Run, read_plan, read_run, run_folder
+from empathy_kit.comparison import NOT_COMPARED, Run, read_plan, read_run, run_folder
+from empathy_kit.core.metrics import macro_f1
 from empathy_kit.data.pairs import LEVELS, MECHANISMS
-from empathy_kit.statistics import Estimate, Resampled, paired_test
+from empathy_kit.statistics import paired_test
+
+ALLOWED = {*NOT_COMPARED, "freeze_layers", "precision"}  # what may differ between the two of a pair
 
 
 def in_both(first: Path, second: Path) -> list[tuple[Run, Run]]:
-    """Runs of one name and seed."""
+    """Runs of one name and seed, oracles left out."""
     shared = [run for run in read_plan(first).runs() if all(run_folder(folder, *run).exists() for folder in (first, second))]
-    if not shared:
-        raise click.ClickException(f"{first} and {second} have no run in common")
     pairs = [(read_run(first, *run), read_run(second, *run)) for run in shared]
+    pairs = [(one, other) for one, other in pairs if not one.record.oracle]
+    if not pairs:
+        raise click.ClickException(f"{first} and {second} have no run in common")
     for one, other in pairs:
+        where = f"{one.name} {one.seed}"
         if (one.record.data["sha256"], one.record.split["sha256"]) != (other.record.data["sha256"], other.record.split["sha256"]):
-            raise click.ClickException(f"{one.name} {one.seed}: the two runs have other data or another split")
+            raise click.ClickException(f"{where}: the two runs have other data or another split")
+        for name, value in one.record.config.items():
+            if name not in ALLOWED and other.record.config[name] != value:
+                raise click.ClickException(f"{where}: {name} is {value} and {other.record.config[name]}, expected one value")
     return pairs
 
 
-def plain(estimate: Estimate, scale: float = 1.0) -> dict[str, float | None]:
-    """A value and its interval."""
-    return {
-        name: None if value is None else round(value * scale, 4)
-        for name, value in (("value", estimate.value), ("low", estimate.low), ("high", estimate.high))
-    }
+def short_cuts(runs: Sequence[Run]) -> dict[str, Any]:
+    """What of them the runs of one folder take."""
+    found = [{name: run.record.config[name] for name in ("freeze_layers", "precision")} for run in runs]
+    if any(one != found[0] for one in found):
+        raise click.ClickException("the runs of one folder take different short cuts")
+    return found[0]
+
+
+def scores(run: Run, mechanism: str) -> tuple[float, float]:
+    """Right answers, and macro F1."""
+    said = run.answers[mechanism]
+    return float((said.true == said.predicted).sum()), macro_f1(said.true, said.predicted, len(LEVELS))
 
 
 @click.command()
@@ -47,34 +64,26 @@ def plain(estimate: Estimate, scale: float = 1.0) -> dict[str, float | None]:
 def main(first: Path, second: Path) -> None:
     """Print the paired differences as JSON."""
     pairs = in_both(first, second)
-    count = len(pairs)
+    ones, others = zip(*pairs, strict=True)
     found: dict[str, Any] = {}
     for name in MECHANISMS:
-        ones, others = ([run.answers[name] for run in runs] for runs in zip(*pairs, strict=True))
-        resampled = Resampled([*ones, *others], len(LEVELS))
-        places = range(count), range(count, 2 * count)
-        size = sum(len(one.ids) for one in ones) / count
+        moved = [[b - a for a, b in zip(scores(one, name), scores(other, name), strict=True)] for one, other in pairs]
+        validation = [
+            other.record.training["validation_macro_f1"][name] - one.record.training["validation_macro_f1"][name]
+            for one, other in pairs
+        ]
         found[name] = {
-            "pairs_of_a_test_part": plain(resampled.difference(*places, "accuracy"), size),
-            "accuracy": plain(resampled.difference(*places, "accuracy")),
-            "macro_f1": plain(resampled.difference(*places, "macro_f1")),
-            "test": asdict(paired_test(ones, others)),
-            "validation_macro_f1": round(
-                sum(
-                    o.record.training["validation_macro_f1"][name] - u.record.training["validation_macro_f1"][name]
-                    for u, o in pairs
-                )
-                / count,
-                4,
-            ),
+            "right_answers": {"mean": round(mean(right for right, _ in moved), 2), "runs": [right for right, _ in moved]},
+            "macro_f1": {"mean": round(mean(f1 for _, f1 in moved), 4), "runs": [round(f1, 4) for _, f1 in moved]},
+            "validation_macro_f1": {"mean": round(mean(validation), 4), "runs": [round(value, 4) for value in validation]},
+            "test": asdict(paired_test([run.answers[name] for run in ones], [run.answers[name] for run in others])),
         }
-    settings = [{key: run.record.config[key] for key in ("freeze_layers", "precision")} for run in pairs[0]]
     content = {
         "what": "scores of the second folder's runs less those of the first's, the same configuration, seed and test pairs",
-        "first": settings[0],
-        "second": settings[1],
+        "first": short_cuts(ones),
+        "second": short_cuts(others),
         "runs": [f"{one.name} {one.seed}" for one, _ in pairs],
-        "test_pairs": round(size, 1),
+        "test_pairs": [len(one.answers[MECHANISMS[0]].ids) for one in ones],
         "differences": found,
     }
     click.echo(json.dumps(content, indent=1))

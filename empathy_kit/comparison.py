@@ -33,6 +33,7 @@ from empathy_kit.statistics import Answers
 FORMAT = 1
 PLAN, RUNS, YARDSTICKS = "comparison.json", "runs", "yardsticks"
 NOT_COMPARED = ("seed", "split_seed", "device", "fused", "threads")  # may differ between runs of one configuration
+MAJORITY, SWAPPED = "majority", "-swapped"  # yardsticks in the tables, as are
 TFIDF = {"tfidf": False, "tfidf-balanced": True}  # yardstick to whether it weighs classes
 
 Ints = NDArray[np.int64]
@@ -100,6 +101,8 @@ def parse_configurations(given: Sequence[str], file: Path | None, base: RunConfi
             raise KitError(f"compare {name!r}: expected a name of letters, digits and hyphens")
         if name in found:
             raise KitError(f"compare {name}: given twice, expected each name once")
+        if name.lower() in (MAJORITY, *TFIDF) or name.lower().endswith(SWAPPED):
+            raise KitError(f"compare {name}: the name of a yardstick, expected another")
         try:
             found[name] = configure(base, changes)
         except KitError as error:

@@ -61,6 +61,8 @@ def test_a_configuration_is_a_known_name_or_flags_or_a_table(tmp_path: Path) -> 
 WRONG_NAMES = {
     "an unknown name": (["T9"], "compare T9: unknown, expected T1, T2, T3, T4, "),
     "a name twice": (["T1", "T1=--loss focal"], "compare T1: given twice, expected each name once"),
+    "the name of a yardstick": (["Majority=--loss ce"], "compare Majority: the name of a yardstick, expected another"),
+    "the name of another yardstick": (["T1-swapped=--loss ce"], "compare T1-swapped: the name of a yardstick"),
     "names that differ in capitals": (["T1", "t1=--loss focal"], "differs in capitals alone"),
     "no name": (["../up=--loss ce"], "compare '../up': expected a name of letters, digits and hyphens"),
     "an unknown flag": (["a=--los ce"], "compare a: --los: unknown, expected flags of `empathy-kit run`"),

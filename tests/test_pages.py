@@ -147,7 +147,36 @@ def test_two_configurations_are_compared_on_the_seeds_that_both_have(tmp_path: P
     text = (made / "report.md").read_text()
     assert re.search(r"^\| T1: [^|]+ \(2 of 3 seeds\) \|", text, re.MULTILINE)
     assert "| T1 to T3 (1 of 3 seeds) | ER |" in text
-    assert "Not there yet: T1 0, weighted 1, T3 2, weighted 2; until then means are over other splits" in text
+    assert list(notes(summary))[:4] == [
+        "One seed of weighted, T1 to T3, T3 to weighted: there is no interval, because nobody can know from it how much another "
+        "seed would change.",
+        "Not there yet: T1 0, weighted 1, T3 2, weighted 2.",
+        "Means are not all over the same seeds and splits; differences are, each over the seeds that both have.",
+        "T1 and weighted have no seed in common, and are not compared.",
+    ]
+
+
+def test_runs_that_are_missing_for_all_leave_means_that_can_be_compared(tmp_path: Path) -> None:
+    made = made_up(tmp_path / "made-up", ["T1", "T3"], 3)
+    for name in ("T1", "T3"):
+        shutil.rmtree(made / "runs" / f"{name}-1")
+    summary = summarise(read_finished(made))
+    assert {tuple(row.seeds) for row in summary.rows} == {(0, 2)}
+    assert [found.seeds for found in summary.contrasts] == [[0, 2]] * 3
+    told = list(notes(summary))
+    assert "Not there yet: T1 1, T3 1." in told
+    assert not any("Means are not all" in line or "One seed" in line for line in told)
+
+
+def test_configurations_without_a_common_seed_are_not_compared_and_the_page_says_so(tmp_path: Path) -> None:
+    made = made_up(tmp_path / "made-up", ["T1", "T3"], 2)
+    shutil.rmtree(made / "runs" / "T1-0")
+    shutil.rmtree(made / "runs" / "T3-1")
+    summary = summarise(read_finished(made))
+    assert summary.contrasts == []
+    assert summary.apart == [("T1", "T3")]
+    write(summary, made)
+    assert "Nothing to compare: no two configurations have a seed in common." in (made / "report.html").read_text()
 
 
 def test_a_level_that_was_never_predicted_is_told_with_how_often(folder: Path) -> None:

@@ -126,14 +126,16 @@ def _attention(
         return padded
     # A call a post: its kernel is so fast at these lengths that padding posts into one call costs more than the calls.
     # Split, not sliced: each slice's gradient would be a tensor of all posts' size. In float32: the kernel's backward pass in
-    # bfloat16 is eight times slower.
-    query, key, value = (states.float() for states in (query, key, value))
+    # bfloat16 is several times slower.
+    dtype = query.dtype
+    if dtype in (torch.bfloat16, torch.float16):
+        query, key, value = (states.float() for states in (query, key, value))
     with torch.autocast(query.device.type, enabled=False):
         seen = [
             F.scaled_dot_product_attention(q, k, v, dropout_p=settings["dropout"], scale=settings["scaling"])
             for q, k, v in zip(*(torch.split(states, post_lengths, dim=2) for states in (query, key, value)), strict=True)
         ]
-    return torch.cat(seen, dim=2).transpose(1, 2), None
+    return torch.cat(seen, dim=2).transpose(1, 2).to(dtype), None
 
 
 AttentionInterface.register(_NAME, _attention)

@@ -143,14 +143,19 @@ def notes(summary: Summary) -> Iterator[str]:
     oracles = [row.name for row in summary.rows if row.kind == "oracle"]
     if oracles:
         yield f"ORACLE: {', '.join(oracles)} saw annotated spans at test time, which give the level away; compared with nothing."
-    if any(len(row.seeds) < 2 for row in summary.rows):
-        yield "One seed: there is no interval, because nobody can know from it how much another seed would change."
+    alone = [row.name for row in summary.rows if len(row.seeds) < 2 and row.kind != "yardstick"]
+    alone += [f"{found.first} to {found.second}" for found in summary.contrasts if len(found.seeds) < 2]
+    if alone:
+        whose = "" if len(summary.seeds) < 2 else f" of {', '.join(dict.fromkeys(alone))}"
+        yield f"One seed{whose}: there is no interval, because nobody can know from it how much another seed would change."
     if summary.missing:
         shown = ", ".join(summary.missing[:6]) + (f" and {len(summary.missing) - 6} more" if len(summary.missing) > 6 else "")
-        yield (
-            f"Not there yet: {shown}; until then means are over other splits and not to be compared with each other, but the "
-            "differences are, each over the seeds that both have."
-        )
+        yield f"Not there yet: {shown}."
+    if summary.uneven:
+        other = "seeds and splits" if summary.resplit else "seeds"
+        yield f"Means are not all over the same {other}; differences are, each over the seeds that both have."
+    for first, second in summary.apart:
+        yield f"{first} and {second} have no seed in common, and are not compared."
     for row in summary.rows:
         yield from _never(row)
     for name, used in summary.plugins.items():

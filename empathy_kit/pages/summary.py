@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from empathy_kit.comparison import NOT_COMPARED, Finished, Run
+from empathy_kit.comparison import MAJORITY, NOT_COMPARED, SWAPPED, Finished, Run
 from empathy_kit.config import PAPER
 from empathy_kit.core.metrics import confusion_matrix
 from empathy_kit.data.pairs import LEVELS, MECHANISMS
@@ -91,7 +91,13 @@ class Summary:
     kit: str
     seconds: float  # in training, all runs
     missing: list[str]
+    apart: list[tuple[str, str]]  # would be compared, but have no seed in common
     plugins: dict[str, list[str]]  # configuration to its third-party plugins
+
+    @property
+    def uneven(self) -> bool:
+        """Whether some configurations have other seeds than others."""
+        return len({tuple(row.seeds) for row in self.rows if row.kind != "yardstick"}) > 1
 
     def ranked(self) -> list[Row]:
         """Configurations that may be compared: no oracle, no yardstick."""
@@ -164,6 +170,7 @@ def summarise(finished: Finished) -> Summary:
         kit=record.kit,
         seconds=sum(found.record.training["seconds"] for found in everything),
         missing=[f"{name} {seed}" for name, seed in finished.missing],
+        apart=[pair for pair, both in zip(contrasts(ranked), pairs, strict=True) if not both.first],
         plugins={name: sorted(_third_parties(several[0])) for name, several in runs.items()},
     )
 
@@ -221,16 +228,14 @@ def _columns(finished: Finished) -> list[_Column]:
     # What stands for a seed's split alone is the same for every configuration: whichever has the seed will do.
     by_seed = {found.seed: found for several in reversed(runs.values()) for found in several}
     by_seed = {seed: by_seed[seed] for seed in finished.plan.seeds if seed in by_seed}
-    columns.append(
-        _Column("majority", "majority class", "yardstick", {seed: _majority(found) for seed, found in by_seed.items()})
-    )
+    columns.append(_Column(MAJORITY, "majority class", "yardstick", {seed: _majority(found) for seed, found in by_seed.items()}))
     titles = {"tfidf": "TF-IDF + logistic regression, response only", "tfidf-balanced": "the same, classes balanced"}
     columns += [_Column(name, titles[name], "yardstick", answers) for name, answers in finished.yardsticks.items()]
     # The first that was asked: a run of an earlier version was not.
     for name in honest:
         swapped = {found.seed: found.swapped for found in runs[name] if found.swapped is not None}
         if swapped:
-            columns.append(_Column(f"{name}-swapped", f"{name}, seekers swapped at test time", "yardstick", swapped))
+            columns.append(_Column(f"{name}{SWAPPED}", f"{name}, seekers swapped at test time", "yardstick", swapped))
             break
     return columns
 

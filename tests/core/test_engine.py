@@ -285,6 +285,14 @@ def test_a_subclass_of_the_kits_loss_is_asked_and_not_taken_for_it() -> None:
     torch.testing.assert_close(half, whole * 0.75)
 
 
+@pytest.mark.parametrize("fused", ["auto", "off"])
+def test_a_model_that_has_predicted_can_be_trained(fused: Any) -> None:
+    criteria = {name: FocalLoss(1.5 + index / 8) for index, name in enumerate(NAMES)}  # which were never asked for before
+    engine = Engine(make_model(), criteria, pad_id=1, gold="never", cpu=True, fused=fused)
+    engine.predict(VALIDATION)
+    assert any(isinstance(event, Epoch) for event in engine.fit(TRAIN, VALIDATION, replace(RECIPE, epochs=1), seed=0))
+
+
 def test_predictions_stand_in_the_order_of_the_pairs_whatever_it_is() -> None:
     engine = make_engine()
     forward, backward = engine.predict(VALIDATION, batch_size=3), engine.predict(VALIDATION[::-1], batch_size=64)

@@ -194,7 +194,18 @@ class Wanted:
         self.levels = levels
 
 
-@pytest.mark.parametrize(("loss", "launches"), [(FocalLoss(2.0, [1.0, 2.0, 3.0]), 1), (lambda z, y: reference(z, y), 0)])
+class HalfFocalLoss(FocalLoss):
+    """Somebody's own."""
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        return super().forward(logits, target) / 2
+
+
+@pytest.mark.parametrize(
+    ("loss", "launches"),
+    [(FocalLoss(2.0, [1.0, 2.0, 3.0]), 1), (HalfFocalLoss(2.0), 3), (lambda z, y: reference(z, y), 0)],
+    ids=["the kit's", "a subclass, which is asked", "another"],
+)
 def test_the_training_step_takes_one_launch_by_itself(loss: Any, launches: int, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     monkeypatch.setattr(gpu.Triton, "_launch", counting(gpu.Triton._launch, calls))

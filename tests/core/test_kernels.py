@@ -257,15 +257,41 @@ def test_the_mean_leaves_the_logits_alone_and_its_graph_may_be_used_twice(way: s
     assert torch.equal(torch.autograd.grad(again, logits)[0], kept)
 
 
-def test_logits_that_were_changed_meanwhile_are_no_longer_gone_back_to(fused: kernels.Kernel) -> None:
+@pytest.mark.parametrize("changed", range(4), ids=["logits", "target", "gamma", "weight"])
+def test_what_was_changed_meanwhile_is_no_longer_gone_back_to(way: str, changed: int) -> None:
     logits, target = torch.randn(9, 3).requires_grad_(), torch.arange(9) % 3
-    mean = focal_mean(logits * 1, target, 2.0)
-    moved = logits * 1
-    after = focal_mean(moved, target, 2.0)
-    moved += 1
-    torch.autograd.grad(mean, logits)
+    given = (logits * 1, target, torch.full((3,), 2.0), torch.ones(3))
+    mean = focal_mean(*given)
+    torch.autograd.grad(mean, logits, retain_graph=True)
+    with torch.no_grad():
+        given[changed].mul_(1)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        torch.autograd.grad(after, logits)
+        torch.autograd.grad(mean, logits)
+
+
+@pytest.mark.parametrize("loss", [lambda *given: focal(*given).mean(), focal_mean], ids=["a loss a row", "mean"])
+def test_torchs_defaults_and_an_earlier_prediction_change_nothing(way: str, loss: Callable[..., Tensor]) -> None:
+    """What is kept from call to call is float32, whatever was the default, and may be gone back through."""
+    logits, target = torch.randn(9, 3), torch.arange(9) % 3
+    for gamma in (1.25, 1.375):  # which no other test has asked for before
+        torch.set_default_dtype(torch.float64)
+        try:
+            with torch.inference_mode():
+                first = loss(logits, target, gamma)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        value, gradient = value_and_gradient(lambda z, g=gamma: loss(z, target, g), logits)  # type: ignore[misc]
+        expected, slope = exact(logits, target, gamma)
+        torch.testing.assert_close(value.double(), expected.mean(), rtol=1e-6, atol=0)
+        torch.testing.assert_close(first, value)
+        torch.testing.assert_close(gradient.double() * 9, slope, rtol=1e-5, atol=1e-7)
+
+
+def test_a_view_that_negates_is_read_as_it_shows(way: str) -> None:
+    logits, target = torch.randn(9, 3), torch.arange(9) % 3
+    view = torch._neg_view(logits)
+    assert torch.equal(focal_mean(view, target, 2.0), focal_mean(-logits, target, 2.0))
+    assert torch.equal(focal(view, target, 2.0), focal(-logits, target, 2.0))
 
 
 def test_the_means_second_derivative_and_transforms_are_the_formulas(way: str) -> None:
@@ -286,23 +312,30 @@ def test_a_mean_without_a_gradient_and_one_of_nothing(way: str) -> None:
     logits, target = torch.randn(9, 3), torch.arange(9) % 3
     torch.testing.assert_close(focal_mean(logits, target, 2.0), focal(logits, target, 2.0).mean())
     assert not focal_mean(logits, target, 2.0).requires_grad
-    value, gradient = value_and_gradient(lambda z: focal_mean(z, target[:0], 2.0), logits[:0])
+    with torch.no_grad():
+        assert not focal_mean(logits.requires_grad_(), target, 2.0).requires_grad
+    value, gradient = value_and_gradient(lambda z: focal_mean(z, target[:0], 2.0), logits.detach()[:0])
     assert value.isnan()
     assert gradient.shape == (0, 3)
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-def test_threads_share_the_rows_of_a_mean(threads: int) -> None:
+def test_threads_share_the_rows_of_a_mean(fused: kernels.Kernel) -> None:
     logits, target = torch.randn(20_011, 3, generator=torch.Generator().manual_seed(2)), torch.arange(20_011) % 3
     expected, slope = exact(logits, target, 2.0)
     before = torch.get_num_threads()
+    found = []
     try:
-        torch.set_num_threads(threads)
-        value, gradient = value_and_gradient(lambda z: focal_mean(z, target, 2.0), logits)
+        for threads in (1, 2, 3, 1000):
+            torch.set_num_threads(threads)
+            found.append([value_and_gradient(lambda z: focal_mean(z, target, 2.0), logits) for _ in range(3)])
     finally:
         torch.set_num_threads(before)
-    torch.testing.assert_close(value.double(), expected.mean(), rtol=1e-7, atol=0)
-    torch.testing.assert_close(gradient.double(), slope / len(target), rtol=1e-5, atol=1e-12)
+    for again in found:
+        for value, gradient in again:
+            assert torch.equal(value, again[0][0])  # the same call, the same bits
+            assert torch.equal(gradient, found[0][0][1])
+            torch.testing.assert_close(value.double(), expected.mean(), rtol=1e-7, atol=0)
+            torch.testing.assert_close(gradient.double(), slope / len(target), rtol=1e-5, atol=1e-12)
 
 
 def test_it_compiles_whole_and_is_a_proper_operation(fused: kernels.Kernel) -> None:

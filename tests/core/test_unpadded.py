@@ -79,6 +79,17 @@ def test_attention_is_in_float32_under_autocast() -> None:
     assert (half - encode_unpadded(encoder, ids, mask)).abs().mean() < 0.02  # of states that are about 1
 
 
+def test_an_encoder_in_double_precision_stays_in_it() -> None:
+    encoder = small("bert").double().eval()
+    mask = torch.arange(12) < LENGTHS[:, None]
+    ids = torch.where(mask, torch.randint(2, 40, mask.shape, generator=torch.Generator().manual_seed(0)), 1)
+    padded = encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state * mask[..., None]
+    make_unpadded(encoder)
+    states = encode_unpadded(encoder, ids, mask)
+    assert states.dtype == torch.float64
+    assert (states - padded).abs().max() <= 1e-12
+
+
 def test_attention_dropout_is_drawn_in_training_alone() -> None:
     encoder = small("bert", attention_probs_dropout_prob=0.5, hidden_dropout_prob=0.0)
     make_unpadded(encoder)

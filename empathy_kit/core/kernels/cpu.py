@@ -26,6 +26,7 @@ from empathy_kit.cache import cache_folder
 FLAGS = ("-O3", "-std=c11", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 # Wished for, and left out one by one where a compiler does not know them.
 WISHES = ("-fopenmp", "-mprefer-vector-width=512")
+SIMD = ("-fopenmp-simd",)  # vectors without threads, where a compiler has no OpenMP library
 NOTHING = torch.empty(0)  # is kept for the backward pass
 
 
@@ -50,7 +51,7 @@ class Library:
             ValueError: a target that is no class, a negative gamma or weight.
         """
         n, classes = logits.shape
-        loss = torch.empty(n)
+        loss = logits.new_empty(n)
         bad = self.run_forward(
             logits.data_ptr(),
             target.data_ptr(),
@@ -111,7 +112,7 @@ class Library:
         if not gradient:
             return self.forward(logits, target, gamma, weight, mode)[0].mean(), None
         n, classes = logits.shape
-        mean, slope = torch.empty(()), torch.empty_like(logits)
+        mean, slope = logits.new_empty(()), torch.empty_like(logits)
         bad = self.run_mean(
             logits.data_ptr(),
             target.data_ptr(),
@@ -206,7 +207,7 @@ def _compile(compiler: tuple[str, ...], source: bytes, into: Path) -> None:
         file = Path(folder) / "focal.c"
         file.write_bytes(source)
         said = ""
-        for wishes in (WISHES, WISHES[:1], WISHES[1:], (), ("-DEMPATHY_KIT_NO_CLONES",)):
+        for wishes in (WISHES, WISHES[:1], (*SIMD, *WISHES[1:]), SIMD, (), ("-DEMPATHY_KIT_NO_CLONES",)):
             command = [*compiler, *FLAGS, *wishes, str(file), "-o", str(into)]
             try:
                 ran = subprocess.run(  # noqa: S603 - the user's own compiler, on our own file

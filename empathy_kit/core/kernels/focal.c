@@ -238,28 +238,30 @@ static void in_large_pages(float *out, int64_t bytes) {
 #endif
 }
 
+enum { MOST_THREADS = 256 };
+
 /* Rows are shared out among threads in whole blocks. What is returned is 1 where a target is out of range, 2 where a gamma or a
  * weight is negative. */
 static int64_t all(block *run, int way, const float *z, const int64_t *y, int64_t n, int64_t c, const float *gamma,
                    const float *w, const float *up, float *out, double *sum, int mode, int threads) {
     int64_t bad = 0, out_step = way == FORWARD ? 1 : c;
-    double total = 0.0;
+    double parts[MOST_THREADS] = {0.0};
     for (int64_t j = 0; j < c; j++) /* of no number, too */
         if (!(gamma[j] >= 0.0f) || !(w[j] >= 0.0f)) return 2;
     if (n * c < 32768) threads = 1; /* what a second thread would cost is more than what it saves */
+    if (threads > MOST_THREADS) threads = MOST_THREADS;
     in_large_pages(out, n * out_step * (int64_t)sizeof(float));
     int64_t size = (n + threads - 1) / threads;
     size = (size + 15) / 16 * 16;
-#pragma omp parallel for num_threads(threads) reduction(| : bad) reduction(+ : total) schedule(static)
+#pragma omp parallel for num_threads(threads) reduction(| : bad) schedule(static)
     for (int64_t at = 0; at < threads; at++) {
         int64_t first = at * size, rows = n - first < size ? n - first : size;
-        double part = 0.0;
         if (rows > 0)
-            bad |= run(z + first * c, y + first, rows, c, gamma, w, way == EACH ? up + first : up, out + first * out_step, &part,
-                       mode);
-        total += part;
+            bad |= run(z + first * c, y + first, rows, c, gamma, w, way == EACH ? up + first : up, out + first * out_step,
+                       &parts[at], mode);
     }
-    *sum = total;
+    *sum = 0.0;
+    for (int64_t at = 0; at < threads; at++) *sum += parts[at]; /* in order, so that the same call gives the same bits */
     return bad;
 }
 

@@ -59,8 +59,8 @@ def focal_mean(
 ) -> Tensor:  # ()
     """The mean of `focal`. The CPU's kernel makes it and its gradient in one reading of the logits.
 
-    The gradient is kept from the forward to the backward pass, and given away then; a graph that is gone back through again makes
-    it anew.
+    The gradient is kept from the forward to the backward pass, also where a checkpoint keeps nothing else, and given away then; a
+    graph that is gone back through again makes it anew.
 
     Raises:
         ValueError: as `focal`.
@@ -69,8 +69,9 @@ def focal_mean(
     if not isinstance(kernel, Library):
         return focal(logits, target, gamma, weight).mean()
     _check(logits, target, gamma, weight)
-    numbers = (_whole(target), *_numbers(logits, gamma, weight), kernel)
-    return _FusedMean.apply(logits.contiguous(), numbers)  # type: ignore[no-any-return,no-untyped-call]
+    powers, weights, mode = _numbers(logits, gamma, weight)
+    how = mode, kernel, torch.is_grad_enabled() and logits.requires_grad
+    return _FusedMean.apply(_plain_rows(logits), _whole(target), powers, weights, how)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def focal_heads(
@@ -107,7 +108,12 @@ def _focal(logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor, mode: 
     if kernel is None:
         return _Closed.apply(logits, target.long(), gamma, weight)  # type: ignore[no-any-return,no-untyped-call]
     kernel = kernel.ahead() if ahead else kernel
-    return _Fused.apply(logits.contiguous(), _whole(target), gamma.contiguous(), weight.contiguous(), mode, kernel)  # type: ignore[no-any-return,no-untyped-call]
+    return _Fused.apply(_plain_rows(logits), _whole(target), gamma.contiguous(), weight.contiguous(), mode, kernel)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def _plain_rows(logits: Tensor) -> Tensor:
+    """As they lie in memory: end to end, and no view that negates what it shows."""
+    return logits.contiguous().resolve_neg()
 
 
 def _whole(target: Tensor) -> Tensor:
@@ -190,17 +196,21 @@ def _check(logits: Tensor, target: Tensor, gamma: float | Tensor, weight: Tensor
 @functools.lru_cache(maxsize=64)
 def _rows(values: tuple[float, ...], classes: int, device: torch.device) -> Tensor:
     """A number a head -> (H, C)."""
-    return torch.tensor(values, device=device)[:, None].repeat(1, classes)
+    with torch.inference_mode(False):  # a tensor of inference could not be saved for a backward pass later
+        return torch.tensor(values, device=device, dtype=torch.float32)[:, None].repeat(1, classes)
 
 
 @functools.lru_cache(maxsize=64)
 def _kept(value: float, classes: int, device: torch.device) -> Tensor:
-    return torch.full((classes,), value, device=device)
+    with torch.inference_mode(False):  # as above
+        return torch.full((classes,), value, device=device, dtype=torch.float32)
 
 
 def _same(value: float, classes: int, device: torch.device) -> Tensor:
     """One number for all classes, (C,); made once, for a small batch takes less time than this. A graph holds its own."""
-    return torch.full((classes,), value, device=device) if torch.compiler.is_compiling() else _kept(value, classes, device)
+    if torch.compiler.is_compiling():
+        return torch.full((classes,), value, device=device, dtype=torch.float32)
+    return _kept(value, classes, device)
 
 
 def _plain(values: Tensor) -> Tensor:
@@ -278,29 +288,31 @@ class _Fused(torch.autograd.Function):
 
 
 class _FusedMean(torch.autograd.Function):
-    """The mean by a kernel that makes the gradient with it. The fewer arguments, the less a small batch waits for."""
+    """The mean by a kernel that makes the gradient with it."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, numbers: tuple[Tensor, Tensor, Tensor, int, Library]) -> Tensor:
-        target, gamma, weight, mode, kernel = ctx.numbers = numbers
-        mean, ctx.gradient = kernel.mean(logits, target, gamma, weight, mode, gradient=ctx.needs_input_grad[0])
-        ctx.save_for_backward(logits)
+    def forward(
+        ctx: Any, logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor, how: tuple[int, Library, bool]
+    ) -> Tensor:
+        mode, kernel, wanted = ctx.how = how
+        mean, ctx.gradient = kernel.mean(logits, target, gamma, weight, mode, gradient=wanted)
+        ctx.save_for_backward(logits, target, gamma, weight)
         return mean
 
     @staticmethod
-    def backward(ctx: Any, up: Tensor) -> tuple[Tensor, None]:
-        (logits,) = ctx.saved_tensors
+    def backward(ctx: Any, up: Tensor) -> tuple[Tensor, None, None, None, None]:
+        logits, target, gamma, weight = ctx.saved_tensors
         # Given away: whoever gets it may add to it. Were it kept as well, it would be copied first.
         gradient, ctx.gradient = ctx.gradient, None
         if torch.is_grad_enabled():
-            target, gamma, weight = ctx.numbers[:3]
-            return _differentiable((up / len(target)).expand(len(target)), logits, target, gamma, weight), None
+            each = (up / len(target)).expand(len(target))
+            return _differentiable(each, logits, target, gamma, weight), None, None, None, None
         if gradient is None:
-            target, gamma, weight, mode, kernel = ctx.numbers
+            mode, kernel, _ = ctx.how
             gradient = kernel.mean(logits, target, gamma, weight, mode, gradient=True)[1]
         if up.item() != 1:
             gradient.mul_(up)
-        return gradient, None
+        return gradient, None, None, None, None
 
 
 def _differentiable(up: Tensor, logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor) -> Tensor:
