@@ -141,9 +141,11 @@ INLINE int64_t three(const float *restrict z, const int64_t *restrict y, int64_t
         float a = z[3 * i], b = z[3 * i + 1], c = z[3 * i + 2];
         int32_t t = (int32_t)y[i];
         bad |= (y[i] < 0) | (y[i] > 2);
-        float m = pick(a > b, a, b);
-        m = pick(m > c, m, c);
-        float ea = exp_of_difference(a, m), eb = exp_of_difference(b, m), ec = exp_of_difference(c, m);
+        /* The largest one's exp is 1, and no number where it is infinite or none: only the two others' are computed. */
+        int ma = (a >= b) & (a >= c), mb = !ma & (b >= c), mc = !ma & !mb;
+        float m = pick(ma, a, pick(mb, b, c)), unit = 1.0f + (m - m);
+        float eu = exp_of_difference(pick(ma, b, a), m), ev = exp_of_difference(pick(mc, b, c), m);
+        float ea = pick(ma, unit, eu), eb = pick(mb, unit, pick(ma, eu, ev)), ec = pick(mc, unit, ev);
         int is0 = t == 0, is1 = t == 1;
         float ey = pick(is0, ea, pick(is1, eb, ec));
         float so = pick(is0, eb, ea) + pick(is0 | is1, ec, eb);

@@ -65,8 +65,7 @@ def focal_mean(
     Raises:
         ValueError: as `focal`.
     """
-    kernel = None if torch.compiler.is_compiling() or _is_transformed(logits) else kernels.current(logits)
-    if not isinstance(kernel, Library):
+    if torch.compiler.is_compiling() or _is_transformed(logits) or not isinstance(kernel := kernels.current(logits), Library):
         return focal(logits, target, gamma, weight).mean()
     _check(logits, target, gamma, weight)
     powers, weights, mode = _numbers(logits, gamma, weight)
