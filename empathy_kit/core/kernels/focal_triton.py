@@ -150,11 +150,21 @@ def few(
         m = value if j == 0 else tl.maximum(m, value)
         zy = value if j == 0 else tl.where(t == j, value, zy)
     e = ()
+    if C == 3:  # the largest one's exp is 1, and no number where it is infinite or none: only the two others' are computed
+        is0 = (values[0] >= values[1]) & (values[0] >= values[2])
+        is1 = (values[1] >= values[2]) & (is0 == 0)
+        m = tl.where(is0, values[0], tl.where(is1, values[1], values[2]))
+        unit = 1.0 + (m - m)
+        low = _exp(tl.where(is0, values[1], values[0]), m)
+        high = _exp(tl.where(is0 | is1, values[2], values[1]), m)
+        e = (tl.where(is0, unit, low), tl.where(is1, unit, tl.where(is0, low, high)), tl.where(is0 | is1, high, unit))
+    else:
+        for j in tl.static_range(C):
+            e = e + (_exp(values[j], m),)
     so = tl.zeros((ROWS,), tl.float32)
     lost = tl.zeros((ROWS,), tl.float32)
     for j in tl.static_range(C):
-        one = _exp(values[j], m)
-        e = e + (one,)
+        one = e[j]
         other = tl.where(t == j, 0.0, one)
         if C > 4:
             so, lost = _add(so, lost, other, 0.0)
