@@ -145,12 +145,24 @@ def test_the_tables_on_losses_are_what_was_measured() -> None:
     assert f"| {min(counts)} to {max(counts)} |" in row
 
 
-def test_the_comparisons_report_can_be_rebuilt_from_its_runs(tmp_path: Path) -> None:
-    committed = ROOT / "benchmarks" / "results" / "reddit-grouped"
+COMPARISONS = sorted(path.parent for path in (ROOT / "benchmarks" / "results").glob("*/comparison.json"))
+
+
+@pytest.mark.parametrize("committed", COMPARISONS, ids=lambda folder: folder.name)
+def test_a_comparisons_report_can_be_rebuilt_from_its_runs(committed: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(committed, tmp_path / "again")
     result = CliRunner().invoke(cli, ["compare", "--figures-from", str(folder)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert (folder / "report.md").read_text("utf-8") == (committed / "report.md").read_text("utf-8")
+
+
+def test_the_pages_scores_and_differences_stand_in_a_report() -> None:
+    reports = {line for folder in COMPARISONS for line in (folder / "report.md").read_text("utf-8").splitlines()}
+    for name in ("comparison.md", "leakage.md"):
+        lines = (ROOT / "docs" / name).read_text("utf-8").splitlines()
+        rows = [line for line in lines if line.startswith("|") and re.search(r"\.\d\d\d \[|of 46\d \[", line)]
+        assert rows, name
+        assert [row for row in rows if row not in reports] == [], name
 
 
 def test_the_coverage_of_the_intervals_is_what_was_simulated() -> None:
