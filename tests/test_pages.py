@@ -176,7 +176,7 @@ def test_configurations_without_a_common_seed_are_not_compared_and_the_page_says
     assert summary.contrasts == []
     assert summary.apart == [("T1", "T3")]
     write(summary, made)
-    assert "Nothing to compare: no two configurations have a seed in common." in (made / "report.html").read_text()
+    assert "No two configurations have a seed in common: nothing to compare." in (made / "report.html").read_text()
 
 
 def test_a_level_that_was_never_predicted_is_told_with_how_often(folder: Path) -> None:
