@@ -230,7 +230,7 @@ BLOCK(each_block, EACH)
 BLOCK(shared_block, SHARED)
 
 /* A gradient beyond what malloc keeps (32 MiB) lies in memory that the system has yet to find and clear: in large pages, that takes
- * a third of the time. Smaller ones are mostly memory that was used before, and better left alone. */
+ * far less time. Smaller ones are mostly memory that was used before, and better left alone. */
 static void in_large_pages(float *out, int64_t bytes) {
 #ifdef MADV_HUGEPAGE
     const uintptr_t page = 1 << 21, from = ((uintptr_t)out + page - 1) & ~(page - 1), to = ((uintptr_t)out + bytes) & ~(page - 1);
