@@ -78,12 +78,13 @@ def assert_right(name: str, implementation: Implementation, device: str = "cpu")
 
 def seconds(action: Callable[[], object], calls: int, device: str = "cpu") -> float:
     """A call's, the mean of some in a row."""
-    wait = torch.cuda.synchronize if device == "cuda" else int
-    wait()
+    if device == "cuda":
+        torch.cuda.synchronize()
     start = time.perf_counter()
     for _ in range(calls):
         action()
-    wait()
+    if device == "cuda":
+        torch.cuda.synchronize()
     return (time.perf_counter() - start) / calls
 
 
