@@ -11,6 +11,7 @@ import shlex
 import time
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -31,7 +32,7 @@ from empathy_kit.recipes import choose_plugins, run
 from empathy_kit.statistics import Answers
 
 FORMAT = 1
-PLAN, RUNS, YARDSTICKS = "comparison.json", "runs", "yardsticks"
+PLAN, RUNS, YARDSTICKS, LOCK = "comparison.json", "runs", "yardsticks", ".lock"
 NOT_COMPARED = ("seed", "split_seed", "device", "fused", "threads")  # may differ between runs of one configuration
 MAJORITY, SWAPPED = "majority", "-swapped"  # yardsticks in the tables, as are
 TFIDF = {"tfidf": False, "tfidf-balanced": True}  # yardstick to whether it weighs classes
@@ -178,6 +179,39 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if twice is not None:
         raise KitError(f"--seeds {text}: {twice} given twice, expected each seed once")
     return seeds
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Hold a comparison's folder: two calls that go on with it would both run what is missing, and one of them for nothing.
+
+    A process that is killed lets go of it. Folders that were made for it and hold nothing at the end are taken away again.
+
+    Raises:
+        KitError: another process holds it, or it cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    lock = FileLock(out / LOCK, timeout=0)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise KitError(
+            f"--out {out}: another process goes on with this comparison; expected it to end first, or another --out"
+        ) from None
+    except OSError as error:
+        raise KitError(f"--out {out}: cannot be written: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows does not remove what is open, and then it stays
+            (out / LOCK).unlink()
+        lock.release()
+        with suppress(OSError):  # the first that holds something
+            for folder in made:
+                folder.rmdir()
 
 
 def prepare(plan: Plan, out: Path, registry: Registry) -> tuple[Plan, Corpus]:

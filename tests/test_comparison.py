@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from empathy_kit import KitError, record
+from empathy_kit.cli import cli
 from empathy_kit.comparison import (
     Done,
     Failed,
     Plan,
+    alone,
     execute,
     measure_yardsticks,
     parse_configurations,
@@ -226,6 +231,37 @@ def test_a_folder_that_cannot_be_written_is_named(plan: Plan, tmp_path: Path) ->
     (tmp_path / "file").write_text("kept")
     with pytest.raises(KitError, match=r"^--out .*file: cannot be written: "):
         prepare(plan, tmp_path / "file", load_registry())
+
+
+def test_two_calls_do_not_go_on_with_one_comparison(copy: Path) -> None:
+    before = sorted(copy.rglob("*"))
+    hold = (
+        "import pathlib, sys, empathy_kit.comparison as comparison\n"
+        "with comparison.alone(pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(copy)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        result = CliRunner().invoke(cli, ["compare", "T2", "--resplit", "--out", str(copy)])
+        other.kill()
+    assert str(result.exception) == (
+        f"--out {copy}: another process goes on with this comparison; expected it to end first, or another --out"
+    )
+    assert "T2" not in read_plan(copy).configurations
+    with alone(copy):  # who is killed lets go
+        pass
+    assert sorted(copy.rglob("*")) == before
+
+
+def test_a_call_that_is_refused_leaves_no_folder(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    for out in (there, tmp_path / "new" / "out"):
+        result = CliRunner().invoke(cli, ["compare", "bad=--loss missing", "--out", str(out)])
+        assert str(result.exception).startswith("compare bad: --loss missing: unknown")
+    assert list(tmp_path.rglob("*")) == [there]
 
 
 def test_a_run_that_was_edited_is_refused(copy: Path, plan: Plan) -> None:

@@ -58,7 +58,7 @@ def compare(
     alone; weighted; response: the response post only), or a name with the flags that make it: "mine=--loss mine -o loss.alpha 3".
     The first is the one that all others are compared with. A comparison that was stopped goes on where it was.
     """
-    from empathy_kit.comparison import Plan, execute, measure_yardsticks, parse_configurations, parse_seeds, prepare
+    from empathy_kit.comparison import Plan, alone, execute, measure_yardsticks, parse_configurations, parse_seeds, prepare
 
     changes = {name: value for name, value in values.items() if value is not None}
     if figures_from is not None:
@@ -75,11 +75,12 @@ def compare(
 
     quiet_libraries()
     registry = load_registry()
-    plan, corpus = prepare(plan, folder, registry)
     parallel = jobs or min(os.cpu_count() or 1, MOST_JOBS)
-    failures = _watch(execute(plan, corpus, folder, registry, jobs=parallel, keep_models=keep_models), plan, parallel)
-    measure_yardsticks(plan, corpus, folder)
-    _write_report(folder, as_json)
+    with alone(folder):
+        plan, corpus = prepare(plan, folder, registry)
+        failures = _watch(execute(plan, corpus, folder, registry, jobs=parallel, keep_models=keep_models), plan, parallel)
+        measure_yardsticks(plan, corpus, folder)
+        _write_report(folder, as_json)
     if failures:
         raise SystemExit(1)
 
