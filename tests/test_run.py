@@ -261,6 +261,25 @@ def test_a_file_of_states_that_is_cut_short_is_computed_anew(tiny_roberta: Path,
     assert FrozenStates(encoder, 2, posts, tmp_path).path != whole.path
 
 
+def test_states_that_do_not_fit_the_disk_are_one_line(
+    tiny_roberta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full")
+    encoder, _ = load_encoder(str(tiny_roberta), local=True)
+    make_unpadded(encoder)
+    freeze(encoder, 1)
+    path = FrozenStates(encoder, 1, [(0, 2)], tmp_path).path
+    path.unlink()
+    monkeypatch.setattr("secrets.token_hex", lambda _: "full")
+    path.with_name(f".{path.name}.partial-full").symlink_to(full)
+    with pytest.raises(KitError) as error:
+        FrozenStates(encoder, 1, [(0, 2)], tmp_path)
+    assert str(error.value) == f"--freeze-layers 1: {path} cannot be written: No space left on device"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_more_frozen_layers_than_there_are_is_one_line(tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said]) -> None:
     said = command("run", *flags(tiny_roberta), "--freeze-layers", "3", "--out", tmp_path / "run")
     assert (said.code, said.out) == (2, "")

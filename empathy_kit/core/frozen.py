@@ -91,16 +91,14 @@ class FrozenStates:
         staging = self.path.with_name(f".{self.path.name}.partial-{secrets.token_hex(4)}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            states = np.lib.format.open_memmap(staging, mode="w+", dtype=np.float32, shape=shape)
-            for batch in _calls(posts):
-                longest = max(map(len, batch))
-                ids = torch.tensor([[*post, *[0] * (longest - len(post))] for post in batch])
-                mask = torch.tensor([[True] * len(post) + [False] * (longest - len(post)) for post in batch])
-                start = self.starts[batch[0]]
-                found = lower_states(self._encoder, ids, mask, self._depth).numpy()
-                states[start : start + len(found)] = found
-            states.flush()
-            del states
+            with staging.open("wb") as stream:  # not mapped: there, a full disk would be a signal that kills the process
+                header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(stream, header)
+                for batch in _calls(posts):
+                    longest = max(map(len, batch))
+                    ids = torch.tensor([[*post, *[0] * (longest - len(post))] for post in batch])
+                    mask = torch.tensor([[True] * len(post) + [False] * (longest - len(post)) for post in batch])
+                    stream.write(lower_states(self._encoder, ids, mask, self._depth).numpy().tobytes())
             staging.replace(self.path)  # whole or not at all; another run's file would hold the same
         except OSError as error:
             staging.unlink(missing_ok=True)
