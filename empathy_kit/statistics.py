@@ -22,6 +22,7 @@ Ints = NDArray[np.int64]
 RESAMPLES = 2000
 CONFIDENCE = 0.95
 POWER = 0.80
+MANY = 1e6  # degrees of freedom of what is known well
 BINS = 10  # of confidence, in reliability diagrams
 
 
@@ -114,9 +115,11 @@ def _estimate(point: Floats, draws: Floats, *, within: tuple[float, float]) -> E
     variance = of_seeds + max(0.0, of_pairs - own)
     # Satterthwaite (1946): the pairs' part is known well, the seeds' part from S - 1 degrees of freedom alone.
     freedom = (seeds - 1) * (variance / of_seeds) ** 2 if of_seeds > 0 else math.inf
-    freedom = min(freedom, 1e6)
-    error = math.sqrt(variance)
-    reach = float(_t(freedom, (1 + CONFIDENCE) / 2)) * error
+    # Seeds may agree by chance more closely than the pairs of their own test parts allow, which would make the interval too
+    # narrow to be believed: it is at least that of the pairs alone.
+    both = [(math.sqrt(variance), min(freedom, MANY)), (math.sqrt(of_pairs), MANY)]
+    error, freedom = max(both, key=lambda one: one[0] * _t(one[1], (1 + CONFIDENCE) / 2))
+    reach = error * _t(freedom, (1 + CONFIDENCE) / 2)
     return Estimate(value, max(value - reach, within[0]), min(value + reach, within[1]), error, freedom)
 
 

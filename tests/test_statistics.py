@@ -63,6 +63,15 @@ def test_seeds_that_answer_alike_leave_the_noise_of_the_pairs() -> None:
     assert found.error == pytest.approx((accuracy * (1 - accuracy) / 400) ** 0.5, rel=0.06)
 
 
+def test_seeds_that_agree_by_chance_leave_the_noise_of_the_pairs() -> None:
+    """Four splits of other pairs with one and the same score: 300 of 400 right, and nobody would believe [.75, .75]."""
+    true = np.zeros(100, dtype=np.int64)
+    runs = [answers(true, np.random.default_rng(part).permutation(np.repeat([0, 1], [75, 25])), part) for part in range(4)]
+    found = Resampled(runs, 3).mean(range(4), "accuracy")
+    low, high = 0.75 + np.array([-1.96, 1.96]) * (0.75 * 0.25 / 400) ** 0.5
+    assert (found.low, found.high) == (pytest.approx(low, abs=0.003), pytest.approx(high, abs=0.003))
+
+
 def test_on_splits_without_a_common_pair_the_interval_is_students() -> None:
     runs = random_runs(5, resplit=True)
     scores = [float((run.true == run.predicted).mean()) for run in runs]
