@@ -102,7 +102,25 @@ def test_every_score_is_the_mean_of_what_the_predictions_say(folder: Path) -> No
             f1 = [f1_score(one.true, one.predicted, average="macro", zero_division=0) for one in said]
             assert row.cells[name].runs["accuracy"] == pytest.approx(accuracy)
             assert row.cells[name].scores["macro_f1"].value == pytest.approx(np.mean(f1))
+            assert row.cells[name].deviation is not None
+            assert row.cells[name].deviation["macro_f1"] == pytest.approx(np.std(f1, ddof=1))
             assert np.sum(row.cells[name].confusion) == 3 * PAIRS
+
+
+def test_every_run_and_every_seeds_difference_stand_in_the_report(folder: Path) -> None:
+    summary = summarise(read_finished(folder))
+    text = (folder / "report.md").read_text()
+    rows = {row.name: row for row in summary.rows}
+    for found in summary.contrasts:
+        first, second = (rows[name].cells[found.mechanism].runs["accuracy"] for name in (found.first, found.second))
+        assert found.gains == [round(PAIRS * (after - before)) for before, after in zip(first, second, strict=True)]
+        shown = ", ".join(f"{pairs:+d}".replace("+0", "0") for pairs in found.gains)
+        assert f"{gain(found)} | {shown} |" in text
+    cell = rows["T3"].cells["EX"]
+    assert cell.deviation is not None
+    both = [f"{cell.scores[metric].value:.3f} ± {cell.deviation[metric]:.3f}".replace("0.", ".") for metric in cell.runs]
+    assert " / ".join(both) in text
+    assert all(f"{score:.3f}".replace("0.", ".") in text for metric in cell.runs for score in cell.runs[metric])
 
 
 def test_an_oracle_is_stamped_and_compared_with_nothing(folder: Path) -> None:

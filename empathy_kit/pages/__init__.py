@@ -43,6 +43,9 @@ def write(summary: Summary, folder: Path) -> list[Path]:
         "value": number,
         "interval": interval,
         "gain": gain,
+        "gains": gains,
+        "run_cell": run_cell,
+        "mean_cell": mean_cell,
         "smallest": smallest,
         "of_seeds": of_seeds,
         "chance": chance,
@@ -92,6 +95,22 @@ def gain(contrast: Contrast) -> str:
     return text if found.low is None or found.high is None else f"{text} [{found.low * size:+.1f}, {found.high * size:+.1f}]"
 
 
+def gains(contrast: Contrast) -> str:
+    """The same, seed by seed: ``+7, 0, -2``."""
+    return ", ".join(f"{pairs:+d}" if pairs else "0" for pairs in contrast.gains)
+
+
+def run_cell(cell: Cell, at: int) -> str:
+    """All scores of one run."""
+    return " / ".join(number(cell.runs[metric][at]) for metric in METRICS)
+
+
+def mean_cell(cell: Cell) -> str:
+    """Mean and standard deviation of all runs, a score: ``.792 ± .015 / ...``."""
+    assert cell.deviation is not None
+    return " / ".join(f"{number(cell.scores[metric].value)} ± {number(cell.deviation[metric])}" for metric in METRICS)
+
+
 def of_seeds(seeds: list[int], summary: Summary) -> str:
     """`` (3 of 5 seeds)``, where some are missing."""
     return "" if len(seeds) == len(summary.seeds) else f" ({len(seeds)} of {len(summary.seeds)} seeds)"
@@ -105,7 +124,7 @@ def smallest(contrast: Contrast) -> str:
 
 def chance(p: float) -> str:
     """A p-value: ``.034``, ``< .001``."""
-    return "< .001" if p < 0.001 else number(p) if p < 1 else "1"
+    return "< .001" if p < 0.001 else number(p) if p < 0.9995 else "1"
 
 
 def tables(summary: Summary) -> Iterator[Table]:

@@ -35,6 +35,7 @@ class Cell:
 
     scores: dict[str, Estimate]  # metric to its mean over the seeds
     runs: dict[str, list[float]]  # metric to every run's own score
+    deviation: dict[str, float] | None  # metric to the standard deviation between runs; None where there is one run
     recall: list[Estimate]  # a level
     never: list[int]  # a level: runs that never predicted it, though their test part has it
     confusion: list[list[int]]  # [true][predicted], summed over the runs
@@ -60,6 +61,7 @@ class Contrast:
     seeds: list[int]  # that both have
     test_pairs: float  # mean over these seeds
     mechanism: str
+    gains: list[int]  # right answers of the second, less the first's, a seed
     accuracy: Estimate  # of the second, less the first's
     macro_f1: Estimate
     test: PairedTest
@@ -150,6 +152,7 @@ def summarise(finished: Finished) -> Summary:
                 pair.seeds,
                 _test_pairs(pair.first),
                 name,
+                [_right(other, name) - _right(one, name) for one, other in zip(pair.first, pair.second, strict=True)],
                 resampled[name].difference(*pair.places(places), "accuracy"),
                 resampled[name].difference(*pair.places(places), "macro_f1"),
                 test,
@@ -203,6 +206,11 @@ class _Pair:
         return first, second
 
 
+def _right(run: Run, mechanism: str) -> int:
+    said = run.answers[mechanism]
+    return int((said.true == said.predicted).sum())
+
+
 def _test_pairs(runs: Sequence[Run]) -> float:
     return float(np.mean([len(found.answers[MECHANISMS[0]].ids) for found in runs]))
 
@@ -254,9 +262,11 @@ def _row(column: _Column, places: Sequence[int], resampled: dict[str, Resampled]
     for name in MECHANISMS:
         answers = [each[name] for each in column.answers.values()]
         tables = [confusion_matrix(each.true, each.predicted, CLASSES) for each in answers]
+        scores = {metric: resampled[name].point[metric][list(places)] for metric in METRICS}
         cells[name] = Cell(
             scores={metric: resampled[name].mean(places, metric) for metric in METRICS},
-            runs={metric: resampled[name].point[metric][list(places)].tolist() for metric in METRICS},
+            runs={metric: each.tolist() for metric, each in scores.items()},
+            deviation={metric: float(each.std(ddof=1)) for metric, each in scores.items()} if len(places) > 1 else None,
             recall=[resampled[name].mean(places, "recall", level) for level in range(CLASSES)],
             never=[sum(bool(t[level].any() and not t[:, level].any()) for t in tables) for level in range(CLASSES)],
             confusion=np.sum(tables, axis=0).tolist(),
