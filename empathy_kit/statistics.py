@@ -113,12 +113,14 @@ def _estimate(point: Floats, draws: Floats, *, within: tuple[float, float]) -> E
     of_pairs = float(draws.mean(1).var(ddof=1))
     own = (float(draws.var(axis=0, ddof=1).mean()) - of_pairs) / (seeds - 1)
     variance = of_seeds + max(0.0, of_pairs - own)
-    # Satterthwaite (1946): the pairs' part is known well, the seeds' part from S - 1 degrees of freedom alone.
-    freedom = (seeds - 1) * (variance / of_seeds) ** 2 if of_seeds > 0 else math.inf
-    # Seeds may agree by chance more closely than the pairs of their own test parts allow, which would make the interval too
-    # narrow to be believed: it is at least that of the pairs alone.
-    both = [(math.sqrt(variance), min(freedom, MANY)), (math.sqrt(of_pairs), MANY)]
-    error, freedom = max(both, key=lambda one: one[0] * _t(one[1], (1 + CONFIDENCE) / 2))
+    if variance < of_pairs:
+        # The seeds agree, by chance, more closely than the pairs of their own test parts allow. No noise of theirs can be seen
+        # then, and what is left is that of the pairs. It is known well.
+        variance, freedom = of_pairs, MANY
+    else:
+        # Satterthwaite (1946): the pairs' part is known well, the seeds' part from S - 1 degrees of freedom alone.
+        freedom = min((seeds - 1) * (variance / of_seeds) ** 2, MANY) if of_seeds > 0 else MANY
+    error = math.sqrt(variance)
     reach = error * _t(freedom, (1 + CONFIDENCE) / 2)
     return Estimate(value, max(value - reach, within[0]), min(value + reach, within[1]), error, freedom)
 
