@@ -121,6 +121,13 @@ def test_every_run_and_every_seeds_difference_stand_in_the_report(folder: Path) 
     both = [f"{cell.scores[metric].value:.3f} ± {cell.deviation[metric]:.3f}".replace("0.", ".") for metric in cell.runs]
     assert " / ".join(both) in text
     assert all(f"{score:.3f}".replace("0.", ".") in text for metric in cell.runs for score in cell.runs[metric])
+    for level in range(3):
+        line = next(line for line in text.splitlines() if line.startswith(f"| T3 | {level} | ") and line.count(" / ") == 6)
+        assert [[int(count) for count in part.split(" / ")] for part in line.strip(" |").split(" | ")[2:]] == [
+            rows["T3"].cells[name].confusion[level] for name in MECHANISMS
+        ]
+    assert "| T1 | .400 .500 .600; .400 .500 .600; .400 .500 .600 |" in text
+    assert "| 2 | 100 | 100 | 100 |" in text
 
 
 def test_an_oracle_is_stamped_and_compared_with_nothing(folder: Path) -> None:
