@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import click
 import numpy as np
@@ -19,7 +20,7 @@ from machine import machine
 from numpy.typing import NDArray
 
 from empathy_kit.core.metrics import confusion_matrix, from_confusion
-from empathy_kit.statistics import Answers, Resampled
+from empathy_kit.statistics import MANY, Answers, Resampled
 
 SHARES = (0.66, 0.29, 0.05)  # of the levels, as ER's
 METRICS = ("accuracy", "macro_f1")
@@ -73,10 +74,14 @@ def truth(world: World, pairs: int, generator: np.random.Generator) -> dict[str,
 
 def covered(
     world: World, seeds: int, pairs: int, resplit: bool, repeats: int, generator: np.random.Generator
-) -> dict[str, dict[str, float]]:
-    """How often the interval holds the truth, beside a plain percentile interval over seeds and pairs."""
+) -> dict[str, dict[str, Any]]:
+    """How often the interval holds the truth, beside a plain percentile interval over seeds and pairs.
+
+    And how often it is the interval of the pairs alone, because the seeds agree, and holds the truth then.
+    """
     aim = truth(world, pairs, generator)
     hits = {metric: {"ours": 0, "percentile": 0} for metric in METRICS}
+    alone = {metric: {"share": 0, "held": 0} for metric in METRICS}  # where the interval is that of the pairs alone
     for repeat in range(repeats):
         runs: list[Answers] = []
         parts = [draw(world, pairs, generator) for _ in range(seeds if resplit else 1)]
@@ -92,11 +97,21 @@ def covered(
             estimate = resampled.difference(first, second, metric)
             assert estimate.low is not None
             assert estimate.high is not None
-            hits[metric]["ours"] += estimate.low <= aim[metric] <= estimate.high
+            held = estimate.low <= aim[metric] <= estimate.high
+            hits[metric]["ours"] += held
+            if estimate.freedom == MANY:
+                alone[metric]["share"] += 1
+                alone[metric]["held"] += held
             draws = resampled.draws[metric][:, second] - resampled.draws[metric][:, first]
             low, high = np.percentile(np.take_along_axis(draws, picks, 1).mean(1), [2.5, 97.5])
             hits[metric]["percentile"] += low <= aim[metric] <= high
-    return {metric: {name: round(count / repeats, 4) for name, count in found.items()} for metric, found in hits.items()}
+    return {
+        metric: {
+            **{name: round(float(count) / repeats, 4) for name, count in hits[metric].items()},
+            "pairs_alone": {name: round(float(count) / repeats, 4) for name, count in alone[metric].items()},
+        }
+        for metric in METRICS
+    }
 
 
 @click.command()

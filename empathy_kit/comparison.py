@@ -10,7 +10,7 @@ import secrets
 import shlex
 import time
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
@@ -185,16 +185,17 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 def alone(out: Path) -> Iterator[None]:
     """Hold a comparison's folder: two calls that go on with it would both run what is missing, and one of them for nothing.
 
-    A process that is killed lets go of it. Folders that were made for it and hold nothing at the end are taken away again.
+    A process that is killed lets go of it; the runs that it had begun end with their next message to it. Folders that were made
+    for it and hold nothing at the end are taken away again.
 
     Raises:
         KitError: another process holds it, or it cannot be written.
     """
     from filelock import FileLock, Timeout
 
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     lock = FileLock(out / LOCK, timeout=0)
     try:
+        made = [folder for folder in (out, *out.parents) if not folder.exists()]
         out.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
@@ -207,7 +208,7 @@ def alone(out: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):  # Windows does not remove what is open, and then it stays
-            (out / LOCK).unlink()
+            (out / LOCK).unlink()  # who has opened it meanwhile does not get it: filelock looks whether it is still there
         lock.release()
         with suppress(OSError):  # the first that holds something
             for folder in made:
@@ -317,7 +318,7 @@ def _differences(one: RunConfig, other: RunConfig) -> list[str]:
 
 def execute(
     plan: Plan, corpus: Corpus, out: Path, registry: Registry, *, jobs: int, keep_models: bool
-) -> Iterator[Progress | Done | Failed]:
+) -> Generator[Progress | Done | Failed, None, None]:
     """Run what is not there yet, several at once in processes of their own, each with its share of the cores.
 
     A run that is there is compared with its manifest and with what is planned, and not repeated.

@@ -24,7 +24,7 @@ LEVEL_HATCHES = ("", "//", "xx")
 
 def number(value: float) -> str:
     """A score as the field writes it: ``.832``."""
-    return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
+    return f"{value:z.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
 
 
 def estimate(score: Mapping[str, float]) -> str:

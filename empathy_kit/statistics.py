@@ -43,14 +43,15 @@ class Estimate:
     low: float | None
     high: float | None
     error: float | None  # standard error
-    freedom: float | None  # degrees of freedom of the error
+    freedom: float | None  # degrees of freedom of the error, in the interval
+    design: float | None  # and those that the design has where the seeds do not happen to agree, for its power
 
     @property
     def smallest(self) -> float | None:
         """The smallest difference from 0 that would be found with 80 % power at 5 %, one test alone."""
-        if self.error is None or self.freedom is None:
+        if self.error is None or self.design is None:
             return None
-        return float((_t(self.freedom, (1 + CONFIDENCE) / 2) + _t(self.freedom, POWER)) * self.error)
+        return float((_t(self.design, (1 + CONFIDENCE) / 2) + _t(self.design, POWER)) * self.error)
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Resampled:
     def difference(self, first: Sequence[int], second: Sequence[int], metric: str, level: int | None = None) -> Estimate:
         """How much higher the second configuration scores, the runs paired by seed."""
         (one, ones), (other, others) = self._scores(first, metric, level), self._scores(second, metric, level)
-        return _estimate(other - one, others - ones, within=(-2.0, 2.0))
+        return _estimate(other - one, others - ones, within=(-1.0, 1.0) if metric != "kappa" else (-2.0, 2.0))
 
     def _scores(self, runs: Sequence[int], metric: str, level: int | None) -> tuple[Floats, Floats]:  # (S,), (B, S)
         point, draws = self.point[metric][list(runs)], self.draws[metric][:, list(runs)]
@@ -106,7 +107,8 @@ def _estimate(point: Floats, draws: Floats, *, within: tuple[float, float]) -> E
     seeds = len(point)
     value = float(point.mean())
     if seeds < 2:
-        return Estimate(value, None, None, None, None)
+        return Estimate(value, None, None, None, None, None)
+    draws = draws[np.isfinite(draws).all(1)]  # a draw may leave a tiny test part without a pair, and without a score
     # The spread between seeds holds each seed's luck and its own noise over pairs. What it misses is the noise that all seeds
     # have in common because they are tested on the same pairs: the pairs' part of the mean, without the seeds' own shares.
     of_seeds = float(point.var(ddof=1)) / seeds
@@ -116,13 +118,17 @@ def _estimate(point: Floats, draws: Floats, *, within: tuple[float, float]) -> E
     if variance < of_pairs:
         # The seeds agree, by chance, more closely than the pairs of their own test parts allow. No noise of theirs can be seen
         # then, and what is left is that of the pairs. It is known well.
-        variance, freedom = of_pairs, MANY
+        variance, freedom, design = of_pairs, MANY, _freedom(seeds, of_pairs, own)
     else:
-        # Satterthwaite (1946): the pairs' part is known well, the seeds' part from S - 1 degrees of freedom alone.
-        freedom = min((seeds - 1) * (variance / of_seeds) ** 2, MANY) if of_seeds > 0 else MANY
+        freedom = design = _freedom(seeds, variance, of_seeds)
     error = math.sqrt(variance)
     reach = error * _t(freedom, (1 + CONFIDENCE) / 2)
-    return Estimate(value, max(value - reach, within[0]), min(value + reach, within[1]), error, freedom)
+    return Estimate(value, max(value - reach, within[0]), min(value + reach, within[1]), error, freedom, design)
+
+
+def _freedom(seeds: int, variance: float, of_seeds: float) -> float:
+    """Satterthwaite (1946): the pairs' part is known well, the seeds' part from S - 1 degrees of freedom alone."""
+    return min((seeds - 1) * (variance / of_seeds) ** 2, MANY) if of_seeds > 0 else MANY
 
 
 def _t(freedom: float, probability: float) -> float:

@@ -264,6 +264,14 @@ def test_a_call_that_is_refused_leaves_no_folder(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*")) == [there]
 
 
+def test_a_folder_that_cannot_be_is_one_line(tmp_path: Path) -> None:
+    for out, why in ((tmp_path / ("n" * 300), "File name too long"), (tmp_path / "file" / "out", "Not a directory")):
+        (tmp_path / "file").touch()
+        result = CliRunner().invoke(cli, ["compare", "T1", "--out", str(out)])
+        assert isinstance(result.exception, KitError)
+        assert str(result.exception) == f"--out {out}: cannot be written: {why}"
+
+
 def test_a_run_that_was_edited_is_refused(copy: Path, plan: Plan) -> None:
     file = copy / "runs" / "hard-0" / "predictions.csv"
     file.write_text(file.read_text().replace(",0,", ",1,", 1))

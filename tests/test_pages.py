@@ -22,7 +22,7 @@ from empathy_kit import cli, record
 from empathy_kit.comparison import FORMAT, read_finished
 from empathy_kit.config import COMPARISON, RunConfig, configure, to_dict
 from empathy_kit.data.pairs import MECHANISMS
-from empathy_kit.pages import gain, notes, summarise, write
+from empathy_kit.pages import gain, gains, mean_cell, notes, summarise, write
 
 PAIRS = 200
 
@@ -201,7 +201,10 @@ def test_configurations_without_a_common_seed_are_not_compared_and_the_page_says
     assert summary.contrasts == []
     assert summary.apart == [("T1", "T3")]
     write(summary, made)
-    assert "No two configurations have a seed in common: nothing to compare." in (made / "report.html").read_text()
+    for file in ("report.html", "report.md"):
+        text = (made / file).read_text()
+        assert "No two configurations have a seed in common: nothing to compare." in text
+    assert "Holm over these 0" not in text
 
 
 def test_a_level_that_was_never_predicted_is_told_with_how_often(folder: Path) -> None:
@@ -244,10 +247,17 @@ class Page(HTMLParser):
         self.tags: list[str] = []
         self.ids: list[str] = []
         self.nameless: list[str] = []
+        self.rows: list[list[int]] = []  # a table's cells, row by row
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
         self.tags.append(tag)
+        if tag == "table":
+            self.rows.append([])
+        elif tag == "tr":
+            self.rows[-1].append(0)
+        elif tag in ("th", "td"):
+            self.rows[-1][-1] += 1
         for name in ("src", "href", "xlink:href", "action", "data", "srcset"):
             value = given.get(name)
             if value and not value.startswith("#"):
@@ -274,6 +284,23 @@ def test_the_page_stands_alone_and_can_be_read_by_ear_and_keyboard(folder: Path)
     assert text.count("<th ") == text.count("<th scope=")
     assert "prefers-color-scheme" in text or "color-scheme: light dark" in text
     assert "@media print" in text
+    assert "details::details-content { content-visibility: visible; }" in text  # folded parts are printed
+    assert page.rows
+    assert all(len(set(cells)) == 1 for cells in page.rows), "a row has more or fewer cells than its table's header"
+
+
+def test_the_markdown_is_tables_that_hold_together_and_says_what_the_page_says(folder: Path) -> None:
+    tables = re.findall(r"(?:^\|.*\n)+", (folder / "report.md").read_text(), re.MULTILINE)
+    assert len(tables) >= 10
+    for table in tables:
+        assert len({line.count("|") for line in table.splitlines()}) == 1, table.splitlines()[0]
+    page = (folder / "report.html").read_text()
+    summary = summarise(read_finished(folder))
+    for found in summary.contrasts:
+        assert f"<td>{gain(found)}</td><td>{gains(found)}</td>" in page
+    for row in summary.ranked():
+        for name in MECHANISMS:
+            assert f"<td>{mean_cell(row.cells[name])}</td>" in page
 
 
 def test_a_name_cannot_break_the_page(folder: Path) -> None:
@@ -342,7 +369,7 @@ def test_as_json_every_figure_is_there(folder: Path) -> None:
     result = CliRunner().invoke(cli.cli, ["compare", "--figures-from", str(folder), "--json"], catch_exceptions=False)
     content = json.loads(result.stdout)
     assert [row["name"] for row in content["rows"]][:2] == ["T1", "T3"]
-    assert content["rows"][0]["cells"]["ER"]["scores"]["accuracy"].keys() == {"value", "low", "high", "error", "freedom"}
+    assert content["rows"][0]["cells"]["ER"]["scores"]["accuracy"].keys() == {"value", "low", "high", "error", "freedom", "design"}
     assert content["contrasts"][0]["test"].keys() == {"gained", "lost", "mcnemar", "exact"}
 
 

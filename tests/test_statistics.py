@@ -72,6 +72,49 @@ def test_seeds_that_agree_by_chance_leave_the_noise_of_the_pairs() -> None:
     assert (found.low, found.high) == (pytest.approx(low, abs=0.003), pytest.approx(high, abs=0.003))
 
 
+@pytest.mark.parametrize("right", [311, 314])  # of 400; beside 300 the seeds' variance is .8 and 1.3 times the pairs'
+def test_the_interval_is_the_pairs_until_the_seeds_differ_by_more(right: int) -> None:
+    true = np.zeros(400, dtype=np.int64)
+    runs = [answers(true, (np.arange(400) >= hits).astype(np.int64), part) for part, hits in enumerate((300, right))]
+    found = Resampled(runs, 3).mean(range(2), "accuracy")
+    scores = np.array([300, right]) / 400
+    of_pairs = float((scores * (1 - scores) / 400).sum()) / 4
+    of_seeds = float(scores.var(ddof=1)) / 2
+    if right == 311:
+        assert of_seeds < 0.9 * of_pairs
+        assert found.error == pytest.approx(of_pairs**0.5, rel=0.05)
+        assert found.high == pytest.approx(found.value + 1.96 * (found.error or 0), rel=1e-4)
+        assert found.design == pytest.approx(1, rel=0.1)  # what two splits can find is Student's all the same
+    else:
+        assert of_seeds > 1.2 * of_pairs
+        assert found.error == pytest.approx(of_seeds**0.5, rel=0.05)
+        assert found.high == pytest.approx(found.value + scipy.stats.t.ppf(0.975, 1) * (found.error or 0), rel=0.02)
+
+
+def test_the_variance_is_the_seeds_and_what_they_share_of_the_pairs() -> None:
+    """Three runs with luck, on the same pairs, of which some are hard for all."""
+    generator = np.random.default_rng(0)
+    hard = generator.random(400)
+    true = np.zeros(400, dtype=np.int64)
+    hits = np.stack([hard + generator.normal(0, 0.1, 400) < share for share in (0.62, 0.7, 0.78)])
+    found = Resampled([answers(true, (~row).astype(np.int64)) for row in hits], 3).mean(range(3), "accuracy")
+    of_seeds = hits.mean(1).var(ddof=1) / 3
+    of_pairs = hits.mean(0).var() / 400
+    own = (hits.var(1).mean() / 400 - of_pairs) / 2
+    assert of_pairs - own > 0.1 * of_seeds
+    assert (found.error or 0) ** 2 == pytest.approx(of_seeds + of_pairs - own, rel=0.02)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_draw_without_a_pair_of_a_tiny_test_part_is_left_out() -> None:
+    true = np.zeros(8, dtype=np.int64)
+    runs = [answers(true, np.repeat([0, 1], [6, 2]), part) for part in range(5)]
+    resampled = Resampled(runs, 3)
+    assert np.isnan(resampled.draws["accuracy"]).any()
+    found = resampled.mean(range(5), "accuracy")
+    assert found.error == pytest.approx((0.75 * 0.25 / 40) ** 0.5, rel=0.1)
+
+
 def test_on_splits_without_a_common_pair_the_interval_is_students() -> None:
     runs = random_runs(5, resplit=True)
     scores = [float((run.true == run.predicted).mean()) for run in runs]
@@ -141,10 +184,27 @@ def test_the_smallest_difference_is_found_four_times_of_five() -> None:
         range(5), range(5, 10), "accuracy"
     )
     assert found.error is not None
-    assert found.freedom is not None
+    assert found.design is not None
     assert found.smallest is not None
-    beyond = scipy.stats.nct.sf(scipy.stats.t.ppf(0.975, found.freedom), found.freedom, found.smallest / found.error)
+    assert found.smallest == pytest.approx(sum(scipy.stats.t.ppf((0.975, 0.8), found.design)) * found.error)
+    beyond = scipy.stats.nct.sf(scipy.stats.t.ppf(0.975, found.design), found.design, found.smallest / found.error)
     assert beyond == pytest.approx(0.8, abs=0.06)
+
+
+def test_the_smallest_difference_is_found_four_times_of_five_where_seeds_may_agree() -> None:
+    """Five splits of other pairs, no luck of the seeds: every other design's interval is that of the pairs alone."""
+    smallest = 0.125
+    found = []
+    for repeat in range(100):
+        generator = np.random.default_rng(repeat)
+        runs = []
+        for share in (0.6, 0.6 + smallest):
+            for part in range(5):
+                predicted = (generator.random(80) >= share).astype(np.int64)
+                runs.append(answers(np.zeros(80, np.int64), predicted, part))
+        found.append(Resampled(runs, 3, seed=repeat).difference(range(5), range(5, 10), "accuracy"))
+    assert np.median([each.smallest or 0 for each in found]) == pytest.approx(smallest, rel=0.1)
+    assert np.mean([each.low is not None and each.low > 0 for each in found]) == pytest.approx(0.8, abs=0.1)
 
 
 def test_calibration_is_the_bins_mean_distance() -> None:

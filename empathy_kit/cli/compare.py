@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,7 +79,9 @@ def compare(
     parallel = jobs or min(os.cpu_count() or 1, MOST_JOBS)
     with alone(folder):
         plan, corpus = prepare(plan, folder, registry)
-        failures = _watch(execute(plan, corpus, folder, registry, jobs=parallel, keep_models=keep_models), plan, parallel)
+        # Closed, and its processes stopped with it, before the folder is let go of.
+        with closing(execute(plan, corpus, folder, registry, jobs=parallel, keep_models=keep_models)) as events:
+            failures = _watch(events, plan, parallel)
         measure_yardsticks(plan, corpus, folder)
         _write_report(folder, as_json)
     if failures:

@@ -61,8 +61,12 @@ def _ratio(numerator: Floats, denominator: Floats) -> Floats:
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
 
 
+@np.errstate(invalid="ignore")
 def from_confusion(confusion: Floats) -> dict[str, Floats]:
-    """All scores of confusion matrices (..., C, C): (...) each, (..., C) for precision, recall and f1."""
+    """All scores of confusion matrices (..., C, C): (...) each, (..., C) for precision, recall and f1.
+
+    A matrix without a pair has no accuracy, weighted F1 or kappa: NaN.
+    """
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     true, predicted = confusion.sum(-1), confusion.sum(-2)
     total = confusion.sum((-2, -1))

@@ -91,7 +91,7 @@ def gain(contrast: Contrast) -> str:
     """A difference of accuracy as pairs of a test part: ``+4.3 of 463 [-2.1, +10.7]``."""
     size = contrast.test_pairs
     found = contrast.accuracy
-    text = f"{found.value * size:+.1f} of {size:.0f}"
+    text = f"{found.value * size:+z.1f} of {size:.0f}"
     return text if found.low is None or found.high is None else f"{text} [{found.low * size:+.1f}, {found.high * size:+.1f}]"
 
 
