@@ -369,7 +369,14 @@ def test_as_json_every_figure_is_there(folder: Path) -> None:
     result = CliRunner().invoke(cli.cli, ["compare", "--figures-from", str(folder), "--json"], catch_exceptions=False)
     content = json.loads(result.stdout)
     assert [row["name"] for row in content["rows"]][:2] == ["T1", "T3"]
-    assert content["rows"][0]["cells"]["ER"]["scores"]["accuracy"].keys() == {"value", "low", "high", "error", "freedom", "design"}
+    assert content["rows"][0]["cells"]["ER"]["scores"]["accuracy"].keys() == {
+        "value",
+        "low",
+        "high",
+        "error",
+        "freedom",
+        "design",
+    }
     assert content["contrasts"][0]["test"].keys() == {"gained", "lost", "mcnemar", "exact"}
 
 
