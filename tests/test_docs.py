@@ -165,8 +165,10 @@ def test_the_coverage_of_the_intervals_is_what_was_simulated() -> None:
     for seeds in {row["seeds"] for row in rows}:
         cells = [row[metric] for row in rows if row["seeds"] == seeds for metric in ("accuracy", "macro_f1")]
         ours = [cell["ours"] for cell in cells]
-        means = [sum(values) / len(cells) for values in (ours, [cell["percentile"] for cell in cells])]
-        assert f"| {seeds} | {means[0]:.3f} | {min(ours):.3f}, {max(ours):.3f} | {means[1]:.3f} |" in page
+        mean, percentile = (sum(values) / len(cells) for values in (ours, [cell["percentile"] for cell in cells]))
+        share, held = (sum(cell["pairs_alone"][what] for cell in cells) / len(cells) for what in ("share", "held"))
+        row = [f"{mean:.3f}", f"{min(ours):.3f}, {max(ours):.3f}", f"{share:.2f}", f"{held / share:.3f}", f"{percentile:.3f}"]
+        assert f"| {seeds} | {' | '.join(row)} |" in page
 
 
 def test_links_between_pages_lead_somewhere() -> None:
