@@ -1,6 +1,6 @@
 """Do the comparison's 95 % intervals cover the truth 95 % of the time? Simulated comparisons whose truth is known.
 
-    python benchmarks/coverage.py > benchmarks/results/coverage.json
+    python benchmarks/coverage.py --repeats 400 > benchmarks/results/coverage.json
 
 Each simulated pair has a true level, drawn with the data's shares, and a difficulty that all runs share; each run has a luck of
 its own (initial weights, split) and makes noise of its own on each pair. What is estimated is the difference between two

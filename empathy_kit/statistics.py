@@ -34,6 +34,11 @@ class Answers:
     true: Ints  # (N,) levels
     predicted: Ints  # (N,) levels
 
+    @property
+    def right(self) -> int:
+        """How many pairs the run got right."""
+        return int((self.predicted == self.true).sum())
+
 
 @dataclass(frozen=True)
 class Estimate:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["Summary", "notes", "summarise", "tables", "to_json", "write"]
 
 HTML, MARKDOWN = "report.html", "report.md"
+MODEL = (
+    "Seeker post and response post go through one shared encoder. Of the response, a rationale injector may add states. All "
+    "of it goes through one GRU. A head for each of the three mechanisms reads the GRU and gives the level."
+)
 
 
 def write(summary: Summary, folder: Path) -> list[Path]:
@@ -39,6 +43,9 @@ def write(summary: Summary, folder: Path) -> list[Path]:
         "MECHANISMS": MECHANISMS,
         "TITLES": MECHANISM_TITLES,
         "LEVELS": LEVELS,
+        "MODEL": MODEL,
+        "NOTHING": f"{'No two configurations have a seed in common' if summary.apart else 'There is one configuration'}: "
+        "nothing to compare.",
         "cell": score_cell,
         "value": number,
         "interval": interval,

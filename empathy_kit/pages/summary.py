@@ -152,7 +152,7 @@ def summarise(finished: Finished) -> Summary:
                 pair.seeds,
                 _test_pairs(pair.first),
                 name,
-                [_right(other, name) - _right(one, name) for one, other in zip(pair.first, pair.second, strict=True)],
+                [other.answers[name].right - one.answers[name].right for one, other in zip(pair.first, pair.second, strict=True)],
                 resampled[name].difference(*pair.places(places), "accuracy"),
                 resampled[name].difference(*pair.places(places), "macro_f1"),
                 test,
@@ -204,11 +204,6 @@ class _Pair:
         """Where both stand among all that was resampled together."""
         first, second = ([places[run.name][run.seed] for run in side] for side in (self.first, self.second))
         return first, second
-
-
-def _right(run: Run, mechanism: str) -> int:
-    said = run.answers[mechanism]
-    return int((said.true == said.predicted).sum())
 
 
 def _test_pairs(runs: Sequence[Run]) -> float:
