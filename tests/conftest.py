@@ -15,8 +15,7 @@ if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd")):
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton, which reads it where a kernel is defined
 
 
-@pytest.fixture(scope="session")
-def tiny_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_tiny_roberta(folder: Path) -> Path:
     """A folder with a random RoBERTa (2 layers, 32 wide) and a byte-level BPE tokenizer trained on the bundled sample."""
     import torch
     from tokenizers import ByteLevelBPETokenizer
@@ -24,7 +23,7 @@ def tiny_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from empathy_kit.data.sources import load_corpus
 
-    folder = tmp_path_factory.mktemp("tiny-roberta")
+    folder.mkdir(exist_ok=True)
     bpe = ByteLevelBPETokenizer()
     specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     texts = [text for pair in load_corpus("sample").pairs for text in (pair.seeker, pair.response)]
@@ -48,6 +47,12 @@ def tiny_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     ).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny random RoBERTa."""
+    return make_tiny_roberta(tmp_path_factory.mktemp("tiny-roberta"))
 
 
 @pytest.fixture(scope="session")

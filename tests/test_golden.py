@@ -1,0 +1,105 @@
+"""Recorded runs: a change that is meant to change no number changes none, to the last bit.
+
+    python tests/test_golden.py
+
+records them anew. That is right only where a change is meant to change numbers, and then the commit says which and why.
+Bits depend on the processor and on torch's build: elsewhere the same runs are compared to 1e-3.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+FOLDER = Path(__file__).parent / "golden"
+RECORDED = FOLDER / "runs.json"
+COMMON = ("--split", "paper", "--epochs", "2", "--threads", "1")
+RUNS: dict[str, tuple[str, ...]] = {
+    "tiny-ce": ("--loss", "ce", "--no-rationale"),
+    "tiny-focal-predicted": (
+        *("--loss", "focal", "-o", "loss.gamma", "1.5", "-o", "loss.ER.gamma", "3"),
+        *("--rationale", "predicted", "--head", "attention", "--freeze-layers", "1"),
+    ),
+    "tiny-weighted-gold": (
+        *("--loss", "weighted", "--rationale", "gold", "--precision", "bf16", "--average", "none"),
+        *("--select", "loss", "--schedule", "constant", "--clip", "none"),
+    ),
+    "tiny-train-only": ("--rationale", "train-only", "--posts", "response", "--truncate", "head", "--fused", "off"),
+    "minilm-focal": ("--encoder", "minilm", "--loss", "focal", "--max-tokens", "24", "--epochs", "1"),
+    "minilm-tag": ("--encoder", "minilm", "--rationale", "tag", "--max-tokens", "24", "--epochs", "1", "--freeze-layers", "3"),
+}
+
+
+def machine() -> dict[str, str]:
+    """What the bits depend on."""
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(("model name", "flags"))]
+    processor = hashlib.sha256("\n".join(sorted(set(names))).encode()).hexdigest()[:16] if names else "unknown"
+    return {"torch": torch.__version__, "processor": processor}
+
+
+def figures(run: Path) -> dict[str, Any]:
+    """Losses and scores of every epoch, probabilities of the test part, and a digest of the weights."""
+    history = [json.loads(line) for line in (run / "history.jsonl").read_text("utf-8").splitlines()]
+    with (run / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row.get("part", "test") == "test"]
+    weights = load_file(run / "model" / "model.safetensors")
+    digests = sorted(
+        hashlib.sha256(tensor.numpy().tobytes()).hexdigest() for name, tensor in weights.items() if not name.startswith("losses.")
+    )
+    names = ("train_loss", "validation_loss", "validation_macro_f1", "validation_accuracy", "best")
+    return {
+        "history": [{name: epoch[name] for name in names} for epoch in history],
+        "probabilities": [[float(value) for name, value in row.items() if name[-3:] in ("_p0", "_p1", "_p2")] for row in rows],
+        "weights": hashlib.sha256("".join(digests).encode()).hexdigest(),
+    }
+
+
+def train(name: str, encoder: Path, folder: Path) -> dict[str, Any]:
+    """One of the runs, in a process of its own: what another test has left behind cannot reach it."""
+    tiny = ("--encoder", str(encoder), "--max-tokens", "16")
+    flags = (*COMMON, *(tiny if name.startswith("tiny") else ()), *RUNS[name])
+    command = [sys.executable, "-m", "empathy_kit", "run", *flags, "--out", str(folder / name)]
+    environment = {**os.environ, "EMPATHY_KIT_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    return figures(folder / name)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_recorded_run_gives_the_same_numbers(name: str, tiny_roberta: Path, tmp_path: Path, request: Any) -> None:
+    if name.startswith("minilm"):
+        request.getfixturevalue("minilm")
+    recorded = json.loads(RECORDED.read_text("utf-8"))
+    expected, found = recorded["runs"][name], train(name, tiny_roberta, tmp_path)
+    if recorded["machine"] == machine():
+        assert found == expected
+        return
+    assert len(found["history"]) == len(expected["history"])
+    for epoch, known in zip(found["history"], expected["history"], strict=True):
+        for loss in ("train_loss", "validation_loss"):
+            assert epoch[loss] == pytest.approx(known[loss], rel=1e-3)
+    for row, known in zip(found["probabilities"], expected["probabilities"], strict=True):
+        assert row == pytest.approx(known, abs=5e-3)
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    sys.path.insert(0, str(Path(__file__).parent))
+    from conftest import make_tiny_roberta
+
+    with tempfile.TemporaryDirectory() as temporary:
+        made = make_tiny_roberta(Path(temporary) / "encoder")
+        content = {"machine": machine(), "runs": {name: train(name, made, Path(temporary)) for name in RUNS}}
+    FOLDER.mkdir(exist_ok=True)
+    RECORDED.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
