@@ -1,4 +1,4 @@
-"""The three hooks. A plugin implements any of them with ``@empathy_kit.hookimpl`` and yields specs."""
+"""The five hooks. A plugin implements any of them with ``@empathy_kit.hookimpl`` and yields specs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from empathy_kit.contracts import Head, Loss, Rationale
+from empathy_kit.contracts import Head, Loss, Rationale, Sampler, Trunk
 
 PROJECT = "empathy_kit"
 """The project name of the markers, and the entry-point group that distributions register under."""
@@ -28,3 +28,13 @@ def empathy_kit_rationales() -> Iterable[Rationale]:  # type: ignore[empty-body]
 @hookspec
 def empathy_kit_heads() -> Iterable[Head]:  # type: ignore[empty-body]
     """Yield the task heads that this plugin offers."""
+
+
+@hookspec
+def empathy_kit_samplers() -> Iterable[Sampler]:  # type: ignore[empty-body]
+    """Yield the samplers of training pairs that this plugin offers."""
+
+
+@hookspec
+def empathy_kit_trunks() -> Iterable[Trunk]:  # type: ignore[empty-body]
+    """Yield the trunks that this plugin offers."""

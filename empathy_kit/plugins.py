@@ -18,21 +18,23 @@ from typing import Literal
 import pluggy
 
 from empathy_kit import __version__, hookspecs
-from empathy_kit.contracts import Head, Loss, Rationale, Spec
+from empathy_kit.contracts import Head, Loss, Rationale, Sampler, Spec, Trunk
 from empathy_kit.errors import KitError
 from empathy_kit.options import options_of
 
-Kind = Literal["loss", "rationale", "head"]
+Kind = Literal["loss", "rationale", "head", "sampler", "trunk"]
 
 HOOKS: dict[str, tuple[Kind, type[Spec]]] = {
     "empathy_kit_losses": ("loss", Loss),
     "empathy_kit_rationales": ("rationale", Rationale),
     "empathy_kit_heads": ("head", Head),
+    "empathy_kit_samplers": ("sampler", Sampler),
+    "empathy_kit_trunks": ("trunk", Trunk),
 }
-KINDS: tuple[Kind, ...] = ("loss", "rationale", "head")
+KINDS: tuple[Kind, ...] = tuple(kind for kind, _ in HOOKS.values())
 OURS = "empathy-kit"
 # By name, as an entry point has it: the builders come after this module in the import law.
-BUILTIN = ("empathy_kit.builtin.losses", "empathy_kit.builtin.rationales", "empathy_kit.builtin.heads")
+BUILTIN = tuple(f"empathy_kit.builtin.{room}" for room in ("losses", "rationales", "heads", "samplers", "trunks"))
 ONLY = "EMPATHY_KIT_PLUGINS"
 """Environment variable: the distributions to load, separated by commas; empty loads none. Unset loads all."""
 
