@@ -1,30 +1,43 @@
-"""Pairs -> token ids, once -> batches of like length. Labels travel apart from texts, so that no model can read them."""
+"""Posts -> token ids, once -> batches of like length. Labels are values of their own from here on: no model can read them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from empathy_kit.contracts import Texts
+
 Truncate = Literal["head", "head-tail"]
+_Coded = tuple[list[int], list[tuple[int, int]]]  # token ids, and each token's characters
+CHUNK = 1024  # posts in one call of the tokenizer: its offsets take many times the memory of the ids that are kept
 
 
-class LabelledPair(Protocol):
-    """What of a pair is read here."""
+class Posts(Protocol):
+    """What of a pair is read to predict."""
 
     @property
     def seeker(self) -> str: ...
     @property
     def response(self) -> str: ...
+
+
+P = TypeVar("P", bound="Posts")
+
+
+class LabelledPosts(Posts, Protocol):
+    """What of a pair is read to train and to score."""
+
     @property
     def levels(self) -> tuple[int, ...]: ...
     @property
     def spans(self) -> tuple[tuple[Stretch, ...], ...]: ...
-    def annotated(self, mechanism: int) -> bool:
-        """Whether all evidence for this mechanism's level is known."""
+    def annotated(self, index: int) -> bool:
+        """Whether all evidence for this task's label is known."""
 
 
 class Stretch(Protocol):
@@ -36,50 +49,58 @@ class Stretch(Protocol):
     def end(self) -> int: ...
 
 
-@dataclass(frozen=True, repr=False)
-class Texts:
-    """A batch as the model sees it. Ids of padding are the tokenizer's pad id; padding is on the right."""
+@dataclass(frozen=True)
+class TokenPair:
+    """Both posts as token ids, special tokens included."""
 
-    seeker: Tensor  # (B, Ls) int64
-    seeker_mask: Tensor  # (B, Ls) bool
-    response: Tensor  # (B, L) int64
-    response_mask: Tensor  # (B, L) bool
+    seeker: list[int] = field(repr=False)  # ids decode back to the post
+    response: list[int] = field(repr=False)
 
-    def to(self, device: torch.device) -> Texts:
-        """The same on a device."""
-        return Texts(*(getattr(self, entry.name).to(device, non_blocking=True) for entry in fields(self)))
+    @property
+    def tokens(self) -> int:
+        """The length that padding and time depend on."""
+        return len(self.seeker) + len(self.response)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What one pair is to be compared with, one value per task."""
+
+    levels: tuple[int, ...]  # positions in the task's labels; -1 where missing
+    gold: tuple[tuple[int, ...], ...]  # positions in the response's tokens that are evidence
+    gold_known: tuple[bool, ...]  # False where evidence exists that the annotation does not show, or no label is there
+
+
+@dataclass(frozen=True)
+class Examples:
+    """A part's pairs: texts and labels, side by side and apart."""
+
+    texts: tuple[TokenPair, ...] = field(repr=False)
+    labels: tuple[Labels, ...] = field(repr=False)
 
     def __len__(self) -> int:
-        return len(self.seeker)
+        return len(self.texts)
+
+    def take(self, positions: Sequence[int]) -> Examples:
+        """The examples at these positions."""
+        return Examples(tuple(self.texts[at] for at in positions), tuple(self.labels[at] for at in positions))
+
+    def levels(self) -> Tensor:  # (N, T) int64
+        """All labels, -1 where missing."""
+        return torch.tensor([each.levels for each in self.labels], dtype=torch.int64)
 
 
 @dataclass(frozen=True)
 class Targets:
     """What a batch is to be compared with."""
 
-    levels: Tensor  # (B, T) int64
+    levels: Tensor  # (B, T) int64, -1 where missing
     gold: Tensor  # (B, T, L) bool: response tokens inside an annotated span
-    gold_known: Tensor  # (B, T) bool: False where evidence exists that the annotation does not show
+    gold_known: Tensor  # (B, T) bool
 
     def to(self, device: torch.device) -> Targets:
         """The same on a device."""
         return Targets(*(getattr(self, entry.name).to(device, non_blocking=True) for entry in fields(self)))
-
-
-@dataclass(frozen=True)
-class TokenPair:
-    """One pair as token ids, special tokens included."""
-
-    seeker: list[int] = field(repr=False)  # ids decode back to the post
-    response: list[int] = field(repr=False)
-    levels: tuple[int, ...]
-    gold: tuple[tuple[int, ...], ...]  # a mechanism: positions in response that are evidence
-    gold_known: tuple[bool, ...]
-
-    @property
-    def tokens(self) -> int:
-        """The length that padding and time depend on."""
-        return len(self.seeker) + len(self.response)
 
 
 @dataclass(frozen=True)
@@ -89,8 +110,8 @@ class Truncation:
     max_tokens: int
     seekers: int  # seeker posts that were cut
     responses: int  # responses that were cut
-    evidence_lost: tuple[int, ...]  # a mechanism: pairs above level 0 all of whose evidence was cut away
-    evidence: tuple[int, ...]  # a mechanism: pairs above level 0 with evidence
+    evidence_lost: tuple[int, ...]  # per task: pairs with evidence all of which was cut away
+    evidence: tuple[int, ...]  # per task: pairs with evidence
 
 
 class Tokenization:
@@ -109,39 +130,51 @@ class Tokenization:
         if self._room < 2:
             raise ValueError(f"{max_tokens} tokens leave no room for text")
 
-    def encode(self, pairs: Sequence[LabelledPair]) -> tuple[list[TokenPair], Truncation]:
-        """Tokenise each post once, and place the annotated spans on the response's tokens."""
-        seekers = self._call([pair.seeker for pair in pairs])
-        responses = self._call([pair.response for pair in pairs])
-        tokens: list[TokenPair] = []
+    def encode(self, posts: Iterable[Posts]) -> Iterator[TokenPair]:
+        """Both posts of every pair as ids, in order; memory is bounded however many there are."""
+        for _, (seeker, _), (response, _) in self._coded(posts):
+            yield TokenPair(self._shortened(seeker), self._shortened(response))
+
+    def encode_labelled(self, pairs: Sequence[LabelledPosts], tasks: Sequence[int] | None = None) -> tuple[Examples, Truncation]:
+        """Posts as ids, and apart from them labels, with the annotated spans placed on the response's tokens.
+
+        Args:
+            pairs: what to read.
+            tasks: positions of the tasks to keep; all where None.
+        """
+        kept = range(len(pairs[0].levels) if pairs else 0) if tasks is None else tasks
+        texts: list[TokenPair] = []
+        labels: list[Labels] = []
         cut_seekers = cut_responses = 0
-        mechanisms = len(pairs[0].levels) if pairs else 0
-        lost, evidence = [0] * mechanisms, [0] * mechanisms
-        for pair, (seeker_ids, _), (response_ids, offsets) in zip(pairs, seekers, responses, strict=True):
-            cut_seekers += len(seeker_ids) > self._room
-            cut_responses += len(response_ids) > self._room
-            kept = self._kept(len(response_ids))
+        lost, evidence = [0] * len(kept), [0] * len(kept)
+        for pair, (seeker, _), (response, offsets) in self._coded(pairs):
+            cut_seekers += len(seeker) > self._room
+            cut_responses += len(response) > self._room
             gold: list[tuple[int, ...]] = []
-            for index, spans in enumerate(pair.spans):
-                whole = _covered(offsets, spans)
-                visible = tuple(len(self._prefix) + place for place, old in enumerate(kept) if old in whole)
+            for place, task in enumerate(kept):
+                whole = _covered(offsets, pair.spans[task])
+                visible = tuple(len(self._prefix) + new for new, old in enumerate(self._kept(len(response))) if old in whole)
                 gold.append(visible)
-                evidence[index] += bool(whole)
-                lost[index] += bool(whole) and not visible
-            tokens.append(
-                TokenPair(
-                    seeker=self._wrap([seeker_ids[old] for old in self._kept(len(seeker_ids))]),
-                    response=self._wrap([response_ids[old] for old in kept]),
-                    levels=pair.levels,
+                evidence[place] += bool(whole)
+                lost[place] += bool(whole) and not visible
+            texts.append(TokenPair(self._shortened(seeker), self._shortened(response)))
+            labels.append(
+                Labels(
+                    levels=tuple(pair.levels[task] for task in kept),
                     gold=tuple(gold),
-                    gold_known=tuple(pair.annotated(index) for index in range(mechanisms)),
+                    gold_known=tuple(pair.annotated(task) for task in kept),
                 )
             )
-        return tokens, Truncation(self.max_tokens, cut_seekers, cut_responses, tuple(lost), tuple(evidence))
+        truncation = Truncation(self.max_tokens, cut_seekers, cut_responses, tuple(lost), tuple(evidence))
+        return Examples(tuple(texts), tuple(labels)), truncation
 
-    def _call(self, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
-        if not texts:
-            return []
+    def _coded(self, pairs: Iterable[P]) -> Iterator[tuple[P, _Coded, _Coded]]:
+        waiting = iter(pairs)
+        while chunk := list(itertools.islice(waiting, CHUNK)):
+            sides = (self._call([pair.seeker for pair in chunk]), self._call([pair.response for pair in chunk]))
+            yield from zip(chunk, *sides, strict=True)
+
+    def _call(self, texts: list[str]) -> list[_Coded]:
         # No truncation here: "head-tail" must see the whole post. verbose=False: the warning about long posts is answered.
         # split_special_tokens: a post that reads "</s>" or "[PAD]" is text, not the end of a post or padding inside it.
         coded = self._tokenizer(  # type: ignore[operator]
@@ -161,8 +194,8 @@ class Tokenization:
         head = self._room if self.truncate == "head" else self._room - self._room // 2
         return [*range(head), *range(length - (self._room - head), length)]
 
-    def _wrap(self, ids: list[int]) -> list[int]:
-        return [*self._prefix, *ids, *self._suffix]
+    def _shortened(self, ids: list[int]) -> list[int]:
+        return [*self._prefix, *(ids[at] for at in self._kept(len(ids))), *self._suffix]
 
 
 def _special_tokens(tokenizer: object) -> tuple[list[int], list[int]]:
@@ -180,22 +213,21 @@ def _covered(offsets: Sequence[tuple[int, int]], spans: Sequence[Stretch]) -> se
     return {index for index, (start, end) in enumerate(offsets) if any(start < span.end and span.start < end for span in spans)}
 
 
-def collate(pairs: Sequence[TokenPair], pad_id: int, pad_to: int | None = None) -> tuple[Texts, Targets]:
+def collate_texts(pairs: Sequence[TokenPair], pad_id: int, pad_to: int | None = None) -> Texts:
     """Pad pairs to their own longest post, or all to one length."""
-    seeker, seeker_mask = _pad([pair.seeker for pair in pairs], pad_id, pad_to)
-    response, response_mask = _pad([pair.response for pair in pairs], pad_id, pad_to)
-    mechanisms = len(pairs[0].levels)
-    gold = torch.zeros(len(pairs), mechanisms, response.shape[1], dtype=torch.bool)
-    for row, pair in enumerate(pairs):
-        for mechanism, positions in enumerate(pair.gold):
-            gold[row, mechanism, list(positions)] = True
-    return (
-        Texts(seeker, seeker_mask, response, response_mask),
-        Targets(
-            levels=torch.tensor([pair.levels for pair in pairs]),
-            gold=gold,
-            gold_known=torch.tensor([pair.gold_known for pair in pairs]),
-        ),
+    return Texts(*_pad([pair.seeker for pair in pairs], pad_id, pad_to), *_pad([pair.response for pair in pairs], pad_id, pad_to))
+
+
+def collate_targets(labels: Sequence[Labels], length: int) -> Targets:
+    """The labels of a batch whose responses are padded to a length."""
+    gold = torch.zeros(len(labels), len(labels[0].levels), length, dtype=torch.bool)
+    for row, each in enumerate(labels):
+        for task, positions in enumerate(each.gold):
+            gold[row, task, list(positions)] = True
+    return Targets(
+        levels=torch.tensor([each.levels for each in labels], dtype=torch.int64),
+        gold=gold,
+        gold_known=torch.tensor([each.gold_known for each in labels]),
     )
 
 
@@ -213,9 +245,14 @@ POOL = 8
 """Batches that are sorted by length together in training: enough to cut padding, few enough to keep batches mixed."""
 
 
-def training_order(lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> list[list[int]]:
+def training_order(
+    lengths: Sequence[int],
+    sampled: Tensor,  # (M,) int64: positions in lengths, repeats allowed
+    batch_size: int,
+    generator: torch.Generator,
+) -> list[list[int]]:
     """One epoch's batches: shuffled, then like lengths together within each pool of ``POOL`` batches, pools' batches shuffled."""
-    shuffled = torch.randperm(len(lengths), generator=generator).tolist()
+    shuffled = sampled[torch.randperm(len(sampled), generator=generator)].tolist()
     batches: list[list[int]] = []
     for start in range(0, len(shuffled), batch_size * POOL):
         pool = sorted(shuffled[start : start + batch_size * POOL], key=lambda index: lengths[index])

@@ -19,9 +19,7 @@ class GRUTrunk(nn.Module):
         self.encoder = encoder
         self.injector = injector
         self.width = hidden
-        self.gru = GRU(
-            encoder.width, hidden, num_layers=layers, batch_first=True, dropout=dropout if layers > 1 else 0.0
-        )
+        self.gru = GRU(encoder.width, hidden, num_layers=layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
         self.dropout = nn.Dropout(dropout)
 
     def forward(

@@ -1,0 +1,79 @@
+"""Labelled pairs through a model: probabilities, the mean loss, predicted spans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from empathy_kit.contracts import GoldAccess
+from empathy_kit.core.batch import Examples, collate_targets, collate_texts, inference_order
+from empathy_kit.core.metrics import Floats
+from empathy_kit.core.model import Model, Output
+from empathy_kit.core.objective import Objective
+from empathy_kit.core.precision import Precision, autocast
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the model says of N pairs, in their order."""
+
+    probabilities: dict[str, Floats]  # task to (N, C)
+    loss: float  # the sum over tasks of the mean over labelled pairs, the span loss left out
+    spans: list[NDArray[np.bool_]] | None  # per pair (T, tokens of its response); None without a span head
+
+    def levels(self) -> dict[str, NDArray[np.int64]]:
+        """The likeliest level, (N,) per task."""
+        return {name: rows.argmax(1) for name, rows in self.probabilities.items()}
+
+
+def evaluate(
+    model: Model,
+    objective: Objective,
+    examples: Examples,
+    *,
+    pad_id: int,
+    gold: GoldAccess,
+    device: torch.device,
+    precision: Precision = "no",
+    pad_to: int | None = None,
+    batch_size: int = 64,
+) -> Evaluation:
+    """Evaluate without gradient, dropout or randomness; the answer does not depend on the order of the pairs.
+
+    Only an oracle's injector (gold "always") is shown the annotated spans here.
+    """
+    model.eval()
+    objective.eval()
+    pairs = len(examples)
+    probabilities: dict[str, list[Tensor]] = {name: [torch.empty(0)] * pairs for name in model.heads}
+    spans: list[NDArray[np.bool_]] = [np.empty(0, np.bool_)] * pairs
+    loss_sum, has_spans = 0.0, False
+    labelled = (examples.levels() >= 0).sum(0).tolist() if pairs else []
+    # A pair counts as much as its task's labelled pairs are few: 1 where none is missing.
+    weights = {name: pairs / known for name, known in zip(objective.criteria, labelled, strict=False) if known}
+    for batch in inference_order([pair.tokens for pair in examples.texts], batch_size):
+        part = examples.take(batch)
+        texts = collate_texts(part.texts, pad_id, pad_to).to(device)
+        targets = collate_targets(part.labels, texts.response.shape[1]).to(device)
+        with torch.inference_mode():
+            with autocast(device, precision):
+                output: Output = model(texts, targets.gold if gold == "always" else None)
+            for name, value in objective.sums(output, targets).items():
+                loss_sum += value * weights[name]
+            for name, head in model.heads.items():
+                for place, row in zip(batch, head.probabilities(output.logits[name]).float().cpu(), strict=True):  # type: ignore[operator]
+                    probabilities[name][place] = row
+        if output.span_logits is not None:
+            has_spans = True
+            marked = (output.span_logits > 0).cpu().numpy()
+            for place, row in zip(batch, marked, strict=True):
+                spans[place] = row[:, : len(examples.texts[place].response)]
+    return Evaluation(
+        probabilities={name: torch.stack(rows).double().numpy() for name, rows in probabilities.items() if rows},
+        loss=loss_sum / pairs if pairs else 0.0,
+        spans=spans if has_spans else None,
+    )

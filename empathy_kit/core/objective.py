@@ -1,0 +1,107 @@
+"""What training minimises: the losses of all tasks, over labelled pairs only, and the span loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from empathy_kit.core import kernels
+from empathy_kit.core.batch import Targets
+from empathy_kit.core.losses.focal import FocalLoss, focal_heads, in_one_call
+from empathy_kit.core.model import Output, named
+from empathy_kit.errors import KitError
+
+Criterion = Callable[[Tensor, Tensor], Tensor]  # (N, C) float32, (N,) int64 -> (N,) float32
+
+
+class Objective(nn.Module):
+    """The sum over tasks of their mean losses, plus the weighted span loss.
+
+    Losses that learn are its submodules: they are trained, moved, put into evaluation mode and saved with it.
+    """
+
+    def __init__(
+        self, criteria: Mapping[str, Criterion], *, rationale_weight: float = 0.0, fused: kernels.Choice = "auto"
+    ) -> None:
+        super().__init__()
+        self.criteria = dict(criteria)
+        self.losses = named({name: loss for name, loss in criteria.items() if isinstance(loss, nn.Module)})
+        self.rationale_weight = rationale_weight
+        self.fused = fused
+
+    def forward(
+        self,
+        output: Output,
+        targets: Targets,
+        mask: Tensor,  # (B, L) bool: the response's real tokens
+    ) -> Tensor:  # () float32
+        total = torch.zeros((), device=targets.levels.device)
+        with kernels.fused(self.fused):
+            together = None if (targets.levels < 0).any() else one_launch(self.criteria, output.logits)
+            if together is not None:
+                gammas, weights = together
+                total = focal_heads(torch.stack(list(output.logits.values()), 1), targets.levels, gammas, weights).mean(0).sum()
+            else:
+                for _, criterion, logits, levels in self._labelled(output, targets):
+                    if type(criterion) is FocalLoss:  # a subclass may compute another mean
+                        total = total + criterion.mean(logits, levels)
+                    else:
+                        total = total + criterion(logits, levels).mean()
+        if output.span_logits is not None and self.rationale_weight:
+            total = total + self.rationale_weight * span_loss(output.span_logits.float(), targets, mask)
+        return total
+
+    def sums(self, output: Output, targets: Targets) -> dict[str, float]:
+        """Per task with a labelled pair in the batch, the sum of its losses."""
+        with kernels.fused(self.fused):
+            parts = self._labelled(output, targets)
+            return {name: float(criterion(logits, levels).sum()) for name, criterion, logits, levels in parts}
+
+    def _labelled(self, output: Output, targets: Targets) -> Iterator[tuple[str, Criterion, Tensor, Tensor]]:
+        """Per task its criterion, and the logits and targets of its labelled pairs; tasks without any are left out."""
+        for index, (name, criterion) in enumerate(self.criteria.items()):
+            logits, levels = output.logits[name], targets.levels[:, index]
+            known = levels >= 0
+            if not known.all():
+                logits, levels = logits[known], levels[known]
+            if len(levels):
+                yield name, _Checked(name, criterion) if type(criterion) is not FocalLoss else criterion, logits, levels
+
+
+class _Checked:
+    """A third party's criterion, held to one value per item."""
+
+    def __init__(self, name: str, criterion: Criterion) -> None:
+        self.name, self.criterion = name, criterion
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Tensor:
+        losses = self.criterion(logits, target)
+        found, expected = getattr(losses, "shape", None), (len(target),)
+        if found != expected:
+            what = type(losses).__name__ if found is None else f"shape {tuple(found)}"
+            raise KitError(f"loss of {self.name}: {what} found, expected one value per pair, shape {expected}")
+        return losses
+
+
+def one_launch(criteria: Mapping[str, Criterion], logits: Mapping[str, Tensor]) -> tuple[list[float], list[Tensor | None]] | None:
+    """Gammas and weights, where one launch of a kernel can compute all tasks' losses."""
+    losses = [criterion for criterion in criteria.values() if type(criterion) is FocalLoss]  # a subclass may compute another
+    shapes = {rows.shape for rows in logits.values()}
+    if len(losses) < len(criteria) or len(shapes) > 1 or not all(in_one_call(rows) for rows in logits.values()):
+        return None
+    return [loss.gamma for loss in losses], [loss.weight for loss in losses]
+
+
+def span_loss(
+    span_logits: Tensor,  # (B, T, L) float32
+    targets: Targets,
+    mask: Tensor,  # (B, L) bool
+) -> Tensor:  # () float32
+    """Mean binary cross-entropy over the response tokens of the tasks whose evidence is known."""
+    counted = targets.gold_known[..., None] & mask[:, None]  # (B, T, L)
+    losses = F.binary_cross_entropy_with_logits(span_logits, targets.gold.float(), reduction="none")
+    # where(), not a product: nothing that a padding position holds can reach the sum.
+    return torch.where(counted, losses, 0.0).sum() / counted.sum().clamp(min=1)
