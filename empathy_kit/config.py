@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
+from empathy_kit.data.schema import EPITOME, Schema, read_schema
 from empathy_kit.errors import KitError
 from empathy_kit.options import parse
 
@@ -22,6 +23,10 @@ class RunConfig:
     """All that a run depends on. The defaults are the recipe for the small encoder; every field is a flag of `run`."""
 
     data: str = _setting("sample", "sample, reddit, a folder with the three EPITOME files, or a .csv, .jsonl or .parquet table")
+    schema: Schema = _setting(
+        EPITOME, "a TOML file with the table's tasks and their labels; epitome: ER, EX and IP, levels 0, 1, 2"
+    )
+    tasks: tuple[str, ...] | None = _setting(None, "which of the schema's tasks to train, such as ER,IP; none for all")
     split: Literal["grouped", "paper"] = _setting("grouped", "grouped: a seeker's posts in one part; paper: rows at random")
     split_seed: int = _setting(0, "which split")
     seed: int = _setting(0, "initial weights, order of batches, dropout")
@@ -32,10 +37,9 @@ class RunConfig:
     loss: str = _setting("ce", "see `empathy-kit plugins list`")
     rationale: str = _setting("none", "see `empathy-kit plugins list`")
     head: str = _setting("linear", "see `empathy-kit plugins list`")
-    freeze_layers: int = _setting(0, "lowest layers of the encoder that are not trained; what they say is computed once")
-    hidden: int = _setting(256, "width of the GRU")
-    layers: int = _setting(2, "layers of the GRU")
-    dropout: float = _setting(0.3, "between the GRU's layers and before the heads")
+    sampler: str = _setting("all", "which training pairs an epoch shows; see `empathy-kit plugins list`")
+    trunk: str = _setting("gru", "between the posts and the heads; see `empathy-kit plugins list`")
+    freeze_layers: int = _setting(0, "lowest layers of the encoder that are not trained; their states are computed once")
     attention_dropout: float | None = _setting(0.0, "the encoder's, inside attention; none keeps its own")
     epochs: int = _setting(5, "at most")
     batch_size: int = _setting(32, "pairs a step")
@@ -67,9 +71,6 @@ _RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
     "max_tokens": (8, 100_000),
     "freeze_layers": (0, 1000),
-    "hidden": (1, 65_536),
-    "layers": (1, 64),
-    "dropout": (0, 0.99),
     "attention_dropout": (0, 0.99),
     "epochs": (1, 10_000),
     "batch_size": (1, 1_000_000),
@@ -92,9 +93,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "max_tokens": 64,
         "truncate": "head",
         "head": "linear",
-        "hidden": 256,
-        "layers": 2,
-        "dropout": 0.3,
+        "trunk": "gru",
+        "options": {"trunk.hidden": 256, "trunk.layers": 2, "trunk.dropout": 0.3},
         "attention_dropout": None,
         "freeze_layers": 0,
         "epochs": 5,
@@ -162,13 +162,17 @@ def configure(base: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
     }
     values: dict[str, Any] = {"options": kept}
     for name, value in changes.items():
-        if name == "options":
+        if name == "schema":
+            values[name] = _schema(value)
+        elif name == "options":
             if not isinstance(value, Mapping):
                 raise KitError(f"options: a {type(value).__name__} found, expected names and values such as loss.gamma 1.5")
             new = dict(routes(value))
-            # A mechanism's own option beats the general one, so an inherited one would silence a general one given now.
+            # A task's own option beats the general one, so an inherited one would silence a general one given now.
             inherited = {route: old for route, old in kept.items() if _general(route) not in new}
             values[name] = {**inherited, **new}
+        elif name in _MOVED:
+            raise KitError(f"unknown setting {name!r}; it is an option of the trunk now, {_MOVED[name]}")
         elif name not in types:
             raise KitError(f"unknown setting {name!r}; there are {', '.join(types)}")
         else:
@@ -177,6 +181,23 @@ def configure(base: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
             except ValueError as error:
                 raise KitError(f"{flag(name)} {value}: {error}") from None
     return replace(base, **values)
+
+
+_MOVED = {name: f"trunk.{name}" for name in ("hidden", "layers", "dropout")}
+
+
+def upgrade(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run of format 1, which had the GRU's options among them, as settings of today."""
+    moved = {_MOVED[name]: value for name, value in settings.items() if name in _MOVED}
+    kept = {name: value for name, value in settings.items() if name not in _MOVED}
+    return {**kept, "options": {**kept.get("options", {}), **moved}}
+
+
+def _schema(value: Any) -> Schema:
+    """A schema by the name of its file, or written out."""
+    if isinstance(value, str):
+        return EPITOME if value == "epitome" else read_schema(Path(value))
+    return value if isinstance(value, Schema) else Schema.from_dict(value)
 
 
 def _general(route: str) -> str:
@@ -207,7 +228,9 @@ def preset(name: str) -> RunConfig:
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """All fields, as JSON has them."""
-    return {**asdict(config), "options": dict(config.options)}
+    values = {entry.name: getattr(config, entry.name) for entry in fields(RunConfig)}
+    tasks = None if config.tasks is None else list(config.tasks)
+    return {**values, "schema": config.schema.to_dict(), "tasks": tasks, "options": dict(config.options)}
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -221,7 +244,8 @@ def read_config(path: Path) -> dict[str, Any]:
         return content
     if not isinstance(content["config"], dict):
         raise KitError(f"--config {path}: config is a {type(content['config']).__name__}, expected settings")
-    return content["config"]
+    settings: dict[str, Any] = content["config"]
+    return upgrade(settings) if content.get("format") == 1 else settings
 
 
 def read_hashes(path: Path) -> dict[str, str] | None:
@@ -244,7 +268,7 @@ def read_providers(path: Path) -> dict[str, dict[str, str]] | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise KitError(f"--config {path}: cannot be read: {reason}") from None

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from empathy_kit.core.engine import Epoch, Step
-    from empathy_kit.recipes import Finished, Opened
+    from empathy_kit.core.state import Epoch
+    from empathy_kit.core.trainer import Step
+    from empathy_kit.runs.train import Finished, Opened
 
 
 def setting_flags(*, without: Container[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -30,7 +31,7 @@ def setting_flags(*, without: Container[str] = ()) -> Callable[[Callable[..., No
         for name, (default, text) in reversed(settings().items()):
             if name in without:
                 continue
-            shown = "none" if default is None else default
+            shown = {"schema": "epitome", "tasks": "all"}.get(name, "none" if default is None else default)
             choices = get_args(types[name]) if get_origin(types[name]) is Literal else ("VALUE",)
             # The names are the parameters', so that unset flags can be told from flags set to the default.
             option = click.option(flag(name), name, default=None, metavar="|".join(choices), help=f"{text}  [{shown}]")
@@ -70,15 +71,15 @@ def run(
     from rich.console import Console
 
     from empathy_kit.plugins import load_registry
-    from empathy_kit.recipes import run as run_recipe
+    from empathy_kit.runs.train import run as train
 
     quiet_libraries()
     progress = Console(stderr=True, markup=False, emoji=False)
     start = f"config {config_file}" if config_file else f"preset {preset_name or 'small'}"
-    moved = {"data", "split", "split_seed"} & {name for name, value in values.items() if value is not None}
+    moved = {"data", "schema", "split", "split_seed"} & {name for name, value in values.items() if value is not None}
     expected = read_hashes(config_file) if config_file and not moved else None
     providers = read_providers(config_file) if config_file else None
-    events = run_recipe(config, load_registry(), out or _free_folder(config), expected=expected, providers=providers)
+    events = train(config, load_registry(), out or _free_folder(config), expected=expected, providers=providers)
     finished = _watch(events, config, start, progress)
     if as_json:
         click.echo(json.dumps(asdict(finished.record)))
@@ -130,7 +131,7 @@ def _watch(events: Iterable[Any], config: RunConfig, start: str, console: Consol
     """Draw what happens on stderr, and return the last event."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    from empathy_kit.recipes import Finished, Opened
+    from empathy_kit.runs.train import Finished, Opened
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     # In a pipe a bar would draw nothing and leave an empty line, also before an error's one line.
@@ -143,7 +144,7 @@ def _watch(events: Iterable[Any], config: RunConfig, start: str, console: Consol
             elif isinstance(event, Finished):
                 return event
             else:
-                from empathy_kit.core.engine import Epoch  # by now it is loaded; before, a wrong name would wait for torch
+                from empathy_kit.core.state import Epoch  # by now it is loaded; before, a wrong name would wait for torch
 
                 if isinstance(event, Epoch):
                     console.print(_epoch_line(event), highlight=False, soft_wrap=True)
@@ -173,18 +174,22 @@ def _epoch_line(epoch: Epoch) -> str:
 def _opening(opened: Opened, start: str) -> Iterable[str | Text]:
     from rich.text import Text
 
-    from empathy_kit import report
+    from empathy_kit.runs import report
 
     config = opened.config
     yield from report.data_lines(opened.data)
     yield from report.split_lines(opened.split)
-    yield from report.truncation_lines(asdict(opened.truncation), config.truncate, opened.data["pairs"])
+    yield from report.truncation_lines(
+        asdict(opened.truncation), config.truncate, opened.data["pairs"], config.schema.select(config.tasks).names
+    )
+    if config.sampler != "all":
+        yield f"sampler {config.sampler}: shows {opened.epoch_pairs:,} of {opened.split['pairs']['train']:,} training pairs per epoch"
     yield (
         f"encoder {config.encoder}, {start}, loss {config.loss}, rationale {config.rationale}, "
-        f"head {config.head}, seed {config.seed}, on {opened.device}; losses: {opened.losses}"
+        f"head {config.head}, trunk {config.trunk}, seed {config.seed}, on {opened.device}; losses: {opened.losses}"
     )
     if opened.states is not None:
-        yield f"the {config.freeze_layers} lowest layers are frozen; their states of every post lie in {opened.states}"
+        yield f"the {config.freeze_layers} lowest layers are frozen; their states of every post are in {opened.states}"
     if config.posts == "response":
         yield "the model is not shown the seeker posts"
     for warning in opened.warnings:
@@ -196,11 +201,11 @@ def _opening(opened: Opened, start: str) -> Iterable[str | Text]:
 def _print_scores(finished: Finished) -> None:
     from rich.console import Console
 
-    from empathy_kit import report
+    from empathy_kit.runs import report
 
     console = Console(markup=False, emoji=False)
     record = finished.record
-    for table in (report.score_table(record), report.class_table(record), report.span_table(record)):
+    for table in (report.score_table(record), *report.class_tables(record), report.span_table(record)):
         if table is not None:
             console.print(table)
     for warning in report.warnings(record):

@@ -1,4 +1,4 @@
-"""A model's weights, tokenizer and encoder configuration in a folder: safetensors and JSON, no pickle."""
+"""All that a model and its losses have learnt, tokenizer and encoder configuration in a folder: safetensors and JSON."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from empathy_kit.core.model import Model
+from empathy_kit.core.objective import Objective
 from empathy_kit.errors import KitError
 
 WEIGHTS = "model.safetensors"
+LOSSES = "losses."  # begins the names of what losses have learnt
 
 
-def save(folder: Path, model: nn.Module, tokenizer: Any, encoder: nn.Module) -> None:
-    """Write a model. The caller records what it was built from."""
+def save(folder: Path, model: Model, objective: Objective, tokenizer: Any, encoder: nn.Module) -> None:
+    """Write a model, and what its losses have learnt. The caller records what it was built from."""
     folder.mkdir()
+    parts = set(model.modules())  # a head's own criterion is saved with the head
+    losses = {name: loss for name, loss in objective.losses.items() if loss not in parts}
+    learnt = {f"{LOSSES}{name}.{key}": tensor for name, loss in losses.items() for key, tensor in loss.state_dict().items()}
     # Cloned: safetensors refuses tensors that share memory, which tied weights do.
-    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in {**model.state_dict(), **learnt}.items()}
     try:
         save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     except SafetensorError as error:  # a full disk is one of these, and the caller waits for an OSError
@@ -28,8 +34,8 @@ def save(folder: Path, model: nn.Module, tokenizer: Any, encoder: nn.Module) -> 
     tokenizer.save_pretrained(folder)
 
 
-def load(folder: Path, model: nn.Module) -> None:
-    """Put the saved weights into a model of the same shape.
+def load(folder: Path, model: Model, objective: Objective | None = None) -> None:
+    """Put the saved weights into a model of the same shape, and into its losses where they are given.
 
     Raises:
         KitError: the file is missing or broken, or it belongs to another model.
@@ -39,7 +45,11 @@ def load(folder: Path, model: nn.Module) -> None:
         weights: dict[str, torch.Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise KitError(f"{path}: cannot be read: {type(error).__name__}") from None
+    learnt = {name.removeprefix(LOSSES): weights.pop(name) for name in list(weights) if name.startswith(LOSSES)}
     try:
         model.load_state_dict(weights)
+        if objective is not None:
+            parts = set(model.modules())
+            nn.ModuleDict({name: loss for name, loss in objective.losses.items() if loss not in parts}).load_state_dict(learnt)
     except RuntimeError:
         raise KitError(f"{path}: holds the weights of another model") from None

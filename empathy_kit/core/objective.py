@@ -60,6 +60,22 @@ class Objective(nn.Module):
             parts = self._labelled(output, targets)
             return {name: float(criterion(logits, levels).sum()) for name, criterion, logits, levels in parts}
 
+    def status(self, device: torch.device) -> str:
+        """Which way the losses are computed on a device, and why.
+
+        Raises:
+            KitError: fused kernels are asked for, and there is none, or a loss does not use them.
+        """
+        others = [name for name, criterion in self.criteria.items() if type(criterion) is not FocalLoss]
+        if others and self.fused == "on":
+            raise KitError(f"fused on: the loss of {', '.join(others)} does not use the kit's kernels; expected auto")
+        if self.fused == "on":
+            kernels.require(device)
+        if len(others) == len(self.criteria):
+            return "their own code"
+        with kernels.fused(self.fused):
+            return kernels.status(device) + (f"; {', '.join(others)} by their own code" if others else "")
+
     def _labelled(self, output: Output, targets: Targets) -> Iterator[tuple[str, Criterion, Tensor, Tensor]]:
         """Per task its criterion, and the logits and targets of its labelled pairs; tasks without any are left out."""
         for index, (name, criterion) in enumerate(self.criteria.items()):

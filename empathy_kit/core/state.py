@@ -88,6 +88,7 @@ class TrainState:
         objective: Objective,
         *,
         seed: int,
+        epoch_pairs: int,
         encoder_lr: float,
         lr: float,
         factor: Callable[[int], float],
@@ -98,6 +99,7 @@ class TrainState:
         self.model = model
         self.objective = objective
         self.device = device
+        self.epoch_pairs = epoch_pairs  # that an epoch shows, about
         self._trained = nn.ModuleList([model, objective.losses])
         known = {id(weight) for part in model.modules() if isinstance(part, PostEncoder) for weight in part.parameters()}
         encoder = [weight for weight in self.parameters() if id(weight) in known]

@@ -107,6 +107,7 @@ class Trainer:
             model,
             objective,
             seed=seed,
+            epoch_pairs=pairs,
             encoder_lr=recipe.encoder_lr,
             lr=recipe.lr,
             factor=lambda step: _factor(recipe, step, steps),

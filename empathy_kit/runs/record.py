@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from empathy_kit import files
+from empathy_kit.config import RunConfig, to_dict, upgrade
 from empathy_kit.data.pairs import Corpus
+from empathy_kit.data.schema import Schema
 from empathy_kit.errors import KitError
 
-FORMAT = 1
+FORMAT = 2
 RUN, MANIFEST, HISTORY, PREDICTIONS, MODEL = "run.json", "manifest.json", "history.jsonl", "predictions.csv", "model"
 
 
@@ -36,8 +36,18 @@ class Record:
     split: dict[str, Any]
     truncation: dict[str, Any]
     training: dict[str, Any]  # what happened; own_criterion: the heads brought their loss, and config's was not used
-    scores: dict[str, Any]  # mechanism to core.metrics.Scores
-    spans: dict[str, Any] | None  # mechanism to core.metrics.SpanScores
+    scores: dict[str, Any]  # task to core.metrics.Scores
+    spans: dict[str, Any] | None  # task to core.metrics.SpanScores
+
+    @property
+    def schema(self) -> Schema:
+        """The tasks of the data."""
+        return Schema.from_dict(self.config["schema"])
+
+    @property
+    def tasks(self) -> Schema:
+        """The tasks that the model was trained and scored on."""
+        return self.schema.select(self.config["tasks"])
 
     @property
     def title(self) -> str:
@@ -45,9 +55,15 @@ class Record:
         head, rationale = self.config["head"], self.config["rationale"]
         own = self.training.get("own_criterion", False)
         parts = [*([] if own else [self.config["loss"]]), *([] if head == "linear" and not own else [f"{head} head"])]
+        if self.config["trunk"] != "gru":
+            parts.append(f"{self.config['trunk']} trunk")
+        if self.config["sampler"] != "all":
+            parts.append(f"{self.config['sampler']} sampling")
         if rationale != "none":
             parts.append(rationale)
-        if self.config.get("posts", "both") == "response":
+        if self.config["tasks"] is not None:
+            parts.append(f"{', '.join(self.config['tasks'])} only")
+        if self.config["posts"] == "response":
             parts.append("response only")
         return " + ".join(parts) + (" (ORACLE)" if self.oracle else "")
 
@@ -74,22 +90,12 @@ def check_output(out: Path) -> None:
     if "\0" in str(out):
         raise KitError(f"--out {str(out)!r}: a NUL byte found, expected a folder's name")
     with _blamed(out):
-        _refuse_existing(out)
+        files.refuse_existing(out)
         # Missing parents are made with the run and not before, so that a run that never starts leaves nothing.
         ground = next(parent for parent in out.absolute().parents if parent.exists())
-        probe = _beside(ground / out.name)
+        probe = files.staging_name(ground / out.name)
         probe.mkdir()
         probe.rmdir()
-
-
-def _beside(out: Path) -> Path:
-    # Not the process's number: in a container it may be the same in every run, and a killed one leaves its folder behind.
-    return out.with_name(f".{out.name}.partial-{secrets.token_hex(4)}")
-
-
-def _refuse_existing(out: Path) -> None:
-    if out.exists() or out.is_symlink():
-        raise KitError(f"--out {out}: already exists; a run never overwrites another, expected a new name")
 
 
 @contextmanager
@@ -99,26 +105,17 @@ def staged(out: Path) -> Iterator[Path]:
     Raises:
         KitError: something cannot be written (a full disk, say), or ``out`` has appeared meanwhile.
     """
-    staging = _beside(out)
-    with _blamed(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        staging.mkdir()
-    try:
-        with _blamed(out):
-            yield staging
-            _write_json(staging / MANIFEST, {"format": FORMAT, "sha256": _hashes(staging)})
-            _sync(staging)
-            _refuse_existing(out)  # it may have appeared meanwhile, and an empty folder would be renamed over
-            staging.rename(out)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+    with _blamed(out), files.staged_folder(out) as staging:
+        yield staging
+        _write_json(staging / MANIFEST, {"format": FORMAT, "sha256": _hashes(staging)})
 
 
 @contextmanager
 def _blamed(out: Path) -> Iterator[None]:
     try:
         yield
+    except FileExistsError:
+        raise KitError(f"--out {out}: already exists; a run never overwrites another, expected a new name") from None
     except OSError as error:
         raise KitError(f"--out {out}: cannot be written: {error.strerror or error}") from None
 
@@ -141,9 +138,22 @@ def read(folder: Path, *, model: bool = True) -> Record:
     """
     verify(folder, model=model)
     content = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    if content.get("format") == 1:
+        content = _of_today(content)
     if content.get("format") != FORMAT:
         raise KitError(f"{folder / RUN}: format {content.get('format')!r} found, expected {FORMAT}")
     return Record(**{entry.name: content[entry.name] for entry in fields(Record)})
+
+
+def _of_today(content: dict[str, Any]) -> dict[str, Any]:
+    """A record of format 1: three tasks, every pair labelled and shown once per epoch, and a GRU whose options were settings."""
+    ours = {"distribution": "empathy-kit", "version": content["kit"]}
+    return {
+        **content,
+        "format": FORMAT,
+        "config": {**to_dict(RunConfig()), **upgrade(content["config"])},
+        "plugins": {**content["plugins"], "sampler": {"name": "all", **ours}, "trunk": {"name": "gru", **ours}},
+    }
 
 
 def verify(folder: Path, *, model: bool = True) -> None:
@@ -181,15 +191,3 @@ def _hashes(folder: Path, *, model: bool = True) -> dict[str, str]:
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _sync(folder: Path) -> None:
-    # Renamed before its bytes are on disk, a run could be whole by name and empty after a power cut.
-    for path in (*folder.rglob("*"), folder):
-        if os.name == "nt" and path.is_dir():
-            continue  # Windows does not open folders
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

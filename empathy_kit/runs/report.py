@@ -1,25 +1,19 @@
-"""Records and descriptions -> rich tables and pictures. No torch: reports are rebuilt where no model runs."""
+"""Records and descriptions -> rich tables and lines. No torch: reports are rebuilt where no model runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from empathy_kit.data.pairs import LEVELS, MECHANISM_TITLES, MECHANISMS
+from empathy_kit.data.schema import Schema
 from empathy_kit.data.splits import PARTS
-from empathy_kit.errors import KitError
-from empathy_kit.record import Record
+from empathy_kit.runs.record import Record
 
 HEADLINE = (("accuracy", "accuracy"), ("weighted_f1", "weighted F1"), ("macro_f1", "macro F1"))
-
-# A colour a level, told apart by readers with any colour vision (Okabe and Ito); the hatch does the same in print.
-LEVEL_COLOURS = ("#999999", "#56B4E9", "#D55E00")
-LEVEL_HATCHES = ("", "//", "xx")
 
 
 def number(value: float) -> str:
@@ -44,9 +38,11 @@ def _table(title: str, *headings: str) -> Table:
 
 def score_table(record: Record) -> Table:
     """The headline scores, the majority class beneath each."""
-    n = record.scores[MECHANISMS[0]]["n"]
+    sizes = {name: scores["n"] for name, scores in record.scores.items()}
+    n = next(iter(sizes.values()))
+    pairs = f"{n} test pairs" if len(set(sizes.values())) == 1 else f"test pairs {_listed(sizes)}"
     table = _table(
-        f"{record.title} on {record.data['name']}: {n} test pairs, 95 % bootstrap intervals, quadratic kappa",
+        f"{record.title} on {record.data['name']}: {pairs}, 95 % bootstrap intervals, quadratic kappa",
         "",
         *(title for _, title in HEADLINE),
         "kappa",
@@ -58,25 +54,27 @@ def score_table(record: Record) -> Table:
     return table
 
 
-def class_table(record: Record) -> Table:
-    """Precision, recall and F1 a level, and where the level's pairs went."""
-    table = _table(
-        f"By level (true level down, predicted level across), {record.title}",
-        "",
-        "precision",
-        "recall",
-        "F1",
-        *(f"-> {level}" for level in LEVELS),
-    )
-    for name, scores in record.scores.items():
-        for level, row in enumerate(scores["confusion"]):
-            table.add_row(
-                f"{name} {LEVELS[level]}",
-                *(estimate(scores[key][level]) for key in ("precision", "recall", "f1")),
-                *(str(count) for count in row),
-                end_section=level == len(LEVELS) - 1,
-            )
-    return table
+def class_tables(record: Record) -> Iterator[Table]:
+    """Precision, recall and F1 per label, and where the label's pairs went; one table for all tasks with the same labels."""
+    by_labels: dict[tuple[str, ...], list[str]] = {}
+    for task in record.tasks.tasks:
+        by_labels.setdefault(task.labels, []).append(task.name)
+    for labels, names in by_labels.items():
+        table = _table(
+            f"By label (true label down, predicted label across), {record.title}",
+            *("", "precision", "recall", "F1"),
+            *(f"-> {label}" for label in labels),
+        )
+        for name in names:
+            scores = record.scores[name]
+            for level, row in enumerate(scores["confusion"]):
+                table.add_row(
+                    f"{name} {labels[level]}",
+                    *(estimate(scores[key][level]) for key in ("precision", "recall", "f1")),
+                    *(str(count) for count in row),
+                    end_section=level == len(labels) - 1,
+                )
+        yield table
 
 
 def span_table(record: Record) -> Table | None:
@@ -84,8 +82,8 @@ def span_table(record: Record) -> Table | None:
     if record.spans is None:
         return None
     table = Table(title=f"Rationale extraction, {record.title}", title_justify="left")
-    for title in ("mechanism", "pairs", "token F1", "IOU F1"):
-        table.add_column(title, justify="left" if title == "mechanism" else "right")
+    for title in ("task", "pairs", "token F1", "IOU F1"):
+        table.add_column(title, justify="left" if title == "task" else "right")
     for name, scores in record.spans.items():
         if scores is not None:
             table.add_row(name, str(scores["pairs"]), estimate(scores["token_f1"]), estimate(scores["iou_f1"]))
@@ -98,15 +96,19 @@ def warnings(record: Record) -> Iterator[Text]:
         yield Text(
             "ORACLE: annotated spans were seen at test time; a pair without a span has level 0. Not comparable.", "bold red"
         )
-    for name, scores in record.scores.items():
+    for task in record.tasks.tasks:
+        scores = record.scores[task.name]
         for level in scores["never_predicted"]:
             count = sum(scores["confusion"][level])
-            yield Text(f"level {LEVELS[level]} of {name} was never predicted ({count} test pairs have it)", "bold red")
+            yield Text(f"{task.name} {task.labels[level]} was never predicted ({count} test pairs have it)", "bold red")
 
 
 def data_lines(data: Mapping[str, Any]) -> Iterator[str]:
     """What was found in the data, and what of it cannot be used."""
     yield f"data {data['name']}: {data['pairs']:,} pairs, {data['seeker_posts']:,} seeker posts, sha256 {data['sha256'][:12]}"
+    labelled = {name: sum(counts) for name, counts in data["class_counts"].items()}
+    if any(count < data["pairs"] for count in labelled.values()):
+        yield f"labelled pairs: {_listed(labelled)}; the others count in no loss and no score of that task"
     spans, repeated = data["spans"], data["duplicates"]
     if spans["total"]:
         yield (
@@ -116,7 +118,7 @@ def data_lines(data: Mapping[str, Any]) -> Iterator[str]:
     if spans["lost"]:
         yield f"spans not found, not used: {_rows(spans['lost'])}"
     if spans["bare"] and spans["total"]:
-        yield f"levels above 0 without a span, left out of the span loss: {_rows(spans['bare'])}"
+        yield f"labels above the lowest without a span, left out of the span loss: {_rows(spans['bare'])}"
     if repeated["groups"]:
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in repeated["agreement"].items())
         yield (
@@ -125,11 +127,15 @@ def data_lines(data: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _rows(entries: list[list[Any]]) -> str:
+def _listed(values: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {value:,}" for name, value in values.items())
+
+
+def _rows(entries: Sequence[Sequence[Any]]) -> str:
     rows: dict[str, list[str]] = {}
-    for row, mechanism in entries:
-        rows.setdefault(mechanism, []).append(str(row))
-    return "; ".join(f"{mechanism} row{'s' * (len(found) > 1)} {', '.join(found)}" for mechanism, found in rows.items())
+    for row, task in entries:
+        rows.setdefault(task, []).append(str(row))
+    return "; ".join(f"{task} row{'s' * (len(found) > 1)} {', '.join(found)}" for task, found in rows.items())
 
 
 def split_lines(split: Mapping[str, Any]) -> Iterator[str]:
@@ -145,11 +151,11 @@ def split_lines(split: Mapping[str, Any]) -> Iterator[str]:
 _LEAKS = {"pairs": "whole pairs", "seekers": "seekers", "responses": "responses"}
 
 
-def truncation_lines(truncation: Mapping[str, Any], truncate: str, pairs: int) -> Iterator[str]:
+def truncation_lines(truncation: Mapping[str, Any], truncate: str, pairs: int, names: Sequence[str]) -> Iterator[str]:
     """What the length limit takes away."""
     lost = ", ".join(
         f"{name} {gone} of {whole}"
-        for name, gone, whole in zip(MECHANISMS, truncation["evidence_lost"], truncation["evidence"], strict=True)
+        for name, gone, whole in zip(names, truncation["evidence_lost"], truncation["evidence"], strict=True)
     )
     yield (
         f"truncation to {truncation['max_tokens']} tokens ({truncate}): cuts {truncation['seekers']:,} seeker posts and "
@@ -159,68 +165,34 @@ def truncation_lines(truncation: Mapping[str, Any], truncate: str, pairs: int) -
         yield f"pairs that lose all their annotated evidence: {lost}"
 
 
-def count_table(counts: Mapping[str, Any], title: str) -> Table:
-    """Class counts a mechanism and level, as bars (the paper's Fig. 2)."""
+def count_table(counts: Mapping[str, Any], schema: Schema, title: str) -> Table:
+    """Class counts per task and label, as bars (the paper's Fig. 2)."""
     table = Table(title=title, title_justify="left")
-    for heading in ("mechanism", "level", "pairs", "share"):
+    for heading in ("task", "label", "pairs", "share"):
         table.add_column(heading, justify="right" if heading in ("pairs", "share") else "left")
     table.add_column("")
-    for name in MECHANISMS:
-        whole = sum(counts[name])
-        for level, count in enumerate(counts[name]):
+    for task in schema.tasks:
+        whole = sum(counts[task.name])
+        for level, count in enumerate(counts[task.name]):
+            share = count / whole if whole else 0.0
             table.add_row(
-                name if level == 0 else "",
-                LEVELS[level],
+                task.name if level == 0 else "",
+                task.labels[level],
                 f"{count:,}",
-                f"{100 * count / whole:.1f} %",
-                "█" * max(round(30 * count / whole), count > 0),
-                end_section=level == len(LEVELS) - 1,
+                f"{100 * share:.1f} %",
+                "█" * max(round(30 * share), count > 0),
+                end_section=level == len(task.labels) - 1,
             )
     return table
 
 
-def part_table(split: Mapping[str, Any]) -> Table:
-    """Class counts a part."""
-    table = Table(title="Pairs of each level, by part", title_justify="left")
-    table.add_column("part")
-    for name in MECHANISMS:
-        for level in LEVELS:
-            table.add_column(f"{name} {level}", justify="right")
-    for part in PARTS:
-        table.add_row(part, *(str(count) for name in MECHANISMS for count in split["class_counts"][part][name]))
+def part_table(split: Mapping[str, Any], schema: Schema) -> Table:
+    """Class counts per part."""
+    table = Table(title="Labelled pairs of each part", title_justify="left")
+    for heading in ("task", "label", *PARTS):
+        table.add_column(heading, justify="right" if heading in PARTS else "left")
+    for task in schema.tasks:
+        for level, label in enumerate(task.labels):
+            counts = (str(split["class_counts"][part][task.name][level]) for part in PARTS)
+            table.add_row(task.name if level == 0 else "", label, *counts, end_section=level == len(task.labels) - 1)
     return table
-
-
-def class_picture(counts: Mapping[str, Any], title: str, path: Path) -> None:
-    """Class counts a mechanism and level as a bar chart (the paper's Fig. 2): .svg, .png or .pdf.
-
-    Raises:
-        KitError: another suffix, or a place that cannot be written.
-    """
-    if path.suffix not in (".svg", ".png", ".pdf"):
-        raise KitError(f"--picture {path}: a {path.suffix or 'nameless'} file, expected .svg, .png or .pdf")
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 3.5), layout="constrained")
-    axes = figure.subplots()
-    for level, label in enumerate(LEVELS):
-        places = [index + (level - 1) * 0.27 for index in range(len(MECHANISMS))]
-        bars = axes.bar(
-            places,
-            [counts[name][level] for name in MECHANISMS],
-            0.25,
-            label=f"level {label}",
-            color=LEVEL_COLOURS[level],
-            hatch=LEVEL_HATCHES[level],
-            edgecolor="white",
-        )
-        axes.bar_label(bars)
-    axes.set_xticks(range(len(MECHANISMS)), [f"{name}\n{MECHANISM_TITLES[name]}" for name in MECHANISMS])
-    axes.set_ylabel("pairs")
-    axes.set_title(title, parse_math=False)  # a dollar sign in a file's name is no formula
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    try:
-        figure.savefig(path)
-    except OSError as error:
-        raise KitError(f"--picture {path}: cannot be written: {error.strerror}") from None

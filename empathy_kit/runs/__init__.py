@@ -1,0 +1,1 @@
+"""One run: what is chosen, built, trained, recorded, reported, and loaded again."""

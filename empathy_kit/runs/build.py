@@ -1,0 +1,221 @@
+"""From a configuration and its plugins to the things that train and predict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from empathy_kit.cache import cache_folder
+from empathy_kit.config import RunConfig
+from empathy_kit.contracts import Encoded, Task
+from empathy_kit.data.pairs import Corpus, class_counts
+from empathy_kit.data.schema import Schema
+from empathy_kit.data.splits import Split, take
+from empathy_kit.encoders import encoder_source
+from empathy_kit.errors import KitError
+from empathy_kit.runs.choose import Plugins, described
+
+if TYPE_CHECKING:
+    from torch import device, nn
+
+    from empathy_kit.core.batch import Examples, Tokenization, TokenPair, Truncation
+    from empathy_kit.core.model import Model
+    from empathy_kit.core.objective import Criterion, Objective
+    from empathy_kit.core.trainer import Trainer
+
+
+def build_tasks(corpus: Corpus, split: Split, schema: Schema) -> list[Task]:
+    """What builders may know of the tasks that are trained: counts from the training part alone."""
+    counts = class_counts(take(corpus, split.train), corpus.schema)
+    return [Task(task.name, task.labels, counts[task.name]) for task in schema.tasks]
+
+
+def open_encoder(config: RunConfig) -> tuple[nn.Module, Any]:
+    """The run's encoder with its pretrained weights, and its tokenizer.
+
+    Raises:
+        KitError: as `load_encoder`.
+    """
+    from empathy_kit.core.encoder import load_encoder
+
+    source = encoder_source(config.encoder)
+    with flags_named():
+        return load_encoder(source.location, local=source.local, attention_dropout=config.attention_dropout)
+
+
+def build_tokenization(config: RunConfig, tokenizer: Any, encoder: nn.Module) -> Tokenization:
+    """The tokenizer with the run's length limit.
+
+    Raises:
+        KitError: a limit beyond the encoder's positions.
+    """
+    from empathy_kit.core.batch import Tokenization
+    from empathy_kit.core.encoder import longest_input
+
+    longest = longest_input(encoder)
+    if config.max_tokens > longest:
+        raise KitError(f"--max-tokens {config.max_tokens}: {config.encoder} reads at most {longest} tokens per post")
+    return Tokenization(tokenizer, config.max_tokens, config.truncate)
+
+
+def read_posts(config: RunConfig, tokenization: Tokenization, corpus: Corpus) -> tuple[Examples, Truncation]:
+    """Every pair as the run's model is shown it, with the labels of its tasks, and what the length limit took away."""
+    schema = config.schema.select(config.tasks)
+    examples, truncation = tokenization.encode_labelled(corpus.pairs, [corpus.schema.index(name) for name in schema.names])
+    if config.posts == "response":
+        texts = tuple(replace(pair, seeker=tokenization.empty) for pair in examples.texts)
+        examples = replace(examples, texts=texts)
+    return examples, truncation
+
+
+def build_model(config: RunConfig, plugins: Plugins, tasks: Sequence[Task], encoder: nn.Module) -> Model:
+    """The trunk with its injector and post encoder, and one head per task.
+
+    Raises:
+        KitError: a plugin that cannot be built, or builds no module.
+    """
+    from torch import nn
+
+    from empathy_kit.core.model import Model
+    from empathy_kit.core.posts import PostEncoder
+
+    with flags_named():
+        posts = PostEncoder(encoder, freeze_layers=config.freeze_layers)
+    trunk = plugins.build("trunk", posts, plugins.build("rationale", tasks, posts.width))
+    width = getattr(trunk, "width", None)
+    if not isinstance(trunk, nn.Module) or not isinstance(width, int) or width < 1:
+        found = f"width {width!r}" if isinstance(trunk, nn.Module) else type(trunk).__name__
+        raise KitError(
+            f"{described(plugins.chosen['trunk'])}: {found} found, expected an nn.Module with an integer attribute width"
+        )
+    heads = {task.name: plugins.build("head", task, width, task=task.name) for task in tasks}
+    for head in heads.values():
+        if not isinstance(head, nn.Module) or not callable(getattr(head, "probabilities", None)):
+            found = "no method probabilities" if isinstance(head, nn.Module) else type(head).__name__
+            raise KitError(
+                f"{described(plugins.chosen['head'])}: {found} found, expected an nn.Module with a method probabilities"
+            )
+    return Model(trunk, heads)
+
+
+def check_model(plugins: Plugins, tasks: Sequence[Task], model: Model, tokenization: Tokenization) -> None:
+    """Send two pairs without words through a new model, so that a plugin of wrong shapes is named before the training.
+
+    Raises:
+        KitError: a trunk whose width is another, a head whose logits or probabilities do not fit.
+    """
+    import torch
+
+    from empathy_kit.core.batch import TokenPair, collate_texts
+
+    texts = collate_texts([TokenPair(tokenization.empty, tokenization.empty)] * 2, tokenization.pad_id)
+    with torch.random.fork_rng(), torch.inference_mode(), plugins.blamed():
+        encoded, _ = model.eval().trunk(texts, None)
+        owner, width = described(plugins.chosen["trunk"]), model.trunk.width
+        if not isinstance(encoded, Encoded):
+            raise KitError(f"{owner}: its output is a {type(encoded).__name__}, expected an Encoded")
+        shape = tuple(encoded.pooled.shape)
+        if shape != (2, width) or encoded.sequence.shape[-1] != width:
+            found = shape if shape != (2, width) else tuple(encoded.sequence.shape)
+            raise KitError(f"{owner}: its width is {width}, and it gives states of shape {found} for two pairs")
+        for task in tasks:
+            owner, head = f"{described(plugins.chosen['head'])}, task {task.name}", model.heads[task.name]
+            logits = head(encoded)
+            if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != 2:
+                found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+                raise KitError(f"{owner}: logits {found} found for two pairs, expected shape (2, K)")
+            shape = tuple(head.probabilities(logits).shape)  # type: ignore[operator]
+            if shape != (2, task.num_classes):
+                raise KitError(f"{owner}: probabilities of shape {shape} found for two pairs, expected (2, {task.num_classes})")
+
+
+def build_objective(config: RunConfig, plugins: Plugins, tasks: Sequence[Task], model: Model) -> Objective:
+    """One loss per task: the head's own criterion where it has one, else the run's loss.
+
+    Raises:
+        KitError: a loss that cannot be built, or builds nothing that can be called.
+    """
+    from empathy_kit.core.objective import Objective
+
+    criteria: dict[str, Criterion] = {}
+    for task in tasks:
+        own = getattr(model.heads[task.name], "criterion", None)
+        criterion = own or plugins.build("loss", task, task=task.name)
+        if not callable(criterion):
+            raise KitError(
+                f"{described(plugins.chosen['loss'])}: {type(criterion).__name__} found, expected a function or nn.Module"
+            )
+        criteria[task.name] = criterion
+    return Objective(criteria, rationale_weight=plugins.rationale_weight, fused=config.fused)
+
+
+def build_trainer(
+    config: RunConfig,
+    plugins: Plugins,
+    tasks: Sequence[Task],
+    tokenization: Tokenization,
+    train: Examples,
+    validation: Examples,
+    on: device,
+) -> Trainer:
+    """Training by the configuration's recipe; annotated spans go only where the injector's spec allows it.
+
+    Raises:
+        KitError: a sampler that cannot be built, or a precision that the device does not have.
+    """
+    from empathy_kit.core.trainer import Recipe, Trainer
+
+    recipe = Recipe(
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        encoder_lr=config.encoder_lr,
+        lr=config.lr,
+        warmup=config.warmup,
+        schedule=config.schedule,
+        clip=config.clip,
+        average=config.average,
+        select=config.select,
+        patience=config.patience,
+    )
+    sample = plugins.build("sampler", tasks, train.levels())
+    if not callable(sample):
+        raise KitError(
+            f"{described(plugins.chosen['sampler'])}: {type(sample).__name__} found, expected a function of a generator"
+        )
+    with flags_named():
+        return Trainer(
+            train,
+            validation,
+            recipe,
+            pad_id=tokenization.pad_id,
+            gold=plugins.rationale.gold,
+            sample=sample,
+            device=on,
+            precision=config.precision,
+        )
+
+
+def remember_states(model: Model, texts: Sequence[TokenPair]) -> Path | None:
+    """Compute the frozen layers' states of all posts, or find them; the file in which they lie, if any.
+
+    Raises:
+        KitError: the cache cannot be written.
+    """
+    from empathy_kit.core.posts import PostEncoder
+
+    posts = [tuple(post) for pair in texts for post in (pair.seeker, pair.response)]
+    with flags_named():
+        found = [part.remember(posts, cache_folder() / "states") for part in model.modules() if isinstance(part, PostEncoder)]
+    return next((states.path for states in found if states is not None), None)
+
+
+@contextmanager
+def flags_named() -> Iterator[None]:
+    """Core's messages begin with the setting that is at fault, and know no flags: make it one."""
+    try:
+        yield
+    except KitError as error:
+        raise KitError(str(error) if str(error).startswith("--") else f"--{error}") from None

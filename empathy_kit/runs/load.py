@@ -1,0 +1,56 @@
+"""A finished run's model, ready to predict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from empathy_kit.config import RunConfig, configure
+from empathy_kit.contracts import Task
+from empathy_kit.errors import KitError
+from empathy_kit.plugins import Registry
+from empathy_kit.runs import record
+from empathy_kit.runs.build import build_model, build_tokenization
+from empathy_kit.runs.choose import choose_plugins, compare_providers
+
+if TYPE_CHECKING:
+    from empathy_kit.core.batch import Tokenization
+    from empathy_kit.core.predictor import Predictor
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A finished run's model."""
+
+    record: record.Record
+    predictor: Predictor
+    tokenization: Tokenization = field(repr=False)
+    warnings: tuple[str, ...] = ()  # plugins that are installed in another version than the run had
+
+
+def load(folder: Path, registry: Registry) -> Loaded:
+    """Rebuild a finished run's model from its folder: no network, no pickle, every byte compared with the manifest.
+
+    Raises:
+        KitError: a run that was changed or left no model, or whose plugins are missing.
+    """
+    from empathy_kit.core import checkpoint
+    from empathy_kit.core.encoder import rebuild_encoder
+    from empathy_kit.core.precision import find_device
+    from empathy_kit.core.predictor import Predictor
+
+    result = record.read(folder)
+    if not (folder / record.MODEL).is_dir():
+        raise KitError(f"{folder}: the run has no model; a comparison keeps its runs' models with --keep-models")
+    config = configure(RunConfig(), result.config)
+    warnings = compare_providers(result.plugins, config, registry)
+    plugins = choose_plugins(config, registry)
+    encoder, tokenizer = rebuild_encoder(folder / record.MODEL)
+    counts = result.split["class_counts"]["train"]
+    tasks = [Task(task.name, task.labels, tuple(counts[task.name])) for task in result.tasks.tasks]
+    model = build_model(config, plugins, tasks, encoder)
+    checkpoint.load(folder / record.MODEL, model)
+    tokenization = build_tokenization(config, tokenizer, encoder)
+    predictor = Predictor(model, pad_id=tokenization.pad_id, device=find_device(config.device), precision=config.precision)
+    return Loaded(result, predictor, tokenization, warnings)

@@ -1,0 +1,260 @@
+"""One run, from data to record: the only place where everything meets. It reads like the method section of the paper."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from empathy_kit import __version__
+from empathy_kit.config import RunConfig, to_dict
+from empathy_kit.contracts import Task
+from empathy_kit.data.pairs import Corpus
+from empathy_kit.data.sources import load_corpus
+from empathy_kit.data.splits import PARTS, Split, make_split
+from empathy_kit.errors import KitError
+from empathy_kit.plugins import Registry
+from empathy_kit.runs import record
+from empathy_kit.runs.build import (
+    build_model,
+    build_objective,
+    build_tasks,
+    build_tokenization,
+    build_trainer,
+    check_model,
+    open_encoder,
+    read_posts,
+    remember_states,
+)
+from empathy_kit.runs.choose import all_options, choose_plugins, compare_providers
+from empathy_kit.runs.describe import describe_data, describe_split
+
+if TYPE_CHECKING:
+    from empathy_kit.core.batch import Examples, TokenPair, Truncation
+    from empathy_kit.core.evaluation import Evaluation
+    from empathy_kit.core.state import Epoch
+    from empathy_kit.core.trainer import Step
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The data is read, split and tokenised; training comes next."""
+
+    config: RunConfig
+    data: dict[str, Any]  # as in the record
+    split: dict[str, Any]  # as in the record
+    truncation: Truncation
+    oracle: bool
+    device: str
+    losses: str  # which way the kit's own are computed
+    epoch_pairs: int  # that the sampler shows per epoch
+    warnings: tuple[str, ...] = ()  # what the user may not expect of this run
+    states: Path | None = None  # where the frozen layers' states of all posts lie
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The run directory is written."""
+
+    record: record.Record
+    folder: Path
+
+
+def run(
+    config: RunConfig,
+    registry: Registry,
+    out: Path,
+    *,
+    expected: Mapping[str, str] | None = None,
+    providers: Mapping[str, Mapping[str, str]] | None = None,
+    keep_model: bool = True,
+) -> Iterator[Opened | Step | Epoch | Finished]:
+    """Train and test one configuration, yielding what happens; the last event is `Finished`.
+
+    Args:
+        config: what to run.
+        registry: where the plugins are.
+        out: the run directory, which must not exist.
+        expected: sha256 of the data and of the split ("data", "split"), where a run is repeated.
+        providers: who provided each kind's plugin, where a run is repeated.
+        keep_model: leave the model in the run directory, and not only what it scored.
+
+    Raises:
+        KitError: anything in the configuration, the data or the output folder that the user can mend.
+    """
+    _check_alone()
+    warnings = compare_providers(providers, config, registry) if providers else ()
+    plugins = choose_plugins(config, registry)
+    record.check_output(out)
+    corpus = load_corpus(config.data, config.schema)
+    schema = config.schema.select(config.tasks)
+    split = make_split(corpus, config.split, config.split_seed, schema)
+    data, parts_found = describe_data(corpus), describe_split(corpus, split)
+    for name, found in (("data", data), ("split", parts_found)):
+        if expected and found["sha256"] != expected[name]:
+            raise KitError(
+                f"--config: the {name} is not that of the recorded run (sha256 {found['sha256'][:12]}... found, expected "
+                f"{expected[name][:12]}...); its scores cannot be repeated"
+            )
+
+    import torch
+
+    from empathy_kit.core import checkpoint
+    from empathy_kit.core.precision import find_device
+
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)  # before anything is initialised: the heads' first weights are part of the run
+    encoder, tokenizer = open_encoder(config)
+    tokenization = build_tokenization(config, tokenizer, encoder)
+    examples, truncation = read_posts(config, tokenization, corpus)
+    train, validation, test = (examples.take(split.part(name)) for name in PARTS)
+
+    tasks = build_tasks(corpus, split, schema)
+    model = build_model(config, plugins, tasks, encoder)
+    objective = build_objective(config, plugins, tasks, model)
+    check_model(plugins, tasks, model, tokenization)
+    device = find_device(config.device)
+    trainer = build_trainer(config, plugins, tasks, tokenization, train, validation, device)
+    states = remember_states(model, examples.texts)
+    own_criterion = any(hasattr(head, "criterion") for head in model.heads.values())
+    if own_criterion:
+        warnings += (f"head {config.head} trains with a loss of its own, not with --loss {config.loss}",)
+    losses = objective.status(device)
+    with plugins.blamed():
+        state = trainer.start(model, objective, seed=config.seed)
+    yield Opened(config, data, parts_found, truncation, plugins.oracle, str(device), losses, state.epoch_pairs, warnings, states)
+
+    with plugins.blamed():
+        yield from trainer.fit(state)
+        said = trainer.evaluate(state, test)
+        swapped = trainer.evaluate(state, swap_seekers(test, config.split_seed))
+
+    result = record.Record(
+        format=record.FORMAT,
+        kit=__version__,
+        oracle=plugins.oracle,
+        # The options with their defaults written out: a plugin may change a default, and a repeat must not follow it.
+        config=to_dict(replace(config, options=all_options(plugins))),
+        plugins={
+            kind: {"name": entry.spec.name, "distribution": entry.distribution, "version": entry.version}
+            for kind, entry in plugins.chosen.items()
+        },
+        versions={
+            "python": platform.python_version(),
+            **{library: importlib.metadata.version(library) for library in LIBRARIES},
+        },
+        machine={
+            "system": platform.system(),
+            "processor": platform.machine(),
+            "device": str(device),
+            "losses": losses,
+            "threads": torch.get_num_threads(),
+        },
+        data=data,
+        split=parts_found,
+        truncation=asdict(truncation),
+        training={**_training(state.history), "own_criterion": own_criterion},
+        scores=_scores(said, test, tasks, config.seed),
+        spans=_span_scores(said, test, tasks, config.seed),
+    )
+    with record.staged(out) as folder:
+        if keep_model:
+            checkpoint.save(folder / record.MODEL, model, objective, tokenizer, encoder)
+        columns, rows = _prediction_rows(corpus, split, test, said, swapped)
+        record.write(folder, result, [asdict(epoch) for epoch in state.history], columns, rows)
+    yield Finished(result, out)
+
+
+def _check_alone() -> None:
+    """A run does not share out its batches yet: under torchrun each process would do all of it."""
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != "1":
+        raise KitError(
+            f"WORLD_SIZE is {processes!r} in the environment: a run is one process; unset it, and start one without torchrun"
+        )
+
+
+def _training(history: Sequence[Epoch]) -> dict[str, Any]:
+    best = [epoch for epoch in history if epoch.best][-1]
+    return {
+        "epochs": len(history),
+        "best_epoch": best.epoch,
+        "validation_loss": best.validation_loss,
+        "validation_macro_f1": best.validation_macro_f1,
+        "validation_accuracy": best.validation_accuracy,
+        "seconds": round(sum(epoch.seconds for epoch in history), 1),
+        "pairs_per_second": round(sum(epoch.pairs_per_second for epoch in history) / len(history), 1),
+    }
+
+
+def _scores(said: Evaluation, examples: Examples, tasks: Sequence[Task], seed: int) -> dict[str, Any]:
+    from empathy_kit.core.metrics import score
+
+    target, levels = examples.levels().numpy(), said.levels()
+    scores = {}
+    for index, task in enumerate(tasks):
+        known = target[:, index] >= 0
+        majority = task.class_counts.index(max(task.class_counts))
+        found = score(target[known, index], levels[task.name][known], task.num_classes, majority=majority, seed=seed)
+        scores[task.name] = asdict(found)
+    return scores
+
+
+def _span_scores(said: Evaluation, examples: Examples, tasks: Sequence[Task], seed: int) -> dict[str, Any] | None:
+    from empathy_kit.core.metrics import score_spans
+
+    if said.spans is None:
+        return None
+    scores: dict[str, Any] = {}
+    for index, task in enumerate(tasks):
+        known = [at for at, labels in enumerate(examples.labels) if labels.gold_known[index]]
+        gold = [[place in examples.labels[at].gold[index] for place in range(len(examples.texts[at].response))] for at in known]
+        predicted = [said.spans[at][index].tolist() for at in known]
+        scores[task.name] = asdict(score_spans(gold, predicted, seed)) if known else None
+    return scores
+
+
+def swap_seekers(examples: Examples, seed: int) -> Examples:
+    """Each response beside another pair's seeker post: a model that uses the context must get worse.
+
+    A post keeps its own where all are the same.
+    """
+    pairs = examples.texts
+    order = random.Random(seed).sample(range(len(pairs)), len(pairs))
+    swapped: list[TokenPair] = list(pairs)
+    for at, position in enumerate(order):
+        others = (pairs[order[(at + step) % len(order)]].seeker for step in range(1, len(order)))
+        seeker = next((other for other in others if other != pairs[position].seeker), pairs[position].seeker)
+        swapped[position] = replace(pairs[position], seeker=seeker)
+    return replace(examples, texts=tuple(swapped))
+
+
+def _prediction_rows(
+    corpus: Corpus, split: Split, test: Examples, said: Evaluation, swapped: Evaluation
+) -> tuple[list[str], list[list[str]]]:
+    """The test part's predictions per task: true level, predicted level, that with another's seeker post, probabilities.
+
+    Levels are positions in the task's labels, the true one empty where missing. Hashed ids, and no text.
+    """
+    ids = record.hashed_ids(corpus)
+    levels, elsewhere = said.levels(), swapped.levels()
+    columns = ["id"]
+    for name, rows in said.probabilities.items():
+        columns += [f"{name}_true", f"{name}_predicted", f"{name}_swapped", *(f"{name}_p{at}" for at in range(rows.shape[1]))]
+    table = []
+    for at, position in enumerate(split.test):
+        row = [ids[position]]
+        for index, (name, rows) in enumerate(said.probabilities.items()):
+            true = test.labels[at].levels[index]
+            row += ["" if true < 0 else str(true), str(int(levels[name][at])), str(int(elsewhere[name][at]))]
+            row += [f"{value:.6f}" for value in rows[at]]
+        table.append(row)
+    return columns, table
