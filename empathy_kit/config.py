@@ -23,9 +23,7 @@ class RunConfig:
     """All that a run depends on. The defaults are the recipe for the small encoder; every field is a flag of `run`."""
 
     data: str = _setting("sample", "sample, reddit, a folder with the three EPITOME files, or a .csv, .jsonl or .parquet table")
-    schema: Schema = _setting(
-        EPITOME, "a TOML file with the table's tasks and their labels; epitome: ER, EX and IP, levels 0, 1, 2"
-    )
+    schema: Schema = _setting(EPITOME, "a TOML file of the table's tasks and their labels; epitome: ER, EX, IP")
     tasks: tuple[str, ...] | None = _setting(None, "which of the schema's tasks to train, such as ER,IP; none for all")
     split: Literal["grouped", "paper"] = _setting("grouped", "grouped: a seeker's posts in one part; paper: rows at random")
     split_seed: int = _setting(0, "which split")

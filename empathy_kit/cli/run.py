@@ -177,13 +177,13 @@ def _opening(opened: Opened, start: str) -> Iterable[str | Text]:
     from empathy_kit.runs import report
 
     config = opened.config
+    names = config.schema.select(config.tasks).names
     yield from report.data_lines(opened.data)
     yield from report.split_lines(opened.split)
-    yield from report.truncation_lines(
-        asdict(opened.truncation), config.truncate, opened.data["pairs"], config.schema.select(config.tasks).names
-    )
+    yield from report.truncation_lines(asdict(opened.truncation), config.truncate, opened.data["pairs"], names)
     if config.sampler != "all":
-        yield f"sampler {config.sampler}: shows {opened.epoch_pairs:,} of {opened.split['pairs']['train']:,} training pairs per epoch"
+        pairs = opened.split["pairs"]["train"]
+        yield f"sampler {config.sampler}: {opened.epoch_pairs:,} pairs per epoch, of {pairs:,} training pairs"
     yield (
         f"encoder {config.encoder}, {start}, loss {config.loss}, rationale {config.rationale}, "
         f"head {config.head}, trunk {config.trunk}, seed {config.seed}, on {opened.device}; losses: {opened.losses}"

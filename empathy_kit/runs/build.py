@@ -16,7 +16,7 @@ from empathy_kit.data.schema import Schema
 from empathy_kit.data.splits import Split, take
 from empathy_kit.encoders import encoder_source
 from empathy_kit.errors import KitError
-from empathy_kit.runs.choose import Plugins, described
+from empathy_kit.runs.choose import Plugins
 
 if TYPE_CHECKING:
     from torch import device, nn
@@ -88,16 +88,12 @@ def build_model(config: RunConfig, plugins: Plugins, tasks: Sequence[Task], enco
     width = getattr(trunk, "width", None)
     if not isinstance(trunk, nn.Module) or not isinstance(width, int) or width < 1:
         found = f"width {width!r}" if isinstance(trunk, nn.Module) else type(trunk).__name__
-        raise KitError(
-            f"{described(plugins.chosen['trunk'])}: {found} found, expected an nn.Module with an integer attribute width"
-        )
+        raise plugins.wrong("trunk", f"{found} found, expected an nn.Module with an integer attribute width")
     heads = {task.name: plugins.build("head", task, width, task=task.name) for task in tasks}
     for head in heads.values():
         if not isinstance(head, nn.Module) or not callable(getattr(head, "probabilities", None)):
             found = "no method probabilities" if isinstance(head, nn.Module) else type(head).__name__
-            raise KitError(
-                f"{described(plugins.chosen['head'])}: {found} found, expected an nn.Module with a method probabilities"
-            )
+            raise plugins.wrong("head", f"{found} found, expected an nn.Module with a method probabilities")
     return Model(trunk, heads)
 
 
@@ -114,22 +110,25 @@ def check_model(plugins: Plugins, tasks: Sequence[Task], model: Model, tokenizat
     texts = collate_texts([TokenPair(tokenization.empty, tokenization.empty)] * 2, tokenization.pad_id)
     with torch.random.fork_rng(), torch.inference_mode(), plugins.blamed():
         encoded, _ = model.eval().trunk(texts, None)
-        owner, width = described(plugins.chosen["trunk"]), model.trunk.width
+        width = model.trunk.width
         if not isinstance(encoded, Encoded):
-            raise KitError(f"{owner}: its output is a {type(encoded).__name__}, expected an Encoded")
+            raise plugins.wrong("trunk", f"its output is a {type(encoded).__name__}, expected an Encoded")
         shape = tuple(encoded.pooled.shape)
         if shape != (2, width) or encoded.sequence.shape[-1] != width:
             found = shape if shape != (2, width) else tuple(encoded.sequence.shape)
-            raise KitError(f"{owner}: its width is {width}, and it gives states of shape {found} for two pairs")
+            raise plugins.wrong("trunk", f"its width is {width}, but its states for two pairs have shape {found}")
         for task in tasks:
-            owner, head = f"{described(plugins.chosen['head'])}, task {task.name}", model.heads[task.name]
+            head = model.heads[task.name]
             logits = head(encoded)
             if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != 2:
                 found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-                raise KitError(f"{owner}: logits {found} found for two pairs, expected shape (2, K)")
+                raise plugins.wrong("head", f"logits of {task.name} for two pairs: {found} found, expected shape (2, K)")
             shape = tuple(head.probabilities(logits).shape)  # type: ignore[operator]
             if shape != (2, task.num_classes):
-                raise KitError(f"{owner}: probabilities of shape {shape} found for two pairs, expected (2, {task.num_classes})")
+                expected = (2, task.num_classes)
+                raise plugins.wrong(
+                    "head", f"probabilities of {task.name} for two pairs: shape {shape} found, expected {expected}"
+                )
 
 
 def build_objective(config: RunConfig, plugins: Plugins, tasks: Sequence[Task], model: Model) -> Objective:
@@ -145,9 +144,7 @@ def build_objective(config: RunConfig, plugins: Plugins, tasks: Sequence[Task], 
         own = getattr(model.heads[task.name], "criterion", None)
         criterion = own or plugins.build("loss", task, task=task.name)
         if not callable(criterion):
-            raise KitError(
-                f"{described(plugins.chosen['loss'])}: {type(criterion).__name__} found, expected a function or nn.Module"
-            )
+            raise plugins.wrong("loss", f"{type(criterion).__name__} found, expected a function or nn.Module")
         criteria[task.name] = criterion
     return Objective(criteria, rationale_weight=plugins.rationale_weight, fused=config.fused)
 
@@ -182,9 +179,7 @@ def build_trainer(
     )
     sample = plugins.build("sampler", tasks, train.levels())
     if not callable(sample):
-        raise KitError(
-            f"{described(plugins.chosen['sampler'])}: {type(sample).__name__} found, expected a function of a generator"
-        )
+        raise plugins.wrong("sampler", f"{type(sample).__name__} found, expected a function of a generator")
     with flags_named():
         return Trainer(
             train,

@@ -54,6 +54,10 @@ class Plugins:
                 f"`empathy-kit plugins check {entry.spec.name}` shows where"
             ) from error
 
+    def wrong(self, kind: Kind, problem: str) -> KitError:
+        """A fault of what a kind's builder returned."""
+        return KitError(f"{described(self.chosen[kind])}: {problem}")
+
     @contextmanager
     def blamed(self) -> Iterator[None]:
         """Name the third parties whose code took part in whatever goes wrong."""

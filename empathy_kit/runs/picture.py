@@ -21,22 +21,18 @@ def draw_classes(axes: Any, counts: Mapping[str, Sequence[int]], schema: Schema)
     width = 0.8 / most
     for level in range(most):
         having = [(at, task) for at, task in enumerate(schema.tasks) if level < len(task.labels)]
+        numbers = [counts[task.name][level] for _, task in having]
+        names = ["" if shared else f"\n{_plain(task.labels[level])}" for _, task in having]
         bars = axes.bar(
             [at + (level - (len(task.labels) - 1) / 2) * width for at, task in having],
-            [counts[task.name][level] for _, task in having],
+            numbers,
             0.92 * width,
             label=_plain(schema.tasks[0].labels[level]) if shared else None,
             color=COLOURS[level % len(COLOURS)],
             hatch=HATCHES[level % len(HATCHES)],
             edgecolor="white",
         )
-        numbers = [counts[task.name][level] for _, task in having]
-        names = (
-            numbers
-            if shared
-            else [f"{number}\n{_plain(task.labels[level])}" for number, (_, task) in zip(numbers, having, strict=True)]
-        )
-        axes.bar_label(bars, labels=[str(name) for name in names], fontsize="small")
+        axes.bar_label(bars, labels=[f"{number}{name}" for number, name in zip(numbers, names, strict=True)], fontsize="small")
     titles = [task.name if task.title == task.name else f"{task.name}\n{task.title}" for task in schema.tasks]
     axes.set_xticks(range(len(schema)), [_plain(title) for title in titles])
     axes.set_ylabel("pairs")

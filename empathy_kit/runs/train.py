@@ -27,6 +27,7 @@ from empathy_kit.runs.build import (
     build_tokenization,
     build_trainer,
     check_model,
+    flags_named,
     open_encoder,
     read_posts,
     remember_states,
@@ -127,7 +128,8 @@ def run(
     own_criterion = any(hasattr(head, "criterion") for head in model.heads.values())
     if own_criterion:
         warnings += (f"head {config.head} trains with a loss of its own, not with --loss {config.loss}",)
-    losses = objective.status(device)
+    with flags_named():
+        losses = objective.status(device)
     with plugins.blamed():
         state = trainer.start(model, objective, seed=config.seed)
     yield Opened(config, data, parts_found, truncation, plugins.oracle, str(device), losses, state.epoch_pairs, warnings, states)
@@ -178,7 +180,7 @@ def _check_alone() -> None:
     processes = os.environ.get("WORLD_SIZE", "1")
     if processes != "1":
         raise KitError(
-            f"WORLD_SIZE is {processes!r} in the environment: a run is one process; unset it, and start one without torchrun"
+            f"WORLD_SIZE={processes} in the environment: a run is one process, expected it unset; start without torchrun"
         )
 
 
