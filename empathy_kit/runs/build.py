@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from empathy_kit.cache import cache_folder
 from empathy_kit.config import RunConfig
@@ -110,7 +110,7 @@ def check_model(plugins: Plugins, tasks: Sequence[Task], model: Model, tokenizat
     texts = collate_texts([TokenPair(tokenization.empty, tokenization.empty)] * 2, tokenization.pad_id)
     with torch.random.fork_rng(), torch.inference_mode(), plugins.blamed():
         encoded, _ = model.eval().trunk(texts, None)
-        width = model.trunk.width
+        width = cast(int, model.trunk.width)
         if not isinstance(encoded, Encoded):
             raise plugins.wrong("trunk", f"its output is a {type(encoded).__name__}, expected an Encoded")
         shape = tuple(encoded.pooled.shape)
@@ -126,9 +126,7 @@ def check_model(plugins: Plugins, tasks: Sequence[Task], model: Model, tokenizat
             shape = tuple(head.probabilities(logits).shape)  # type: ignore[operator]
             if shape != (2, task.num_classes):
                 expected = (2, task.num_classes)
-                raise plugins.wrong(
-                    "head", f"probabilities of {task.name} for two pairs: shape {shape} found, expected {expected}"
-                )
+                raise plugins.wrong("head", f"probabilities of {task.name} for two pairs: {shape} found, expected {expected}")
 
 
 def build_objective(config: RunConfig, plugins: Plugins, tasks: Sequence[Task], model: Model) -> Objective:

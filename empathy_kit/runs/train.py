@@ -179,9 +179,7 @@ def _check_alone() -> None:
     """A run does not share out its batches yet: under torchrun each process would do all of it."""
     processes = os.environ.get("WORLD_SIZE", "1")
     if processes != "1":
-        raise KitError(
-            f"WORLD_SIZE={processes} in the environment: a run is one process, expected it unset; start without torchrun"
-        )
+        raise KitError(f"WORLD_SIZE={processes} in the environment: a run is one process; unset it, start without torchrun")
 
 
 def _training(history: Sequence[Epoch]) -> dict[str, Any]:
