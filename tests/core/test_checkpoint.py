@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from empathy_kit.core.engine import Engine, Predictions
+from empathy_kit.recipes import load, run
 from safetensors.torch import load_file, save_file
 
 from empathy_kit import record
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.core import checkpoint
-from empathy_kit.core.engine import Engine, Predictions
 from empathy_kit.core.model import Model
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import make_split
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import load_registry
-from empathy_kit.recipes import load, run
 
 
 @pytest.fixture(scope="module")

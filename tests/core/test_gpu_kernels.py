@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from empathy_kit.core.engine import Objective
 from exactness import GAMMAS, allowed_error, exact, hard_rows, value_and_gradient
 from torch import Tensor, nn
 
 from empathy_kit.core import kernels
-from empathy_kit.core.engine import Objective
 from empathy_kit.core.losses.focal import FocalLoss, focal, focal_heads, reference
 from empathy_kit.errors import KitError
 

@@ -1,0 +1,101 @@
+"""Predicting: no labels, any number of pairs, in their order, from several threads, at several precisions."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from small import NAMES, TRAIN, VALIDATION, Small, make_examples, make_model
+
+from empathy_kit.core import predictor as module
+from empathy_kit.core.batch import TokenPair
+from empathy_kit.core.predictor import Prediction, Predictor
+from empathy_kit.core.rationales import TaggedRationale
+
+
+def stacked(predictions: list[Prediction], name: str) -> np.ndarray:
+    return np.stack([each.probabilities[name] for each in predictions])
+
+
+def test_it_says_what_an_evaluation_says_to_the_bit() -> None:
+    small = Small(model=make_model(injector=TaggedRationale(2, 16)))
+    small.fit()
+    said, found = small.evaluate(), list(Predictor(small.model, pad_id=1).predict(VALIDATION.texts))
+    for name in NAMES:
+        assert np.array_equal(stacked(found, name), said.probabilities[name])
+    assert said.spans is not None
+    for each, spans, pair in zip(found, said.spans, VALIDATION.texts, strict=True):
+        assert each.evidence is not None
+        assert each.evidence.shape == (2, len(pair.response))
+        assert np.array_equal(each.evidence > 0.5, spans)
+
+
+def test_it_has_no_way_to_be_given_labels() -> None:
+    assert set(inspect.signature(Predictor.predict).parameters) == {"self", "pairs"}
+    source = inspect.getsource(module)
+    assert not any(word in source for word in ("Labels", "Targets", "Examples", "gold", "criteri"))
+
+
+def test_pairs_keep_their_order_whatever_it_is() -> None:
+    model = make_model()
+    forward = list(Predictor(model, pad_id=1, batch_size=3).predict(VALIDATION.texts))
+    backward = list(Predictor(model, pad_id=1).predict(VALIDATION.texts[::-1]))[::-1]
+    for name in NAMES:
+        np.testing.assert_allclose(stacked(forward, name), stacked(backward, name), atol=1e-6)
+        assert np.ptp(stacked(forward, name)[:, 0]) > 1e-4
+    assert forward[0].evidence is None
+
+
+def test_nothing_in_nothing_out() -> None:
+    assert list(Predictor(make_model(), pad_id=1).predict([])) == []
+
+
+def test_it_reads_ahead_no_further_than_its_window() -> None:
+    read = 0
+
+    def endless() -> Iterator[TokenPair]:
+        nonlocal read
+        for pair in itertools.cycle(TRAIN.texts):
+            read += 1
+            yield pair
+
+    found = Predictor(make_model(), pad_id=1, window=10).predict(endless())
+    for _ in range(25):
+        next(found)
+    assert read == 30
+
+
+def test_predicting_leaves_the_random_state_alone() -> None:
+    before = torch.random.get_rng_state()
+    list(Predictor(make_model(), pad_id=1).predict(VALIDATION.texts[:0]))
+    predictor = Predictor(make_model(), pad_id=1)
+    before = torch.random.get_rng_state()
+    list(predictor.predict(VALIDATION.texts))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_two_precisions_live_in_one_process() -> None:
+    texts = VALIDATION.texts
+    whole, half = (Predictor(make_model(), pad_id=1, precision=precision) for precision in ("no", "bf16"))
+    first, other, again = list(whole.predict(texts)), list(half.predict(texts)), list(whole.predict(texts))
+    for name in NAMES:
+        assert np.array_equal(stacked(first, name), stacked(again, name))
+        assert not np.array_equal(stacked(first, name), stacked(other, name))
+        np.testing.assert_allclose(stacked(first, name), stacked(other, name), atol=0.02)
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_threads_may_share_one(precision: str) -> None:
+    predictor = Predictor(make_model(injector=TaggedRationale(2, 16)), pad_id=1, precision=precision, batch_size=4)  # type: ignore[arg-type]
+    parts = [make_examples(30, seed).texts for seed in range(8)]
+    expected = [list(predictor.predict(part)) for part in parts]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda part: list(predictor.predict(part)), parts))
+    for one, other in zip(found, expected, strict=True):
+        for name in NAMES:
+            assert np.array_equal(stacked(one, name), stacked(other, name))
