@@ -50,8 +50,8 @@ _PACE = (("crawling along", "in no hurry"), ("day after day", "at an even step")
 
 
 def two_tasks(pairs: int = 120, *, seed: int = 0, missing: float = 0.2) -> list[dict[str, Any]]:
-    """Rows with ``warmth`` (with spans) and ``advice given``; each label is missing in a share of the rows, some rows lack both."""
-    draw = random.Random(seed)
+    """Rows with ``warmth`` (with spans) and ``advice given``; each label is missing in a share of the rows."""
+    draw = random.Random(f"invented {seed}")  # or it would draw as a split of that seed does
     lacks = [set(draw.sample(range(pairs), round(missing * pairs))) for _ in range(2)]
     rows = []
     for number in range(pairs):
@@ -68,7 +68,7 @@ def two_tasks(pairs: int = 120, *, seed: int = 0, missing: float = 0.2) -> list[
 
 def one_task(pairs: int = 90, *, seed: int = 0) -> list[dict[str, Any]]:
     """Rows with ``pace``, every label given, without spans."""
-    draw = random.Random(seed)
+    draw = random.Random(f"invented {seed}")  # or it would draw as a split of that seed does
     rows = []
     for number in range(pairs):
         pace = number % len(PACE)

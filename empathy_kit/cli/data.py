@@ -14,7 +14,10 @@ from empathy_kit.errors import KitError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from empathy_kit.data.pairs import Corpus
+
 _data = click.option("--data", "source", default="sample", metavar="DATA", help="sample, reddit, a folder or a table  [sample]")
+_schema = click.option("--schema", type=click.Path(path_type=Path), metavar="FILE.toml", help="the table's tasks  [EPITOME's]")
 _json = click.option("--json", "as_json", is_flag=True, help="print JSON in place of tables")
 
 
@@ -25,17 +28,27 @@ def data() -> None:
 
 @data.command()
 @_data
-def check(source: str) -> None:
+@_schema
+def check(source: str, schema: Path | None) -> None:
     """Read everything, and list by row what cannot be used; exit code 2 where a span is not in its response."""
-    from empathy_kit.data.sources import load_corpus
-    from empathy_kit.recipes import describe_data
-    from empathy_kit.report import data_lines
+    from empathy_kit.data.pairs import placeholders
+    from empathy_kit.runs.describe import describe_data
+    from empathy_kit.runs.report import data_lines
 
-    corpus = load_corpus(source)
+    corpus = _load(source, schema)
     for line in data_lines(describe_data(corpus)):
         click.echo(line)
-    for row, mechanism in corpus.placement.lost:
-        file, column = corpus.span_columns[mechanism]
+    if corpus.columns_read or corpus.columns_ignored:
+        click.echo(
+            f"optional columns read: {', '.join(corpus.columns_read) or 'none'}; {corpus.columns_ignored:,} others ignored"
+        )
+    empty: dict[str, list[str]] = {}
+    for row, column in placeholders(corpus.pairs):
+        empty.setdefault(column, []).append(str(row))
+    for column, rows in empty.items():
+        click.echo(f"placeholders such as [removed] in place of a post: {column} row{'s' * (len(rows) > 1)} {', '.join(rows)}")
+    for row, task in corpus.placement.lost:
+        file, column = corpus.span_columns[task]
         click.echo(f"{file}, row {row}, column {column!r}: a span is not in its response, expected its words", err=True)
     if corpus.placement.lost:
         raise KitError(f"{corpus.name}: {len(corpus.placement.lost)} spans are not in their responses (listed above)")
@@ -43,32 +56,32 @@ def check(source: str) -> None:
 
 @data.command()
 @_data
+@_schema
 @click.option("--picture", type=click.Path(path_type=Path), help="also draw the class counts: .svg, .png or .pdf")
 @click.option("--encoder", default="minilm", help="whose tokens are counted  [minilm]")
 @click.option("--max-tokens", default="64", help="the length limit  [64]")
 @_json
-def describe(source: str, picture: Path | None, encoder: str, max_tokens: str, as_json: bool) -> None:
+def describe(source: str, schema: Path | None, picture: Path | None, encoder: str, max_tokens: str, as_json: bool) -> None:
     """Class counts (the paper's Fig. 2), duplicates and their agreement, and what truncation takes away."""
-    from empathy_kit import report
-    from empathy_kit.data.sources import load_corpus
-    from empathy_kit.recipes import describe_data, describe_truncation
+    from empathy_kit.runs import report
+    from empathy_kit.runs.describe import describe_data, describe_truncation
 
     configs = [
         configure(RunConfig(), {"encoder": encoder, "max_tokens": max_tokens, "truncate": how}) for how in ("head", "head-tail")
     ]
-    corpus = load_corpus(source)
+    corpus = _load(source, schema)
     found = describe_data(corpus)
     found["truncation"] = {config.truncate: describe_truncation(config, corpus) for config in configs}
-    title = f"{corpus.name}: pairs of each level"
+    title = f"{corpus.name}: pairs of each label"
     if picture:
-        report.class_picture(found["class_counts"], title, picture)
+        report.class_picture(found["class_counts"], corpus.schema, title, picture)
     if as_json:
         click.echo(json.dumps(found))
         return
     console = _console()
     for line in report.data_lines(found):
         click.echo(line)
-    console.print(report.count_table(found["class_counts"], title))
+    console.print(report.count_table(found["class_counts"], corpus.schema, title))
     for how, truncation in found["truncation"].items():
         for line in report.truncation_lines(truncation, how, len(corpus)):
             click.echo(line)
@@ -76,25 +89,27 @@ def describe(source: str, picture: Path | None, encoder: str, max_tokens: str, a
 
 @data.command()
 @_data
+@_schema
+@click.option("--tasks", metavar="TASK,TASK", help="whose labels every part must have  [all]")
 @click.option("--split", "kind", default="grouped", metavar="grouped|paper", help="how  [grouped]")
 @click.option("--split-seed", default="0", help="which  [0]")
 @_json
-def split(source: str, kind: str, split_seed: str, as_json: bool) -> None:
-    """Sizes of the parts, their levels, and what they share with the training part."""
-    from empathy_kit import report
-    from empathy_kit.data.sources import load_corpus
+def split(source: str, schema: Path | None, tasks: str | None, kind: str, split_seed: str, as_json: bool) -> None:
+    """Sizes of the parts, their labels, and what they share with the training part."""
     from empathy_kit.data.splits import make_split
-    from empathy_kit.recipes import describe_split
+    from empathy_kit.runs import report
+    from empathy_kit.runs.describe import describe_split
 
     config = configure(RunConfig(), {"split": kind, "split_seed": split_seed})
-    corpus = load_corpus(source)
-    found: dict[str, Any] = describe_split(corpus, make_split(corpus, config.split, config.split_seed))
+    corpus = _load(source, schema)
+    chosen = corpus.schema.select(None if tasks is None else [name.strip() for name in tasks.split(",")])
+    found: dict[str, Any] = describe_split(corpus, make_split(corpus, config.split, config.split_seed, chosen))
     if as_json:
         click.echo(json.dumps(found))
         return
     for line in report.split_lines(found):
         click.echo(line)
-    _console().print(report.part_table(found))
+    _console().print(report.part_table(found, corpus.schema))
 
 
 @data.command()
@@ -103,6 +118,13 @@ def fetch() -> None:
     from empathy_kit.data.sources import fetch_reddit
 
     click.echo(str(fetch_reddit()))
+
+
+def _load(source: str, schema: Path | None) -> Corpus:
+    from empathy_kit.data.schema import EPITOME, read_schema
+    from empathy_kit.data.sources import load_corpus
+
+    return load_corpus(source, read_schema(schema) if schema else EPITOME)
 
 
 def _console() -> Console:

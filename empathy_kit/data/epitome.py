@@ -1,13 +1,15 @@
-"""The three EPITOME files of Sharma et al. (EMNLP 2020, arXiv 2009.08441): one annotation file a mechanism -> pairs."""
+"""The three EPITOME files of Sharma et al. (EMNLP 2020, arXiv 2009.08441): one annotation file per mechanism -> pairs."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
-from empathy_kit.data.pairs import MECHANISMS, Corpus, Pair, same_words
+from empathy_kit.data.cells import LabelReader, Row
+from empathy_kit.data.pairs import Corpus, Pair, same_words
+from empathy_kit.data.readers import Header, read_bytes, read_csv
+from empathy_kit.data.schema import EPITOME
 from empathy_kit.data.spans import Placer
-from empathy_kit.data.tables import Row, read_bytes, read_csv
 from empathy_kit.errors import KitError
 
 FILES = {
@@ -15,6 +17,7 @@ FILES = {
     "EX": "explorations-reddit.csv",
     "IP": "interpretations-reddit.csv",
 }
+_LABELS = tuple(LabelReader(task) for task in EPITOME.tasks)
 COLUMNS = ("sp_id", "rp_id", "seeker_post", "response_post", "level", "rationales")
 
 
@@ -32,35 +35,35 @@ def load_epitome(folder: Path, name: str = "epitome") -> Corpus:
     for file in FILES.values():
         data = read_bytes(folder / file)
         sources[file] = hashlib.sha256(data).hexdigest()
-        tables.append(read_csv(file, data, COLUMNS))
+        tables.append(list(read_csv(data, Header(file, COLUMNS))))
     counts = {len(table) for table in tables}
     if len(counts) > 1:
         found = ", ".join(f"{file} {len(table)}" for file, table in zip(FILES.values(), tables, strict=True))
         raise KitError(f"{folder}: the files differ in their number of rows ({found}), expected the same pairs in each")
     if counts == {0}:
         raise KitError(f"{folder}: no rows in {', '.join(FILES.values())}, expected at least one pair")
-    placer = Placer()
+    placer = Placer(EPITOME.names)
     pairs = tuple(_pair(rows, placer) for rows in zip(*tables, strict=True))
     columns = {mechanism: (file, "rationales") for mechanism, file in FILES.items()}
     return Corpus(name, pairs, sources, columns, placer.result())
 
 
 def _pair(rows: tuple[Row, ...], placer: Placer) -> Pair:
-    text = rows[MECHANISMS.index("EX")]
+    text = rows[EPITOME.index("EX")]
     for row in rows:
         for column in ("sp_id", "rp_id"):
             if row.identifier(column) != text.identifier(column):
                 raise row.error(column, f"another id than in row {text.number} of {text.file}, expected the same pair")
     seeker, response = text.post("seeker_post"), text.post("response_post")
-    interpretations = rows[MECHANISMS.index("IP")]
+    interpretations = rows[EPITOME.index("IP")]
     for column, post in (("seeker_post", seeker), ("response_post", response)):
         if same_words(interpretations.post(column)) != same_words(post):
             raise interpretations.error(column, f"another text than in row {text.number} of {text.file}, expected the same")
-    levels = tuple(row.level("level") for row in rows)
+    levels = tuple(row.label("level", labels) for row, labels in zip(rows, _LABELS, strict=True))
     quotes = [row.quotes("rationales") for row in rows]
-    for row, level, texts in zip(rows, levels, quotes, strict=True):
-        if level == 0 and any(quote.strip() for quote in texts):
-            raise row.error("rationales", "a span found, expected none at level 0")
+    for row, task, level, texts in zip(rows, EPITOME.tasks, levels, quotes, strict=True):
+        if level == 0:
+            row.refuse_quotes("rationales", texts, task.labels[0])
     spans, unplaced = placer.place_all(text.number, response, levels, quotes)
     return Pair(
         row=text.number,

@@ -7,11 +7,10 @@ import html
 import json
 import re
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-MECHANISMS = ("ER", "EX", "IP")
-MECHANISM_TITLES = {"ER": "emotional reactions", "EX": "explorations", "IP": "interpretations"}
-LEVELS = ("0", "1", "2")
+from empathy_kit.data.schema import EPITOME, MISSING, Schema
 
 # Entities end in a semicolon here: without it, html.unescape would also turn the "&not" of "this&nothing" into a sign.
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
@@ -39,13 +38,20 @@ class Pair:
     seeker_id: str = field(repr=False)
     seeker: str = field(repr=False)
     response: str = field(repr=False)
-    levels: tuple[int, ...]  # one a mechanism, in the order of MECHANISMS
-    spans: tuple[tuple[Span, ...], ...] = ((), (), ())  # one tuple a mechanism, into response
-    unplaced: tuple[int, ...] = (0, 0, 0)  # annotated spans that could not be found in response, a mechanism
+    levels: tuple[int, ...]  # one per task of the corpus' schema: a position in its labels, or MISSING
+    spans: tuple[tuple[Span, ...], ...] = ()  # one tuple per task, into response
+    unplaced: tuple[int, ...] = ()  # annotated spans that could not be found in response, per task
 
-    def annotated(self, mechanism: int) -> bool:
-        """Whether all evidence for this level is known: level 0 has none; above it every span must be placed."""
-        return self.levels[mechanism] == 0 or (bool(self.spans[mechanism]) and not self.unplaced[mechanism])
+    def __post_init__(self) -> None:
+        """Left out, spans and unplaced are those of a pair without annotated spans."""
+        if not self.spans:
+            object.__setattr__(self, "spans", ((),) * len(self.levels))
+        if not self.unplaced:
+            object.__setattr__(self, "unplaced", (0,) * len(self.levels))
+
+    def annotated(self, task: int) -> bool:
+        """Whether all evidence for this label is known: the lowest has none; above it every span must be placed."""
+        return self.levels[task] == 0 or (self.levels[task] > 0 and bool(self.spans[task]) and not self.unplaced[task])
 
 
 @dataclass(frozen=True)
@@ -53,14 +59,15 @@ class Placement:
     """How the annotated spans were found in the responses; row numbers, never text."""
 
     exact: int = 0
-    whitespace: int = 0  # found once white space and case were ignored
+    whitespace: int = 0  # found once white space, case and the style of quotation marks and dashes were ignored
     fuzzy: int = 0  # found word by word
-    lost: tuple[tuple[int, str], ...] = ()  # (row, mechanism) of each span that was not found
-    bare: tuple[tuple[int, str], ...] = ()  # (row, mechanism) of each level above 0 that has no span
+    lost: tuple[tuple[int, str], ...] = ()  # (row, task) of each span that was not found
+    bare: tuple[tuple[int, str], ...] = ()  # (row, task) of each label above the lowest without a span, where spans are given
+    unlabelled: int = 0  # spans of pairs whose label is missing: not looked for, not used
 
     @property
     def total(self) -> int:
-        """All annotated spans."""
+        """All annotated spans of labelled pairs."""
         return self.exact + self.whitespace + self.fuzzy + len(self.lost)
 
 
@@ -71,27 +78,57 @@ class Corpus:
     name: str
     pairs: tuple[Pair, ...] = field(repr=False)
     sources: dict[str, str]  # file name to sha256 of its bytes
-    span_columns: dict[str, tuple[str, str]] = field(default_factory=dict)  # mechanism to the file and column of its spans
+    span_columns: dict[str, tuple[str, str]] = field(default_factory=dict)  # task to the file and column of its spans
     placement: Placement = Placement()
+    schema: Schema = EPITOME
+    columns_read: tuple[str, ...] = ()  # the optional columns that a table has
+    columns_ignored: int = 0  # how many others it has
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def sha256(self) -> str:
-        """A hash of everything that a run can see of the pairs, whatever files they came in."""
+        """A hash of everything that a run can see of the pairs, whatever files they came in.
+
+        Titles and columns are not seen; EPITOME's own labels are left out, so that older records stay comparable.
+        """
         digest = hashlib.sha256()
+        seen = [[task.name, task.labels] for task in self.schema.tasks]
+        if seen != [[task.name, task.labels] for task in EPITOME.tasks]:
+            digest.update(json.dumps(seen).encode())
         for pair in self.pairs:
             spans = [[(span.start, span.end) for span in part] for part in pair.spans]
             digest.update(json.dumps([pair.seeker_id, pair.seeker, pair.response, pair.levels, spans, pair.unplaced]).encode())
         return digest.hexdigest()
 
 
-def class_counts(pairs: tuple[Pair, ...] | list[Pair]) -> dict[str, tuple[int, ...]]:
-    """How many pairs have each level, a mechanism."""
-    return {
-        name: tuple(sum(pair.levels[index] == level for pair in pairs) for level in range(len(LEVELS)))
-        for index, name in enumerate(MECHANISMS)
-    }
+def class_counts(pairs: Sequence[Pair], schema: Schema) -> dict[str, tuple[int, ...]]:
+    """How many pairs have each label, per task; a missing label is counted nowhere."""
+    counts: dict[str, tuple[int, ...]] = {}
+    for index, task in enumerate(schema.tasks):
+        found = Counter(pair.levels[index] for pair in pairs)
+        counts[task.name] = tuple(found[level] for level in range(len(task.labels)))
+    return counts
+
+
+def labelled(pairs: Sequence[Pair], schema: Schema) -> dict[str, int]:
+    """How many pairs have a label, per task."""
+    return {name: sum(counts) for name, counts in class_counts(pairs, schema).items()}
+
+
+_PLACEHOLDER = re.compile(
+    r"[\[(<]?\s*(?:removed|deleted)(?:\s+by\s+(?:\w+\s*){1,2})?\s*[\])>]?|n/?a|nan|none|null|\\n|<na>", re.IGNORECASE
+)
+
+
+def placeholders(pairs: Sequence[Pair]) -> tuple[tuple[int, str], ...]:
+    """(row, column) of each post that is no post: ``[removed]``, ``[deleted]``, or a usual word for a missing value."""
+    return tuple(
+        (pair.row, column)
+        for pair in pairs
+        for column, post in (("seeker_post", pair.seeker), ("response_post", pair.response))
+        if len(post) < 100 and _PLACEHOLDER.fullmatch(post.strip())
+    )
 
 
 def same_words(text: str) -> str:
@@ -105,25 +142,32 @@ class Duplicates:
 
     groups: int
     surplus: int  # rows beyond the first of each group
-    agreement: dict[str, float]  # share of the groups whose labels all agree, a mechanism
-    conflicting: int  # groups that disagree on at least one mechanism
+    agreement: dict[str, float]  # per task: share of the groups with two or more labels whose labels all agree
+    conflicting: int  # groups that disagree on at least one task
 
 
 def duplicates(corpus: Corpus) -> Duplicates:
-    """The repeated pairs, and how well their labels agree: a ceiling for any model."""
+    """The repeated pairs, and how well their labels agree."""
     groups: dict[tuple[str, str], list[Pair]] = defaultdict(list)
     for pair in corpus.pairs:
         groups[same_words(pair.seeker), same_words(pair.response)].append(pair)
     repeated = [group for group in groups.values() if len(group) > 1]
+    judged: Counter[str] = Counter()
     agree: Counter[str] = Counter()
     conflicting = 0
     for group in repeated:
-        same = [len({pair.levels[index] for pair in group}) == 1 for index in range(len(MECHANISMS))]
-        agree.update(name for name, equal in zip(MECHANISMS, same, strict=True) if equal)
-        conflicting += not all(same)
+        conflicts = False
+        for index, name in enumerate(corpus.schema.names):
+            levels = [pair.levels[index] for pair in group if pair.levels[index] != MISSING]
+            if len(levels) > 1:
+                same = len(set(levels)) == 1
+                judged[name] += 1
+                agree[name] += same
+                conflicts = conflicts or not same
+        conflicting += conflicts
     return Duplicates(
         groups=len(repeated),
         surplus=sum(len(group) - 1 for group in repeated),
-        agreement={name: agree[name] / len(repeated) for name in MECHANISMS} if repeated else {},
+        agreement={name: agree[name] / judged[name] for name in corpus.schema.names if judged[name]},
         conflicting=conflicting,
     )

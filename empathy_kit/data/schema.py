@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import tomllib
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,29 @@ RESERVED = (*POSTS, *IDS)
 """Columns of a table that belong to the kit: no task may have one of these as its name or column."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,18})?")  # of ASCII digits: int() would read "1_000" and "\u0661" too
+_JOINERS = "\u200c\u200d"  # not printable to Python, and part of words in Persian and Hindi
 _LONGEST = 200  # characters of a title or a label
 _MOST = 1000  # tasks, and labels of one
+_LARGEST = 1_000_000  # bytes of a schema's file
+
+
+def fold(name: str) -> str:
+    """A column's name without case, white space, hyphens, underscores and invisible characters: what people vary in a header."""
+    folded = unicodedata.normalize("NFC", name.casefold())
+    return "".join(sign for sign in folded if sign not in "-_" and not sign.isspace() and sign.isprintable())
+
+
+def as_number(text: str) -> Decimal | None:
+    """The number that a text is in plain decimal writing: "1" and "1.0" are one."""
+    return Decimal(text) if _NUMBER.fullmatch(text) else None
+
+
+def shown(value: Any) -> str:
+    """Something that others wrote, as a message may hold it: short, in one line, without control characters."""
+    text = repr(value)
+    text = text if text.isprintable() else ascii(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 @dataclass(frozen=True)
@@ -67,7 +90,7 @@ class Schema:
             return self
         for name in names:
             if name not in self.names:
-                raise KitError(f"--tasks: {name!r} is unknown; there are {', '.join(self.names)}")
+                raise KitError(f"--tasks: {shown(name)} is unknown; there are {', '.join(self.names)}")
             if names.count(name) > 1:
                 raise KitError(f"--tasks: {name} is given twice, expected each task once")
         if not names:
@@ -90,10 +113,10 @@ class Schema:
             KitError: whatever of it is not as documented.
         """
         if not isinstance(content, Mapping):
-            raise KitError(f"{where}: a {type(content).__name__} found, expected tables [[tasks]]")
+            raise KitError(f"{where}: {_kind(content)} found, expected tables [[tasks]]")
         unknown = next((key for key in content if key != "tasks"), None)
         if unknown is not None:
-            raise KitError(f"{where}: {_shown(unknown)} is unknown, expected tables [[tasks]] only")
+            raise KitError(f"{where}: {shown(unknown)} is unknown, expected tables [[tasks]] only")
         tasks = content.get("tasks")
         if not isinstance(tasks, list | tuple) or not tasks:
             raise KitError(f"{where}: no task found, expected at least one table [[tasks]] with name and labels")
@@ -106,51 +129,86 @@ class Schema:
 
 def _task(content: Any, where: str) -> TaskSchema:
     if not isinstance(content, Mapping):
-        raise KitError(f"{where}: a {type(content).__name__} found, expected a table with name and labels")
+        raise KitError(f"{where}: {_kind(content)} found, expected a table with name and labels")
     known = ("name", "title", "column", "labels")
     unknown = next((key for key in content if key not in known), None)
     if unknown is not None:
-        raise KitError(f"{where}: {_shown(unknown)} is unknown, expected {', '.join(known)}")
-    name = content.get("name")
+        raise KitError(f"{where}: {shown(unknown)} is unknown, expected {', '.join(known)}")
+    if "name" not in content:
+        raise KitError(f"{where}: name is missing, expected name and labels")
+    name = content["name"]
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise KitError(f"{where}: name is {_shown(name)}, expected a letter, then letters, digits, hyphens or underscores")
+        raise KitError(
+            f"{where}: name is {shown(name)}, expected a letter, then letters (a to z), digits, hyphens or underscores, "
+            "at most 64 in all"
+        )
     where = f"{where} ({name})"
     texts = {key: _text(content.get(key, name), key, where) for key in ("title", "column")}
-    labels = content.get("labels")
-    if not isinstance(labels, list | tuple) or len(labels) < 2:
-        found = f"{len(labels)} found" if isinstance(labels, list | tuple) else f"{_shown(labels)} found"
+    if "labels" not in content:
+        raise KitError(f"{where}: labels are missing, expected a list of two or more, lowest first")
+    return TaskSchema(name, texts["title"], texts["column"], _labels(content["labels"], where))
+
+
+def _labels(given: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(given, list | tuple) or len(given) < 2:
+        found = f"{len(given)} found" if isinstance(given, list | tuple) else f"{_kind(given)} found"
         raise KitError(f"{where}: labels: {found}, expected a list of two or more, lowest first")
-    if len(labels) > _MOST:
-        raise KitError(f"{where}: labels: {len(labels)} found, expected at most {_MOST}")
-    names = tuple(_text(label, "a label", where) for label in labels)
-    twice = next((label for label in names if names.count(label) > 1), None)
-    if twice is not None:
-        raise KitError(f"{where}: label {_shown(twice)} stands twice, expected each label once")
-    return TaskSchema(name, texts["title"], texts["column"], names)
+    if len(given) > _MOST:
+        raise KitError(f"{where}: labels: {len(given)} found, expected at most {_MOST}")
+    labels = tuple(_label(label, where) for label in given)
+    seen: dict[str | Decimal, str] = {}
+    for label in labels:
+        # "1" and "1.0" are one label too: pandas writes whole numbers as 1.0 where a column has gaps.
+        number = as_number(label)
+        other = seen.get(label if number is None else number)
+        if other is not None:
+            twice = "stands twice" if other == label else f"stands twice, as {shown(other)} too"
+            raise KitError(f"{where}: label {shown(label)} {twice}, expected each label once")
+        seen[label if number is None else number] = label
+    return labels
+
+
+def _label(value: Any, where: str) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int) and abs(value) < 10**18 else _text(value, "a label", where)
 
 
 def _text(value: Any, what: str, where: str) -> str:
-    if not isinstance(value, str) or not value.strip() or not value.isprintable() or len(value) > _LONGEST:
-        raise KitError(f"{where}: {what} is {_shown(value)}, expected printable text of at most {_LONGEST} characters")
-    return value.strip()
+    text = unicodedata.normalize("NFC", value).strip() if isinstance(value, str) else ""
+    if not text or len(text) > _LONGEST or not all(sign.isprintable() or sign in _JOINERS for sign in text):
+        kind = "text or whole numbers" if what == "a label" else "printable text"
+        raise KitError(f"{where}: {what} is {shown(value)}, expected {kind} of at most {_LONGEST} characters")
+    return text
 
 
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _kind(value: Any) -> str:
+    """What a value is, in the words of TOML and JSON."""
+    kinds = {dict: "a table", list: "a list", str: "text", bool: "a boolean", int: "a number", float: "a number"}
+    return kinds.get(type(value), "something else")
 
 
 def _check_apart(schema: Schema, where: str) -> None:
-    """No two tasks may share a name or a column, and none may take a column of the kit."""
-    taken = dict.fromkeys(RESERVED, "a column of the kit")
+    """No two tasks may share a name or a column, and none may take a column of the kit.
+
+    Compared as `fold` has them, because tables are read so: "ER" and "er" would be one column.
+    """
+    taken = {fold(column): f"a column of the kit ({column})" for column in RESERVED}
+    names: set[str] = set()
     for task in schema.tasks:
-        for what, value in (("name", task.name), ("column", task.column), ("spans column", task.spans_column)):
-            owner = taken.get(value)
-            if owner is not None and owner != f"task {task.name}":
-                raise KitError(f"{where}: {what} {value!r} of task {task.name} is {owner}, expected another")
-        taken |= dict.fromkeys((task.name, task.column, task.spans_column), f"task {task.name}")
-        if schema.names.count(task.name) > 1:
+        if task.name in names:
             raise KitError(f"{where}: task {task.name} stands twice, expected each name once")
+        names.add(task.name)
+        own = (("name", task.name), ("column", task.column), ("spans column", task.spans_column))
+        for what, value in own:
+            if not fold(value):
+                raise KitError(f"{where}: {what} {shown(value)} of task {task.name} has no letter or digit, expected one")
+            owner = taken.get(fold(value))
+            if owner is not None:
+                raise KitError(f"{where}: {what} {shown(value)} of task {task.name} is {owner}, expected another")
+        if fold(task.name) == fold(task.spans_column):
+            raise KitError(f"{where}: name {task.name!r} is its own spans column, expected another")
+        taken |= {fold(value): f"{what} {shown(value)} of task {task.name}" for what, value in own}
 
 
 EPITOME = Schema(
@@ -170,13 +228,17 @@ def read_schema(path: Path) -> Schema:
         KitError: the file cannot be read, is not TOML, or holds something else.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise KitError(f"--schema {path}: cannot be read: {error.strerror}") from None
+        with path.open("rb") as stream:  # never a whole device or a table given by mistake
+            data = stream.read(_LARGEST + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise KitError(f"--schema {path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if len(data) > _LARGEST:
+        raise KitError(f"--schema {path}: more than {_LARGEST:,} bytes found, expected a short TOML file of tables [[tasks]]")
+    try:
+        content = tomllib.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError:
         raise KitError(f"--schema {path}: not UTF-8; save it again as UTF-8") from None
-    try:
-        content = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise KitError(f"--schema {path}: not valid TOML: {error}") from None
+    except (ValueError, RecursionError) as error:  # ValueError: TOMLDecodeError, and a number of 5,000 digits
+        reason = str(error) if isinstance(error, tomllib.TOMLDecodeError) else type(error).__name__
+        raise KitError(f"--schema {path}: not valid TOML: {reason}") from None
     return Schema.from_dict(content, f"--schema {path}")

@@ -13,7 +13,9 @@ from pathlib import Path
 from empathy_kit.cache import cache_folder
 from empathy_kit.data.epitome import FILES, load_epitome
 from empathy_kit.data.pairs import Corpus
-from empathy_kit.data.tables import load_table, read_bytes
+from empathy_kit.data.readers import read_bytes
+from empathy_kit.data.schema import EPITOME, Schema
+from empathy_kit.data.tables import load_table
 from empathy_kit.errors import KitError
 
 REDDIT_URL = "https://raw.githubusercontent.com/behavioral-data/Empathy-Mental-Health/master/dataset/"
@@ -25,25 +27,31 @@ REDDIT_SHA256 = {
 }
 
 
-def load_corpus(data: str) -> Corpus:
-    """The pairs that ``--data`` names.
+def load_corpus(data: str, schema: Schema = EPITOME) -> Corpus:
+    """The pairs that ``--data`` names, with the labels of a schema's tasks.
 
     Raises:
-        KitError: nothing by that name, or a fault in its files.
+        KitError: nothing by that name, a fault in its files, or a schema for data whose tasks are EPITOME's.
     """
+    path = Path(data)
+    folder = os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises where the name is too long
+    if schema != EPITOME and (data in ("sample", "reddit") or folder):
+        raise KitError(
+            f"--schema: --data {data} has EPITOME's tasks {', '.join(EPITOME.names)}, expected a table of other tasks; "
+            "leave --schema out, or give a .csv, .jsonl or .parquet file as --data"
+        )
     if data == "sample":
         with resources.as_file(resources.files("empathy_kit.data") / "sample" / "pairs.jsonl") as path:
             return load_table(path, name="sample")
     if data == "reddit":
         return load_epitome(fetch_reddit(), name="reddit")
-    path = Path(data)
-    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where the name is too long
+    if folder:
         return load_epitome(path, name=path.resolve().name)
     if not os.path.exists(path):  # noqa: PTH110
         raise KitError(
             f"--data {data}: no such file or folder; expected sample, reddit, a folder or a .csv, .jsonl or .parquet file"
         )
-    return load_table(path)
+    return load_table(path, schema)
 
 
 def _download(url: str) -> bytes:

@@ -9,22 +9,31 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from empathy_kit.data.pairs import LEVELS, Corpus, Pair, class_counts, same_words
+from empathy_kit.data.pairs import Corpus, Pair, class_counts, same_words
+from empathy_kit.data.schema import MISSING, Schema, shown
 from empathy_kit.errors import KitError
 
 PARTS = ("train", "validation", "test")
 FRACTIONS = (0.70, 0.15, 0.15)
 
+Parts = Sequence[Sequence[int]]
+"""Positions in ``corpus.pairs``, for each of `PARTS`."""
+
+Groups = Sequence[Sequence[int]]
+"""Positions in ``corpus.pairs`` that stay together."""
+
 
 @dataclass(frozen=True)
 class Split:
-    """Positions in ``corpus.pairs``, ascending, a part."""
+    """Positions in ``corpus.pairs``, ascending, per part."""
 
     kind: str
     seed: int
     train: tuple[int, ...]
     validation: tuple[int, ...]
     test: tuple[int, ...]
+    groups: int = 0  # how many sets of pairs were placed whole; a single pair is one, too
+    largest: int = 0  # pairs of the largest
 
     def part(self, name: str) -> tuple[int, ...]:
         """The positions of one part by its name."""
@@ -40,28 +49,26 @@ def take(corpus: Corpus, positions: Sequence[int]) -> tuple[Pair, ...]:
     return tuple(corpus.pairs[position] for position in positions)
 
 
-def split_paper(corpus: Corpus, seed: int) -> Split:
+def split_paper(corpus: Corpus, seed: int) -> tuple[Parts, Groups]:
     """70/15/15 at random over all rows; test takes what the rounding leaves, so 3,084 rows give the paper's 464."""
     order = list(range(len(corpus)))
     random.Random(seed).shuffle(order)
     train, validation = int(FRACTIONS[0] * len(order)), int(FRACTIONS[1] * len(order))
-    return _checked(
-        corpus,
-        "paper",
-        seed,
-        [order[:train], order[train : train + validation], order[train + validation :]],
-    )
+    parts = [order[:train], order[train : train + validation], order[train + validation :]]
+    return parts, [[position] for position in range(len(corpus))]
 
 
-def split_grouped(corpus: Corpus, seed: int) -> Split:
-    """70/15/15 by groups of pairs that share a seeker id or a seeker post, every level of every mechanism spread evenly.
+def split_grouped(corpus: Corpus, seed: int) -> tuple[Parts, Groups]:
+    """70/15/15 by groups of pairs that share a seeker id or a seeker post, every label of every task spread evenly.
 
-    Iterative stratification (Sechidis et al., ECML 2011) over groups in place of rows: the rarest level that is still to be
-    placed goes first, each group to the part that lacks this level most.
+    Iterative stratification (Sechidis et al., ECML 2011) over groups in place of rows: the rarest label that is still to be
+    placed goes first, each group to the part that lacks this label most. Groups without any label come last, each to the part
+    that lacks rows most.
     """
     groups = _groups(corpus.pairs)
+    whole = [*groups]
     random.Random(seed).shuffle(groups)
-    levels = [[set(_labels(corpus.pairs[position])) for position in group] for group in groups]
+    levels = [[_labels(corpus.pairs[position]) for position in group] for group in groups]
     waiting: dict[tuple[int, int], list[int]] = defaultdict(list)  # label to groups that hold it
     for number, rows in enumerate(levels):
         for label in sorted(set().union(*rows)):
@@ -70,38 +77,53 @@ def split_grouped(corpus: Corpus, seed: int) -> Split:
     lack_rows = [fraction * len(corpus) for fraction in FRACTIONS]
     lack = [{label: fraction * count for label, count in size.items()} for fraction in FRACTIONS]
     parts: list[list[int]] = [[], [], []]
+    unplaced = set(range(len(groups)))
+
+    def place(number: int, best: int) -> None:
+        for position, row in zip(groups[number], levels[number], strict=True):
+            parts[best].append(position)
+            lack_rows[best] -= 1
+            for held in row:
+                lack[best][held] -= 1
+        unplaced.discard(number)
+
     # The rarest first, by its size in the whole corpus: placing it while the parts are empty is what makes it come out even.
     for label in sorted(size, key=lambda label: (size[label], label)):
         # Large groups first, or the last one overfills its part. The sort is stable, so equals keep the seed's order.
         for number in sorted(waiting[label], key=lambda g: -len(groups[g])):
-            if not groups[number]:
-                continue  # placed with a rarer level
-            best = max(range(len(PARTS)), key=lambda part: (lack[part][label], lack_rows[part], -part))
-            for position, row in zip(groups[number], levels[number], strict=True):
-                parts[best].append(position)
-                lack_rows[best] -= 1
-                for held in row:
-                    lack[best][held] -= 1
-            groups[number] = []
-    return _checked(corpus, "grouped", seed, parts)
+            if number in unplaced:  # not placed with a rarer label
+                place(number, max(range(len(PARTS)), key=lambda part: (lack[part][label], lack_rows[part], -part)))
+    for number in sorted(unplaced, key=lambda g: (-len(groups[g]), g)):
+        place(number, max(range(len(PARTS)), key=lambda part: (lack_rows[part], -part)))
+    return parts, whole
 
 
-SPLITS: dict[str, Callable[[Corpus, int], Split]] = {"grouped": split_grouped, "paper": split_paper}
+SPLITS: dict[str, Callable[[Corpus, int], tuple[Parts, Groups]]] = {"grouped": split_grouped, "paper": split_paper}
 
 
-def make_split(corpus: Corpus, kind: str, seed: int) -> Split:
+def make_split(corpus: Corpus, kind: str, seed: int, tasks: Schema | None = None) -> Split:
     """Split a corpus.
 
+    Args:
+        corpus: what to split.
+        kind: one of `SPLITS`.
+        seed: which of its many.
+        tasks: whose labels must stand in every part, all by default; the split itself is the same whatever they are.
+
     Raises:
-        KitError: an unknown kind, or a split that leaves a part empty or a level out of the training part.
+        KitError: an unknown kind, or a split that leaves a part empty or without a label of these tasks.
     """
     if kind not in SPLITS:
         raise KitError(f"--split {kind}: unknown, expected {' or '.join(SPLITS)}")
-    return SPLITS[kind](corpus, seed)
+    parts, groups = SPLITS[kind](corpus, seed)
+    _check(corpus, f"--split {kind} of {corpus.name}", parts, groups, tasks or corpus.schema)
+    train, validation, test = (tuple(sorted(part)) for part in parts)
+    return Split(kind, seed, train, validation, test, groups=len(groups), largest=max(map(len, groups)))
 
 
-def _labels(pair: Pair) -> list[tuple[int, int]]:
-    return list(enumerate(pair.levels))
+def _labels(pair: Pair) -> set[tuple[int, int]]:
+    """The labels that a pair has: (task, level)."""
+    return {(task, level) for task, level in enumerate(pair.levels) if level != MISSING}
 
 
 def _groups(pairs: Sequence[Pair]) -> list[list[int]]:
@@ -125,21 +147,43 @@ def _groups(pairs: Sequence[Pair]) -> list[list[int]]:
     return sorted(groups.values())
 
 
-def _checked(corpus: Corpus, kind: str, seed: int, parts: Sequence[Sequence[int]]) -> Split:
+def _check(corpus: Corpus, where: str, parts: Parts, groups: Groups, tasks: Schema) -> None:
+    together = len(groups) < len(corpus)
     for name, part in zip(PARTS, parts, strict=True):
         if not part:
-            raise KitError(f"--split {kind} of {corpus.name}: the {name} part is empty ({len(corpus)} pairs); more are needed")
-    for name, part in zip(PARTS, parts, strict=True):
-        for mechanism, counts in class_counts(take(corpus, part)).items():
-            whole = class_counts(corpus.pairs)[mechanism]
-            for level, count in enumerate(counts):
-                if not count and (name == "train" or whole[level]):
-                    raise KitError(
-                        f"--split {kind} of {corpus.name}: the {name} part has no pair with {mechanism} level {LEVELS[level]} "
-                        f"(the data has {whole[level]}); expected at least one in each part"
-                        + (": another --split-seed may help" if whole[level] >= len(PARTS) else "")
-                    )
-    return Split(kind, seed, *(tuple(sorted(part)) for part in parts))
+            held = f" in {_groups_of(len(groups))}, which stay together" if together else ""
+            more = "more seekers" if together else "more"
+            raise KitError(f"{where}: the {name} part is empty ({len(corpus)} pairs{held}); {more} are needed")
+    counts = [class_counts(take(corpus, part), corpus.schema) for part in parts]
+    for task in tasks.tasks:
+        whole = [sum(levels) for levels in zip(*(part[task.name] for part in counts), strict=True)]
+        index = corpus.schema.index(task.name)
+        for name, part in zip(PARTS, (part[task.name] for part in counts), strict=True):
+            level = next((level for level, count in enumerate(part) if not count and (name == "train" or whole[level])), None)
+            if level is None:
+                continue
+            if not any(part):
+                what, found = f"labelled for {task.name}", sum(whole)
+                holders = _holders(corpus, groups, index, range(len(part)))
+            else:
+                what, found = f"with {task.name} label {shown(task.labels[level])}", whole[level]
+                holders = _holders(corpus, groups, index, (level,))
+            held = f", in {_groups_of(holders)}" if holders < found else ""
+            advice = "another --split-seed may help" if holders >= len(PARTS) else "more are needed"
+            without = f", or --tasks without {task.name}" if len(tasks) > 1 else ""
+            raise KitError(
+                f"{where}: the {name} part has no pair {what} (the data has {found}{held}), expected at least one in each part; "
+                f"{advice}{without}"
+            )
+
+
+def _holders(corpus: Corpus, groups: Groups, task: int, levels: Sequence[int]) -> int:
+    """How many groups have a pair with one of these levels."""
+    return sum(any(corpus.pairs[position].levels[task] in levels for position in group) for group in groups)
+
+
+def _groups_of(count: int) -> str:
+    return f"{count} group{'s' * (count != 1)} of one seeker or post each"
 
 
 @dataclass(frozen=True)
