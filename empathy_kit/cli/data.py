@@ -65,6 +65,7 @@ def describe(source: str, schema: Path | None, picture: Path | None, encoder: st
     """Class counts (the paper's Fig. 2), duplicates and their agreement, and what truncation takes away."""
     from empathy_kit.runs import report
     from empathy_kit.runs.describe import describe_data, describe_truncation
+    from empathy_kit.runs.picture import class_picture
 
     configs = [
         configure(RunConfig(), {"encoder": encoder, "max_tokens": max_tokens, "truncate": how}) for how in ("head", "head-tail")
@@ -74,7 +75,7 @@ def describe(source: str, schema: Path | None, picture: Path | None, encoder: st
     found["truncation"] = {config.truncate: describe_truncation(config, corpus) for config in configs}
     title = f"{corpus.name}: pairs of each label"
     if picture:
-        report.class_picture(found["class_counts"], corpus.schema, title, picture)
+        class_picture(found["class_counts"], corpus.schema, title, picture)
     if as_json:
         click.echo(json.dumps(found))
         return

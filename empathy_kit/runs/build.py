@@ -64,7 +64,13 @@ def build_tokenization(config: RunConfig, tokenizer: Any, encoder: nn.Module) ->
 def read_posts(config: RunConfig, tokenization: Tokenization, corpus: Corpus) -> tuple[Examples, Truncation]:
     """Every pair as the run's model is shown it, with the labels of its tasks, and what the length limit took away."""
     schema = config.schema.select(config.tasks)
-    examples, truncation = tokenization.encode_labelled(corpus.pairs, [corpus.schema.index(name) for name in schema.names])
+    positions = [corpus.schema.index(name) for name in schema.names]
+    examples, truncation = tokenization.encode_labelled(corpus.pairs, positions)
+    # Where nobody has marked any evidence of a task, none is known of any pair: not even that it has none.
+    marked = [any(pair.spans[task] for pair in corpus.pairs) for task in positions]
+    if not all(marked):
+        labels = (replace(each, gold_known=tuple(map(min, each.gold_known, marked))) for each in examples.labels)
+        examples = replace(examples, labels=tuple(labels))
     if config.posts == "response":
         texts = tuple(replace(pair, seeker=tokenization.empty) for pair in examples.texts)
         examples = replace(examples, texts=texts)
@@ -97,8 +103,11 @@ def build_model(config: RunConfig, plugins: Plugins, tasks: Sequence[Task], enco
     return Model(trunk, heads)
 
 
-def check_model(plugins: Plugins, tasks: Sequence[Task], model: Model, tokenization: Tokenization) -> None:
+def check_model(plugins: Plugins, tasks: Sequence[Task], model: Model, tokenization: Tokenization) -> bool:
     """Send two pairs without words through a new model, so that a plugin of wrong shapes is named before the training.
+
+    Returns:
+        Whether the injector predicts spans.
 
     Raises:
         KitError: a trunk whose width is another, a head whose logits or probabilities do not fit.
@@ -109,7 +118,7 @@ def check_model(plugins: Plugins, tasks: Sequence[Task], model: Model, tokenizat
 
     texts = collate_texts([TokenPair(tokenization.empty, tokenization.empty)] * 2, tokenization.pad_id)
     with torch.random.fork_rng(), torch.inference_mode(), plugins.blamed():
-        encoded, _ = model.eval().trunk(texts, None)
+        encoded, span_logits = model.eval().trunk(texts, None)
         width = cast(int, model.trunk.width)
         if not isinstance(encoded, Encoded):
             raise plugins.wrong("trunk", f"its output is a {type(encoded).__name__}, expected an Encoded")
@@ -127,6 +136,23 @@ def check_model(plugins: Plugins, tasks: Sequence[Task], model: Model, tokenizat
             if shape != (2, task.num_classes):
                 expected = (2, task.num_classes)
                 raise plugins.wrong("head", f"probabilities of {task.name} for two pairs: {shape} found, expected {expected}")
+    return span_logits is not None
+
+
+def check_spans(plugins: Plugins, tasks: Sequence[Task], train: Examples) -> tuple[str, ...]:
+    """What an injector that learns from annotated spans may lack; called only for one that does.
+
+    Raises:
+        KitError: the training part has no annotated span of any task.
+    """
+    name = plugins.chosen["rationale"].spec.name
+    without = [task.name for at, task in enumerate(tasks) if not any(each.gold[at] for each in train.labels)]
+    if len(without) == len(tasks):
+        raise KitError(
+            f"--rationale {name}: it learns from annotated spans, and the training part has none of {', '.join(without)}; "
+            "expected --rationale none, or a table with spans"
+        )
+    return tuple(f"the training part has no annotated span of {task}: rationale {name} learns nothing of it" for task in without)
 
 
 def build_objective(config: RunConfig, plugins: Plugins, tasks: Sequence[Task], model: Model) -> Objective:

@@ -27,6 +27,7 @@ from empathy_kit.runs.build import (
     build_tokenization,
     build_trainer,
     check_model,
+    check_spans,
     flags_named,
     open_encoder,
     read_posts,
@@ -121,7 +122,8 @@ def run(
     tasks = build_tasks(corpus, split, schema)
     model = build_model(config, plugins, tasks, encoder)
     objective = build_objective(config, plugins, tasks, model)
-    check_model(plugins, tasks, model, tokenization)
+    if check_model(plugins, tasks, model, tokenization) or plugins.rationale.gold != "never":
+        warnings += check_spans(plugins, tasks, train)
     device = find_device(config.device)
     trainer = build_trainer(config, plugins, tasks, tokenization, train, validation, device)
     states = remember_states(model, examples.texts)
