@@ -84,7 +84,7 @@ def describe(source: str, schema: Path | None, picture: Path | None, encoder: st
         click.echo(line)
     console.print(report.count_table(found["class_counts"], corpus.schema, title))
     for how, truncation in found["truncation"].items():
-        for line in report.truncation_lines(truncation, how, len(corpus)):
+        for line in report.truncation_lines(truncation, how, len(corpus), corpus.schema.names):
             click.echo(line)
 
 

@@ -50,6 +50,14 @@ def setting_flags(*, without: Container[str] = ()) -> Callable[[Callable[..., No
 @click.option(
     "-o", "--option", "options", nargs=2, multiple=True, metavar="NAME VALUE", help="a plugin's option: -o loss.gamma 1.5"
 )
+@click.option(
+    "--plugin",
+    "files",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="a plugin that is one Python file, not installed; may be given several times",
+)
 @click.option("--no-rationale", is_flag=True, help="the same as --rationale none")
 @click.option("--json", "as_json", is_flag=True, help="print the record as JSON in place of tables")
 @setting_flags()
@@ -59,6 +67,7 @@ def run(
     config_file: Path | None,
     out: Path | None,
     options: tuple[tuple[str, str], ...],
+    files: tuple[Path, ...],
     no_rationale: bool,
     as_json: bool,
     **values: str | None,
@@ -79,7 +88,7 @@ def run(
     moved = {"data", "schema", "split", "split_seed"} & {name for name, value in values.items() if value is not None}
     expected = read_hashes(config_file) if config_file and not moved else None
     providers = read_providers(config_file) if config_file else None
-    events = train(config, load_registry(), out or _free_folder(config), expected=expected, providers=providers)
+    events = train(config, load_registry(files), out or _free_folder(config), expected=expected, providers=providers)
     finished = _watch(events, config, start, progress)
     if as_json:
         click.echo(json.dumps(asdict(finished.record)))

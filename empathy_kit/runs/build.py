@@ -130,8 +130,8 @@ def check_model(plugins: Plugins, tasks: Sequence[Task], model: Model, tokenizat
             head = model.heads[task.name]
             logits = head(encoded)
             if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != 2:
-                found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-                raise plugins.wrong("head", f"logits of {task.name} for two pairs: {found} found, expected shape (2, K)")
+                what = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+                raise plugins.wrong("head", f"logits of {task.name} for two pairs: {what} found, expected shape (2, K)")
             shape = tuple(head.probabilities(logits).shape)  # type: ignore[operator]
             if shape != (2, task.num_classes):
                 expected = (2, task.num_classes)

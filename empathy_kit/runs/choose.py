@@ -157,7 +157,8 @@ def compare_providers(recorded: Mapping[str, Mapping[str, str]], config: RunConf
         now = next((entry for entry in registry.of(kind) if entry.spec.name == then["name"]), None)
         if now is None:
             failures = [failure for failure in registry.failures if same_distribution(failure.distribution, then["distribution"])]
-            why = "; ".join(f"not loaded: {failure}" for failure in failures) or "expected it to be installed"
+            expected = "expected its file as --plugin" if then["distribution"].endswith(".py") else "expected it to be installed"
+            why = "; ".join(f"not loaded: {failure}" for failure in failures) or expected
             raise KitError(f"{was}, which is missing; {why}")
         if not same_distribution(now.distribution, then["distribution"]):
             raise KitError(f"{was}, but now {now.distribution} {now.version} offers that name; expected {then['distribution']}")
