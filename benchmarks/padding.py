@@ -22,17 +22,26 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from empathy_kit.config import RunConfig, configure
-from empathy_kit.core.batch import Texts
-from empathy_kit.core.encoder import load_encoder
-from empathy_kit.core.engine import Engine, Epoch, Step
+from empathy_kit.contracts import Texts
+from empathy_kit.core.batch import Examples
 from empathy_kit.core.metrics import macro_f1
+from empathy_kit.core.posts import PostEncoder
 from empathy_kit.core.recurrence import GRU
-from empathy_kit.core.trunk import Trunk
+from empathy_kit.core.state import Epoch, TrainState
+from empathy_kit.core.trainer import Step, Trainer
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import PARTS, make_split
-from empathy_kit.encoders import encoder_source
 from empathy_kit.plugins import load_registry
-from empathy_kit.recipes import build_criteria, build_model, build_recipe, build_tasks, choose_plugins, tokenize
+from empathy_kit.runs.build import (
+    build_model,
+    build_objective,
+    build_tasks,
+    build_tokenization,
+    build_trainer,
+    open_encoder,
+    read_posts,
+)
+from empathy_kit.runs.choose import choose_plugins
 
 
 class TorchGRU(GRU):
@@ -44,13 +53,13 @@ class TorchGRU(GRU):
         return outputs
 
 
-class PlainTrunk(Trunk):
-    """The trunk with one encoder call a side, over everything that it is given."""
+class PlainEncoder(PostEncoder):
+    """The post encoder with one call per side, over everything that it is given."""
 
-    def encode(self, texts: Texts) -> tuple[Tensor, Tensor]:
+    def forward(self, texts: Texts) -> tuple[Tensor, Tensor]:
         """Encoder states of both posts."""
-        seeker = self.encoder(input_ids=texts.seeker, attention_mask=texts.seeker_mask.long()).last_hidden_state
-        response = self.encoder(input_ids=texts.response, attention_mask=texts.response_mask.long()).last_hidden_state
+        seeker = self.model(input_ids=texts.seeker, attention_mask=texts.seeker_mask.long()).last_hidden_state
+        response = self.model(input_ids=texts.response, attention_mask=texts.response_mask.long()).last_hidden_state
         return seeker, response
 
 
@@ -59,32 +68,28 @@ class Contender:
     """One of the two ways, and what it has done so far."""
 
     name: str
-    engine: Engine
+    trainer: Trainer
+    state: TrainState
     epochs: Iterator[Step | Epoch]
     done: list[Epoch]
 
 
-def _contender(name: str, config: RunConfig, train: list[Any], validation: list[Any], corpus: Any, split: Any) -> Contender:
+def _contender(name: str, config: RunConfig, parts: dict[str, Examples], corpus: Any, split: Any) -> Contender:
     padded = name == "padded"
     torch.manual_seed(config.seed)
     plugins = choose_plugins(config, load_registry())
-    source = encoder_source(config.encoder)
-    encoder, tokenizer = load_encoder(source.location, local=source.local, attention_dropout=config.attention_dropout)
-    tasks = build_tasks(corpus, split)
+    encoder, tokenizer = open_encoder(config)
+    tasks = build_tasks(corpus, split, corpus.schema)
     model = build_model(config, plugins, tasks, encoder)
     if padded:
-        model.trunk.__class__ = PlainTrunk  # the same modules and weights, another `encode`
+        model.trunk.encoder.__class__ = PlainEncoder  # the same modules and weights, another forward pass
         model.trunk.gru.__class__ = TorchGRU
-    engine = Engine(
-        model,
-        build_criteria(plugins, tasks, model),
-        pad_id=tokenizer.pad_token_id,
-        gold="never",
-        cpu=True,
-        pad_to=config.max_tokens if padded else None,
-    )
-    events = engine.fit(train, validation, build_recipe(config, plugins), seed=config.seed)
-    return Contender(name, engine, events, [])
+    tokenization = build_tokenization(config, tokenizer, encoder)
+    cpu = torch.device("cpu")
+    trainer = build_trainer(config, plugins, tasks, tokenization, parts["train"], parts["validation"], cpu)
+    trainer.pad_to = config.max_tokens if padded else None
+    state = trainer.start(model, build_objective(config, plugins, tasks, model), seed=config.seed)
+    return Contender(name, trainer, state, trainer.fit(state), [])
 
 
 def _one_epoch(contender: Contender) -> None:
@@ -105,12 +110,11 @@ def main(data: str, epochs: int, pairs: int | None, seed: int) -> None:
     config = configure(RunConfig(), {"epochs": epochs, "patience": epochs, "seed": seed, "split_seed": seed})
     corpus = load_corpus(data)
     split = make_split(corpus, config.split, config.split_seed)
-    source = encoder_source(config.encoder)
-    encoder, tokenizer = load_encoder(source.location, local=source.local)
-    tokens, _ = tokenize(config, tokenizer, encoder).encode(corpus.pairs)
-    parts = {name: [tokens[at] for at in split.part(name)] for name in PARTS}
-    train = parts["train"][:pairs]
-    both = [_contender(name, config, train, parts["validation"], corpus, split) for name in ("kit", "padded")]
+    encoder, tokenizer = open_encoder(config)
+    examples, _ = read_posts(config, build_tokenization(config, tokenizer, encoder), corpus)
+    parts = {name: examples.take(split.part(name)) for name in PARTS}
+    parts["train"] = parts["train"].take(range(pairs or len(parts["train"])))
+    both = [_contender(name, config, parts, corpus, split) for name in ("kit", "padded")]
     for _ in range(epochs):
         for contender in both:
             _one_epoch(contender)
@@ -121,23 +125,27 @@ def main(data: str, epochs: int, pairs: int | None, seed: int) -> None:
     whole = [sum(epoch.seconds for epoch in contender.done) for contender in both]
     result = {
         "what": "training speed, the kit against all posts padded to max_tokens, two encoder calls and torch's GRU, interleaved",
-        "data": {"name": corpus.name, "train": len(train), "validation": len(parts["validation"]), "test": len(parts["test"])},
+        "data": {
+            "name": corpus.name,
+            "train": len(parts["train"]),
+            "validation": len(parts["validation"]),
+            "test": len(parts["test"]),
+        },
         "config": {"encoder": config.encoder, "batch_size": config.batch_size, "max_tokens": config.max_tokens, "seed": seed},
         "machine": {**machine(), "threads": torch.get_num_threads(), "dtype": "float32"},
         "pairs_per_second": {each.name: [round(epoch.pairs_per_second, 2) for epoch in each.done] for each in both},
         "faster_in_training": {"median": round(statistics.median(ratios), 3), "epochs": [round(ratio, 3) for ratio in ratios]},
         "seconds_with_validation": {each.name: round(time, 1) for each, time in zip(both, whole, strict=True)},
-        "test": {each.name: _test(each.engine, parts["test"]) for each in both},
+        "test": {each.name: _test(each, parts["test"]) for each in both},
     }
     click.echo(json.dumps(result, indent=2))
 
 
-def _test(engine: Engine, pairs: list[Any]) -> dict[str, dict[str, float]]:
-    import numpy as np
-
+def _test(contender: Contender, examples: Examples) -> dict[str, dict[str, float]]:
     scores = {}
-    for index, (name, guess) in enumerate(engine.predict(pairs).levels().items()):
-        true = np.array([pair.levels[index] for pair in pairs])
+    target = examples.levels().numpy()
+    for index, (name, guess) in enumerate(contender.trainer.evaluate(contender.state, examples).levels().items()):
+        true = target[:, index]
         scores[name] = {"accuracy": round(float((true == guess).mean()), 4), "macro_f1": round(macro_f1(true, guess, 3), 4)}
     return scores
 
