@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
@@ -47,6 +48,19 @@ class PostEncoder(nn.Module):
         if self.freeze_layers and self.unpadded and next(self.model.parameters()).device.type == "cpu":
             self._states = FrozenStates(self.model, self.freeze_layers, posts, folder)
         return self._states
+
+    def copy(self, *, frozen: bool = False) -> PostEncoder:
+        """An independent post encoder with the same weights; a ``frozen`` one is never trained, and always in eval mode."""
+        states, self._states = self._states, None  # a file of states belongs to who remembered it
+        try:
+            twin = copy.deepcopy(self)
+        finally:
+            self._states = states
+        if frozen:
+            twin.requires_grad_(False)
+            twin._frozen = (twin.model,)
+            twin.model.eval()
+        return twin
 
     def train(self, mode: bool = True) -> Self:
         """As every module's; the frozen layers stay as they are."""
