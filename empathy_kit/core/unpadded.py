@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -12,20 +12,47 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-ARCHITECTURES = frozenset({"bert", "roberta", "xlm-roberta", "camembert"})
-"""Encoders whose tokens meet in plain self-attention alone and take explicit position ids. Others are padded: a relative
-position or a sliding window would count across the posts' borders in silence."""
-
 _NAME = "empathy_kit_unpadded"
+
+Bias = dict[int, Tensor] | None  # a post's length to what is added to its attention scores, (1, heads, length, length)
+Layer = Callable[[Any, Tensor, list[int], Bias], Tensor]  # layer, states (1, N, D), posts' lengths, bias -> states
+
+
+def _bert_layer(layer: Any, states: Tensor, posts: list[int], bias: Bias) -> Tensor:
+    found: Tensor = layer(states, None, post_lengths=posts)  # through `_attention`
+    return found
+
+
+def _mpnet_layer(layer: Any, states: Tensor, posts: list[int], bias: Bias) -> Tensor:
+    """As transformers' MPNetLayer, which knows one attention alone, and that over a padded batch."""
+    outer = layer.attention
+    inner = outer.attn
+    shape = (*states.shape[:-1], inner.num_attention_heads, inner.attention_head_size)
+    query, key, value = (project(states).view(shape).transpose(1, 2) for project in (inner.q, inner.k, inner.v))
+    seen = _attend(query, key, value, posts, dropout=inner.dropout.p if inner.training else 0.0, scale=None, bias=bias)
+    states = outer.LayerNorm(outer.dropout(inner.o(seen.flatten(2))) + states)
+    found: Tensor = layer.output(layer.intermediate(states), states)
+    return found
+
+
+_LAYERS: dict[str, Layer] = {
+    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert"), _bert_layer),
+    "mpnet": _mpnet_layer,
+}
+ARCHITECTURES = frozenset(_LAYERS)
+"""Encoders whose tokens meet in attention alone, and take explicit position ids. Others are padded: a convolution, or a window
+over neighbouring tokens, would count across the posts' borders in silence."""
 
 
 def make_unpadded(encoder: nn.Module) -> bool:
     """Prepare an encoder for `encode_unpadded`, or say that it cannot be. Padded batches still work as before."""
     config: Any = encoder.config
-    if getattr(config, "model_type", None) not in ARCHITECTURES or config._attn_implementation not in {"sdpa", _NAME}:
-        return False
-    encoder.set_attn_implementation(_NAME)  # type: ignore[operator]
-    return True
+    layer = _LAYERS.get(getattr(config, "model_type", ""))
+    if layer is _bert_layer:
+        if config._attn_implementation not in {"sdpa", _NAME}:
+            return False
+        encoder.set_attn_implementation(_NAME)  # type: ignore[operator]
+    return layer is not None
 
 
 def encode_unpadded(
@@ -34,40 +61,29 @@ def encode_unpadded(
     mask: Tensor,  # (B, L) bool, padding on the right
 ) -> Tensor:  # (B, L, D), zeros at the padding
     """Encoder states of each post by itself, from calls over nothing but real tokens: one for any batch of usual size."""
-    lengths = mask.sum(1).tolist()
-    positions = _positions(encoder, mask)
-    # Looked up once: every look-up of its own would bring its own gradient, as large as the whole vocabulary's table.
-    words = encoder.get_input_embeddings()(ids[mask])  # type: ignore[operator]
-    states = []
-    start = 0
-    for posts in _calls(lengths):
-        now = slice(start, start + sum(posts))
-        start = now.stop
-        states.append(
-            encoder(
-                inputs_embeds=words[None, now], position_ids=positions[None, now], post_lengths=posts
-            ).last_hidden_state.squeeze(0)
-        )
-    return scatter(torch.cat(states), mask)
+    return scatter(_through(encoder, encoder.encoder.layer, _embedded(encoder, ids, mask), mask), mask)  # type: ignore[union-attr]
 
 
 def lower_states(encoder: nn.Module, ids: Tensor, mask: Tensor, depth: int) -> Tensor:  # -> (N, D)
-    """What the embeddings and the lowest layers say of the real tokens, end to end; no gradient, in eval mode."""
-    parts: list[nn.Module] = [encoder.embeddings, *encoder.encoder.layer[:depth]]  # type: ignore[list-item,union-attr,index]
-    training = [part.training for part in parts]
+    """States of the real tokens after the embeddings and the lowest layers, end to end; no gradient, in eval mode.
+
+    In float32 under autocast too, so that they are the same whether they are computed now or were kept in a file.
+    """
+    layers = encoder.encoder.layer[:depth]  # type: ignore[union-attr,index]
+    training = [part for part in (encoder.embeddings, *layers) if part.training]  # type: ignore[union-attr]
     try:
-        with torch.no_grad():
-            embeddings, *layers = (part.eval() for part in parts)
-            states = embeddings(input_ids=ids[mask][None], position_ids=_positions(encoder, mask)[None])
-            return _through(layers, states.squeeze(0), mask.sum(1).tolist())
+        for part in training:  # none in inference, where threads may share the encoder
+            part.eval()
+        with torch.no_grad(), torch.autocast(ids.device.type, enabled=False):
+            return _through(encoder, layers, _embedded(encoder, ids, mask), mask)
     finally:
-        for part, was in zip(parts, training, strict=True):
-            part.train(was)
+        for part in training:
+            part.train()
 
 
 def upper_states(encoder: nn.Module, states: Tensor, mask: Tensor, depth: int) -> Tensor:  # (N, D), (B, L) -> (N, D)
     """What the other layers make of `lower_states`."""
-    return _through(encoder.encoder.layer[depth:], states, mask.sum(1).tolist())  # type: ignore[union-attr,index]
+    return _through(encoder, encoder.encoder.layer[depth:], states, mask)  # type: ignore[union-attr,index]
 
 
 def scatter(flat: Tensor, mask: Tensor) -> Tensor:  # (N, D), (B, L) -> (B, L, D)
@@ -75,34 +91,48 @@ def scatter(flat: Tensor, mask: Tensor) -> Tensor:  # (N, D), (B, L) -> (B, L, D
     return flat.new_zeros(*mask.shape, flat.shape[-1]).masked_scatter(mask[..., None], flat)
 
 
-def _positions(encoder: nn.Module, mask: Tensor) -> Tensor:  # (B, L) -> (N,)
-    return (mask.cumsum(1) - 1 + first_position(encoder))[mask]
+def _embedded(encoder: Any, ids: Tensor, mask: Tensor) -> Tensor:  # (B, L), (B, L) -> (N, D)
+    positions = (mask.cumsum(1) - 1 + first_position(encoder))[mask]
+    # Looked up once: every look-up of its own would bring its own gradient, as large as the whole vocabulary's table.
+    words = encoder.get_input_embeddings()(ids[mask])
+    found: Tensor = encoder.embeddings(inputs_embeds=words[None], position_ids=positions[None])
+    return found.squeeze(0)
 
 
-def _through(layers: Iterable[nn.Module], flat: Tensor, lengths: list[int]) -> Tensor:  # (N, D) -> (N, D)
+def _through(encoder: Any, layers: Iterable[Any], flat: Tensor, mask: Tensor) -> Tensor:  # (N, D), (B, L) -> (N, D)
+    lengths = mask.sum(1).tolist()
+    run, bias = _LAYERS[encoder.config.model_type], _position_bias(encoder, lengths)
     done = []
     start = 0
-    for posts in _calls(lengths):
+    for posts in calls(lengths):
         states = flat[None, start : start + sum(posts)]
         start += sum(posts)
         for layer in layers:
-            states = layer(states, None, post_lengths=posts)
+            states = run(layer, states, posts, bias)
         done.append(states.squeeze(0))
     return torch.cat(done)
 
 
+def _position_bias(encoder: Any, lengths: list[int]) -> Bias:
+    """MPNet's: the same function of two tokens' distance in every layer and every post."""
+    if not hasattr(encoder.encoder, "compute_position_bias"):
+        return None
+    whole: Tensor = encoder.encoder.compute_position_bias(torch.empty(1, max(lengths), device=encoder.device))
+    return {length: whole[:, :, :length, :length].contiguous() for length in set(lengths)}
+
+
 CALL = 4096
-"""Tokens an encoder call: enough to keep the cores busy, few enough to bound the memory of a batch in inference."""
+"""Tokens per encoder call: enough to keep the cores busy, few enough to bound the memory of a batch in inference."""
 
 
-def _calls(lengths: list[int]) -> list[list[int]]:
-    """Posts a call, in order."""
-    calls: list[list[int]] = [[]]
+def calls(lengths: list[int]) -> list[list[int]]:
+    """The lengths of each call's posts, in order."""
+    found: list[list[int]] = [[]]
     for length in lengths:
-        if calls[-1] and sum(calls[-1]) + length > CALL:
-            calls.append([])
-        calls[-1].append(length)
-    return calls
+        if found[-1] and sum(found[-1]) + length > CALL:
+            found.append([])
+        found[-1].append(length)
+    return found
 
 
 def first_position(encoder: nn.Module) -> int:
@@ -121,21 +151,38 @@ def _attention(
     post_lengths: list[int] | None = None,
     **settings: Any,
 ) -> tuple[Tensor, Tensor | None]:
+    """What the encoders of BERT's family call in each layer; without lengths it is transformers' own."""
     if post_lengths is None:
         padded: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
         return padded
-    # A call a post: its kernel is so fast at these lengths that padding posts into one call costs more than the calls.
+    return _attend(query, key, value, post_lengths, dropout=settings["dropout"], scale=settings["scaling"], bias=None), None
+
+
+def _attend(
+    query: Tensor,  # (1, H, N, D / H), as are key and value
+    key: Tensor,
+    value: Tensor,
+    posts: list[int],
+    *,
+    dropout: float,
+    scale: float | None,
+    bias: Bias,
+) -> Tensor:  # (1, N, H, D / H)
+    """Attention of each post to itself."""
+    # One call per post: its kernel is so fast at these lengths that padding posts into one call costs more than the calls.
     # Split, not sliced: each slice's gradient would be a tensor of all posts' size. In float32: the kernel's backward pass in
     # bfloat16 is several times slower.
     dtype = query.dtype
     if dtype in (torch.bfloat16, torch.float16):
         query, key, value = (states.float() for states in (query, key, value))
     with torch.autocast(query.device.type, enabled=False):
+        parts = zip(*(torch.split(states, posts, dim=2) for states in (query, key, value)), strict=True)
+        masks = [None if bias is None else bias[length].to(query.dtype) for length in posts]
         seen = [
-            F.scaled_dot_product_attention(q, k, v, dropout_p=settings["dropout"], scale=settings["scaling"])
-            for q, k, v in zip(*(torch.split(states, post_lengths, dim=2) for states in (query, key, value)), strict=True)
+            F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scale)
+            for (q, k, v), mask in zip(parts, masks, strict=True)
         ]
-    return torch.cat(seen, dim=2).transpose(1, 2).to(dtype), None
+    return torch.cat(seen, dim=2).transpose(1, 2).to(dtype)
 
 
 AttentionInterface.register(_NAME, _attention)

@@ -39,11 +39,17 @@ def open_encoder(config: RunConfig) -> tuple[nn.Module, Any]:
     Raises:
         KitError: as `load_encoder`.
     """
-    from empathy_kit.core.encoder import load_encoder
+    from empathy_kit.core.encoder import NOT_HERE, load_encoder
 
     source = encoder_source(config.encoder)
-    with flags_named():
-        return load_encoder(source.location, local=source.local, attention_dropout=config.attention_dropout)
+    try:
+        with flags_named():
+            return load_encoder(source.location, local=source.local, attention_dropout=config.attention_dropout)
+    except KitError as error:
+        if not str(error).endswith(NOT_HERE):
+            raise
+        advice = "download it where there is a network and give its folder as --encoder FOLDER, or use --encoder minilm"
+        raise KitError(f"{error}; {advice}") from None
 
 
 def build_tokenization(config: RunConfig, tokenizer: Any, encoder: nn.Module) -> Tokenization:
@@ -215,6 +221,14 @@ def build_trainer(
             device=on,
             precision=config.precision,
         )
+
+
+def encoder_warnings(model: Model) -> tuple[str, ...]:
+    """What of a model's encoders is slower than it could be, and why."""
+    from empathy_kit.core.posts import PostEncoder
+
+    found = [part.warning for part in model.modules() if isinstance(part, PostEncoder)]
+    return tuple(dict.fromkeys(f"encoder: {warning}" for warning in found if warning is not None))
 
 
 def remember_states(model: Model, texts: Sequence[TokenPair]) -> Path | None:

@@ -28,6 +28,7 @@ from empathy_kit.runs.build import (
     build_trainer,
     check_model,
     check_spans,
+    encoder_warnings,
     flags_named,
     open_encoder,
     read_posts,
@@ -127,6 +128,7 @@ def run(
     device = find_device(config.device)
     trainer = build_trainer(config, plugins, tasks, tokenization, train, validation, device)
     states = remember_states(model, examples.texts)
+    warnings += encoder_warnings(model)
     own_criterion = any(hasattr(head, "criterion") for head in model.heads.values())
     if own_criterion:
         warnings += (f"head {config.head} trains with a loss of its own, not with --loss {config.loss}",)

@@ -41,7 +41,7 @@ def test_weights_that_the_file_lacks_are_not_drawn_at_random(folder: Path) -> No
     kept = {name: tensor for name, tensor in weights.items() if "layer.1.attention.self.query" not in name}
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     assert refusal(folder) == (
-        f"--encoder {folder}: its file lacks 2 of the weights (encoder.layer.1.attention.self.query.bias, ...), "
+        f"encoder {folder}: its file lacks 2 of the weights (encoder.layer.1.attention.self.query.bias, ...), "
         "expected all of them"
     )
 
@@ -50,7 +50,7 @@ def test_weights_that_the_file_lacks_are_not_drawn_at_random(folder: Path) -> No
 def test_a_broken_file_is_one_line_and_no_traceback(folder: Path, file: str) -> None:
     data = (folder / file).read_bytes()
     (folder / file).write_bytes(data[: len(data) // 2])
-    assert refusal(folder).startswith(f"--encoder {folder}: cannot be loaded (")
+    assert refusal(folder).startswith(f"encoder {folder}: cannot be loaded (")
 
 
 def test_positions_that_roberta_keeps_for_padding_are_not_counted(folder: Path) -> None:
