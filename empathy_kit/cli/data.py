@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from empathy_kit.data.pairs import Corpus
 
 _data = click.option("--data", "source", default="sample", metavar="DATA", help="sample, reddit, a folder or a table  [sample]")
-_schema = click.option("--schema", type=click.Path(path_type=Path), metavar="FILE.toml", help="the table's tasks  [EPITOME's]")
+_schema = click.option("--schema", default="epitome", metavar="FILE.toml", help="the table's tasks and labels  [epitome]")
 _json = click.option("--json", "as_json", is_flag=True, help="print JSON in place of tables")
 
 
@@ -29,7 +29,7 @@ def data() -> None:
 @data.command()
 @_data
 @_schema
-def check(source: str, schema: Path | None) -> None:
+def check(source: str, schema: str) -> None:
     """Read everything, and list by row what cannot be used; exit code 2 where a span is not in its response."""
     from empathy_kit.data.pairs import placeholders
     from empathy_kit.runs.describe import describe_data
@@ -40,7 +40,7 @@ def check(source: str, schema: Path | None) -> None:
         click.echo(line)
     if corpus.columns_read or corpus.columns_ignored:
         click.echo(
-            f"optional columns read: {', '.join(corpus.columns_read) or 'none'}; {corpus.columns_ignored:,} others ignored"
+            f"optional columns read: {', '.join(corpus.columns_read) or 'none'}; {corpus.columns_ignored:,} other columns ignored"
         )
     empty: dict[str, list[str]] = {}
     for row, column in placeholders(corpus.pairs):
@@ -61,7 +61,7 @@ def check(source: str, schema: Path | None) -> None:
 @click.option("--encoder", default="minilm", help="whose tokens are counted  [minilm]")
 @click.option("--max-tokens", default="64", help="the length limit  [64]")
 @_json
-def describe(source: str, schema: Path | None, picture: Path | None, encoder: str, max_tokens: str, as_json: bool) -> None:
+def describe(source: str, schema: str, picture: Path | None, encoder: str, max_tokens: str, as_json: bool) -> None:
     """Class counts (the paper's Fig. 2), duplicates and their agreement, and what truncation takes away."""
     from empathy_kit.runs import report
     from empathy_kit.runs.describe import describe_data, describe_truncation
@@ -91,20 +91,20 @@ def describe(source: str, schema: Path | None, picture: Path | None, encoder: st
 @data.command()
 @_data
 @_schema
-@click.option("--tasks", metavar="TASK,TASK", help="whose labels every part must have  [all]")
+@click.option("--tasks", default="none", metavar="ER,IP", help="whose labels every part must have  [all]")
 @click.option("--split", "kind", default="grouped", metavar="grouped|paper", help="how  [grouped]")
 @click.option("--split-seed", default="0", help="which  [0]")
 @_json
-def split(source: str, schema: Path | None, tasks: str | None, kind: str, split_seed: str, as_json: bool) -> None:
+def split(source: str, schema: str, tasks: str, kind: str, split_seed: str, as_json: bool) -> None:
     """Sizes of the parts, their labels, and what they share with the training part."""
     from empathy_kit.data.splits import make_split
     from empathy_kit.runs import report
     from empathy_kit.runs.describe import describe_split
 
-    config = configure(RunConfig(), {"split": kind, "split_seed": split_seed})
+    config = configure(RunConfig(), {"split": kind, "split_seed": split_seed, "tasks": tasks})
     corpus = _load(source, schema)
-    chosen = corpus.schema.select(None if tasks is None else [name.strip() for name in tasks.split(",")])
-    found: dict[str, Any] = describe_split(corpus, make_split(corpus, config.split, config.split_seed, chosen))
+    parts = make_split(corpus, config.split, config.split_seed, corpus.schema.select(config.tasks))
+    found: dict[str, Any] = describe_split(corpus, parts)
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -121,11 +121,10 @@ def fetch() -> None:
     click.echo(str(fetch_reddit()))
 
 
-def _load(source: str, schema: Path | None) -> Corpus:
-    from empathy_kit.data.schema import EPITOME, read_schema
+def _load(source: str, schema: str) -> Corpus:
     from empathy_kit.data.sources import load_corpus
 
-    return load_corpus(source, read_schema(schema) if schema else EPITOME)
+    return load_corpus(source, configure(RunConfig(), {"schema": schema}).schema)
 
 
 def _console() -> Console:

@@ -84,21 +84,32 @@ class Header:
             self._read[known] = column
         return known
 
+    def refuse_separator(self, header: Sequence[str]) -> None:
+        """Refuse a header that holds more of the kit's columns where it is cut at another sign than the comma.
+
+        Raises:
+            KitError: it does.
+        """
+        found = sum(fold(cell) in self._known for cell in header)
+        for sign, name in _SEPARATORS.items():
+            cells = [cell.strip().strip('"') for cell in ",".join(header).split(sign)]
+            if sum(fold(cell) in self._known for cell in cells) > found:
+                raise KitError(f"{self.file}: the columns are separated by {name}, expected commas; save it as CSV with commas")
+
     def _raise_missing(self, header: Sequence[str], missing: str) -> None:
         if header and fold(header[0]).startswith("sep="):
             raise KitError(
                 f"{self.file}: a line 'sep=' stands before the header, expected the header in the first line; delete that line"
             )
-        found = sum(fold(cell) in self._known for cell in header)
-        for sign, name in _SEPARATORS.items():
-            cells = [cell.strip('" ') for cell in ",".join(header).split(sign)]
-            if sum(fold(cell) in self._known for cell in cells) > found:
-                raise KitError(f"{self.file}: the columns are separated by {name}, expected commas; save it as CSV with commas")
+        self.refuse_separator(header)
         # Only names that the kit knows are shown: in a file with no header the cells are ids and posts.
         known = [self._known[fold(cell)] for cell in header if fold(cell) in self._known]
         others = len(header) - len(known)
         there_are = ", ".join([*known, *([f"{others} of other names"] if others else [])])
-        raise KitError(f"{self.file}: column {missing!r} is missing; there are {there_are or 'none'}")
+        # All labels but none of these: most likely the labels are others.
+        foreign = self.optional and missing not in POSTS and others and not set(self.required) - set(POSTS) & set(known)
+        advice = "; a table with tasks of its own needs --schema FILE.toml" if foreign else ""
+        raise KitError(f"{self.file}: column {missing!r} is missing; there are {there_are or 'none'}{advice}")
 
 
 def table_header(file: str, schema: Schema) -> Header:
@@ -161,6 +172,8 @@ def read_csv(data: bytes, header: Header) -> Iterator[Row]:
                     raise KitError(f"{file}, row {number}: {len(cells)} cells found, expected {len(names)}")
                 yield Row(file, number, {name: cell for name, cell in zip(names, cells, strict=True) if name is not None})
     except csv.Error as error:
+        if names is None:
+            header.refuse_separator([text.partition("\n")[0]])
         raise KitError(f"{file}, row {number + 1} (line {reader.line_num}): not a valid CSV row: {error}") from None
     if names is None:
         raise KitError(f"{file}: empty, expected a header with the columns {', '.join(header.required)}")

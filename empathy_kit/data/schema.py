@@ -205,7 +205,7 @@ def _check_apart(schema: Schema, where: str) -> None:
                 raise KitError(f"{where}: {what} {shown(value)} of task {task.name} has no letter or digit, expected one")
             owner = taken.get(fold(value))
             if owner is not None:
-                raise KitError(f"{where}: {what} {shown(value)} of task {task.name} is {owner}, expected another")
+                raise KitError(f"{where}: {what} {shown(value)} of task {task.name} is taken by {owner}, expected another")
         if fold(task.name) == fold(task.spans_column):
             raise KitError(f"{where}: name {task.name!r} is its own spans column, expected another")
         taken |= {fold(value): f"{what} {shown(value)} of task {task.name}" for what, value in own}

@@ -17,6 +17,7 @@ from empathy_kit.data.readers import read_bytes
 from empathy_kit.data.schema import EPITOME, Schema
 from empathy_kit.data.tables import load_table
 from empathy_kit.errors import KitError
+from empathy_kit.files import write_whole
 
 REDDIT_URL = "https://raw.githubusercontent.com/behavioral-data/Empathy-Mental-Health/master/dataset/"
 REDDIT_PAGE = "https://github.com/behavioral-data/Empathy-Mental-Health/tree/master/dataset"
@@ -83,14 +84,9 @@ def fetch_reddit(folder: Path | None = None, download: Callable[[str], bytes] = 
                 f"into one folder and give it as --data FOLDER, or put them into {folder}"
             ) from None
         _verify(REDDIT_URL + file, data, file, f"cut short or changed on the way, or changed at {REDDIT_PAGE}")
-        partial = path.with_suffix(f".partial-{os.getpid()}")
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            try:
-                partial.write_bytes(data)
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
+            write_whole(path, data)
         except OSError as error:
             raise KitError(f"--data reddit: {path} cannot be written: {error.strerror}") from None
     return folder

@@ -151,7 +151,7 @@ def _check(corpus: Corpus, where: str, parts: Parts, groups: Groups, tasks: Sche
     together = len(groups) < len(corpus)
     for name, part in zip(PARTS, parts, strict=True):
         if not part:
-            held = f" in {_groups_of(len(groups))}, which stay together" if together else ""
+            held = f" in {_groups_of(len(groups))}" if together else ""
             more = "more seekers" if together else "more"
             raise KitError(f"{where}: the {name} part is empty ({len(corpus)} pairs{held}); {more} are needed")
     counts = [class_counts(take(corpus, part), corpus.schema) for part in parts]
@@ -183,7 +183,7 @@ def _holders(corpus: Corpus, groups: Groups, task: int, levels: Sequence[int]) -
 
 
 def _groups_of(count: int) -> str:
-    return f"{count} group{'s' * (count != 1)} of one seeker or post each"
+    return f"{count} group{'s' * (count != 1)} that share a seeker id or seeker post"
 
 
 @dataclass(frozen=True)

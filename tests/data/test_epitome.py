@@ -10,6 +10,7 @@ import pytest
 
 from empathy_kit.data.epitome import COLUMNS, FILES, load_epitome
 from empathy_kit.data.pairs import class_counts, duplicates
+from empathy_kit.data.schema import EPITOME, MISSING
 from empathy_kit.data.sources import REDDIT_SHA256
 from empathy_kit.data.splits import leakage, make_split, take
 from empathy_kit.errors import KitError
@@ -89,8 +90,10 @@ ER, EX, IP = FILES.values()
         ("EX", 3, "seeker_post", " ", f"{EX}, row 3, column 'seeker_post': empty, expected a post"),
         ("EX", 3, "response_post", "a\0", f"{EX}, row 3, column 'response_post': a NUL byte found, expected text"),
         ("ER", 1, "level", "3", f"{ER}, row 1, column 'level': 3 found, expected 0, 1 or 2"),
-        ("EX", 2, "level", "", f"{EX}, row 2, column 'level': nothing found, expected 0, 1 or 2"),
-        ("IP", 4, "rationales", "ok", f"{IP}, row 4, column 'rationales': a span found, expected none at level 0"),
+        ("EX", 2, "level", "NA",
+         f"{EX}, row 2, column 'level': 'NA' found, expected 0, 1 or 2, or an empty cell where the label is missing"),
+        ("IP", 4, "rationales", "ok",
+         f"{IP}, row 4, column 'rationales': a span found, expected none where the label is '0', the lowest"),
     ],
 )  # fmt: skip
 def test_a_bad_cell_is_named_by_file_row_and_column(
@@ -102,6 +105,15 @@ def test_a_bad_cell_is_named_by_file_row_and_column(
     with pytest.raises(KitError) as error:
         load_epitome(tmp_path)
     assert str(error.value) == message
+
+
+def test_a_label_may_be_missing_in_one_of_the_files(tmp_path: Path) -> None:
+    gap = table("EX")
+    gap[1][4] = ""
+    write(tmp_path, EX=gap)
+    corpus = load_epitome(tmp_path)
+    assert corpus.pairs[0].levels == (2, MISSING, 0)
+    assert class_counts(corpus.pairs, EPITOME)["EX"] == (2, 0, 1)
 
 
 def test_a_missing_file_or_column_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,9 +156,11 @@ def test_the_reddit_files_give_3084_pairs_and_every_span(reddit_folder: Path) ->
     corpus = load_epitome(reddit_folder)
     assert corpus.sources == REDDIT_SHA256
     assert len(corpus) == 3084
-    assert class_counts(corpus.pairs) == {"ER": (2037, 895, 152), "EX": (2604, 104, 376), "IP": (1626, 114, 1344)}
+    assert class_counts(corpus.pairs, EPITOME) == {"ER": (2037, 895, 152), "EX": (2604, 104, 376), "IP": (1626, 114, 1344)}
     assert (len(corpus.placement.lost), corpus.placement.total, len(corpus.placement.bare)) == (0, 3382, 13)
+    assert corpus.sha256() == "68e0182c6e3e9535612cc5f9a828117348e693c2c1a3384cadb720b3d9d921a1"  # recorded in finished runs
     assert len(make_split(corpus, "paper", 0).test) == 464
+    assert make_split(corpus, "grouped", 0).sha256() == "a3e5dda0d389ecade01cc80c2d1d6f5ed88377666be0ce0a60db8ffea578d87c"
     for seed in range(3):
         split = make_split(corpus, "grouped", seed)
         for part in ("validation", "test"):

@@ -8,7 +8,8 @@ from statistics import median
 
 import pytest
 
-from empathy_kit.data.pairs import MECHANISMS, Corpus, class_counts, duplicates, same_words, unescape
+from empathy_kit.data.pairs import Corpus, class_counts, duplicates, same_words, unescape
+from empathy_kit.data.schema import EPITOME
 from empathy_kit.data.sources import load_corpus
 
 REAL_SHARES = {"ER": (0.66, 0.29, 0.05), "EX": (0.84, 0.03, 0.12), "IP": (0.53, 0.04, 0.44)}
@@ -30,9 +31,9 @@ def test_it_is_large_enough_and_varied(sample: Corpus) -> None:
     assert lengths[-1] > 2 * median(lengths)
 
 
-@pytest.mark.parametrize("mechanism", MECHANISMS)
+@pytest.mark.parametrize("mechanism", EPITOME.names)
 def test_its_levels_are_as_rare_as_in_the_real_data(sample: Corpus, mechanism: str) -> None:
-    counts = class_counts(sample.pairs)[mechanism]
+    counts = class_counts(sample.pairs, EPITOME)[mechanism]
     assert all(counts)
     for count, share in zip(counts, REAL_SHARES[mechanism], strict=True):
         assert abs(count / len(sample) - share) <= 0.03
@@ -44,7 +45,7 @@ def test_every_span_is_an_exact_substring_and_every_level_above_0_has_one(sample
     lines = (FOLDER / "pairs.jsonl").read_text(encoding="utf-8").splitlines()
     for pair, line in zip(sample.pairs, lines, strict=True):
         cells = json.loads(line)
-        for index, mechanism in enumerate(MECHANISMS):
+        for index, mechanism in enumerate(EPITOME.names):
             assert bool(cells[f"{mechanism}_spans"]) == (pair.levels[index] > 0)
             placed = [pair.response[span.start : span.end] for span in pair.spans[index]]
             assert placed == [unescape(text).strip() for text in cells[f"{mechanism}_spans"]]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import os
 import urllib.error
 from pathlib import Path
 
 import pytest
+from invented import write_two_tasks
 
 from empathy_kit.cache import cache_folder
 from empathy_kit.data import sources
 from empathy_kit.data.epitome import FILES
+from empathy_kit.data.schema import read_schema
 from empathy_kit.data.sources import REDDIT_PAGE, REDDIT_URL, fetch_reddit, load_corpus
 from empathy_kit.errors import KitError
 
@@ -107,13 +110,10 @@ def test_without_a_network_one_line_says_what_to_do(fault: Exception, reason: st
 
 
 def test_a_disk_that_fills_up_leaves_no_half_written_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = Path.write_bytes
-
-    def half(path: Path, data: bytes) -> int:
-        whole(path, data[: len(data) // 2])
+    def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", half)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(KitError) as error:
         fetch_reddit(download=Server(BODIES))
     assert str(error.value) == f"--data reddit: cache/epitome-reddit/{ER} cannot be written: No space left on device"
@@ -151,3 +151,18 @@ def test_data_that_is_not_there_is_named_with_what_may_stand_there(data: str) ->
     assert str(error.value) == (
         f"--data {data}: no such file or folder; expected sample, reddit, a folder or a .csv, .jsonl or .parquet file"
     )
+
+
+def test_only_a_table_brings_tasks_of_its_own() -> None:
+    data, file = write_two_tasks(Path())
+    schema = read_schema(file)
+    corpus = load_corpus(str(data), schema)
+    assert (corpus.name, corpus.schema, len(corpus)) == ("two-tasks", schema, 120)
+    Path("mine").mkdir()
+    for other in ("sample", "reddit", "mine"):
+        with pytest.raises(KitError) as error:
+            load_corpus(other, schema)
+        assert str(error.value) == (
+            f"--schema: --data {other} has EPITOME's tasks ER, EX, IP, expected a table of other tasks; "
+            "leave --schema out, or give a .csv, .jsonl or .parquet file as --data"
+        )

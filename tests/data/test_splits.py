@@ -1,4 +1,4 @@
-"""A split is the same for the same seed, keeps a seeker together, and leaves no part without a level."""
+"""A split is the same for the same seed, keeps a seeker together, and leaves no part without a label."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from empathy_kit.data.pairs import Corpus, Pair, class_counts, same_words
+from empathy_kit.data.schema import EPITOME, MISSING, Schema, TaskSchema
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import FRACTIONS, PARTS, SPLITS, leakage, make_split, take
 from empathy_kit.errors import KitError
@@ -26,7 +27,7 @@ def sample() -> Corpus:
 
 
 def corpus_of(seekers: list[tuple[str, str]], name: str = "hand") -> Corpus:
-    """A pair a (seeker id, seeker post), levels going round so that every level is common."""
+    """One pair per (seeker id, seeker post), levels going round so that every level is common."""
     return Corpus(
         name,
         tuple(
@@ -59,9 +60,9 @@ def test_every_pair_is_in_one_part_and_the_parts_are_70_15_15(even: Corpus, kind
 @pytest.mark.parametrize("seed", range(3))
 def test_every_level_is_spread_evenly_within_a_pair_or_two(sample: Corpus, seed: int) -> None:
     split = make_split(sample, "grouped", seed)
-    whole = class_counts(sample.pairs)
+    whole = class_counts(sample.pairs, EPITOME)
     for name, fraction in zip(PARTS, FRACTIONS, strict=True):
-        for mechanism, counts in class_counts(take(sample, split.part(name))).items():
+        for mechanism, counts in class_counts(take(sample, split.part(name)), EPITOME).items():
             for count, all_of_it in zip(counts, whole[mechanism], strict=True):
                 assert abs(count - fraction * all_of_it) < 2.5
 
@@ -112,41 +113,95 @@ def test_an_unknown_split_is_named(sample: Corpus) -> None:
     assert str(error.value) == "--split random: unknown, expected grouped or paper"
 
 
-@pytest.mark.parametrize(("kind", "seekers"), [("grouped", [("s1", "one")] * 27), ("paper", [("s1", "one"), ("s2", "two")])])
-def test_a_split_that_leaves_a_part_empty_is_refused(kind: str, seekers: list[tuple[str, str]]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "seekers", "reason"),
+    [
+        ("grouped", [("s1", "one")] * 27, "27 pairs in 1 group that share a seeker id or seeker post); more seekers are needed"),
+        ("grouped", [("s1", "one"), ("s2", "two")], "2 pairs); more are needed"),
+        ("paper", [("s1", "one"), ("s1", "two")], "2 pairs); more are needed"),
+    ],
+)
+def test_a_split_that_leaves_a_part_empty_is_refused(kind: str, seekers: list[tuple[str, str]], reason: str) -> None:
     with pytest.raises(KitError) as error:
         make_split(corpus_of(seekers), kind, 0)
-    assert str(error.value) == (f"--split {kind} of hand: the validation part is empty ({len(seekers)} pairs); more are needed")
+    assert str(error.value) == f"--split {kind} of hand: the validation part is empty ({reason}"
 
 
-def test_a_level_that_the_data_does_not_have_is_refused() -> None:
-    pairs = tuple(Pair(n, str(n), f"s{n}", f"p{n}", "r", (n % 2, n % 3, n % 3)) for n in range(90))
+def test_a_split_counts_its_groups() -> None:
+    corpus = corpus_of([(f"s{number // 4 if number < 40 else number}", f"post {number}") for number in range(270)])
+    assert [(split.groups, split.largest) for split in (make_split(corpus, kind, 0) for kind in SPLITS)] == [(240, 4), (270, 1)]
+
+
+def tasks_of(*labels: tuple[str, ...]) -> Schema:
+    return Schema(tuple(TaskSchema(name, name, name, texts) for name, texts in zip("ab", labels, strict=False)))
+
+
+def refusal(levels: list[tuple[int, ...]], schema: Schema, kind: str = "grouped", *, seekers: int = 1000) -> str:
+    pairs = tuple(Pair(n, str(n), f"s{n % seekers}", f"p{n}", "r", level) for n, level in enumerate(levels))
+    with pytest.raises(KitError) as error:
+        make_split(Corpus("hand", pairs, {}, schema=schema), kind, 0)
+    return str(error.value).removeprefix(f"--split {kind} of hand: ")
+
+
+def test_a_label_that_the_data_does_not_have_is_refused() -> None:
     for kind in SPLITS:
-        with pytest.raises(KitError) as error:
-            make_split(Corpus("hand", pairs, {}), kind, 0)
-        assert str(error.value) == (
-            f"--split {kind} of hand: the train part has no pair with ER level 2 (the data has 0); "
-            "expected at least one in each part"
+        assert refusal([(n % 2, n % 3) for n in range(90)], tasks_of(("no", "a bit", "yes"), ("0", "1", "2")), kind) == (
+            "the train part has no pair with a label 'yes' (the data has 0), expected at least one in each part; "
+            "more are needed, or --tasks without a"
         )
 
 
-def test_a_part_without_a_rare_level_is_refused() -> None:
-    def rare(count: int) -> Corpus:
-        levels = [(2 if n < count else n % 2, n % 3, n % 3) for n in range(90)]
-        return Corpus("hand", tuple(Pair(n, str(n), f"s{n}", f"p{n}", "r", level) for n, level in enumerate(levels)), {})
+def test_a_part_without_a_rare_label_is_refused_and_groups_are_counted_where_they_are_the_reason() -> None:
+    schema = tasks_of(("0", "1", "2"))
+    rare = [(2 if n % 30 < 1 else n % 2,) for n in range(90)]
+    assert refusal(rare[:60], schema) == (
+        "the validation part has no pair with a label '2' (the data has 2), expected at least one in each part; more are needed"
+    )
+    assert refusal(rare, schema, seekers=30) == (
+        "the validation part has no pair with a label '2' (the data has 3, in 1 group that share a seeker id or seeker post), "
+        "expected at least one in each part; more are needed"
+    )
+    assert refusal(rare, schema, "paper") == (
+        "the test part has no pair with a label '2' (the data has 3), expected at least one in each part; "
+        "another --split-seed may help"
+    )
 
-    with pytest.raises(KitError) as error:
-        make_split(rare(2), "grouped", 0)
-    assert str(error.value) == (
-        "--split grouped of hand: the validation part has no pair with ER level 2 (the data has 2); "
-        "expected at least one in each part"
+
+def test_a_part_with_no_labelled_pair_of_a_task_is_refused_unless_the_task_is_left_out() -> None:
+    levels = [(n % 2, n % 2 if n < 2 else MISSING) for n in range(90)]
+    schema = tasks_of(("no", "yes"), ("no", "yes"))
+    assert refusal(levels, schema) == (
+        "the validation part has no pair labelled for b (the data has 2), expected at least one in each part; "
+        "more are needed, or --tasks without b"
     )
-    with pytest.raises(KitError) as error:
-        make_split(rare(3), "paper", 0)
-    assert str(error.value) == (
-        "--split paper of hand: the validation part has no pair with ER level 2 (the data has 3); "
-        "expected at least one in each part: another --split-seed may help"
-    )
+    pairs = tuple(Pair(n, str(n), f"s{n}", f"p{n}", "r", level) for n, level in enumerate(levels))
+    corpus = Corpus("hand", pairs, {}, schema=schema)
+    split = make_split(corpus, "grouped", 0, schema.select(["a"]))
+    assert [len(split.part(name)) for name in PARTS] == [62, 14, 14]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_labels_are_spread_over_the_labelled_pairs_and_pairs_without_any_fill_the_parts(seed: int) -> None:
+    levels = [(MISSING if n % 5 == 0 else n % 2, MISSING if n % 5 < 2 else n % 3) for n in range(300)]
+    pairs = tuple(Pair(n, str(n), f"s{n}", f"p{n}", "r", level) for n, level in enumerate(levels))
+    corpus = Corpus("hand", pairs, {}, schema=tasks_of(("no", "yes"), ("low", "mid", "high")))
+    split = make_split(corpus, "grouped", seed)
+    assert sorted(split.train + split.validation + split.test) == list(range(300))
+    whole = class_counts(pairs, corpus.schema)
+    for name, fraction in zip(PARTS, FRACTIONS, strict=True):
+        part = take(corpus, split.part(name))
+        assert abs(len(part) - fraction * 300) <= 2
+        for task, counts in class_counts(part, corpus.schema).items():
+            assert all(abs(count - fraction * all_of_it) < 3 for count, all_of_it in zip(counts, whole[task], strict=True))
+
+
+def test_the_split_is_the_same_whichever_tasks_are_trained(sample: Corpus) -> None:
+    for kind in SPLITS:
+        assert make_split(sample, kind, 0, EPITOME.select(["IP"])) == make_split(sample, kind, 0)
+
+
+def test_a_recorded_split_of_the_sample_stays_as_it_is(sample: Corpus) -> None:
+    assert [make_split(sample, kind, 0).sha256()[:16] for kind in SPLITS] == ["a1032be06a0849f6", "fee3fba8f0d9ddc3"]
 
 
 def test_an_empty_corpus_is_refused() -> None:
