@@ -3,48 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cli_reply import Reply
 
 from empathy_kit import __version__
-from empathy_kit.cli import main
 from empathy_kit.plugins import ONLY
 
 LISTED = "there are ce, focal, weighted"
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """In an empty folder, with no third party's plugin, and with the environment put back afterwards."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(ONLY, "")
-    monkeypatch.setenv("COLUMNS", "100")
-    for name in ("TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE", "TOKENIZERS_PARALLELISM"):
-        monkeypatch.setenv(name, os.environ.get(name, "1"))
-
-
-class Reply:
-    """What a command said."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        self._capsys, self._monkeypatch = capsys, monkeypatch
-
-    def __call__(self, *arguments: str) -> tuple[int, str, str]:
-        self._monkeypatch.setattr(sys, "argv", ["empathy-kit", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = self._capsys.readouterr()
-        return int(end.value.code or 0), out, err
-
-
-@pytest.fixture
-def kit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Reply:
-    """Runs ``empathy-kit`` with some arguments: exit code, stdout, stderr."""
-    return Reply(capsys, monkeypatch)
 
 
 WRONG: dict[str, tuple[list[str], str]] = {
@@ -365,97 +333,6 @@ def test_plugins_new_on_a_full_disk_leaves_nothing_behind(kit: Reply, tmp_path: 
 
 def test_a_loss_may_bear_the_name_of_a_head(kit: Reply) -> None:
     assert kit("plugins", "new", "focal", "--kind", "head")[0] == 0
-
-
-def test_data_check_of_the_sample_finds_nothing_wrong(kit: Reply) -> None:
-    code, out, err = kit("data", "check")
-    assert (code, err) == (0, "")
-    assert out.startswith("data sample: 300 pairs, ")
-    assert " 0 not found\n" in out
-
-
-def table(folder: Path, name: str, *rows: dict[str, object]) -> str:
-    empty = {"seeker_post": "a seeker's post", "response_post": "a response", "ER": 0, "EX": 0, "IP": 0}
-    (folder / name).write_text("".join(json.dumps({**empty, **row}) + "\n" for row in rows), encoding="utf-8")
-    return name
-
-
-def test_data_check_lists_lost_spans_by_row_and_never_their_words(kit: Reply, tmp_path: Path) -> None:
-    name = table(tmp_path, "mine.jsonl", {}, {"ER": 1, "ER_spans": ["nowhere to be found"]}, {"IP": 2, "IP_spans": ["nor here"]})
-    code, out, err = kit("data", "check", "--data", name)
-    assert code == 2
-    assert "spans not found, not used: ER row 2; IP row 3\n" in out
-    assert err == (
-        "mine.jsonl, row 2, column 'ER_spans': a span is not in its response, expected its words\n"
-        "mine.jsonl, row 3, column 'IP_spans': a span is not in its response, expected its words\n"
-        "Error: mine: 2 spans are not in their responses (listed above)\n"
-    )
-    assert "nowhere" not in out + err
-
-
-@pytest.mark.parametrize("command", ["check", "describe", "split"])
-def test_a_broken_table_is_one_line_with_file_row_and_column(command: str, kit: Reply, tmp_path: Path) -> None:
-    name = table(tmp_path, "mine.jsonl", {}, {"EX": 3})
-    assert kit("data", command, "--data", name) == (
-        2,
-        "",
-        "Error: mine.jsonl, row 2, column 'EX': 3 found, expected 0, 1 or 2\n",
-    )
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.jsonl"]
-
-
-def test_data_split_prints_sizes_levels_and_leakage(kit: Reply) -> None:
-    code, out, err = kit("data", "split", "--split-seed", "1", "--json")
-    content = json.loads(out)
-    assert (code, err, content["kind"], content["seed"]) == (0, "", "grouped", 1)
-    assert sum(content["pairs"].values()) == 300
-    assert content["leakage"]["test"] == {"pairs": 0, "seekers": 0, "responses": 0}
-    shown = kit("data", "split", "--split-seed", "1")[1]
-    assert "split grouped, seed 1: " in shown
-    assert "also in train, of " in shown
-    for part, counts in content["class_counts"].items():
-        (row,) = [line for line in shown.splitlines() if f" {part} " in line and "│" in line]
-        assert [int(cell) for cell in row.split("│")[2:-1]] == [count for name in ("ER", "EX", "IP") for count in counts[name]]
-
-
-def test_data_split_refuses_what_it_does_not_know(kit: Reply) -> None:
-    assert kit("data", "split", "--split", "x")[::2] == (2, "Error: --split x: expected one of grouped, paper\n")
-    assert kit("data", "split", "--split-seed", "-1")[2] == "Error: --split-seed -1: out of range, expected 0 to 4294967295\n"
-
-
-def test_a_table_whose_name_looks_like_markup_is_shown_as_it_is(kit: Reply, tmp_path: Path) -> None:
-    levels = [
-        {"ER": level, "EX": level, "IP": level, "seeker_post": f"post {n}-{level}"} for n in range(20) for level in range(3)
-    ]
-    name = table(tmp_path, "[bold] a $x_$ :warning:.jsonl", *levels)
-    code, out, err = kit("data", "split", "--data", name)
-    assert (code, err) == (0, "")
-    assert "Pairs of each level, by part" in out
-
-
-def test_data_describe_counts_with_the_encoders_own_tokens(kit: Reply, tiny_roberta: Path, tmp_path: Path) -> None:
-    arguments = ("data", "describe", "--encoder", str(tiny_roberta), "--max-tokens", "32")
-    code, out, err = kit(*arguments, "--picture", "levels.svg")
-    assert (code, err) == (0, "")
-    assert "sample: pairs of each level" in out
-    assert "truncation to 32 tokens (head): cuts " in out
-    assert "truncation to 32 tokens (head-tail): cuts " in out
-    assert (tmp_path / "levels.svg").read_text(encoding="utf-8").startswith("<?xml")
-    found = json.loads(kit(*arguments, "--json")[1])
-    assert {name: sum(counts) for name, counts in found["class_counts"].items()} == {"ER": 300, "EX": 300, "IP": 300}
-    assert set(found["truncation"]) == {"head", "head-tail"}
-    assert found["truncation"]["head"]["seekers"] > 0
-    whole = json.loads(kit("data", "describe", "--encoder", str(tiny_roberta), "--max-tokens", "128", "--json")[1])
-    assert whole["truncation"]["head"]["seekers"] < found["truncation"]["head"]["seekers"]
-
-
-def test_an_encoder_that_is_not_there_stops_data_describe_too(kit: Reply, tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    code, out, err = kit("data", "describe", "--encoder", "empty", "--picture", "levels.svg")
-    assert (code, out, err.count("\n")) == (2, "", 1)
-    assert err.startswith("Error: --encoder empty: ")
-    assert err.endswith("expected config.json, model.safetensors and tokenizer.json in this folder\n")
-    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
 
 
 @pytest.mark.parametrize(
