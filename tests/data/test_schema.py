@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -41,6 +42,12 @@ def test_a_file_of_tasks_is_read_with_title_and_column_as_the_name_where_they_ar
     assert [task.spans_column for task in read(tmp_path, TWO_TASKS).tasks] == ["warmth_spans", "advice given_spans"]
     assert read(tmp_path, ONE_TASK).names == ("pace",)
     assert read(tmp_path, b"\xef\xbb\xbf" + ONE_TASK.encode()) == read(tmp_path, ONE_TASK.replace("\n", "\r\n"))
+
+
+def test_the_documentations_example_is_a_schema(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text("utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert [(task.name, len(task.labels)) for task in read(tmp_path, example).tasks] == [("warmth", 2), ("advice", 4)]
 
 
 def test_labels_may_be_any_text_whole_numbers_or_booleans(tmp_path: Path) -> None:
