@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tabular import HEADER, NAMES, csv_bytes, read
 
-from empathy_kit.data.schema import MISSING
+from empathy_kit.data.cells import LabelReader, Row
+from empathy_kit.data.schema import MISSING, TaskSchema
 from empathy_kit.errors import KitError
 
 # Every post of the property tests is cut from this, so that a message that shows two characters of one is caught.
@@ -106,3 +107,20 @@ def test_nearly_valid_json_lines_give_a_corpus_or_one_line(folder: Path, data: s
     lines = "\n".join(json.dumps(row, ensure_ascii=data.draw(st.booleans())) for row in rows).encode("utf-8", "surrogatepass")
     cut = data.draw(st.none() | st.integers(0, len(lines)))
     holds(folder, "jsonl", lines[:cut])
+
+
+@examples(300)
+@given(
+    labels=st.lists(st.sampled_from(["0", "1", "1.5", "true", "False", "yes", "NA", "viel zu viel"]), min_size=2, unique=True),
+    cell=JSON | st.sampled_from(["0", "1.0", " 1.50 ", "TRUE", "NO", "nan", "-", "\\N", "1_0", "\u0661", 10**30]),
+)
+def test_any_cell_is_a_label_or_missing_or_one_line(labels: list[str], cell: object) -> None:
+    reader = LabelReader(TaskSchema("task", "task", "task", tuple(labels)))
+    level = reader.level(cell)
+    if level is None:
+        message = str(Row("posts.jsonl", 1, {}).error("task", reader.fault(cell)))
+        assert len(message.splitlines()) == 1
+        assert message.isprintable()
+        assert "🕯" not in message
+    else:
+        assert MISSING <= level < len(labels)
