@@ -38,11 +38,6 @@ def check(source: str, schema: str) -> None:
     corpus = _load(source, schema)
     for line in data_lines(describe_data(corpus)):
         click.echo(line)
-    if corpus.placement.unlabelled:
-        click.echo(f"spans where the label is missing, not used: {corpus.placement.unlabelled:,}")
-    if corpus.columns_read or corpus.columns_ignored:
-        read, ignored = ", ".join(corpus.columns_read) or "none", corpus.columns_ignored
-        click.echo(f"optional columns read: {read}; {ignored:,} other column{'s' * (ignored != 1)} ignored")
     empty: dict[str, list[str]] = {}
     for row, column in placeholders(corpus.pairs):
         empty.setdefault(column, []).append(str(row))
@@ -106,12 +101,8 @@ def split(source: str, schema: str, tasks: str, kind: str, split_seed: str, as_j
     corpus = _load(source, schema)
     parts = make_split(corpus, config.split, config.split_seed, corpus.schema.select(config.tasks))
     found: dict[str, Any] = describe_split(corpus, parts)
-    if kind == "grouped" and parts.largest > 0.15 * len(corpus):
-        click.echo(
-            f"warning: {parts.largest:,} of {len(corpus):,} pairs share a seeker id or seeker post and stay in one part; "
-            "is every seeker_id one person's?",
-            err=True,
-        )
+    for line in report.split_warnings(found):
+        click.echo(line, err=True)
     if as_json:
         click.echo(json.dumps(found))
         return

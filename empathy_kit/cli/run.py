@@ -189,6 +189,7 @@ def _opening(opened: Opened, start: str) -> Iterable[str | Text]:
     names = config.schema.select(config.tasks).names
     yield from report.data_lines(opened.data)
     yield from report.split_lines(opened.split)
+    yield from (Text(line, "bold yellow") for line in report.split_warnings(opened.split))
     yield from report.truncation_lines(asdict(opened.truncation), config.truncate, opened.data["pairs"], names)
     if config.sampler != "all":
         pairs = opened.split["pairs"]["train"]

@@ -31,7 +31,9 @@ def describe_data(corpus: Corpus) -> dict[str, Any]:
             "fuzzy": placement.fuzzy,
             "lost": [list(entry) for entry in placement.lost],
             "bare": [list(entry) for entry in placement.bare],
+            "unlabelled": placement.unlabelled,
         },
+        "columns": {"read": list(corpus.columns_read), "ignored": corpus.columns_ignored},
     }
 
 
@@ -42,6 +44,8 @@ def describe_split(corpus: Corpus, split: Split) -> dict[str, Any]:
         "seed": split.seed,
         "sha256": split.sha256(),
         "pairs": {name: len(split.part(name)) for name in PARTS},
+        "groups": split.groups,
+        "largest_group": split.largest,
         "class_counts": {name: class_counts(take(corpus, split.part(name)), corpus.schema) for name in PARTS},
         "leakage": {name: asdict(leakage(corpus, split, name)) for name in PARTS[1:]},
     }

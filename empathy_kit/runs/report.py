@@ -14,6 +14,7 @@ from empathy_kit.data.splits import PARTS
 from empathy_kit.runs.record import Record
 
 LONG = 3  # characters of a label from which on a confusion matrix's columns bear numbers
+LARGE = 0.15  # share of the pairs from which on one group is worth a warning
 HEADLINE = (("accuracy", "accuracy"), ("weighted_f1", "weighted F1"), ("macro_f1", "macro F1"))
 
 
@@ -119,10 +120,16 @@ def data_lines(data: Mapping[str, Any]) -> Iterator[str]:
             f"spans: {spans['total']:,} annotated; {spans['exact']:,} found exactly, {spans['whitespace']:,} up to white space "
             f"and case, {spans['fuzzy']:,} word by word, {len(spans['lost']):,} not found"
         )
+    if spans.get("unlabelled"):
+        yield f"spans where the label is missing, not used: {spans['unlabelled']:,}"
     if spans["lost"]:
         yield f"spans not found, not used: {_rows(spans['lost'])}"
-    if spans["bare"] and spans["total"]:
+    if spans["bare"]:
         yield f"labels above the lowest without a span, left out of the span loss: {_rows(spans['bare'])}"
+    columns = data.get("columns", {"read": [], "ignored": 0})  # format 1 did not record them
+    if columns["read"] or columns["ignored"]:
+        read, ignored = ", ".join(columns["read"]) or "none", columns["ignored"]
+        yield f"optional columns read: {read}; {ignored:,} other column{'s' * (ignored != 1)} ignored"
     if repeated["groups"]:
         shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in repeated["agreement"].items())
         yield (
@@ -140,6 +147,16 @@ def _rows(entries: Sequence[Sequence[Any]]) -> str:
     for row, task in entries:
         rows.setdefault(task, []).append(str(row))
     return "; ".join(f"{task} row{'s' * (len(found) > 1)} {', '.join(found)}" for task, found in rows.items())
+
+
+def split_warnings(split: Mapping[str, Any]) -> Iterator[str]:
+    """What of a split its user may not expect."""
+    pairs, largest = sum(split["pairs"].values()), split.get("largest_group", 0)  # format 1 did not record it
+    if largest > LARGE * pairs:
+        yield (
+            f"warning: {largest:,} of {pairs:,} pairs share a seeker id or seeker post and stay in one part; "
+            "is every seeker_id one person's?"
+        )
 
 
 def split_lines(split: Mapping[str, Any]) -> Iterator[str]:
