@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,22 +19,29 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from empathy_kit.comparison import Done, Failed, Plan, Progress
+    from empathy_kit.comparison.plan import Plan
+    from empathy_kit.comparison.worker import Done, Failed, Progress
 
 MOST_JOBS = 4  # by default: each run takes its own memory
 
 
 @click.command()
 @click.argument("configurations", nargs=-1, metavar="[NAME | NAME=FLAGS]...")
-@click.option("--file", type=click.Path(path_type=Path), help="a TOML file, a table of settings a configuration")
+@click.option("--file", type=click.Path(path_type=Path), help="a TOML file with a table of settings per configuration")
 @click.option("--seeds", default="5", metavar="N|LIST", help="how many, or a list such as 0,1,7  [5]")
 @click.option("--resplit", is_flag=True, help="each seed draws a split of its own, so that the split's noise is seen too")
 @click.option("--jobs", type=int, default=None, help="runs at once, the cores shared out among them  [cores, at most 4]")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="the comparison's folder; one that is there goes on  [comparisons/...]"
+    "--out", type=click.Path(path_type=Path), help="the comparison's folder; one that is there is continued  [comparisons/...]"
 )
 @click.option("--keep-models", is_flag=True, help="leave every run's model in its folder")
 @click.option("--preset", "preset_name", default=None, metavar="small|paper", help="the recipe that the flags change  [small]")
+@click.option(
+    "-o", "--option", "options", nargs=2, multiple=True, metavar="NAME VALUE", help="a plugin's option, for every configuration"
+)
+@click.option(
+    "--plugin", "plugins", type=click.Path(path_type=Path), multiple=True, help="a file that is a plugin, such as ./my_loss.py"
+)
 @click.option("--figures-from", "figures_from", type=click.Path(path_type=Path), help="rebuild the report of finished runs alone")
 @click.option("--json", "as_json", is_flag=True, help="print the figures as JSON in place of tables")
 @setting_flags(without=("seed", "loss", "rationale", "head", "posts"))
@@ -49,6 +55,8 @@ def compare(
     out: Path | None,
     keep_models: bool,
     preset_name: str | None,
+    options: tuple[tuple[str, str], ...],
+    plugins: tuple[Path, ...],
     figures_from: Path | None,
     as_json: bool,
     **values: str | None,
@@ -57,32 +65,34 @@ def compare(
 
     A configuration is one of the kit's names (T1, T2, T3, T4; T2g and T4g see gold spans at test time; T2t and T4t in training
     alone; weighted; response: the response post only), or a name with the flags that make it: "mine=--loss mine -o loss.alpha 3".
-    The first is the one that all others are compared with. A comparison that was stopped goes on where it was.
+    The first is the one that all others are compared with. A comparison that was stopped is continued where it was; give it the same
+    --plugin files again.
     """
-    from empathy_kit.comparison import Plan, alone, execute, measure_yardsticks, parse_configurations, parse_seeds, prepare
+    from empathy_kit.comparison.execute import alone, cores, execute, measure_yardsticks, prepare
+    from empathy_kit.comparison.parse import parse_configurations, parse_seeds
+    from empathy_kit.comparison.plan import Plan
+    from empathy_kit.plugins import load_registry
 
     changes = {name: value for name, value in values.items() if value is not None}
     if figures_from is not None:
-        if configurations or file or changes:
-            raise KitError("--figures-from: reads finished runs, expected no configurations or settings beside it")
+        if configurations or file or options or plugins or changes:
+            raise KitError("--figures-from: reads finished runs; give no configurations, settings or plugins with it")
         _write_report(figures_from, as_json)
         return
     if jobs is not None and jobs < 1:
         raise KitError(f"--jobs {jobs}: expected 1 or more")
     base = configure(preset(preset_name) if preset_name else RunConfig(), changes)
-    plan = Plan(parse_configurations(configurations, file, base), parse_seeds(seeds), resplit)
+    plan = Plan(parse_configurations(configurations, file, base, dict(options)), parse_seeds(seeds), resplit)
     folder = out or Path("comparisons") / f"{Path(base.data).stem}-{base.split}{'-resplit' if resplit else ''}"
-    from empathy_kit.plugins import load_registry
-
     quiet_libraries()
-    registry = load_registry()
-    parallel = jobs or min(os.cpu_count() or 1, MOST_JOBS)
+    registry = load_registry(plugins)
+    parallel = jobs or min(cores(), MOST_JOBS)
     with alone(folder):
-        plan, corpus = prepare(plan, folder, registry)
-        # Closed, and its processes stopped with it, before the folder is let go of.
-        with closing(execute(plan, corpus, folder, registry, jobs=parallel, keep_models=keep_models)) as events:
-            failures = _watch(events, plan, parallel)
-        measure_yardsticks(plan, corpus, folder)
+        prepared = prepare(plan, folder, registry)
+        events = execute(prepared, folder, registry, jobs=parallel, keep_models=keep_models, plugins=plugins)
+        with closing(events):  # and its processes are stopped before the folder is let go of
+            failures = _watch(events, prepared.plan, parallel)
+        measure_yardsticks(prepared, folder)
         _write_report(folder, as_json)
     if failures:
         raise SystemExit(1)
@@ -91,8 +101,9 @@ def compare(
 def _write_report(folder: Path, as_json: bool) -> None:
     from rich.console import Console
 
-    from empathy_kit import pages
-    from empathy_kit.comparison import read_finished
+    from empathy_kit.comparison import pages
+    from empathy_kit.comparison.finished import read_finished
+    from empathy_kit.comparison.pages.terminal import tables
 
     summary = pages.summarise(read_finished(folder))
     paths = pages.write(summary, folder)
@@ -100,7 +111,7 @@ def _write_report(folder: Path, as_json: bool) -> None:
         click.echo(json.dumps(pages.to_json(summary)))
         return
     console = Console(markup=False, emoji=False)
-    for table in pages.tables(summary):
+    for table in tables(summary):
         console.print(table)
     for line in pages.notes(summary):
         console.print(line, highlight=False)
@@ -109,10 +120,10 @@ def _write_report(folder: Path, as_json: bool) -> None:
 
 
 @dataclass
-class _Row:
+class _State:
     """What is known of one run."""
 
-    state: str = "waiting"
+    text: str = "waiting"
     share: float = 0.0
     seconds: float = 0.0
     spent: float | None = None  # seconds of a run that finished now
@@ -123,22 +134,22 @@ def _watch(events: Iterable[Progress | Done | Failed], plan: Plan, jobs: int) ->
     from rich.console import Console
     from rich.live import Live
 
-    from empathy_kit.comparison import Done, Failed, Progress
+    from empathy_kit.comparison.worker import Done, Failed, Progress
 
     console = Console(stderr=True, markup=False, emoji=False)
-    rows = {run: _Row() for run in plan.runs()}
+    rows = {run: _State() for run in plan.runs()}
     failures = []
     with Live(console=console, transient=True, auto_refresh=False) as live:
         for event in events:
             row = rows[event.name, event.seed]
             if isinstance(event, Progress):
-                row.state, row.share, row.seconds = event.text, event.share, event.seconds
+                row.text, row.share, row.seconds = event.text, event.share, event.seconds
             elif isinstance(event, Done):
-                row.state, row.share = "found finished" if event.found else "done", 1.0
+                row.text, row.share = "found finished" if event.found else "done", 1.0
                 row.spent = None if event.found else event.seconds
-                _say(console, f"{event.name}, seed {event.seed}: {row.state}")
+                _say(console, f"{event.name}, seed {event.seed}: {row.text}")
             elif isinstance(event, Failed):
-                row.state, row.share = "failed", 1.0
+                row.text, row.share = "failed", 1.0
                 failures.append(event)
                 _say(console, f"{event.name}, seed {event.seed}: failed: {event.reason}")
             if console.is_interactive:
@@ -150,7 +161,7 @@ def _say(console: Console, line: str) -> None:
     console.print(line, highlight=False, soft_wrap=True)
 
 
-def _live_table(rows: dict[tuple[str, int], _Row], jobs: int) -> Table:
+def _live_table(rows: dict[tuple[str, int], _State], jobs: int) -> Table:
     from rich.table import Table
 
     table = Table(
@@ -161,11 +172,11 @@ def _live_table(rows: dict[tuple[str, int], _Row], jobs: int) -> Table:
     for (name, seed), row in rows.items():
         going = 0 < row.share < 1
         left = _minutes(row.seconds * (1 - row.share) / row.share) if going else ""
-        table.add_row(f"{name} {seed}", f"{100 * row.share:.0f} %" if row.share else "", row.state, left)
+        table.add_row(f"{name} {seed}", f"{100 * row.share:.0f} %" if row.share else "", row.text, left)
     return table
 
 
-def _left(rows: dict[tuple[str, int], _Row], jobs: int) -> str:
+def _left(rows: dict[tuple[str, int], _State], jobs: int) -> str:
     """The time that is left, from what runs have taken so far."""
     known: list[float] = [row.spent for row in rows.values() if row.spent]
     known += [row.seconds / row.share for row in rows.values() if 0.05 < row.share < 1]

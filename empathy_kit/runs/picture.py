@@ -22,19 +22,19 @@ def draw_classes(axes: Any, counts: Mapping[str, Sequence[int]], schema: Schema)
     for level in range(most):
         having = [(at, task) for at, task in enumerate(schema.tasks) if level < len(task.labels)]
         numbers = [counts[task.name][level] for _, task in having]
-        names = ["" if shared else f"\n{_plain(task.labels[level])}" for _, task in having]
+        names = ["" if shared else f"\n{literal(task.labels[level])}" for _, task in having]
         bars = axes.bar(
             [at + (level - (len(task.labels) - 1) / 2) * width for at, task in having],
             numbers,
             0.92 * width,
-            label=_plain(schema.tasks[0].labels[level]) if shared else None,
+            label=literal(schema.tasks[0].labels[level]) if shared else None,
             color=COLOURS[level % len(COLOURS)],
             hatch=HATCHES[level % len(HATCHES)],
             edgecolor="white",
         )
         axes.bar_label(bars, labels=[f"{number}{name}" for number, name in zip(numbers, names, strict=True)], fontsize="small")
     titles = [task.name if task.title == task.name else f"{task.name}\n{task.title}" for task in schema.tasks]
-    axes.set_xticks(range(len(schema)), [_plain(title) for title in titles])
+    axes.set_xticks(range(len(schema)), [literal(title) for title in titles])
     axes.set_ylabel("pairs")
     axes.margins(y=0.15)
     if shared:
@@ -42,7 +42,7 @@ def draw_classes(axes: Any, counts: Mapping[str, Sequence[int]], schema: Schema)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _plain(text: str) -> str:
+def literal(text: str) -> str:
     """Text that matplotlib does not read as a formula."""
     return text.replace("$", r"\$")
 

@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from empathy_kit.statistics import Answers, Resampled, calibration, contrasts, holm, paired_test, sign_flip
+from empathy_kit.comparison.statistics import Answers, Resampled, calibration, contrasts, holm, paired_test, sign_flip
 
 Ints = NDArray[np.int64]
 

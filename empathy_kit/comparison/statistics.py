@@ -7,31 +7,32 @@ the tests hold every function to theirs.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtr, stdtrit
+from scipy.special import bdtr, gammaln, stdtrit
 
-from empathy_kit.core.metrics import from_confusion
+from empathy_kit.core.metrics import CONFIDENCE, RESAMPLES, from_confusion
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-RESAMPLES = 2000
-CONFIDENCE = 0.95
 POWER = 0.80
 MANY = 1e6  # degrees of freedom of what is known well
 BINS = 10  # of confidence, in reliability diagrams
+BLOCK = 4_000_000  # numbers that are held at once while pairs are drawn anew
+SCORES = ("accuracy", "weighted_f1", "macro_f1", "kappa", "recall")
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What one run said of its test part, one mechanism."""
+    """What one run predicted for the labelled pairs of its test part, one task."""
 
     ids: tuple[str, ...]  # (N,) a pair keeps its id in every run on the same data
-    true: Ints  # (N,) levels
+    true: Ints  # (N,) levels: positions in the task's labels
     predicted: Ints  # (N,) levels
 
     @property
@@ -41,8 +42,8 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A value with its 95 % interval; without one where there is but one seed, whose noise nobody can know."""
+class SeedEstimate:
+    """A mean over seeds with its 95 % interval; without one where there is but one seed, whose noise nobody can know."""
 
     value: float
     low: float | None
@@ -70,31 +71,36 @@ class PairedTest:
 
 
 class Resampled:
-    """Scores of many runs on one mechanism, and how they move when pairs are drawn anew, the same pairs for all runs.
+    """Scores of many runs on one task, and how they move when pairs are drawn anew, the same pairs for all runs.
 
-    A pair that stands in the test parts of several seeds is drawn for all of them together.
+    A pair that is in the test parts of several seeds is drawn for all of them together.
     """
 
     def __init__(self, runs: Sequence[Answers], classes: int, *, seed: int = 0) -> None:
         units = {name: at for at, name in enumerate(dict.fromkeys(name for run in runs for name in run.ids))}
-        cells = classes * classes
-        # (U, R * C * C): which cell of which run's confusion matrix a pair falls into.
-        where = np.zeros((len(units), len(runs) * cells), dtype=np.float32)
-        for number, run in enumerate(runs):
-            rows = np.fromiter((units[name] for name in run.ids), dtype=np.int64, count=len(run.ids))
-            # A row may occur twice in the data and bear one id; then it counts twice.
-            np.add.at(where, (rows, number * cells + run.true * classes + run.predicted), 1)
+        rows = [np.fromiter((units[name] for name in run.ids), dtype=np.int64, count=len(run.ids)) for run in runs]
+        cells = [run.true * classes + run.predicted for run in runs]  # of its confusion matrix
+        shape = (-1, classes, classes)
+        counts = np.stack([np.bincount(each, minlength=classes * classes) for each in cells])
+        self.point = _scores_of(counts.astype(np.float64).reshape(shape))  # metric to (R, ...)
+        # In blocks: all draws of 60,000 pairs at once would take gigabytes.
+        block = max(1, min(RESAMPLES, BLOCK // max(len(units), classes * classes)))
         generator = np.random.default_rng(seed)
-        weights = generator.multinomial(len(units), np.full(len(units), 1 / len(units)), size=RESAMPLES).astype(np.float32)
-        shape = (-1, len(runs), classes, classes)
-        self.point = from_confusion(where.sum(0, dtype=np.float64).reshape(shape)[0])  # metric to (R, ...)
-        self.draws = from_confusion((weights @ where).astype(np.float64).reshape(shape))  # metric to (B, R, ...)
+        draws: list[list[dict[str, Floats]]] = [[] for _ in runs]
+        for start in range(0, RESAMPLES, block):
+            size = min(block, RESAMPLES - start)
+            weights = generator.multinomial(len(units), np.full(len(units), 1 / len(units)), size=size).astype(np.float32)
+            for found, at, cell in zip(draws, rows, cells, strict=True):
+                found.append(_scores_of(_drawn(weights, at, cell, classes * classes).reshape(shape)))
+        self.draws = {  # metric to (B, R, ...)
+            name: np.stack([np.concatenate([each[name] for each in found]) for found in draws], axis=1) for name in SCORES
+        }
 
-    def mean(self, runs: Sequence[int], metric: str, level: int | None = None) -> Estimate:
-        """The mean score of a configuration's runs, one a seed."""
+    def mean(self, runs: Sequence[int], metric: str, level: int | None = None) -> SeedEstimate:
+        """The mean score of a configuration's runs, one per seed."""
         return _estimate(*self._scores(runs, metric, level), within=(0.0, 1.0) if metric != "kappa" else (-1.0, 1.0))
 
-    def difference(self, first: Sequence[int], second: Sequence[int], metric: str, level: int | None = None) -> Estimate:
+    def difference(self, first: Sequence[int], second: Sequence[int], metric: str, level: int | None = None) -> SeedEstimate:
         """How much higher the second configuration scores, the runs paired by seed."""
         (one, ones), (other, others) = self._scores(first, metric, level), self._scores(second, metric, level)
         return _estimate(other - one, others - ones, within=(-1.0, 1.0) if metric != "kappa" else (-2.0, 2.0))
@@ -104,7 +110,23 @@ class Resampled:
         return (point, draws) if level is None else (point[..., level], draws[..., level])
 
 
-def _estimate(point: Floats, draws: Floats, *, within: tuple[float, float]) -> Estimate:  # (S,), (B, S)
+def _scores_of(confusion: Floats) -> dict[str, Floats]:  # (..., C, C)
+    scores = from_confusion(confusion)
+    return {name: scores[name] for name in SCORES}
+
+
+def _drawn(weights: NDArray[np.float32], rows: Ints, cells: Ints, size: int) -> Floats:  # (B, U), (N,), (N,) -> (B, size)
+    """How many drawn pairs fall into each cell of a run's confusion matrix."""
+    used, places = np.unique(cells, return_inverse=True)
+    where = np.zeros((weights.shape[1], len(used)), dtype=np.float32)
+    # A row may occur twice in the data and bear one id; then it counts twice.
+    np.add.at(where, (rows, places), 1)
+    counts = np.zeros((len(weights), size))
+    counts[:, used] = weights @ where
+    return counts
+
+
+def _estimate(point: Floats, draws: Floats, *, within: tuple[float, float]) -> SeedEstimate:  # (S,), (B, S)
     """Mean over seeds, with a t interval whose variance has two parts: other pairs, and other seeds.
 
     A percentile interval over draws of both counts some noise twice; `benchmarks/coverage.py` measures both kinds.
@@ -112,7 +134,7 @@ def _estimate(point: Floats, draws: Floats, *, within: tuple[float, float]) -> E
     seeds = len(point)
     value = float(point.mean())
     if seeds < 2:
-        return Estimate(value, None, None, None, None, None)
+        return SeedEstimate(value, None, None, None, None, None)
     draws = draws[np.isfinite(draws).all(1)]  # a draw may leave a tiny test part without a pair, and without a score
     # The spread between seeds holds each seed's luck and its own noise over pairs. What it misses is the noise that all seeds
     # have in common because they are tested on the same pairs: the pairs' part of the mean, without the seeds' own shares.
@@ -128,7 +150,7 @@ def _estimate(point: Floats, draws: Floats, *, within: tuple[float, float]) -> E
         freedom = design = _freedom(seeds, variance, of_seeds)
     error = math.sqrt(variance)
     reach = error * _t(freedom, (1 + CONFIDENCE) / 2)
-    return Estimate(value, max(value - reach, within[0]), min(value + reach, within[1]), error, freedom, design)
+    return SeedEstimate(value, max(value - reach, within[0]), min(value + reach, within[1]), error, freedom, design)
 
 
 def _freedom(seeds: int, variance: float, of_seeds: float) -> float:
@@ -165,18 +187,32 @@ def paired_test(first: Sequence[Answers], second: Sequence[Answers]) -> PairedTe
 def sign_flip(sizes: Sequence[int], total: int) -> float:
     """Two-sided probability of a sum at least as far from 0, each size's sign being a coin's.
 
-    Exact: the distribution of the sum is built up size by size.
+    Exact: the sizes that are equal have a binomial distribution, and the sums of these are built up size by size.
     """
-    reach = sum(sizes)
-    chances = np.zeros(2 * reach + 1)  # of every sum from -reach to reach
-    chances[reach] = 1.0
-    for size in sizes:
-        moved = np.zeros_like(chances)
-        moved[size:] += chances[: len(chances) - size] / 2
-        moved[: len(chances) - size] += chances[size:] / 2
-        chances = moved
+    chances = np.ones(1)  # of the sums around 0, in steps of 1
+    for size, count in sorted(Counter(sizes).items()):
+        flips, step = _binomial(count), 2 * size
+        moved = np.zeros(len(chances) + step * (len(flips) - 1))
+        for phase in range(min(step, len(chances))):
+            moved[phase::step] = np.convolve(chances[phase::step], flips)
+        chances = _trimmed(moved)
+    reach = len(chances) // 2
     far = np.abs(np.arange(-reach, reach + 1)) >= abs(total)
-    return min(1.0, float(chances[far].sum()))
+    return min(1.0, float(chances[far].sum() / chances.sum()))
+
+
+def _binomial(count: int) -> Floats:
+    """The chances of 0 to ``count`` heads of a fair coin, those at both ends left out that are too small for a number."""
+    heads = np.arange(count + 1)
+    logs = gammaln(count + 1) - gammaln(heads + 1) - gammaln(count - heads + 1) - count * math.log(2)
+    return _trimmed(np.exp(logs))
+
+
+def _trimmed(chances: Floats) -> Floats:
+    """Without zeros at the ends, as many on both, so that the middle stays the middle."""
+    (full,) = np.nonzero(chances)
+    edge = min(int(full[0]), len(chances) - 1 - int(full[-1]))
+    return chances[edge : len(chances) - edge]
 
 
 def holm(values: Sequence[float]) -> list[float]:
@@ -195,13 +231,13 @@ class Calibration:
     """How far confidence can be believed. Lists run over bins of confidence from 0 to 1."""
 
     counts: list[int]
-    confidence: list[float]  # mean a bin; 0 in an empty one
+    confidence: list[float]  # mean per bin; 0 in an empty one
     accuracy: list[float]
     ece: float  # expected calibration error: the bins' mean distance of the two, weighted by count (Guo et al., arXiv 1706.04599)
 
 
 def calibration(probabilities: Floats, true: Ints) -> Calibration:  # (N, C), (N,)
-    """Confidence in the likeliest level against how often it is right."""
+    """Confidence in the likeliest label against how often it is right."""
     confidence, right = probabilities.max(1), probabilities.argmax(1) == true
     bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
     counts = np.bincount(bins, minlength=BINS)
@@ -213,21 +249,34 @@ def calibration(probabilities: Floats, true: Ints) -> Calibration:  # (N, C), (N
 
 
 def contrasts(settings: Mapping[str, Mapping[str, object]]) -> list[tuple[str, str]]:
-    """Which configurations to compare: each with the first, and all that differ in one setting alone.
-
-    A plugin's options belong to the plugin: another loss with other options is one difference.
-    """
+    """Which configurations to compare: each with the first, and all that differ in one setting alone."""
     names = list(settings)
-    pairs = []
-    for at, one in enumerate(names):
-        for other in names[at + 1 :]:
-            keys = settings[one].keys() | settings[other].keys()
-            different = {_owner(key) for key in keys if settings[one].get(key) != settings[other].get(key)}
-            if at == 0 or len(different) == 1:
-                pairs.append((one, other))
-    return pairs
+    return [
+        (one, other)
+        for at, one in enumerate(names)
+        for other in names[at + 1 :]
+        if at == 0 or len(different(settings[one], settings[other])) == 1
+    ]
 
 
-def _owner(key: str) -> str:
-    """``-o loss.gamma`` -> ``loss``."""
-    return key.removeprefix("-o ").partition(".")[0]
+def different(one: Mapping[str, object], other: Mapping[str, object]) -> set[str]:
+    """The settings in which two configurations differ; options are named as they are given, ``-o loss.gamma``.
+
+    A plugin's options belong to the plugin: another loss with other options is one difference. An option that differs for
+    several tasks is one, and of tasks that only one of the two trains none.
+    """
+    keys = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+    plain = {key for key in keys if not key.startswith(OPTION)}
+    return plain | set(_options(keys - plain, plain, one, other))
+
+
+OPTION = "-o "  # before the route of a plugin's option among settings
+
+
+def _options(
+    keys: set[str], plain: set[str], one: Mapping[str, object], other: Mapping[str, object]
+) -> Iterator[str]:
+    for key in keys:
+        kind, *task, option = key.removeprefix(OPTION).split(".")
+        if kind not in plain and not (task and "tasks" in plain and (key not in one or key not in other)):
+            yield f"{OPTION}{kind}.{option}"

@@ -1,0 +1,1 @@
+"""Many runs: planned, executed several at once, read back, and reported on."""

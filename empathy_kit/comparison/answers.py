@@ -1,0 +1,85 @@
+"""What runs and yardsticks answered, read from their CSV files: one row per test pair, some columns per task."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from empathy_kit.comparison.statistics import Answers
+from empathy_kit.data.schema import TaskSchema
+from empathy_kit.errors import KitError
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class AnswerTable:
+    """A file of answers: ``id``, then per task ``NAME_true``, empty where the label is missing, and what was predicted."""
+
+    def __init__(self, path: Path) -> None:
+        """Read a file.
+
+        Raises:
+            KitError: it cannot be read, or is no such table.
+        """
+        self.path = path
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as stream:
+                header, *rows = list(csv.reader(stream))
+            if len(set(header)) < len(header) or not rows:
+                raise ValueError
+            self._columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+            self.ids: tuple[str, ...] = self._columns["id"]
+        except OSError as error:
+            raise KitError(f"{path}: cannot be read: {error.strerror}") from None
+        except (ValueError, KeyError, csv.Error):  # ValueError: no row, rows of other lengths, not UTF-8
+            raise KitError(f"{path}: not a table of answers, expected columns id, NAME_true, ... and a row for each test pair") from None
+
+    def has(self, task: TaskSchema, what: str) -> bool:
+        """Whether a task has this column: ``predicted`` or ``swapped``."""
+        return f"{task.name}_{what}" in self._columns
+
+    def answers(self, task: TaskSchema, what: str = "predicted") -> Answers:
+        """A task's true and predicted levels, the labelled pairs alone.
+
+        Raises:
+            KitError: a column that is missing, or cells that are no levels of the task.
+        """
+        known = self._labelled(task)
+        ids = tuple(name for name, labelled in zip(self.ids, known, strict=True) if labelled)
+        true, predicted = (self._levels(f"{task.name}_{column}", task, known) for column in ("true", what))
+        return Answers(ids, true, predicted)
+
+    def probabilities(self, task: TaskSchema) -> Floats:  # (N, C)
+        """A task's probabilities, the labelled pairs alone.
+
+        Raises:
+            KitError: a column that is missing, or cells that are no probabilities.
+        """
+        known = self._labelled(task)
+        names = [f"{task.name}_p{level}" for level in range(len(task.labels))]
+        try:
+            values = np.stack([np.array(self._column(name), dtype=np.float64)[known] for name in names], axis=1)
+        except ValueError:
+            values = np.full((1, 1), np.nan)
+        if not ((values >= 0) & (values <= 1)).all():
+            raise KitError(f"{self.path}: {task.name}_p0 to {names[-1]} hold something else than probabilities from 0 to 1")
+        return values
+
+    def _column(self, name: str) -> tuple[str, ...]:
+        if name not in self._columns:
+            raise KitError(f"{self.path}: column {name} is missing")
+        return self._columns[name]
+
+    def _labelled(self, task: TaskSchema) -> NDArray[np.bool_]:
+        return np.array([bool(cell) for cell in self._column(f"{task.name}_true")])
+
+    def _levels(self, name: str, task: TaskSchema, known: NDArray[np.bool_]) -> Ints:
+        levels = {str(level): level for level in range(len(task.labels))}
+        cells = [cell for cell, labelled in zip(self._column(name), known, strict=True) if labelled]
+        if any(cell not in levels for cell in cells):
+            raise KitError(f"{self.path}: {name} holds something else than levels 0 to {len(levels) - 1}")
+        return np.array([levels[cell] for cell in cells], dtype=np.int64)

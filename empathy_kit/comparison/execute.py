@@ -1,0 +1,217 @@
+"""A plan's runs: what is missing is run, several at once in processes of their own; what is there is checked and stays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from empathy_kit.comparison import yardsticks
+from empathy_kit.comparison.plan import PLAN, RUNS, Plan, check_same, differences, merge, read_plan, run_folder, write_plan
+from empathy_kit.comparison.worker import Done, Failed, Progress, Worker
+from empathy_kit.config import RunConfig, configure
+from empathy_kit.data.pairs import Corpus
+from empathy_kit.data.sources import load_corpus
+from empathy_kit.data.splits import Split
+from empathy_kit.errors import KitError
+from empathy_kit.plugins import OURS, Registry
+from empathy_kit.runs import record
+from empathy_kit.runs.choose import all_options, choose_plugins
+
+LOCK = ".lock"
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Hold a comparison's folder: two calls that continue it would both run what is missing, and one of them for nothing.
+
+    A process that is killed lets go of it; the runs that it had begun end soon after it. Folders that were made for it and hold
+    nothing at the end are taken away again.
+
+    Raises:
+        KitError: another process holds it, or it cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(out / LOCK, timeout=0)
+    try:
+        made = [folder for folder in (out, *out.parents) if not folder.exists()]
+        out.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise KitError(f"--out {out}: another process continues this comparison; wait until it ends, or use another --out") from None
+    except OSError as error:
+        raise KitError(f"--out {out}: cannot be written: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows does not remove what is open, and then it stays
+            (out / LOCK).unlink()  # who has opened it meanwhile does not get it: filelock looks whether it is still there
+        lock.release()
+        with suppress(OSError):  # the first that holds something
+            for folder in made:
+                folder.rmdir()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A plan that was checked, and what its runs are made of."""
+
+    plan: Plan
+    corpus: Corpus
+    splits: dict[int, Split]  # by their seeds
+
+
+def prepare(plan: Plan, out: Path, registry: Registry) -> Prepared:
+    """Check everything that can be checked before the first run, and write the plan; what an earlier call planned stays in it.
+
+    Raises:
+        KitError: a plugin, split or setting that cannot be, other data than before, or a folder that cannot be written.
+    """
+    first = next(iter(plan.configurations.values()))
+    check_same(plan.configurations, first, plan.resplit)
+    if (out / PLAN).exists():
+        plan = merge(read_plan(out), plan, out)
+    for name, config in plan.configurations.items():
+        try:
+            choose_plugins(config, registry)
+        except KitError as error:
+            raise KitError(f"compare {name}: {error}") from None
+    corpus = load_corpus(first.data, first.schema)
+    splits = plan.splits(corpus)
+    try:
+        (out / RUNS).mkdir(parents=True, exist_ok=True)
+        write_plan(plan, out)
+    except OSError as error:
+        raise KitError(f"--out {out}: cannot be written: {error.strerror}") from None
+    return Prepared(plan, corpus, splits)
+
+
+def cores() -> int:
+    """How many cores this process may use, which a scheduler or `taskset` may have limited."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def execute(
+    prepared: Prepared, out: Path, registry: Registry, *, jobs: int, keep_models: bool, plugins: Sequence[Path] = ()
+) -> Generator[Progress | Done | Failed, None, None]:
+    """Run what is not there yet, several at once in processes of their own, each with its share of the cores.
+
+    A run that is there is compared with its manifest and with what is planned, and not repeated.
+
+    Args:
+        prepared: what to run.
+        out: the comparison's folder.
+        registry: where the plugins are.
+        jobs: how many runs at once.
+        keep_models: leave every run's model in its folder.
+        plugins: single files of plugins that the registry was loaded with.
+
+    Raises:
+        KitError: a finished run that was changed, or is another than the one planned.
+    """
+    plan = prepared.plan
+    check = _Check(prepared, out, registry)
+    waiting = []
+    for name, seed in plan.runs():
+        if run_folder(out, name, seed).exists():
+            check(name, seed)
+            yield Done(name, seed, True, 0.0)
+        else:
+            waiting.append((name, seed))
+    threads = max(1, cores() // jobs)
+    active: dict[Any, Worker] = {}
+    try:
+        while waiting or active:
+            while waiting and len(active) < jobs:
+                name, seed = waiting.pop(0)
+                config = plan.config(name, seed)
+                if config.threads is None:
+                    config = replace(config, threads=threads)
+                worker = Worker.start(name, seed, config, run_folder(out, name, seed), keep_model=keep_models, plugins=plugins)
+                active[worker.connection] = worker
+                yield Progress(name, seed, 0.0, "starting", 0.0)
+            for ready in wait(list(active), timeout=1.0):
+                worker = active[ready]
+                event = worker.receive()
+                if not isinstance(event, Progress):
+                    worker.stop()
+                    del active[ready]
+                if isinstance(event, Failed) and run_folder(out, event.name, event.seed).exists():
+                    # A process that a killed call left behind was faster.
+                    check(event.name, event.seed)
+                    event = Done(event.name, event.seed, True, 0.0)
+                yield event
+    finally:
+        for worker in active.values():
+            worker.stop()
+
+
+class _Check:
+    """Whether a run that is there is the one that is planned."""
+
+    def __init__(self, prepared: Prepared, out: Path, registry: Registry) -> None:
+        self.plan, self.out, self.registry = prepared.plan, out, registry
+        self.data = prepared.corpus.sha256()
+        self.splits = {seed: split.sha256() for seed, split in prepared.splits.items()}
+
+    def __call__(self, name: str, seed: int) -> None:
+        """Check one run.
+
+        Raises:
+            KitError: it was changed, has another setting, other data or another split, or plugins of another version.
+        """
+        folder, config = run_folder(self.out, name, seed), self.plan.config(name, seed)
+        found = record.read(folder, model=False)
+        changed = differences(configure(RunConfig(), found.config), self._with_options(config, found.config["options"]))
+        if (found.config["seed"], found.config["split_seed"]) != (seed, config.split_seed):
+            changed.append(f"seed {found.config['seed']} on split {found.config['split_seed']}")
+        if changed:
+            raise KitError(f"{folder}: is a run with {changed[0]}; expected {name} as it is planned")
+        for what, value in (("data", self.data), ("split", self.splits[config.split_seed])):
+            known = getattr(found, what)["sha256"]
+            if known != value:
+                raise KitError(
+                    f"{folder}: was made on another {what} (sha256 {known[:12]}... found, expected {value[:12]}...); "
+                    "its scores cannot be compared"
+                )
+        self._check_providers(folder, config, found)
+
+    def _with_options(self, config: RunConfig, recorded: dict[str, Any]) -> RunConfig:
+        """As a record writes options, but for those that the plugins have got since and nobody has set."""
+        whole = all_options(choose_plugins(config, self.registry))
+        try:
+            default = all_options(choose_plugins(replace(config, options={}), self.registry))
+        except KitError:  # a plugin with an option that has no default
+            default = {}
+        missing = object()
+        options = {name: value for name, value in whole.items() if name in recorded or value != default.get(name, missing)}
+        return replace(config, options=options)
+
+    def _check_providers(self, folder: Path, config: RunConfig, found: record.Record) -> None:
+        """Runs of one configuration are averaged: all must be of one version of other people's plugins."""
+        for kind, now in choose_plugins(config, self.registry).chosen.items():
+            then = found.plugins.get(kind)
+            if then is None or {then["distribution"], now.distribution} == {OURS}:  # a released name keeps its numbers
+                continue
+            if (then["distribution"], then["version"]) != (now.distribution, now.version):
+                raise KitError(
+                    f"{folder}: {kind} {then['name']} was from {then['distribution']} {then['version']}, and is now from "
+                    f"{now.distribution} {now.version}; runs of two versions cannot be averaged: install the earlier one, or use "
+                    "another --out"
+                )
+
+
+def measure_yardsticks(prepared: Prepared, out: Path) -> None:
+    """Measure on each split what a model has to beat; what is there stays.
+
+    Raises:
+        KitError: the folder cannot be written.
+    """
+    yardsticks.measure(prepared.corpus, prepared.splits.values(), out)

@@ -1,0 +1,229 @@
+"""Finished runs, read back: what a report needs of them, after a check that they belong together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from empathy_kit.comparison import yardsticks
+from empathy_kit.comparison.answers import AnswerTable
+from empathy_kit.comparison.plan import RUNS, Plan, differences, read_plan, run_folder
+from empathy_kit.comparison.statistics import Answers
+from empathy_kit.config import RunConfig, configure
+from empathy_kit.core.metrics import confusion_matrix
+from empathy_kit.data.schema import Schema
+from empathy_kit.errors import KitError
+from empathy_kit.options import parse
+from empathy_kit.runs import record
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run, as a report needs it."""
+
+    name: str
+    seed: int
+    record: record.Record
+    history: list[dict[str, Any]]
+    answers: dict[str, Answers]  # task to what was predicted
+    swapped: dict[str, Answers] | None  # what was predicted with another pair's seeker post; None where it was not asked
+    probabilities: dict[str, Floats]  # task to (N, C), labelled pairs alone as in its answers
+
+
+@dataclass(frozen=True)
+class Results:
+    """All of a comparison that is there."""
+
+    plan: Plan
+    runs: dict[str, list[Run]]  # configuration to its runs, in the order of the seeds; some may have more than others
+    yardsticks: dict[str, dict[int, dict[str, Answers]]]  # yardstick to seed to task to answers
+    missing: list[tuple[str, int]]  # runs that are planned and not there
+    left_out: list[str]  # yardsticks that are not there, and why
+
+    @cached_property
+    def tasks(self) -> Schema:
+        """The tasks that any of the runs has."""
+        there = {task for several in self.runs.values() for found in several for task in found.answers}
+        schema = self.plan.tasks
+        return schema.select([name for name in schema.names if name in there])
+
+
+def read_finished(folder: Path) -> Results:
+    """Read a comparison's runs; no torch, no data.
+
+    Raises:
+        KitError: no comparison, no finished run, a run that was changed or is not the one planned, or runs on other data or
+            splits than the first.
+    """
+    plan = read_plan(folder)
+    there = {
+        name: [read_run(folder, name, seed) for seed in plan.seeds if run_folder(folder, name, seed).exists()]
+        for name in plan.configurations
+    }
+    there = {name: runs for name, runs in there.items() if runs}
+    if not there:
+        raise KitError(f"{folder}: no finished run, expected at least one in {folder / RUNS}")
+    every = [found for runs in there.values() for found in runs]
+    for found in every:
+        _check_planned(run_folder(folder, found.name, found.seed), found, plan)
+    _check_alike(folder, every)
+    splits = {found.seed: found.record.split["seed"] for found in every}
+    measured = yardsticks.read(folder, splits.values(), plan.tasks)
+    by_seed = {
+        name: {seed: by_split[split] for seed, split in sorted(splits.items()) if split in by_split}
+        for name, by_split in measured.answers.items()
+    }
+    _check_yardsticks(folder, by_seed, every)
+    finished = {(found.name, found.seed) for found in every}
+    return Results(plan, there, by_seed, [run for run in plan.runs() if run not in finished], measured.left_out)
+
+
+def read_run(folder: Path, name: str, seed: int) -> Run:
+    """Read one finished run of a comparison.
+
+    Raises:
+        KitError: a run that was changed, or does not hold what a run holds.
+    """
+    where = run_folder(folder, name, seed)
+    found = record.read(where, model=False)
+    try:
+        tasks = found.tasks.tasks
+        _check_parts(found)
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise KitError(f"{where / record.RUN}: parts that a report needs are missing, or are not as a run writes them") from None
+    history = _read_history(where / record.HISTORY, [task.name for task in tasks])
+    table = AnswerTable(where / record.PREDICTIONS)
+    answers = {task.name: table.answers(task) for task in tasks}
+    asked = all(table.has(task, "swapped") for task in tasks)
+    for task in tasks:
+        said = answers[task.name]
+        confusion = confusion_matrix(said.true, said.predicted, len(task.labels)).tolist()
+        if not len(said.ids) or found.scores[task.name]["confusion"] != confusion:
+            raise KitError(f"{where}: the scores of {task.name} in {record.RUN} are not those of {record.PREDICTIONS}")
+    return Run(
+        name,
+        seed,
+        found,
+        history,
+        answers,
+        {task.name: table.answers(task, "swapped") for task in tasks} if asked else None,
+        {task.name: table.probabilities(task) for task in tasks},
+    )
+
+
+def _check_parts(found: record.Record) -> None:
+    """What a report reads of a record; whatever is raised means that it is not there."""
+    for name, kind in (("name", str), ("pairs", int), ("sha256", str)):
+        _check_type(found.data[name], kind)
+    for name, kind in (("kind", str), ("seed", int), ("sha256", str)):
+        _check_type(found.split[name], kind)
+    _check_type(found.split["pairs"]["test"], int)
+    _check_type(found.data["duplicates"]["groups"], int)
+    _check_type(found.config["options"], dict)
+    _check_type(found.oracle, bool)
+    float(found.training["seconds"])
+    for task in found.schema.tasks:
+        for counts in (found.data["class_counts"], found.split["class_counts"]["train"]):
+            if len(counts[task.name]) != len(task.labels):
+                raise ValueError(task.name)
+            for count in counts[task.name]:
+                _check_type(count, int)
+    for task in found.tasks.tasks:
+        _check_type(found.scores[task.name]["confusion"], list)
+    for share in found.data["duplicates"]["agreement"].values():
+        float(share)
+    for entry in found.plugins.values():
+        for key in ("name", "distribution", "version"):
+            _check_type(entry[key], str)
+
+
+def _check_type(value: Any, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise TypeError(kind.__name__)
+
+
+def _read_history(path: Path, tasks: Sequence[str]) -> list[dict[str, Any]]:
+    try:
+        history: list[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for epoch in history:
+            for value in (epoch["validation_loss"], *(epoch["validation_macro_f1"][task] for task in tasks)):
+                float(value)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        history = []
+    if not history:
+        raise KitError(f"{path}: expected a line for each epoch, with its validation_loss and validation_macro_f1")
+    return history
+
+
+def _check_planned(where: Path, found: Run, plan: Plan) -> None:
+    """A folder may have been copied, or exchanged with another: its run must be the one that the plan has there."""
+    config, planned = configure(RunConfig(), found.record.config), plan.config(found.name, found.seed)
+    changed = differences(replace(config, options={}), replace(planned, options={}))
+    for route, value in config.options.items():
+        kind, *_, option = route.split(".")
+        given = planned.options.get(route, planned.options.get(f"{kind}.{option}", _DEFAULT))
+        # What nobody planned is the plugin's default, which only the plugin knows.
+        if given is not _DEFAULT and not _same_option(given, value):
+            changed.append(f"-o {route} {value}, not {given}")
+    if (config.seed, config.split_seed, found.record.split["seed"]) != (found.seed, planned.split_seed, planned.split_seed):
+        changed.append(f"seed {config.seed} on split {found.record.split['seed']}")
+    if changed:
+        raise KitError(f"{where}: is a run with {changed[0]}; expected {found.name} as it is planned")
+
+
+_DEFAULT = object()
+
+
+def _same_option(given: Any, value: Any) -> bool:
+    """Whether text, or a value of TOML's, is what a record has as a value of JSON's."""
+    if isinstance(value, list):
+        parts = given.split(",") if isinstance(given, str) else given
+        return isinstance(parts, list | tuple) and len(parts) == len(value) and all(map(_same_option, parts, value))
+    if value is None:
+        return given in (None, "none")
+    try:
+        return bool(parse(type(value), given.strip() if isinstance(given, str) else given) == value)
+    except ValueError:
+        return False
+
+
+def _check_alike(folder: Path, runs: Sequence[Run]) -> None:
+    """Runs that are compared have the same data, and those on one split the same pairs and labels."""
+    first: dict[int, Run] = {}  # by the split's seed
+    labels: dict[int, dict[str, Answers]] = {}  # the same, to what the first run that has a task was tested on
+    for found in runs:
+        split = found.record.split["seed"]
+        for what, sibling in (("data", runs[0]), ("split", first.setdefault(split, found))):
+            one, other = (getattr(each.record, what)["sha256"] for each in (found, sibling))
+            if one != other:
+                raise KitError(
+                    f"{run_folder(folder, found.name, found.seed)}: was made on another {what} than "
+                    f"{run_folder(folder, sibling.name, sibling.seed)} (sha256 {one[:12]}... and {other[:12]}...); "
+                    "they cannot be compared"
+                )
+        known = labels.setdefault(split, {})
+        _check_labels(run_folder(folder, found.name, found.seed) / record.PREDICTIONS, found.answers, known)
+        labels[split] = {**found.answers, **known}
+
+
+def _check_labels(path: Path, ours: Mapping[str, Answers], theirs: Mapping[str, Answers]) -> None:
+    for task in ours.keys() & theirs.keys():
+        if ours[task].ids != theirs[task].ids or not np.array_equal(ours[task].true, theirs[task].true):
+            raise KitError(f"{path}: has other pairs or true labels of {task} than the other files of its split")
+
+
+def _check_yardsticks(folder: Path, by_seed: Mapping[str, Mapping[int, Mapping[str, Answers]]], runs: Sequence[Run]) -> None:
+    for found in runs:
+        for name, answers in by_seed.items():
+            if found.seed in answers:
+                path = folder / yardsticks.FOLDER / f"{name}-{found.record.split['seed']}.csv"
+                _check_labels(path, answers[found.seed], found.answers)

@@ -1,0 +1,61 @@
+"""The report on a comparison: one page that stands alone, the same as Markdown, and the tables for the terminal."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from empathy_kit.comparison.pages import words
+from empathy_kit.comparison.pages.summarise import summarise
+from empathy_kit.comparison.pages.summary import METRICS, Summary, to_json
+from empathy_kit.comparison.pages.words import notes
+from empathy_kit.errors import KitError
+from empathy_kit.files import write_whole
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+__all__ = ["Summary", "notes", "summarise", "to_json", "write"]
+
+HTML, MARKDOWN = "report.html", "report.md"
+
+
+def write(summary: Summary, folder: Path) -> list[Path]:
+    """Write ``report.html`` and ``report.md`` into a comparison's folder.
+
+    Raises:
+        KitError: they cannot be written.
+    """
+    from empathy_kit.comparison.pages.diagram import diagram
+    from empathy_kit.comparison.pages.figures import figures
+
+    known = {"summary": summary, "METRICS": METRICS, "words": words}
+    pages = {
+        HTML: _environment(escape=True).get_template(f"{HTML}.j2").render(
+            **known, figures={**figures(summary), "model": diagram(summary)}
+        ),
+        MARKDOWN: _environment(escape=False).get_template(f"{MARKDOWN}.j2").render(**known),
+    }
+    for name, text in pages.items():
+        try:
+            write_whole(folder / name, "".join(f"{line.rstrip()}\n" for line in text.splitlines()))
+        except OSError as error:
+            raise KitError(f"{folder / name}: cannot be written: {error.strerror}") from None
+    return [folder / name for name in pages]
+
+
+def _environment(*, escape: bool) -> Environment:
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    templates = resources.files(__name__) / "templates"
+    environment = Environment(
+        loader=FunctionLoader(lambda wanted: (templates / wanted).read_text(encoding="utf-8")),
+        autoescape=escape,  # noqa: S701 - for Markdown, the filter md escapes what others wrote
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    more: dict[str, Any] = {"md": words.markdown, "code": words.code}
+    environment.filters.update(more)
+    return environment

@@ -1,0 +1,285 @@
+"""Finished runs -> every figure of their report; the same runs give the same figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from empathy_kit.comparison.finished import Results, Run
+from empathy_kit.comparison.pages.summary import METRICS, Apart, Cell, Contrast, Row, Summary
+from empathy_kit.comparison.plan import NOT_COMPARED
+from empathy_kit.comparison.statistics import (
+    OPTION,
+    Answers,
+    Calibration,
+    Resampled,
+    calibration,
+    contrasts,
+    different,
+    holm,
+    paired_test,
+)
+from empathy_kit.comparison.yardsticks import MAJORITY, SWAPPED, TITLES
+from empathy_kit.config import PAPER
+from empathy_kit.core.metrics import confusion_matrix
+from empathy_kit.data.schema import EPITOME, TaskSchema
+from empathy_kit.plugins import OURS
+
+MOST_SETTINGS = 3  # that a title names, to tell configurations apart
+
+
+def summarise(results: Results) -> Summary:
+    """Compute every figure.
+
+    A configuration's mean is over its own seeds; two are compared on the seeds and tasks that both have.
+    """
+    runs, tasks = results.runs, results.tasks
+    everything = [found for several in runs.values() for found in several]
+    settings = {name: _settings(several[0]) for name, several in runs.items()}
+    shared = {key: value for key, value in next(iter(settings.values())).items() if _all_have(settings.values(), key, value)}
+    columns = list(_columns(results, _titles(results, settings)))
+    drawn = {task.name: _Drawn.of(task, columns) for task in tasks.tasks}
+    pairs = [
+        _Pair.of(runs, one, other) for one, other in contrasts({name: settings[name] for name in runs if not _is_oracle(runs[name])})
+    ]
+    record = everything[0].record
+    repeated = record.data["duplicates"]
+    return Summary(
+        data=_plain(record.data["name"]),
+        pairs=record.data["pairs"],
+        tasks=list(tasks.tasks),
+        split=_plain(record.split["kind"]),
+        resplit=results.plan.resplit,
+        seeds=[seed for seed in results.plan.seeds if any(found.seed == seed for found in everything)],
+        test_pairs=_mean(found.record.split["pairs"]["test"] for found in everything),
+        labelled={
+            name: _mean(len(found.answers[name].ids) for found in everything if name in found.answers) for name in tasks.names
+        },
+        rows=[_row(column, drawn) for column in columns],
+        contrasts=_contrasts(pairs, drawn),
+        paper={name: PAPER[name] for name in runs if name in PAPER} if record.schema == EPITOME else {},
+        agreement=dict(repeated["agreement"]) if repeated["groups"] else None,
+        agreement_groups=repeated["groups"],
+        class_counts=record.data["class_counts"],
+        curves={name: [[_point(epoch) for epoch in found.history] for found in several] for name, several in runs.items()},
+        calibrations={name: _calibrations(several) for name, several in runs.items()},
+        recipe=shared,
+        settings={name: {key: value for key, value in own.items() if key not in shared} for name, own in settings.items()},
+        trunks=list(dict.fromkeys(_plain(str(own["trunk"])) for own in settings.values())),
+        versions=record.versions,
+        machine=record.machine,
+        kit=", ".join(dict.fromkeys(_plain(found.record.kit) for found in everything)),
+        seconds=sum(found.record.training["seconds"] for found in everything),
+        missing=[f"{name} {seed}" for name, seed in results.missing],
+        apart=[Apart(pair.first_name, pair.second_name, pair.lacking) for pair in pairs if pair.lacking is not None],
+        plugins={name: sorted(set(_third_parties(several))) for name, several in runs.items()},
+        mixed=[name for name, several in runs.items() if len({tuple(_third_parties([found])) for found in several}) > 1],
+        left_out=results.left_out,
+    )
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two configurations' runs with the seeds that both have."""
+
+    first_name: str
+    second_name: str
+    first: list[Run]
+    second: list[Run]
+    tasks: list[str]  # that both have
+
+    @classmethod
+    def of(cls, runs: Mapping[str, list[Run]], one: str, other: str) -> _Pair:
+        common = {run.seed for run in runs[one]} & {run.seed for run in runs[other]}
+        first, second = ([run for run in runs[name] if run.seed in common] for name in (one, other))
+        return cls(one, other, first, second, [task for task in runs[one][0].answers if task in runs[other][0].answers])
+
+    @property
+    def lacking(self) -> Literal["seed", "task"] | None:
+        if not self.tasks:
+            return "task"
+        return None if self.first else "seed"
+
+    @property
+    def seeds(self) -> list[int]:
+        return [run.seed for run in self.first]
+
+
+def _contrasts(pairs: Sequence[_Pair], drawn: Mapping[str, _Drawn]) -> list[Contrast]:
+    sides = [(pair, task) for pair in pairs if pair.lacking is None for task in pair.tasks]
+    tests = [paired_test(*([run.answers[task] for run in side] for side in (pair.first, pair.second))) for pair, task in sides]
+    found = []
+    for (pair, task), test, p in zip(sides, tests, holm([test.exact for test in tests]), strict=True):
+        places = [drawn[task].places(name, pair.seeds) for name in (pair.first_name, pair.second_name)]
+        answers = [(one.answers[task], other.answers[task]) for one, other in zip(pair.first, pair.second, strict=True)]
+        found.append(
+            Contrast(
+                pair.first_name,
+                pair.second_name,
+                pair.seeds,
+                _mean(len(one.ids) for one, _ in answers),
+                task,
+                [other.right - one.right for one, other in answers],
+                drawn[task].resampled.difference(*places, "accuracy"),
+                drawn[task].resampled.difference(*places, "macro_f1"),
+                test,
+                p,
+            )
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class _Column:
+    """What is scored: the answers of some runs, one per seed."""
+
+    name: str
+    title: str
+    kind: Literal["run", "oracle", "yardstick"]
+    answers: dict[int, dict[str, Answers]]  # by seed, then by task
+
+    def of(self, task: str) -> dict[int, Answers]:
+        """One task's, by seed."""
+        return {seed: answers[task] for seed, answers in self.answers.items() if task in answers}
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """All that was scored of a task, resampled together, and where each stands in it."""
+
+    resampled: Resampled
+    where: dict[tuple[str, int], int]  # name and seed to place
+    classes: int
+
+    @classmethod
+    def of(cls, task: TaskSchema, columns: Sequence[_Column]) -> _Drawn:
+        """One task of some columns."""
+        scored = {(column.name, seed): answers for column in columns for seed, answers in column.of(task.name).items()}
+        classes = len(task.labels)
+        return cls(Resampled(list(scored.values()), classes), {key: at for at, key in enumerate(scored)}, classes)
+
+    def places(self, name: str, seeds: Iterable[int]) -> list[int]:
+        """Where a configuration's runs stand."""
+        return [self.where[name, seed] for seed in seeds]
+
+
+def _columns(results: Results, titles: Mapping[str, str]) -> Iterator[_Column]:
+    runs = results.runs
+    honest = [name for name in runs if not _is_oracle(runs[name])]
+    for name in (*honest, *(name for name in runs if name not in honest)):
+        kind: Literal["run", "oracle"] = "run" if name in honest else "oracle"
+        yield _Column(name, titles[name], kind, {found.seed: found.answers for found in runs[name]})
+    # What follows from a seed's split alone is the same for every configuration: whichever has the seed and the task will do.
+    majority: dict[int, dict[str, Answers]] = {seed: {} for seed in results.plan.seeds}
+    for several in runs.values():
+        for found in several:
+            for task in found.answers.keys() - majority[found.seed].keys():
+                majority[found.seed][task] = _majority(found, task)
+    yield _Column(MAJORITY, TITLES[MAJORITY], "yardstick", {seed: answers for seed, answers in majority.items() if answers})
+    for name, by_seed in results.yardsticks.items():
+        yield _Column(name, TITLES[name], "yardstick", by_seed)
+    # The first that was asked: a run of an earlier version was not.
+    for name in honest:
+        swapped = {found.seed: found.swapped for found in runs[name] if found.swapped is not None}
+        if swapped:
+            yield _Column(f"{name}{SWAPPED}", f"{name}, seekers swapped at test time", "yardstick", swapped)
+            break
+
+
+def _majority(run: Run, task: str) -> Answers:
+    """The training part's commonest label for every pair."""
+    said, counts = run.answers[task], run.record.split["class_counts"]["train"][task]
+    return Answers(said.ids, said.true, np.full_like(said.true, int(np.argmax(counts))))
+
+
+def _row(column: _Column, drawn: Mapping[str, _Drawn]) -> Row:
+    cells = {}
+    for task, of_task in drawn.items():
+        answers = column.of(task)
+        if not answers:
+            continue
+        places, classes, resampled = of_task.places(column.name, answers), of_task.classes, of_task.resampled
+        tables = [confusion_matrix(each.true, each.predicted, classes) for each in answers.values()]
+        scores = {metric: resampled.point[metric][places] for metric in METRICS}
+        cells[task] = Cell(
+            seeds=list(answers),
+            scores={metric: resampled.mean(places, metric) for metric in METRICS},
+            runs={metric: each.tolist() for metric, each in scores.items()},
+            deviation={metric: float(each.std(ddof=1)) for metric, each in scores.items()} if len(places) > 1 else None,
+            recall=[resampled.mean(places, "recall", level) for level in range(classes)],
+            never=[sum(bool(table[at].any() and not table[:, at].any()) for table in tables) for at in range(classes)],
+            confusion=np.sum(tables, axis=0).tolist(),
+        )
+    return Row(column.name, column.title, column.kind, list(column.answers), cells)
+
+
+def _titles(results: Results, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """What each configuration is; where a record calls several the same, with the settings in which these differ."""
+    titles = {name: _plain(several[0].record.title) for name, several in results.runs.items()}
+    told = {}
+    for name, title in titles.items():
+        twins = [other for other in titles if titles[other] == title and other != name]
+        keys = sorted(set().union(*(different(settings[name], settings[twin]) for twin in twins)))
+        words = [_setting(key, settings[name]) for key in keys]
+        if len(words) > MOST_SETTINGS:
+            words[MOST_SETTINGS:] = [f"{len(words) - MOST_SETTINGS} more"]
+        told[name] = ", ".join([title, *map(_plain, words)])
+    return told
+
+
+def _setting(key: str, own: Mapping[str, Any]) -> str:
+    """``gamma 3.0``, or ``gamma 3.0 / 2.0`` where it is not the same for all tasks."""
+    if not key.startswith(OPTION):
+        return f"{key.replace('_', ' ')} {own.get(key)}"
+    kind, _, option = key.partition(".")
+    values = [value for name, value in own.items() if name.startswith(f"{kind}.") and name.rpartition(".")[2] == option]
+    return f"{option.replace('_', ' ')} {' / '.join(dict.fromkeys(map(str, values))) or 'by default'}"
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """What a configuration sets; the data's tasks are the same for all, and so not among them."""
+    config = run.record.config
+    plain = {name: value for name, value in config.items() if name not in (*NOT_COMPARED, "options", "schema")}
+    return {**plain, "tasks": list(run.answers), **{f"{OPTION}{route}": value for route, value in config["options"].items()}}
+
+
+def _all_have(settings: Iterable[Mapping[str, Any]], key: str, value: object) -> bool:
+    return all(key in own and own[key] == value for own in settings)
+
+
+def _is_oracle(runs: Sequence[Run]) -> bool:
+    return any(found.record.oracle for found in runs)
+
+
+def _point(epoch: Mapping[str, Any]) -> tuple[float, float]:
+    scores = epoch["validation_macro_f1"]
+    return epoch["validation_loss"], sum(scores.values()) / len(scores)
+
+
+def _calibrations(runs: Sequence[Run]) -> dict[str, Calibration]:
+    return {
+        task: calibration(
+            np.concatenate([found.probabilities[task] for found in runs]),
+            np.concatenate([found.answers[task].true for found in runs]),
+        )
+        for task in runs[0].answers
+    }
+
+
+def _third_parties(runs: Iterable[Run]) -> Iterator[str]:
+    for found in runs:
+        for kind, entry in found.record.plugins.items():
+            if entry["distribution"] != OURS:
+                yield _plain(f"{kind} {entry['name']} from {entry['distribution']} {entry['version']}")
+
+
+def _mean(values: Iterable[float]) -> float:
+    return float(np.mean(list(values)))
+
+
+def _plain(text: str) -> str:
+    """What others wrote, without signs that would move a terminal's cursor."""
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)

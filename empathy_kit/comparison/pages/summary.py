@@ -1,0 +1,120 @@
+"""What a comparison found: every figure of its report, as plain values."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from empathy_kit.comparison.statistics import Calibration, PairedTest, SeedEstimate
+from empathy_kit.data.schema import TaskSchema
+
+METRICS = {"accuracy": "accuracy", "weighted_f1": "weighted F1", "macro_f1": "macro F1", "kappa": "kappa"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the tables, one task. Lists of labels run over the task's labels."""
+
+    seeds: list[int]
+    scores: dict[str, SeedEstimate]  # metric to its mean over the seeds
+    runs: dict[str, list[float]]  # metric to every run's own score
+    deviation: dict[str, float] | None  # metric to the standard deviation between runs; None where there is one run
+    recall: list[SeedEstimate]  # per label
+    never: list[int]  # per label: runs that never predicted it, though their test part has it
+    confusion: list[list[int]]  # [true][predicted], summed over the runs
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration or yardstick."""
+
+    name: str
+    title: str
+    kind: Literal["run", "oracle", "yardstick"]
+    seeds: list[int]
+    cells: dict[str, Cell]  # by task; a configuration may lack some
+
+    @property
+    def label(self) -> str:
+        """The name; an oracle is called one."""
+        return f"{self.name} (ORACLE)" if self.kind == "oracle" else self.name
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Two configurations, one task that both have."""
+
+    first: str
+    second: str
+    seeds: list[int]  # that both have
+    test_pairs: float  # with a label of the task, mean over these seeds
+    task: str
+    gains: list[int]  # right answers of the second, less the first's, per seed
+    accuracy: SeedEstimate  # of the second, less the first's
+    macro_f1: SeedEstimate
+    test: PairedTest
+    corrected: float  # the exact test's p, after Holm over all contrasts and tasks
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Two configurations that would be compared, but cannot be."""
+
+    first: str
+    second: str
+    lacking: Literal["seed", "task"]  # what they do not have in common
+
+
+@dataclass(frozen=True)
+class Summary:
+    """All that a report shows."""
+
+    data: str
+    pairs: int
+    tasks: list[TaskSchema]  # that any configuration has
+    split: str
+    resplit: bool
+    seeds: list[int]  # that any configuration has
+    test_pairs: float  # mean over the runs
+    labelled: dict[str, float]  # task to test pairs with a label, mean over the runs that have the task
+    rows: list[Row]
+    contrasts: list[Contrast]
+    paper: dict[str, dict[str, tuple[float, float]]]  # configuration to task to accuracy and weighted F1
+    agreement: dict[str, float] | None  # of labels where a pair was labelled twice, per task
+    agreement_groups: int
+    class_counts: dict[str, list[int]]
+    curves: dict[str, list[list[tuple[float, float]]]]  # configuration to a run's validation loss and mean macro F1 per epoch
+    calibrations: dict[str, dict[str, Calibration]]  # configuration to task
+    recipe: dict[str, Any]  # settings that all configurations share
+    settings: dict[str, dict[str, Any]]  # configuration to the settings that they do not share
+    trunks: list[str]  # of all configurations
+    versions: dict[str, str]
+    machine: dict[str, Any]
+    kit: str
+    seconds: float  # in training, all runs
+    missing: list[str]
+    apart: list[Apart]
+    plugins: dict[str, list[str]]  # configuration to its third-party plugins
+    mixed: list[str]  # configurations whose runs have plugins of several versions
+    left_out: list[str]  # yardsticks that are not there, and why
+
+    @property
+    def names(self) -> list[str]:
+        """The tasks' names."""
+        return [task.name for task in self.tasks]
+
+    @property
+    def uneven(self) -> bool:
+        """Whether some configurations have other seeds than others."""
+        return len({tuple(row.seeds) for row in self.rows if row.kind != "yardstick"}) > 1
+
+    def ranked(self) -> list[Row]:
+        """Configurations that may be compared: no oracle, no yardstick."""
+        return [row for row in self.rows if row.kind == "run"]
+
+
+def to_json(summary: Summary) -> dict[str, Any]:
+    """The summary as a program reads it."""
+    content: dict[str, Any] = json.loads(json.dumps(asdict(summary)))
+    return content

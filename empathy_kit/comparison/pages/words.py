@@ -1,0 +1,189 @@
+"""The report's figures and sentences as people read them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from empathy_kit.comparison.pages.summary import METRICS, Cell, Contrast, Row, Summary
+from empathy_kit.comparison.statistics import SeedEstimate
+from empathy_kit.data.schema import TaskSchema
+from empathy_kit.runs.report import number
+
+DASH = "–"  # a task that a configuration does not have
+MOST_LABELS = 12  # that a note lists
+
+
+def interval(estimate: SeedEstimate) -> str:
+    """``[.79, .86]``; nothing where there is one seed alone."""
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f"[{_short(estimate.low)}, {_short(estimate.high)}]"
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}".replace("0.", ".", 1)
+
+
+def score_cell(row: Row, task: str, metric: str) -> str:
+    """``.832 [.79, .86]``."""
+    cell = row.cells.get(task)
+    if cell is None:
+        return DASH
+    text = f"{number(cell.scores[metric].value)} {interval(cell.scores[metric])}".rstrip()
+    # A yardstick has a task on the seeds alone on which some configuration has it.
+    return text if len(cell.seeds) == len(row.seeds) else f"{text} ({len(cell.seeds)} of these)"
+
+
+def recall_cell(row: Row, task: str, level: int) -> str:
+    """``.32``, with how often the label was never predicted."""
+    cell = row.cells.get(task)
+    return DASH if cell is None else number(cell.recall[level].value)
+
+
+def never(row: Row, task: str, level: int) -> int:
+    """In how many runs a configuration never predicted a label that their test parts have."""
+    cell = row.cells.get(task)
+    return 0 if cell is None or row.kind == "yardstick" else cell.never[level]
+
+
+def run_cell(row: Row, task: str, at: int) -> str:
+    """All scores of one run."""
+    cell = row.cells.get(task)
+    return DASH if cell is None else " / ".join(number(cell.runs[metric][at]) for metric in METRICS)
+
+
+def mean_cell(row: Row, task: str) -> str:
+    """Mean and standard deviation of all runs, per score: ``.792 ± .015 / ...``."""
+    cell = row.cells.get(task)
+    return DASH if cell is None else " / ".join(_mean(cell, metric) for metric in METRICS)
+
+
+def _mean(cell: Cell, metric: str) -> str:
+    mean = number(cell.scores[metric].value)
+    return mean if cell.deviation is None else f"{mean} ± {number(cell.deviation[metric])}"
+
+
+def gain(contrast: Contrast) -> str:
+    """A difference of accuracy as pairs of a test part: ``+4.3 of 463 [-2.1, +10.7]``."""
+    size = contrast.test_pairs
+    found = contrast.accuracy
+    text = f"{found.value * size:+z.1f} of {size:.0f}"
+    return text if found.low is None or found.high is None else f"{text} [{found.low * size:+.1f}, {found.high * size:+.1f}]"
+
+
+def gains(contrast: Contrast) -> str:
+    """The same, seed by seed: ``+7, 0, -2``."""
+    return ", ".join(f"{pairs:+d}" if pairs else "0" for pairs in contrast.gains)
+
+
+def macro_gain(contrast: Contrast) -> str:
+    """A difference of macro F1: ``+0.031 [-.01, .07]``."""
+    return f"{contrast.macro_f1.value:+z.3f} {interval(contrast.macro_f1)}".rstrip()
+
+
+def smallest(contrast: Contrast) -> str:
+    """The smallest difference of accuracy that this design would find four times of five, in pairs."""
+    found = contrast.accuracy.smallest
+    return "not known" if found is None else f"{found * contrast.test_pairs:.1f} of {contrast.test_pairs:.0f}"
+
+
+def chance(p: float) -> str:
+    """A p-value: ``.034``, ``< .001``."""
+    return "< .001" if p < 0.001 else number(p) if p < 0.9995 else "1"
+
+
+def of_seeds(seeds: list[int], summary: Summary) -> str:
+    """`` (3 of 5 seeds)``, where some are missing."""
+    return "" if len(seeds) == len(summary.seeds) else f" ({len(seeds)} of {len(summary.seeds)} seeds)"
+
+
+def label_of(task: TaskSchema, level: int) -> str:
+    """A label with its task: ``IP 1``, ``advice "a clear plan"``."""
+    label = task.labels[level]
+    return f"{task.name} {label}" if re.fullmatch(r"\d+", label) else f'{task.name} "{label}"'
+
+
+def test_part(summary: Summary) -> str:
+    """``463 test pairs``, with how many of them have a label where some do not."""
+    whole = f"{summary.test_pairs:.0f} test pairs"
+    if all(count == summary.test_pairs for count in summary.labelled.values()):
+        return whole
+    return f"{whole}, labelled: {', '.join(f'{name} {count:.0f}' for name, count in summary.labelled.items())}"
+
+
+def unlabelled(summary: Summary, task: str) -> int:
+    """How many pairs of the data have no label of a task."""
+    return summary.pairs - sum(summary.class_counts[task])
+
+
+def model(summary: Summary) -> str:
+    """What all models are, in a few sentences."""
+    trunk = "one GRU" if summary.trunks == ["gru"] else f"the trunk ({' or '.join(summary.trunks)})"
+    return (
+        "Seeker post and response post go through one shared encoder. A rationale injector may add states to the response's. All "
+        f"of it goes through {trunk}, which {'the one head reads' if len(summary.tasks) == 1 else 'one head per task reads'}: "
+        f"{', '.join(summary.names)}."
+    )
+
+
+def nothing(summary: Summary) -> str:
+    """Why no two configurations are compared."""
+    ranked, oracles = len(summary.ranked()), sum(row.kind == "oracle" for row in summary.rows)
+    if any(pair.lacking == "seed" for pair in summary.apart):
+        why = "No two configurations have a seed in common"
+    elif summary.apart:
+        why = "No two configurations have a task in common"
+    elif ranked + oracles == 1:
+        why = "There is one configuration"
+    else:
+        why = "Every configuration is an ORACLE" if not ranked else "Every configuration but one is an ORACLE"
+    return f"{why}: nothing to compare."
+
+
+def notes(summary: Summary) -> Iterator[str]:
+    """What a reader of the figures must not overlook."""
+    oracles = [row.name for row in summary.rows if row.kind == "oracle"]
+    if oracles:
+        yield f"ORACLE: {', '.join(oracles)} saw annotated spans at test time, which give the label away; compared with nothing."
+    alone = [row.name for row in summary.rows if len(row.seeds) < 2 and row.kind != "yardstick"]
+    alone += [f"{found.first} to {found.second}" for found in summary.contrasts if len(found.seeds) < 2]
+    if alone:
+        whose = "" if len(summary.seeds) < 2 else f" of {', '.join(dict.fromkeys(alone))}"
+        yield f"One seed{whose}: there is no interval, because nobody can know from it how much another seed would change."
+    if summary.missing:
+        shown = ", ".join(summary.missing[:6]) + (f" and {len(summary.missing) - 6} more" if len(summary.missing) > 6 else "")
+        yield f"Missing runs: {shown}."
+    if summary.uneven:
+        other = "seeds and splits" if summary.resplit else "seeds"
+        yield f"Means are not all over the same {other}; differences are, each over the seeds that both have."
+    for pair in summary.apart:
+        yield f"{pair.first} and {pair.second} have no {pair.lacking} in common, and are not compared."
+    for row in summary.rows:
+        yield from _never(row, summary)
+    for name, used in summary.plugins.items():
+        for plugin in used:
+            yield f"{name}: {plugin}."
+    for name in summary.mixed:
+        yield f"{name}: its runs have plugins of different versions, whose numbers may differ."
+    yield from summary.left_out
+
+
+def _never(row: Row, summary: Summary) -> Iterator[str]:
+    counts = [(label_of(task, level), never(row, task.name, level)) for task in summary.tasks for level in range(len(task.labels))]
+    told = [f"{label} in {count} of {len(row.seeds)} runs" for label, count in counts if count]
+    if told:
+        more = f", and {len(told) - MOST_LABELS} more labels in some" if len(told) > MOST_LABELS else ""
+        yield f"{row.name} never predicted {', '.join(told[:MOST_LABELS])}{more}."
+
+
+def markdown(text: str) -> str:
+    """What others wrote, so that Markdown shows it as it is."""
+    return re.sub(r"([\\`*_\[\]<>|~$&#])", r"\\\1", text)
+
+
+def code(text: str) -> str:
+    """Text as Markdown's code: between more backticks than it has in a row."""
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    space = " " if len(fence) > 1 else ""
+    return f"{fence}{space}{text}{space}{fence}"

@@ -1,0 +1,217 @@
+"""What is to be compared: configurations and seeds, written down, read again, and added to."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from empathy_kit.comparison.yardsticks import is_yardstick
+from empathy_kit.config import RunConfig, configure, flag, to_dict, upgrade
+from empathy_kit.contracts import NAME_PATTERN
+from empathy_kit.data.pairs import Corpus
+from empathy_kit.data.schema import Schema
+from empathy_kit.data.splits import Split, make_split
+from empathy_kit.errors import KitError
+from empathy_kit.files import write_whole
+
+FORMAT = 2
+PLAN, RUNS = "comparison.json", "runs"
+NOT_COMPARED = ("seed", "split_seed", "device", "fused", "threads")  # may differ between runs of one configuration
+SAME = ("data", "schema", "split")  # what all configurations must share, to be tested on the same pairs
+MOST_SEEDS, LONGEST_NAME = 10_000, 100
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be compared."""
+
+    configurations: Mapping[str, RunConfig]  # by name, in the order of the tables; the first is what others are compared with
+    seeds: tuple[int, ...]
+    resplit: bool  # each seed draws a split of its own
+
+    def config(self, name: str, seed: int) -> RunConfig:
+        """One run's configuration."""
+        base = self.configurations[name]
+        return replace(base, seed=seed, split_seed=seed if self.resplit else base.split_seed)
+
+    def runs(self) -> list[tuple[str, int]]:
+        """Every run: all configurations of a seed before the next seed, so that a comparison that is cut short is balanced."""
+        return [(name, seed) for seed in self.seeds for name in self.configurations]
+
+    @cached_property
+    def tasks(self) -> Schema:
+        """The tasks that any configuration trains."""
+        schema = next(iter(self.configurations.values())).schema
+        trained = {name for config in self.configurations.values() for name in schema.select(config.tasks).names}
+        return schema.select([name for name in schema.names if name in trained])
+
+    def splits(self, corpus: Corpus) -> dict[int, Split]:
+        """The splits of the plan by their seeds.
+
+        Raises:
+            KitError: a split in which a part lacks a label of a task that is trained.
+        """
+        kind = next(iter(self.configurations.values())).split
+        seeds = dict.fromkeys(self.config(*run).split_seed for run in self.runs())
+        return {seed: make_split(corpus, kind, seed, self.tasks) for seed in seeds}
+
+
+def run_folder(out: Path, name: str, seed: int) -> Path:
+    """Where a run lies in a comparison's folder."""
+    return out / RUNS / f"{name}-{seed}"
+
+
+def check_name(name: str) -> None:
+    """A configuration's name becomes a folder's, and stands in tables.
+
+    Raises:
+        KitError: letters, digits and hyphens are not all that is in it, or it is a yardstick's.
+    """
+    if not NAME_PATTERN.fullmatch(name.lower()) or len(name) > LONGEST_NAME:
+        shown = repr(name) if len(name) <= LONGEST_NAME else f"{name[:20]!r}..."
+        raise KitError(f"compare {shown}: expected a name of at most {LONGEST_NAME} letters, digits and hyphens, first a letter")
+    if is_yardstick(name):
+        raise KitError(f"compare {name}: this is a yardstick's name; use another")
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Check all names of a comparison.
+
+    Raises:
+        KitError: as `check_name`, or two that some file systems cannot tell apart.
+    """
+    seen: set[str] = set()
+    for name in names:
+        check_name(name)
+        if name.lower() in seen:
+            raise KitError(f"compare {name}: differs from another name only in case, which some file systems ignore; use another")
+        seen.add(name.lower())
+
+
+def check_seeds(seeds: Sequence[int], where: str) -> None:
+    """Check the seeds of a comparison.
+
+    Raises:
+        KitError: none, too many, one out of range, or one twice.
+    """
+    if not 0 < len(seeds) <= MOST_SEEDS or not all(0 <= seed < 2**32 for seed in seeds):
+        raise KitError(f"{where}: expected 1 to {MOST_SEEDS} seeds, each from 0 to {2**32 - 1}")
+    twice = next((seed for seed, count in Counter(seeds).items() if count > 1), None)
+    if twice is not None:
+        raise KitError(f"{where}: {twice} is given twice, expected each seed once")
+
+
+def check_same(configurations: Mapping[str, RunConfig], first: RunConfig, resplit: bool, before: str = "before") -> None:
+    """Whether all configurations are tested on the same pairs as the first.
+
+    Raises:
+        KitError: other data, tasks of the data, or split.
+    """
+    settings = (*SAME, *(() if resplit else ("split_seed",)))
+    for name, config in configurations.items():
+        ours, theirs = ({flag(setting): as_given(each)[flag(setting)] for setting in settings} for each in (config, first))
+        other = next((setting for setting in ours if ours[setting] != theirs[setting]), None)
+        if other is not None:
+            raise KitError(
+                f"compare {name}: {other} is {ours[other]}, but {theirs[other]} {before}; all that is compared must be tested on "
+                "the same pairs; use another --out"
+            )
+
+
+def as_given(config: RunConfig) -> dict[str, Any]:
+    """Every setting by its flag and every option by its route, in a form that can be compared and shown."""
+    schema = config.schema
+    plain = {flag(name): value for name, value in to_dict(config).items() if name != "options"}
+    tasks = "; ".join(f"{task.name}: {', '.join(task.labels)}" for task in schema.tasks)  # titles and columns are not seen by a run
+    return {
+        **plain,
+        "--schema": tasks,
+        "--tasks": ",".join(schema.select(config.tasks).names),  # none and all by name are the same
+        **{f"-o {route}": value for route, value in config.options.items()},
+    }
+
+
+def differences(one: RunConfig, other: RunConfig) -> list[str]:
+    """Settings of ``one`` that differ in ``other``, as they would be given: ``--epochs 1, not 2``."""
+    left, right = as_given(one), as_given(other)
+    names = [name for name in {**left, **right} if name not in map(flag, NOT_COMPARED)]
+    return [
+        f"{name} {left.get(name, 'its default')}, not {right.get(name, 'its default')}"
+        for name in names
+        if left.get(name) != right.get(name)
+    ]
+
+
+def merge(before: Plan, now: Plan, out: Path) -> Plan:
+    """What was planned and what is added; a name keeps its configuration.
+
+    Raises:
+        KitError: a name that had another configuration, or pairs that are not those of before.
+    """
+    if before.resplit != now.resplit:
+        raise KitError(
+            f"--out {out}: was begun {'with' if before.resplit else 'without'} --resplit; do the same, or use another --out"
+        )
+    for name, config in now.configurations.items():
+        known = before.configurations.get(name)
+        changed = [] if known is None else differences(known, config)
+        if changed:
+            raise KitError(f"compare {name}: {out} has it with {changed[0]}; use the same settings, another name or another --out")
+    check_same(now.configurations, next(iter(before.configurations.values())), now.resplit, f"in {out}")
+    configurations = {**before.configurations, **now.configurations}
+    check_names(configurations)
+    seeds = (*before.seeds, *(seed for seed in now.seeds if seed not in set(before.seeds)))
+    check_seeds(seeds, f"--out {out}")
+    return Plan(configurations, seeds, now.resplit)
+
+
+def write_plan(plan: Plan, folder: Path) -> None:
+    """Write a plan into a comparison's folder.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    content = {
+        "format": FORMAT,
+        "configurations": {name: to_dict(config) for name, config in plan.configurations.items()},
+        "seeds": list(plan.seeds),
+        "resplit": plan.resplit,
+    }
+    write_whole(folder / PLAN, json.dumps(content, indent=2) + "\n")
+
+
+def read_plan(folder: Path) -> Plan:
+    """The plan of a comparison's folder, from whomever it came.
+
+    Raises:
+        KitError: there is none, or it is not as `write_plan` writes it.
+    """
+    path = folder / PLAN
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        number, given, seeds, resplit = (content[key] for key in ("format", "configurations", "seeds", "resplit"))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise KitError(f"{folder}: not a comparison: {PLAN} is missing or unreadable") from None
+    if number not in (1, FORMAT):
+        raise KitError(f"{path}: format {number!r} found, expected {FORMAT}")
+    if not isinstance(given, dict) or not given or not all(isinstance(changes, dict) for changes in given.values()):
+        raise KitError(f"{path}: configurations: expected at least one name with its settings")
+    if not isinstance(seeds, list) or not all(type(seed) is int for seed in seeds) or not isinstance(resplit, bool):
+        raise KitError(f"{path}: expected seeds as a list of whole numbers, and resplit as true or false")
+    check_seeds(seeds, f"{path}: seeds")
+    try:
+        check_names(given)
+        configurations = {
+            name: configure(RunConfig(), upgrade(changes) if number == 1 else changes) for name, changes in given.items()
+        }
+        for config in configurations.values():
+            config.schema.select(config.tasks)
+        check_same(configurations, next(iter(configurations.values())), resplit)
+    except KitError as error:
+        raise KitError(f"{path}: {error}") from None
+    return Plan(configurations, tuple(seeds), resplit)

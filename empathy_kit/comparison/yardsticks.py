@@ -1,0 +1,174 @@
+"""What a model has to beat: their names, measured on each split beside the runs, and read back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from empathy_kit.comparison.answers import AnswerTable
+from empathy_kit.comparison.statistics import Answers
+from empathy_kit.data.pairs import Corpus, Pair
+from empathy_kit.data.schema import MISSING, Schema
+from empathy_kit.data.splits import Split, take
+from empathy_kit.errors import KitError
+from empathy_kit.files import write_whole
+from empathy_kit.runs.record import hashed_ids
+
+FOLDER, MANIFEST, FORMAT = "yardsticks", "manifest.json", 1
+MAJORITY, SWAPPED = "majority", "-swapped"  # in the tables, as are
+TFIDF = {"tfidf": False, "tfidf-balanced": True}  # yardstick to whether it weighs classes
+TITLES = {
+    MAJORITY: "majority class",
+    "tfidf": "TF-IDF + logistic regression, response only",
+    "tfidf-balanced": "the same, classes balanced",
+}
+
+
+def is_yardstick(name: str) -> bool:
+    """Whether a name is, or would be read as, that of a yardstick."""
+    return name.lower() in TITLES or name.lower().endswith(SWAPPED)
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """What was measured, and what could not be."""
+
+    format: int = FORMAT
+    sha256: dict[str, str] = field(default_factory=dict)  # file to its hash
+    left_out: dict[str, dict[str, str]] = field(default_factory=dict)  # file to task to why
+
+    @classmethod
+    def read(cls, folder: Path) -> _Manifest:
+        """The manifest of a folder; an empty one where an earlier version wrote none.
+
+        Raises:
+            KitError: it is something else.
+        """
+        path = folder / MANIFEST
+        if not path.exists():
+            return cls()
+        try:
+            content = json.loads(path.read_text(encoding="utf-8-sig"))
+            hashes = {str(name): str(value) for name, value in content["sha256"].items()}
+            why = {str(name): {str(k): str(v) for k, v in tasks.items()} for name, tasks in content["left_out"].items()}
+            if content["format"] != FORMAT:
+                raise ValueError
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            raise KitError(f"{path}: unreadable; delete {folder} and call `empathy-kit compare` to measure again") from None
+        return cls(FORMAT, hashes, why)
+
+
+def measure(corpus: Corpus, splits: Iterable[Split], out: Path) -> None:
+    """Measure TF-IDF and logistic regression on the responses, on each split; what is there and unchanged stays.
+
+    All test pairs are predicted. Learnt is from the labelled training pairs of each task; a task of which nothing can be learnt is
+    left out, with the reason in the manifest.
+
+    Raises:
+        KitError: the folder cannot be written.
+    """
+    folder = out / FOLDER
+    manifest = _Manifest.read(folder)
+    ids: Sequence[str] = ()
+    for split in splits:
+        for name, balanced in TFIDF.items():
+            path = folder / f"{name}-{split.seed}.csv"
+            if path.exists() and manifest.sha256.get(path.name) == _sha256(path):
+                continue
+            ids = ids or hashed_ids(corpus)
+            columns, why = _predict(corpus, split, ids, balanced=balanced)
+            try:
+                folder.mkdir(exist_ok=True)
+                write_whole(path, "".join(",".join(row) + "\n" for row in zip(*columns, strict=True)))
+                manifest.sha256[path.name] = _sha256(path)
+                manifest.left_out.pop(path.name, None)
+                if why:
+                    manifest.left_out[path.name] = why
+                write_whole(folder / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
+            except OSError as error:
+                raise KitError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _predict(corpus: Corpus, split: Split, ids: Sequence[str], *, balanced: bool) -> tuple[list[list[str]], dict[str, str]]:
+    """The columns of a yardstick's file, header first, and why tasks are not among them."""
+    train, test = take(corpus, split.train), take(corpus, split.test)
+    columns = [["id", *(ids[position] for position in split.test)]]
+    left_out = {}
+    for index, task in enumerate(corpus.schema.names):
+        predicted = _learn(train, test, index, balanced=balanced)
+        if isinstance(predicted, str):
+            left_out[task] = predicted
+            continue
+        columns.append([f"{task}_true", *("" if pair.levels[index] == MISSING else str(pair.levels[index]) for pair in test)])
+        columns.append([f"{task}_predicted", *map(str, predicted)])
+    return columns, left_out
+
+
+def _learn(train: Sequence[Pair], test: Sequence[Pair], index: int, *, balanced: bool) -> list[int] | str:
+    """A task's levels of all test pairs, or why there are none."""
+    from empathy_kit.core.baselines import tfidf_logistic
+
+    labelled = [pair for pair in train if pair.levels[index] != MISSING]
+    levels = np.array([pair.levels[index] for pair in labelled], dtype=np.int64)
+    if len(set(levels.tolist())) < 2:
+        return "its training pairs have fewer than two labels"
+    if all(pair.levels[index] == MISSING for pair in test):
+        return "no test pair is labelled"
+    texts, wanted = [pair.response for pair in labelled], [pair.response for pair in test]
+    try:
+        found: list[int] = tfidf_logistic(texts, levels, wanted, balanced=balanced).tolist()
+    except ValueError as error:  # scikit-learn's, where it finds no word at all or none in two texts
+        if not str(error).startswith(("empty vocabulary", "After pruning, no terms remain")):
+            raise
+        return "no word occurs in two training responses"
+    return found
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Yardsticks:
+    """What is there of them."""
+
+    answers: dict[str, dict[int, dict[str, Answers]]]  # yardstick to split seed to task to answers
+    left_out: list[str]  # what is not, and why, in sentences
+
+
+def read(out: Path, split_seeds: Iterable[int], tasks: Schema) -> Yardsticks:
+    """Read what was measured on some splits.
+
+    Raises:
+        KitError: a file that was changed after it was measured, or is no table of answers.
+    """
+    folder = out / FOLDER
+    manifest = _Manifest.read(folder)
+    answers: dict[str, dict[int, dict[str, Answers]]] = {}
+    lacking: dict[str, list[int]] = {}  # what, and why, to the splits
+    for seed in sorted(set(split_seeds)):
+        for name in TFIDF:
+            path = folder / f"{name}-{seed}.csv"
+            if not path.exists():
+                lacking.setdefault(f"{name} was not measured", []).append(seed)
+                continue
+            if manifest.sha256 and manifest.sha256.get(path.name) != _sha256(path):  # an earlier version wrote no manifest
+                raise KitError(
+                    f"{path}: changed after it was measured (sha256 differs from {MANIFEST}); delete it and call "
+                    "`empathy-kit compare` to measure again"
+                )
+            why = manifest.left_out.get(path.name, {})
+            for task in tasks.names:
+                if task in why:
+                    lacking.setdefault(f"{name} has nothing for {task}: {why[task]}", []).append(seed)
+            table = AnswerTable(path)
+            found = {task.name: table.answers(task) for task in tasks.tasks if task.name not in why}
+            if found:
+                answers.setdefault(name, {})[seed] = found
+    left_out = [f"{what} (split {', '.join(map(str, seeds))})." for what, seeds in lacking.items()]
+    return Yardsticks(answers, left_out)

@@ -1,0 +1,104 @@
+"""A finished comparison of invented answers: what a report needs of runs, without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from empathy_kit.comparison.plan import Plan, write_plan
+from empathy_kit.config import COMPARISON, RunConfig, configure, to_dict
+from empathy_kit.data.schema import EPITOME, Schema, TaskSchema
+from empathy_kit.runs import record
+
+PAIRS = 200
+ODD = Schema(  # labels of any text, and of other numbers
+    (
+        TaskSchema("warmth", "a | <b>title</b> & `more`", "warmth", ("no", "$y$es | `or` <i>so</i>")),
+        TaskSchema("advice_given", "advice_given", "advice", ("none at all", "a hint", "a suggestion", "完整的计划")),
+    )
+)
+
+
+def made_up(
+    folder: Path,
+    names: list[str],
+    seeds: int,
+    *,
+    resplit: bool = True,
+    schema: Schema = EPITOME,
+    missing: float = 0.0,
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Path:
+    """Write one: known configurations, or with the changes that make them."""
+    base = configure(RunConfig(), {"data": "sample", "schema": schema})
+    configurations = {name: configure(base, {**COMPARISON.get(name, {}), **(changes or {}).get(name, {})}) for name in names}
+    folder.mkdir()
+    write_plan(Plan(configurations, tuple(range(seeds)), resplit), folder)
+    for number, (name, config) in enumerate(configurations.items()):
+        for seed in range(seeds):
+            made_up_run(folder / "runs" / f"{name}-{seed}", config, number, seed, seed if resplit else 0, missing)
+    return folder
+
+
+def made_up_run(folder: Path, config: RunConfig, number: int, seed: int, split: int, missing: float) -> None:
+    """Write one run: two thirds of its answers right, and level 1 of IP never predicted."""
+    pairs, generator = np.random.default_rng(split), np.random.default_rng([number, seed])
+    columns: dict[str, list[Any]] = {"id": [f"{split:04x}{at:012x}" for at in range(PAIRS)]}
+    scores, counts = {}, {}
+    trained = config.schema.select(config.tasks).names
+    for task in config.schema.tasks:
+        classes = len(task.labels)
+        shares = np.array([6, 3, *[1] * (classes - 2)]) / (7 + classes)
+        true, labelled = pairs.choice(classes, size=PAIRS, p=shares), pairs.random(PAIRS) >= missing
+        counts[task.name] = [round(1000 * (1 - missing) * share) for share in shares]
+        if task.name not in trained:
+            continue
+        logits = generator.gumbel(size=(PAIRS, classes))
+        logits[np.arange(PAIRS), true] += 2
+        if task.name == "IP":
+            logits[:, 1] = -20
+        chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        predicted = chances.argmax(1)
+        columns[f"{task.name}_true"] = [str(level) if known else "" for level, known in zip(true, labelled, strict=True)]
+        columns[f"{task.name}_predicted"] = predicted.tolist()
+        columns[f"{task.name}_swapped"] = np.roll(predicted, 1).tolist()
+        for level in range(classes):
+            columns[f"{task.name}_p{level}"] = [f"{value:.6f}" for value in chances[:, level]]
+        confusion = np.zeros((classes, classes), dtype=np.int64)
+        np.add.at(confusion, (true[labelled], predicted[labelled]), 1)
+        scores[task.name] = {"confusion": confusion.tolist()}
+    epochs = [{"validation_loss": 1.0, "validation_macro_f1": dict.fromkeys(trained, 0.4 + 0.1 * turn)} for turn in range(3)]
+    agreement = dict.fromkeys(config.schema.names, 0.9)
+    content = record.Record(
+        format=record.FORMAT,
+        kit="0.1.0",
+        oracle=config.rationale == "gold",
+        config={**to_dict(config), "seed": seed, "split_seed": split},
+        plugins={"loss": {"name": config.loss, "distribution": "empathy-kit", "version": "0.1.0"}},
+        versions={"python": "3"},
+        machine={"threads": 1},
+        data={
+            "name": "a <b>& name",
+            "pairs": 1000,
+            "sha256": "d" * 64,
+            "class_counts": counts,
+            "duplicates": {"groups": 3, "agreement": agreement},
+        },
+        split={
+            "kind": "grouped",
+            "seed": split,
+            "sha256": f"{split}" * 64,
+            "pairs": {"test": PAIRS},
+            "class_counts": {"train": counts},
+        },
+        truncation={},
+        training={"seconds": 60.0},
+        scores=scores,
+        spans=None,
+    )
+    with record.staged(folder) as staging:
+        rows = [list(map(str, row)) for row in zip(*columns.values(), strict=True)]
+        record.write(staging, content, epochs, list(columns), rows)
