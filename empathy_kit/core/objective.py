@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from empathy_kit.core import kernels
 from empathy_kit.core.batch import Targets
-from empathy_kit.core.losses.focal import FocalLoss, focal_heads, in_one_call
+from empathy_kit.core.losses.focal import focal_heads, in_one_call, is_focal
+from empathy_kit.core.losses.probe import probe
 from empathy_kit.core.model import Output, named
 from empathy_kit.errors import KitError
 
@@ -46,7 +47,7 @@ class Objective(nn.Module):
                 total = focal_heads(torch.stack(list(output.logits.values()), 1), targets.levels, gammas, weights).mean(0).sum()
             else:
                 for _, criterion, logits, levels in self._labelled(output, targets):
-                    if type(criterion) is FocalLoss:  # a subclass may compute another mean
+                    if is_focal(criterion):
                         total = total + criterion.mean(logits, levels)
                     else:
                         total = total + criterion(logits, levels).mean()
@@ -60,21 +61,31 @@ class Objective(nn.Module):
             parts = self._labelled(output, targets)
             return {name: float(criterion(logits, levels).sum()) for name, criterion, logits, levels in parts}
 
-    def status(self, device: torch.device) -> str:
-        """Which way the losses are computed on a device, and why.
+    def status(
+        self,
+        device: torch.device,
+        classes: Mapping[str, int],  # per task, of its logits
+    ) -> str:
+        """Which way the losses are computed on a device, and why. Each is called once to find out.
 
         Raises:
             KitError: fused kernels are asked for, and there is none, or a loss does not use them.
         """
-        others = [name for name, criterion in self.criteria.items() if type(criterion) is not FocalLoss]
-        if others and self.fused == "on":
-            raise KitError(f"fused on: the loss of {', '.join(others)} does not use the kit's kernels; expected auto")
-        if self.fused == "on":
-            kernels.require(device)
-        if len(others) == len(self.criteria):
-            return "their own code"
         with kernels.fused(self.fused):
-            return kernels.status(device) + (f"; {', '.join(others)} by their own code" if others else "")
+            used = {name: probe(criterion, classes[name], device) for name, criterion in self.criteria.items()}
+            status = kernels.status(device)
+            kernel = kernels.current(torch.empty(0, 2, device=device))
+        others = ", ".join(name for name, use in used.items() if not use.calls or (kernel and use.fused < use.calls))
+        if self.fused == "on":
+            try:
+                kernels.require(device)
+            except KitError as error:
+                raise KitError(f"fused on: {error}; expected one, or auto") from None
+            if others:
+                raise KitError(f"fused on: the loss of {others} does not use the kit's kernels; expected auto")
+        if others == ", ".join(used):
+            return "their own code"
+        return f"{status}; {others} by their own code" if others else status
 
     def _labelled(self, output: Output, targets: Targets) -> Iterator[tuple[str, Criterion, Tensor, Tensor]]:
         """Per task its criterion, and the logits and targets of its labelled pairs; tasks without any are left out."""
@@ -84,7 +95,7 @@ class Objective(nn.Module):
             if not known.all():
                 logits, levels = logits[known], levels[known]
             if len(levels):
-                yield name, _Checked(name, criterion) if type(criterion) is not FocalLoss else criterion, logits, levels
+                yield name, criterion if is_focal(criterion) else _Checked(name, criterion), logits, levels
 
 
 class _Checked:
@@ -104,7 +115,7 @@ class _Checked:
 
 def one_launch(criteria: Mapping[str, Criterion], logits: Mapping[str, Tensor]) -> tuple[list[float], list[Tensor | None]] | None:
     """Gammas and weights, where one launch of a kernel can compute all tasks' losses."""
-    losses = [criterion for criterion in criteria.values() if type(criterion) is FocalLoss]  # a subclass may compute another
+    losses = [criterion for criterion in criteria.values() if is_focal(criterion)]
     shapes = {rows.shape for rows in logits.values()}
     if len(losses) < len(criteria) or len(shapes) > 1 or not all(in_one_call(rows) for rows in logits.values()):
         return None

@@ -133,7 +133,7 @@ def run(
     if own_criterion:
         warnings += (f"head {config.head} trains with a loss of its own, not with --loss {config.loss}",)
     with flags_named():
-        losses = objective.status(device)
+        losses = objective.status(device, {task.name: task.num_classes for task in tasks})
     with plugins.blamed():
         state = trainer.start(model, objective, seed=config.seed)
     yield Opened(config, data, parts_found, truncation, plugins.oracle, str(device), losses, state.epoch_pairs, warnings, states)

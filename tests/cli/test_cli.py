@@ -369,7 +369,7 @@ def test_doctor_says_how_the_losses_are_computed_and_why(kit: Reply, monkeypatch
         code, _, err = kit("run", "--fused", "on", "--out", "run")
         assert code == 2
         assert err.splitlines()[-1] == (
-            "Error: --fused on: no fused kernel for cpu: no C compiler (cc, gcc or clang); expected one, or --fused auto"
+            "Error: --fused on: no fused kernel for cpu: no C compiler (cc, gcc or clang); expected one, or auto"
         )
         assert not (tmp_path / "run").exists()
     finally:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 GAMMAS = (0.0, 0.25, 0.5, 1.0, 2.0, 5.0, 8.0)
+CLASSES = (2, 3, 7, 100)
 FLOAT64 = torch.float64
 
 

@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
-import stat
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from exactness import GAMMAS, allowed_error, exact, hard_rows, value_and_gradient
+from exactness import CLASSES, GAMMAS, allowed_error, exact, hard_rows, value_and_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from empathy_kit.core import kernels
-from empathy_kit.core.losses.focal import focal, focal_mean, reference
-
-CLASSES = (2, 3, 7, 100)
-
-
-CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def fused() -> kernels.Kernel:
-    """The kernel; a machine without a compiler has none."""
-    found = kernels.find(CPU)
-    if isinstance(found, str):
-        pytest.skip(kernels.status(CPU))
-    return found
-
-
-@pytest.fixture(params=["fused", "closed"])
-def way(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Both ways to the same numbers."""
-    if request.param == "fused":
-        request.getfixturevalue("fused")
-    with kernels.fused("auto" if request.param == "fused" else "off"):
-        yield str(request.param)
+from empathy_kit.core.losses.focal import focal, focal_mean
+from empathy_kit.core.losses.formula import reference
 
 
 @pytest.mark.parametrize("gamma", GAMMAS)
@@ -221,123 +196,6 @@ def test_one_number_may_be_the_gradient_of_every_loss(way: str) -> None:
     torch.testing.assert_close(each, whole * weights[:, None])
 
 
-@pytest.mark.parametrize("gamma", GAMMAS)
-@pytest.mark.parametrize("classes", CLASSES)
-def test_the_mean_and_its_gradient_are_right_on_every_row(way: str, classes: int, gamma: float) -> None:
-    """With the rows' bound, and a rounding more for the division by N."""
-    logits = hard_rows(classes)
-    target = torch.arange(len(logits)) % classes
-    weight = torch.linspace(0.25, 3, classes)
-    value, gradient = value_and_gradient(lambda z: focal_mean(z, target, gamma, weight), logits)
-    expected, slope = exact(logits, target, gamma, weight)
-    torch.testing.assert_close(value.double(), expected.mean(), rtol=1e-6, atol=0)
-    if way == "fused":
-        allowed = (allowed_error(logits, gamma) + 2 * 2**-24) * slope.abs().amax(1) + 1e-36
-        assert ((gradient.double() * len(target) - slope).abs().amax(1) <= allowed).all()
-    each = value_and_gradient(lambda z: focal(z, target, gamma, weight), logits)[1]
-    torch.testing.assert_close(gradient * len(target), each, rtol=1e-6, atol=1e-30)
-
-
-def test_the_mean_leaves_the_logits_alone_and_its_graph_may_be_used_twice(way: str) -> None:
-    logits, target = torch.randn(9, 3).requires_grad_(), torch.arange(9) % 3
-    before = logits.detach().clone()
-    mean = focal_mean(logits, target, 2.0)
-    (first,) = torch.autograd.grad(mean, logits, retain_graph=True)
-    kept = first.clone()
-    first.zero_()  # whoever was given the gradient may do with it as he likes
-    (second,) = torch.autograd.grad(mean, logits, retain_graph=True)
-    assert torch.equal(second, kept)
-    torch.testing.assert_close(torch.autograd.grad(1024 * mean, logits)[0], 1024 * kept)  # as AMP scales a loss
-    assert torch.equal(logits.detach(), before)
-    for _ in range(2):
-        focal_mean(logits, target, 2.0).backward()  # type: ignore[no-untyped-call]
-    assert logits.grad is not None
-    torch.testing.assert_close(logits.grad, 2 * kept)
-    again = checkpoint(lambda z: focal_mean(z, target, 2.0), logits, use_reentrant=False)
-    assert torch.equal(torch.autograd.grad(again, logits)[0], kept)
-
-
-@pytest.mark.parametrize("changed", range(4), ids=["logits", "target", "gamma", "weight"])
-def test_what_was_changed_meanwhile_is_no_longer_gone_back_to(way: str, changed: int) -> None:
-    logits, target = torch.randn(9, 3).requires_grad_(), torch.arange(9) % 3
-    given = (logits * 1, target, torch.full((3,), 2.0), torch.ones(3))
-    mean = focal_mean(*given)
-    torch.autograd.grad(mean, logits, retain_graph=True)
-    with torch.no_grad():
-        given[changed].mul_(1)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        torch.autograd.grad(mean, logits)
-
-
-@pytest.mark.parametrize("loss", [lambda *given: focal(*given).mean(), focal_mean], ids=["a loss a row", "mean"])
-def test_torchs_defaults_and_an_earlier_prediction_change_nothing(way: str, loss: Callable[..., Tensor]) -> None:
-    """What is kept from call to call is float32, whatever was the default, and may be gone back through."""
-    logits, target = torch.randn(9, 3), torch.arange(9) % 3
-    for gamma in (1.25, 1.375):  # which no other test has asked for before
-        torch.set_default_dtype(torch.float64)
-        try:
-            with torch.inference_mode():
-                first = loss(logits, target, gamma)
-        finally:
-            torch.set_default_dtype(torch.float32)
-        value, gradient = value_and_gradient(lambda z, g=gamma: loss(z, target, g), logits)  # type: ignore[misc]
-        expected, slope = exact(logits, target, gamma)
-        torch.testing.assert_close(value.double(), expected.mean(), rtol=1e-6, atol=0)
-        torch.testing.assert_close(first, value)
-        torch.testing.assert_close(gradient.double() * 9, slope, rtol=1e-5, atol=1e-7)
-
-
-def test_a_view_that_negates_is_read_as_it_shows(way: str) -> None:
-    logits, target = torch.randn(9, 3), torch.arange(9) % 3
-    view = torch._neg_view(logits)
-    assert torch.equal(focal_mean(view, target, 2.0), focal_mean(-logits, target, 2.0))
-    assert torch.equal(focal(view, target, 2.0), focal(-logits, target, 2.0))
-
-
-def test_the_means_second_derivative_and_transforms_are_the_formulas(way: str) -> None:
-    target = torch.arange(6) % 3
-
-    def curvature(mean: Callable[[Tensor, Tensor, float], Tensor]) -> Tensor:
-        logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(4)).requires_grad_()
-        (gradient,) = torch.autograd.grad(mean(logits, target, 2.0), logits, create_graph=True)
-        return torch.autograd.grad(gradient.square().sum(), logits)[0]
-
-    torch.testing.assert_close(curvature(focal_mean), curvature(lambda *a: reference(*a).mean()), rtol=1e-4, atol=1e-6)
-    logits = torch.randn(6, 3)
-    slope = torch.func.grad(lambda z: focal_mean(z, target, 2.0))(logits)
-    torch.testing.assert_close(slope, value_and_gradient(lambda z: focal_mean(z, target, 2.0), logits)[1], rtol=1e-5, atol=1e-6)
-
-
-def test_a_mean_without_a_gradient_and_one_of_nothing(way: str) -> None:
-    logits, target = torch.randn(9, 3), torch.arange(9) % 3
-    torch.testing.assert_close(focal_mean(logits, target, 2.0), focal(logits, target, 2.0).mean())
-    assert not focal_mean(logits, target, 2.0).requires_grad
-    with torch.no_grad():
-        assert not focal_mean(logits.requires_grad_(), target, 2.0).requires_grad
-    value, gradient = value_and_gradient(lambda z: focal_mean(z, target[:0], 2.0), logits.detach()[:0])
-    assert value.isnan()
-    assert gradient.shape == (0, 3)
-
-
-def test_threads_share_the_rows_of_a_mean(fused: kernels.Kernel) -> None:
-    logits, target = torch.randn(20_011, 3, generator=torch.Generator().manual_seed(2)), torch.arange(20_011) % 3
-    expected, slope = exact(logits, target, 2.0)
-    before = torch.get_num_threads()
-    found = []
-    try:
-        for threads in (1, 2, 3, 1000):
-            torch.set_num_threads(threads)
-            found.append([value_and_gradient(lambda z: focal_mean(z, target, 2.0), logits) for _ in range(3)])
-    finally:
-        torch.set_num_threads(before)
-    for again in found:
-        for value, gradient in again:
-            assert torch.equal(value, again[0][0])  # the same call, the same bits
-            assert torch.equal(gradient, found[0][0][1])
-            torch.testing.assert_close(value.double(), expected.mean(), rtol=1e-7, atol=0)
-            torch.testing.assert_close(gradient.double(), slope / len(target), rtol=1e-5, atol=1e-12)
-
-
 def test_it_compiles_whole_and_is_a_proper_operation(fused: kernels.Kernel) -> None:
     logits, target = torch.randn(32, 3).requires_grad_(), torch.arange(32) % 3
     plain = torch.autograd.grad(focal(logits, target, 2.0).sum(), logits)[0]
@@ -371,6 +229,11 @@ WRONG: dict[str, tuple[tuple[Any, ...], str]] = {
         (torch.zeros(2, 3), torch.tensor([0, 1]), 0.0, torch.tensor([torch.nan, 2.0, 1.0])),
         r"weight is \[nan, 2.0, 1.0\]",
     ),
+    "a weight that is to learn": (
+        (torch.zeros(1, 3), torch.tensor([0]), 2.0, torch.ones(3, requires_grad=True)),
+        r"weight requires a gradient, which focal loss has for the logits alone: expected weight.detach\(\)",
+    ),
+    "a gamma that is to learn": ((torch.zeros(1, 3), torch.tensor([0]), torch.ones(3, requires_grad=True)), "gamma requires a"),
     "too few weights": ((torch.zeros(1, 3), torch.tensor([0]), 2.0, torch.ones(2)), r"weight is \(2,\), expected \(3,\)"),
     "a target too high": ((torch.zeros(2, 3), torch.tensor([0, 3])), "target 3 in row 1: expected 0 to 2"),
     "a negative target": ((torch.zeros(2, 3), torch.tensor([-100, 0])), "target -100 in row 0: expected 0 to 2"),
@@ -378,7 +241,7 @@ WRONG: dict[str, tuple[tuple[Any, ...], str]] = {
 }
 
 
-@pytest.mark.parametrize("loss", [focal, focal_mean])
+@pytest.mark.parametrize("loss", [focal, focal_mean, reference])
 @pytest.mark.parametrize("case", WRONG)
 def test_what_does_not_fit_is_told_and_never_computed(way: str, case: str, loss: Callable[..., Tensor]) -> None:
     arguments, message = WRONG[case]
@@ -387,75 +250,6 @@ def test_what_does_not_fit_is_told_and_never_computed(way: str, case: str, loss:
         logits.requires_grad_()
     with pytest.raises(ValueError, match=message):
         loss(logits, *arguments[1:])
-
-
-@pytest.fixture
-def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A cache without a kernel; what is loaded here is forgotten afterwards."""
-    monkeypatch.setenv("EMPATHY_KIT_CACHE", str(tmp_path / "cache"))
-    kernels.find.cache_clear()
-    yield tmp_path
-    kernels.find.cache_clear()
-
-
-def told(reason: str) -> None:
-    """The fallback is visible, and right."""
-    assert kernels.status(CPU) == f"closed form in torch, no fused kernel: {reason}"
-    logits, target = torch.randn(9, 3), torch.arange(9) % 3
-    _, gradient = value_and_gradient(lambda z: focal(z, target, 2.0), logits)
-    torch.testing.assert_close(gradient.double(), exact(logits, target, 2.0)[1], rtol=1e-4, atol=1e-6)
-
-
-def test_without_a_compiler_it_says_so_and_goes_on(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(fresh))
-    monkeypatch.delenv("CC", raising=False)
-    told("no C compiler (cc, gcc or clang)")
-
-
-def compiler(folder: Path, script: str) -> str:
-    """A compiler of our own."""
-    path = folder / "our-cc"
-    path.write_text(f"#!/bin/sh\n{script}\n")
-    path.chmod(0o700)
-    return str(path)
-
-
-def test_a_compiler_that_cannot_is_named_with_what_it_said(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cc = compiler(fresh, "echo 'focal.c:1: error: too old' >&2; exit 1")
-    monkeypatch.setenv("CC", cc)
-    told(f"{cc} cannot compile the kernel: too old")
-    assert list((fresh / "cache" / "kernels").iterdir()) == []
-
-
-def test_a_kernel_with_other_numbers_is_not_used(fused: kernels.Kernel, fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    name = fused.name
-    script = f'for f in "$@"; do case $f in *focal.c) sed -i "s/0.693359375f/0.593359375f/" "$f";; esac; done; exec {real} "$@"'
-    monkeypatch.setenv("CC", compiler(fresh, script))
-    told(f"{name}: it gives other numbers than the formula")
-
-
-def test_a_cache_that_cannot_be_written_is_told(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (fresh / "file").write_text("no folder")
-    monkeypatch.setenv("EMPATHY_KIT_CACHE", str(fresh / "file"))
-    told(f"{fresh / 'file' / 'kernels'} cannot be written: Not a directory")
-
-
-def test_what_others_may_have_written_is_not_loaded(fused: kernels.Kernel, fresh: Path) -> None:
-    assert not isinstance(kernels.find(CPU), str)
-    (library,) = (fresh / "cache" / "kernels").iterdir()
-    library.chmod(library.stat().st_mode | stat.S_IWOTH)
-    kernels.find.cache_clear()
-    told(f"{library} can be written by others")
-
-
-def test_it_is_built_once_and_says_which_path_it_takes(fused: kernels.Kernel, fresh: Path) -> None:
-    assert kernels.status(CPU) in {f"fused CPU kernel, {path}" for path in ("AVX-512", "AVX2", "plain")}
-    (library,) = (fresh / "cache" / "kernels").iterdir()
-    built = library.stat().st_mtime_ns
-    kernels.find.cache_clear()
-    assert not isinstance(kernels.find(CPU), str)
-    assert library.stat().st_mtime_ns == built
 
 
 @pytest.mark.parametrize("peer", ["kornia", "monai"])

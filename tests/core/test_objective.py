@@ -130,15 +130,29 @@ def test_losses_are_put_into_train_and_eval_mode_with_the_model() -> None:
     assert small.evaluate().loss == small.evaluate().loss
 
 
+class Smoothed(nn.Module):
+    """A third party's, built on the kit's."""
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        return cross_entropy(logits, target) - 0.1 * logits.log_softmax(1).mean(1)
+
+
 def test_the_way_that_losses_are_computed_is_said_of_those_that_go_it() -> None:
-    cpu = torch.device("cpu")
-    kernel = Objective(dict.fromkeys(NAMES, FocalLoss(2.0))).status(cpu)
-    assert Objective(dict.fromkeys(NAMES, cross_entropy)).status(cpu) == "their own code"
-    mixed = Objective({"ER": FocalLoss(2.0), "EX": lambda logits, target: logits.sum(1)})
-    assert mixed.status(cpu) == f"{kernel}; EX by their own code"
-    mixed.fused = "on"
-    with pytest.raises(KitError, match=r"^fused on: the loss of EX does not use the kit's kernels; expected auto$"):
-        mixed.status(cpu)
+    cpu, classes = torch.device("cpu"), {"ER": 3, "EX": 2}
+    kernel = Objective(dict.fromkeys(NAMES, FocalLoss(2.0))).status(cpu, classes)
+    assert Objective({"ER": Smoothed(), "EX": cross_entropy}).status(cpu, classes) == kernel
+    assert Objective(dict.fromkeys(NAMES, obvious)).status(cpu, classes) == "their own code"
+    mixed = Objective({"ER": Smoothed(), "EX": obvious}, fused="on")
+    with pytest.raises(KitError, match=r"^fused on: (the loss of EX does not use the kit's|no fused) kernel"):
+        mixed.status(cpu, classes)
+    mixed.fused = "auto"
+    assert mixed.status(cpu, classes) == f"{kernel}; EX by their own code"
+    mixed.fused = "off"
+    assert mixed.status(cpu, classes) == "closed form in torch: fused kernels are off; EX by their own code"
+
+
+def obvious(logits: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(logits, target, reduction="none")
 
 
 def test_a_task_cannot_be_called_what_the_models_parts_are_called() -> None:

@@ -1,10 +1,12 @@
-"""Fused kernels of focal loss and its kin: which there are here, and whether they are wanted."""
+"""Fused kernels of focal loss and its kin: which there are here, whether they are wanted, and whether they were used."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
@@ -14,11 +16,24 @@ from empathy_kit.core.kernels.cpu import Library, load
 from empathy_kit.errors import KitError
 
 MODES = {0.0: 0, 1.0: 1, 2.0: 2}  # gamma to its own way through a kernel
-ANY = 3  # other gammas, or one a class
+ANY = 3  # other gammas, or one per class
 WIDE = 16_384  # classes: beyond, a GPU holds no whole row in registers, and reads it in blocks
 
 Choice = Literal["auto", "on", "off"]
-_choice: Choice = "auto"
+
+
+@dataclass
+class Use:
+    """What a stretch of code may use of the kernels, and what it has used."""
+
+    choice: Choice
+    calls: int = 0  # of the kit's losses
+    fused: int = 0  # of these calls, by a kernel
+
+
+# Per thread and task, or what one chooses another would lose. A device's own backward threads see the default: nothing is chosen
+# in a backward pass.
+_use: ContextVar[Use] = ContextVar("fused")
 
 
 class Kernel(Protocol):
@@ -69,23 +84,37 @@ def require(device: torch.device) -> None:
     """
     found = find(device)
     if isinstance(found, str):
-        raise KitError(f"--fused on: no fused kernel for {device.type}: {found}; expected one, or --fused auto")
+        raise KitError(f"no fused kernel for {device.type}: {found}")
 
 
 @contextmanager
-def fused(choice: Choice) -> Iterator[None]:
-    """In this process, for a while: kernels where there are some, or torch alone (off)."""
-    global _choice
-    before, _choice = _choice, choice
+def fused(choice: Choice) -> Iterator[Use]:
+    """In this thread, for a while: kernels where there are any, or torch alone (off); gives what was used meanwhile."""
+    use = Use(choice)
+    token = _use.set(use)
     try:
-        yield
+        yield use
     finally:
-        _choice = before
+        _use.reset(token)
+
+
+def choice() -> Choice:
+    """What holds here."""
+    use = _use.get(None)
+    return "auto" if use is None else use.choice
+
+
+def count(*, fused: bool) -> None:
+    """One call of a loss, by a kernel or by torch."""
+    use = _use.get(None)
+    if use is not None:
+        use.calls += 1
+        use.fused += fused
 
 
 def current(logits: Tensor) -> Kernel | None:
     """The kernel that is to compute these logits' losses, if any."""
-    if _choice == "off":
+    if choice() == "off":
         return None
     found = find(logits.device)
     return None if isinstance(found, str) or not found.takes(logits) else found
@@ -93,8 +122,8 @@ def current(logits: Tensor) -> Kernel | None:
 
 def status(device: torch.device) -> str:
     """Which way focal loss and cross-entropy take on a device, and why."""
-    if _choice == "off":
-        return "closed form in torch: --fused off"
+    if choice() == "off":
+        return "closed form in torch: fused kernels are off"
     found = find(device)
     return f"closed form in torch, no fused kernel: {found}" if isinstance(found, str) else found.name
 

@@ -11,11 +11,16 @@ from empathy_kit.errors import KitError
 
 
 def cross_entropy(
-    logits: Tensor,  # (N, C) float32
-    target: Tensor,  # (N,) int64
-) -> Tensor:  # (N,) float32
-    """The negative log-likelihood of the target, an item: ``-log softmax(logits)[target]``."""
-    return focal(logits, target, 0.0)
+    logits: Tensor,  # (N, C)
+    target: Tensor,  # (N,) integers
+    weight: Tensor | None = None,  # (C,) float32
+) -> Tensor:  # (N,)
+    """The negative log-likelihood of the target per item, ``w_y * -log softmax(logits)_y``: `focal` with gamma 0.
+
+    Raises:
+        ValueError: as `focal`.
+    """
+    return focal(logits, target, 0.0, weight)
 
 
 def balanced_weights(counts: Sequence[int], power: float = 1.0) -> list[float]:
