@@ -1,23 +1,19 @@
-"""The Triton kernels: on a GPU where there is one, else in Triton's interpreter; and as machine code, compiled ahead of time."""
+"""The Triton kernels: on a GPU where there is one, else in Triton's interpreter."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from empathy_kit.core.engine import Objective
 from exactness import GAMMAS, allowed_error, exact, hard_rows, value_and_gradient
 from torch import Tensor, nn
 
 from empathy_kit.core import kernels
-from empathy_kit.core.losses.focal import FocalLoss, focal, focal_heads, reference
+from empathy_kit.core.losses.focal import FocalLoss, focal, focal_heads
+from empathy_kit.core.losses.formula import reference
+from empathy_kit.core.objective import Objective
 from empathy_kit.errors import KitError
 
 triton = pytest.importorskip("triton", reason="the gpu extra is not installed", exc_type=ImportError)
@@ -57,14 +53,19 @@ def in_place(monkeypatch: pytest.MonkeyPatch) -> None:
 def few_rows(classes: int) -> Tensor:
     """The hard ones; the interpreter takes milliseconds for a program, which with many classes is a row."""
     rows = hard_rows(classes)
-    return rows if classes <= gpu.FEW or ON_GPU else rows[:: len(rows) // 12]
+    if ON_GPU or classes <= 3:
+        return rows
+    return rows[::3] if classes <= gpu.FEW else rows[:: len(rows) // 12]
 
 
-@pytest.mark.parametrize("gamma", GAMMAS)
-@pytest.mark.parametrize("classes", [2, 3, 16, 17, 100])
-@pytest.mark.parametrize("ahead", [False, True], ids=["recomputed", "made in the forward pass"])
+# Each layout with each kind of gamma, and each gamma with the layout of three classes. A GPU computes all in no time.
+ALL = [(classes, gamma, ahead) for classes in (2, 3, 16, 17, 100) for gamma in GAMMAS for ahead in (False, True)]
+CASES = [case for case in ALL if ON_GPU or case[1] == 0.5 or (not case[2] and (case[0] == 3 or case[1] in (0.0, 2.0)))]
+
+
+@pytest.mark.parametrize(("classes", "gamma", "ahead"), CASES)
 def test_float32_is_right_on_every_row(classes: int, gamma: float, ahead: bool) -> None:
-    """Within (4 + gamma (4 + |z|)) 2^-24 of the float64 row, as on a CPU."""
+    """Within (4 + gamma (4 + |z|)) 2^-24 of the float64 row, as on a CPU; the gradient made in either pass."""
     logits = few_rows(classes)
     target, weight = torch.arange(len(logits)) % classes, torch.linspace(0.25, 3, classes)
     check(logits, target, gamma, weight, ahead)
@@ -86,19 +87,19 @@ def check(logits: Tensor, target: Tensor, gamma: float, weight: Tensor, ahead: b
 def test_rows_that_no_register_holds_are_read_in_blocks(monkeypatch: pytest.MonkeyPatch, ahead: bool) -> None:
     for name, value in (("WIDE", 20), ("BLOCK", 32)):
         monkeypatch.setattr(gpu, name, value)
-    logits = few_rows(100)
+    logits = few_rows(72)[::2]
     logits[0, :64] = -torch.inf  # whole blocks that cannot be
     assert gpu.layout(logits) is gpu.many
-    target = torch.arange(len(logits)) % 100
+    target = torch.arange(len(logits)) * 11 % 72
     target[0] = 70
-    check(logits, target, 2.0, torch.linspace(0.25, 3, 100), ahead)
-    check(logits, target, 0.5, torch.linspace(0.25, 3, 100), ahead)
+    check(logits, target, 2.0, torch.linspace(0.25, 3, 72), ahead)
+    check(logits, target, 0.5, torch.linspace(0.25, 3, 72), ahead)
 
 
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("classes", [3, 40])
 def test_half_precision_is_computed_in_float32_and_rounded_once(dtype: torch.dtype, classes: int) -> None:
-    rows = 4000 if classes == 3 else 40
+    rows = 4000 if ON_GPU else 1000 if classes == 3 else 12
     logits = (3 * torch.randn(rows, classes, generator=torch.Generator().manual_seed(0))).to(dtype)
     target = torch.arange(rows) % classes
     values, gradient = value_and_gradient(lambda z: focal(z, target.to(DEVICE), 2.0), logits.to(DEVICE))
@@ -140,13 +141,12 @@ def test_a_negative_weight_gives_its_classs_rows_no_number() -> None:
 @pytest.mark.parametrize("classes", [3, 17])
 def test_a_row_that_has_no_answer_gives_none(classes: int, bad: float) -> None:
     for gamma in (0.0, 0.5, 2.0):
-        for column in range(3):
-            logits = torch.randn(3, classes, device=DEVICE)
-            logits[1, column] = bad
-            target = torch.ones(3, dtype=torch.int64, device=DEVICE)
-            values, gradient = value_and_gradient(lambda z, y=target, g=gamma: focal(z, y, g), logits)  # type: ignore[misc]
-            assert values.isnan().tolist() == [False, True, False]
-            assert gradient.isnan().any(1).tolist() == [False, True, False]
+        logits = torch.randn(6, classes, device=DEVICE)
+        logits[[1, 3, 5], [0, 1, 2]] = bad
+        target = torch.ones(6, dtype=torch.int64, device=DEVICE)
+        values, gradient = value_and_gradient(lambda z, y=target, g=gamma: focal(z, y, g), logits)  # type: ignore[misc]
+        assert values.isnan().tolist() == [False, True] * 3
+        assert gradient.isnan().any(1).tolist() == [False, True] * 3
 
 
 def test_no_rows_launch_nothing() -> None:
@@ -194,6 +194,13 @@ class Wanted:
         self.levels = levels
 
 
+class Rare(FocalLoss):
+    """Somebody's weights."""
+
+    def __init__(self) -> None:
+        super().__init__(1.0, [1.0, 2.0, 9.0])
+
+
 class HalfFocalLoss(FocalLoss):
     """Somebody's own."""
 
@@ -203,8 +210,13 @@ class HalfFocalLoss(FocalLoss):
 
 @pytest.mark.parametrize(
     ("loss", "launches"),
-    [(FocalLoss(2.0, [1.0, 2.0, 3.0]), 1), (HalfFocalLoss(2.0), 3), (lambda z, y: reference(z, y), 0)],
-    ids=["the kit's", "a subclass, which is asked", "another"],
+    [
+        (FocalLoss(2.0, [1.0, 2.0, 3.0]), 1),
+        (Rare(), 1),
+        (HalfFocalLoss(2.0), 3),
+        (lambda z, y: reference(z, y), 0),
+    ],
+    ids=["the kit's", "a subclass that only weighs", "a subclass that computes, which is called", "another"],
 )
 def test_the_training_step_takes_one_launch_by_itself(loss: Any, launches: int, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
@@ -213,7 +225,7 @@ def test_the_training_step_takes_one_launch_by_itself(loss: Any, launches: int, 
     logits = {name: torch.randn(20, 3, device=DEVICE) for name in names}
     levels = torch.arange(60, device=DEVICE).reshape(20, 3) % 3
     criteria = dict.fromkeys(names, loss.to(DEVICE) if isinstance(loss, nn.Module) else loss)
-    found = Objective(criteria, 1.0)(Said(logits), Wanted(levels), torch.ones(20, 4, dtype=torch.bool, device=DEVICE))
+    found = Objective(criteria)(Said(logits), Wanted(levels), torch.ones(20, 4, dtype=torch.bool, device=DEVICE))
     assert len(calls) == launches
     with kernels.fused("off"):
         apart = sum(criteria[name](logits[name], levels[:, at]).mean() for at, name in enumerate(names))
@@ -228,55 +240,7 @@ def test_a_triton_that_fails_is_told_and_torch_goes_on(monkeypatch: pytest.Monke
         device = torch.device("cuda", 7)
         name = f"fused GPU kernels, triton {triton.__version__}"
         assert kernels.status(device) == f"closed form in torch, no fused kernel: {name}: ZeroDivisionError: division by zero"
-        with pytest.raises(KitError, match=r"^--fused on: no fused kernel for cuda: fused GPU kernels, .*, or --fused auto$"):
+        with pytest.raises(KitError, match=r"^no fused kernel for cuda: fused GPU kernels, .*: division by zero$"):
             kernels.require(device)
     finally:
         kernels.find.cache_clear()
-
-
-# --- Machine code ---
-
-
-@pytest.fixture(scope="module")
-def compiled() -> list[dict[str, Any]]:
-    """Every variant for every architecture; compiled in a process of its own, for this one interprets."""
-    script = Path(__file__).parents[2] / "benchmarks" / "ahead_of_time.py"
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    ran = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=600, env=environment, check=False)
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    rows: list[dict[str, Any]] = json.loads(ran.stdout)["rows"]
-    assert {row["target"] for row in rows} == {"sm_80", "sm_90", "sm_100", "gfx942"}
-    return rows
-
-
-def test_nothing_is_spilled(compiled: list[dict[str, Any]]) -> None:
-    assert [row for row in compiled if row["spills"]] == []
-
-
-def test_three_classes_take_few_instructions_and_registers(compiled: list[dict[str, Any]]) -> None:
-    """A thread a row: what it executes once is what a row costs. Cross-entropy, gamma 2, any gamma."""
-    most = {0: 190, 2: 220, 3: 270}
-    for row in compiled:
-        if row["kernel"] == "few" and row["target"].startswith("sm"):
-            assert row["instructions"] <= most[row["mode"]], row
-            assert row["registers"] <= 40, row
-
-
-def test_rows_are_read_and_written_in_wide_pieces(compiled: list[dict[str, Any]]) -> None:
-    for row in compiled:
-        if row["kernel"] != "few" and row["COLUMNS"] >= 8192:
-            read = (
-                row["COLUMNS"]
-                * (4 if row["dtype"] == "fp32" else 2)
-                // (row["warps"] * (64 if row["target"] == "gfx942" else 32))
-            )
-            passes = 2 if row["kernel"] == "many" and row["way"] == "both" else 1
-            assert row["wide_loads"] == passes * read // 16, row
-            assert row["wide_stores"] == (0 if row["way"] == "losses" else read // 16), row
-
-
-def test_bfloat16_is_rounded_to_the_nearest_and_nothing_is_approximate(compiled: list[dict[str, Any]]) -> None:
-    for row in compiled:
-        if row["target"].startswith("sm"):
-            assert row["rounds_to_nearest"] == (row["dtype"] == "bf16"), row
-            assert row["approximate"] == [], row
