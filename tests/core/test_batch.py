@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from empathy_kit.core.batch import Texts, Tokenization, TokenPair, Truncate, collate, inference_order, training_order
+from empathy_kit.contracts import Texts
+from empathy_kit.core import batch as module
+from empathy_kit.core.batch import (
+    Examples,
+    Labels,
+    Tokenization,
+    TokenPair,
+    Truncate,
+    collate_targets,
+    collate_texts,
+    inference_order,
+    training_order,
+)
 from empathy_kit.data.pairs import Pair, unescape
 from empathy_kit.data.spans import Placer
 
@@ -29,14 +41,28 @@ def make_pair(response: str, *quotes: str, seeker: str = "I am tired.") -> Pair:
     """A pair with ER 1 and the quotes as its evidence, read as a table's row is."""
     response = unescape(response)
     levels = (1, 0, 0)
-    spans, unplaced = Placer().place_all(1, response, levels, [quotes, (), ()])
+    spans, unplaced = Placer(("ER", "EX", "IP")).place_all(1, response, levels, [quotes, (), ()])
     assert unplaced == (0, 0, 0)
     return Pair(1, "1", "s1", seeker, response, levels, spans, unplaced)
 
 
-def encode_one(tokenizer: Any, pair: Pair, max_tokens: int = 128, truncate: Truncate = "head") -> TokenPair:
-    (tokens,), _ = Tokenization(tokenizer, max_tokens, truncate).encode([pair])
-    return tokens
+class One(NamedTuple):
+    """A pair's ids, and what of its labels is known of them."""
+
+    seeker: list[int]
+    response: list[int]
+    gold: tuple[tuple[int, ...], ...]
+    gold_known: tuple[bool, ...]
+
+
+def ones(examples: Examples) -> list[One]:
+    pairs = zip(examples.texts, examples.labels, strict=True)
+    return [One(texts.seeker, texts.response, labels.gold, labels.gold_known) for texts, labels in pairs]
+
+
+def encode_one(tokenizer: Any, pair: Pair, max_tokens: int = 128, truncate: Truncate = "head") -> One:
+    (one,) = ones(Tokenization(tokenizer, max_tokens, truncate).encode_labelled([pair])[0])
+    return one
 
 
 @pytest.mark.parametrize(
@@ -99,8 +125,8 @@ def test_truncation_keeps_the_head_or_head_and_tail_and_always_the_special_token
 def test_a_post_that_just_fits_is_not_cut(tokenizer: Any) -> None:
     pair = make_pair("I hear you, and I am sorry.", "I am sorry.", seeker="I am so tired")
     whole = encode_one(tokenizer, pair)
-    (same,), truncation = Tokenization(tokenizer, len(whole.response), "head").encode([pair])
-    assert same == whole
+    examples, truncation = Tokenization(tokenizer, len(whole.response), "head").encode_labelled([pair])
+    assert ones(examples) == [whole]
     assert (truncation.seekers, truncation.responses, truncation.evidence_lost) == (0, 0, (0, 0, 0))
 
 
@@ -113,25 +139,29 @@ def test_evidence_that_is_cut_away_whole_is_counted_and_what_is_left_of_it_is_ma
         make_pair(f"sorry {filler} sorry", "sorry", "sorry"),  # two spans, the second goes
         make_pair("sorry", "sorry", seeker=filler),
     ]
-    kept, head = Tokenization(tokenizer, 20, "head").encode(pairs)
+    examples, head = Tokenization(tokenizer, 20, "head").encode_labelled(pairs)
+    kept = ones(examples)
     assert (head.max_tokens, head.seekers, head.responses) == (20, 1, 4)
     assert (head.evidence, head.evidence_lost) == ((5, 0, 0), (2, 0, 0))
     assert [bool(tokens.gold[0]) for tokens in kept] == [True, False, False, True, True]
-    kept, both = Tokenization(tokenizer, 20, "head-tail").encode(pairs)
+    examples, both = Tokenization(tokenizer, 20, "head-tail").encode_labelled(pairs)
+    kept = ones(examples)
     assert (both.evidence, both.evidence_lost) == ((5, 0, 0), (1, 0, 0))
     for tokens, spans in zip(kept, (1, 1, 0, 2, 1), strict=True):
         assert len(tokens.gold[0]) == spans * len(kept[4].gold[0])
 
 
 def test_a_huge_post_and_one_of_white_space_are_only_posts(tokenizer: Any) -> None:
-    (tokens,), truncation = Tokenization(tokenizer, 16, "head-tail").encode([make_pair("so sad " * 20_000, seeker=" \n ")])
+    examples, truncation = Tokenization(tokenizer, 16, "head-tail").encode_labelled([make_pair("so sad " * 9_000, seeker=" \n ")])
+    (tokens,) = ones(examples)
     assert (len(tokens.response), truncation.responses) == (16, 1)
     assert (tokens.seeker[0], tokens.seeker[-1]) == (BOS, EOS)
 
 
 def test_no_pairs_are_no_tokens(tokenizer: Any) -> None:
-    tokens, truncation = Tokenization(tokenizer, 16, "head").encode([])
-    assert tokens == []
+    examples, truncation = Tokenization(tokenizer, 16, "head").encode_labelled([])
+    assert len(examples) == 0
+    assert list(Tokenization(tokenizer, 16, "head").encode([])) == []
     assert (truncation.seekers, truncation.responses, truncation.evidence) == (0, 0, ())
 
 
@@ -153,22 +183,59 @@ def test_evidence_is_known_only_where_every_span_was_found(tokenizer: Any) -> No
     assert encode_one(tokenizer, pair).gold_known == (False, False, True)
 
 
+def test_posts_alone_become_the_same_ids_as_with_their_labels_and_few_are_read_ahead(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK", 4)
+    tokenization = Tokenization(tokenizer, 12, "head-tail")
+    pairs = [make_pair(f"so {'very ' * number}sorry", "sorry") for number in range(11)]
+    read = 0
+
+    def watched() -> Any:
+        nonlocal read
+        for pair in pairs:
+            read += 1
+            yield pair
+
+    stream = tokenization.encode(watched())
+    assert next(stream) == tokenization.encode_labelled(pairs)[0].texts[0]
+    assert read == 4
+    assert tuple(stream) == tokenization.encode_labelled(pairs)[0].texts[1:]
+
+
+def test_some_tasks_labels_alone_can_be_asked_for(tokenizer: Any) -> None:
+    pair = make_pair("that is hard, sorry", "sorry")
+    both, truncation = Tokenization(tokenizer, 32, "head").encode_labelled([pair], [2, 0])
+    (labels,) = both.labels
+    assert labels.levels == (0, 1)
+    assert [bool(gold) for gold in labels.gold] == [False, True]
+    assert truncation.evidence == (0, 1)
+
+
+def test_a_missing_label_is_minus_one_and_its_evidence_is_not_known(tokenizer: Any) -> None:
+    pair = Pair(1, "1", "s1", "a", "sorry to hear", (-1, 0, 2), ((), (), ()), (0, 0, 0))
+    examples, _ = Tokenization(tokenizer, 32, "head").encode_labelled([pair])
+    assert examples.levels().tolist() == [[-1, 0, 2]]
+    assert examples.labels[0].gold_known == (False, True, False)
+
+
 def test_a_batch_is_padded_on_the_right_to_its_own_longest_post_or_to_one_length() -> None:
     pairs = [
-        TokenPair([0, 7, 2], [0, 8, 9, 2], (0, 1, 2), ((), (1,), (1, 2)), (True, True, True)),
-        TokenPair([0, 5, 6, 5, 2], [0, 2], (1, 0, 0), ((), (), ()), (False, True, True)),
+        TokenPair([0, 7, 2], [0, 8, 9, 2]),
+        TokenPair([0, 5, 6, 5, 2], [0, 2]),
     ]
-    texts, targets = collate(pairs, PAD)
+    labels = [Labels((0, 1, 2), ((), (1,), (1, 2)), (True,) * 3), Labels((1, -1, 0), ((), (), ()), (False, False, True))]
+    texts, targets = collate_texts(pairs, PAD), collate_targets(labels, 4)
     assert texts.seeker.tolist() == [[0, 7, 2, PAD, PAD], [0, 5, 6, 5, 2]]
     assert texts.response.tolist() == [[0, 8, 9, 2], [0, 2, PAD, PAD]]
     assert texts.seeker_mask.sum(1).tolist() == [3, 5]
     assert texts.response_mask.tolist() == [[True] * 4, [True, True, False, False]]
-    assert targets.levels.tolist() == [[0, 1, 2], [1, 0, 0]]
-    assert targets.gold_known.tolist() == [[True, True, True], [False, True, True]]
+    assert targets.levels.tolist() == [[0, 1, 2], [1, -1, 0]]
+    assert targets.gold_known.tolist() == [[True, True, True], [False, False, True]]
     assert targets.gold.nonzero().tolist() == [[0, 1, 1], [0, 2, 1], [0, 2, 2]]
-    texts, targets = collate(pairs, PAD, pad_to=7)
+    texts = collate_texts(pairs, PAD, pad_to=7)
     assert texts.seeker.shape == texts.response.shape == (2, 7)
-    assert targets.gold.shape == (2, 3, 7)
+    assert collate_targets(labels, 7).gold.shape == (2, 3, 7)
     assert len(texts) == 2
 
 
@@ -179,7 +246,7 @@ def test_what_the_model_sees_of_a_batch_is_texts_alone() -> None:
 @given(lengths=st.lists(st.integers(2, 300), max_size=120), batch_size=st.integers(1, 40), seed=st.integers(0, 9))
 @settings(derandomize=True, deadline=None, database=None, max_examples=60)
 def test_every_pair_is_in_exactly_one_batch(lengths: list[int], batch_size: int, seed: int) -> None:
-    training = training_order(lengths, batch_size, torch.Generator().manual_seed(seed))
+    training = training_order(lengths, torch.arange(len(lengths)), batch_size, torch.Generator().manual_seed(seed))
     inference = list(inference_order(lengths, batch_size))
     for batches in (training, inference):
         assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
@@ -188,12 +255,21 @@ def test_every_pair_is_in_exactly_one_batch(lengths: list[int], batch_size: int,
     assert [lengths[index] for batch in inference for index in batch] == sorted(lengths, reverse=True)
 
 
+def test_pairs_that_are_sampled_twice_stand_in_two_places_and_others_in_none() -> None:
+    sampled = torch.tensor([0, 0, 2, 2, 2, 5])
+    batches = training_order([3, 9, 4, 1, 1, 7], sampled, 4, torch.Generator().manual_seed(0))
+    assert sorted(index for batch in batches for index in batch) == sampled.tolist()
+
+
 def test_the_order_of_training_comes_from_its_generator_alone() -> None:
     lengths = torch.randint(2, 60, (500,), generator=torch.Generator().manual_seed(0)).tolist()
     generator = torch.Generator().manual_seed(1)
-    first, second = training_order(lengths, 16, generator), training_order(lengths, 16, generator)
+    first, second = (
+        training_order(lengths, torch.arange(500), 16, generator),
+        training_order(lengths, torch.arange(500), 16, generator),
+    )
     torch.manual_seed(99)
-    assert training_order(lengths, 16, torch.Generator().manual_seed(1)) == first
+    assert training_order(lengths, torch.arange(500), 16, torch.Generator().manual_seed(1)) == first
     assert first != second  # each epoch is shuffled anew
     # Like lengths stand together: far less padding than pairs at random would need.
     padding = sum(max(lengths[index] for index in batch) * len(batch) for batch in first) / sum(lengths)
