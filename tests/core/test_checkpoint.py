@@ -5,64 +5,121 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from empathy_kit.core.engine import Engine, Predictions
-from empathy_kit.recipes import load, run
 from safetensors.torch import load_file, save_file
+from small import make_model
+from torch import Tensor, nn
 
-from empathy_kit import record
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.core import checkpoint
+from empathy_kit.core.encoder import load_encoder
+from empathy_kit.core.evaluation import Evaluation
+from empathy_kit.core.heads import LinearHead
+from empathy_kit.core.losses.cross_entropy import cross_entropy
 from empathy_kit.core.model import Model
+from empathy_kit.core.objective import Objective
+from empathy_kit.core.trainer import Trainer
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import make_split
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import load_registry
+from empathy_kit.runs import record
+from empathy_kit.runs.load import load
+from empathy_kit.runs.train import run
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_roberta: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Predictions]]:
-    """A run's folder, and what its model said of the validation and the test part, before it was saved."""
+def finished(tiny_roberta: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Evaluation]]:
+    """A run's folder, and what its model said of the test part, before it was saved."""
     folder = tmp_path_factory.mktemp("checkpoint") / "run"
-    said: list[Predictions] = []
-    predict = Engine.predict
+    said: list[Evaluation] = []
+    evaluate = Trainer.evaluate
 
-    def listening(self: Engine, *args: object, **options: object) -> Predictions:
-        said.append(predict(self, *args, **options))  # type: ignore[arg-type]
+    def listening(self: Trainer, *args: Any) -> Evaluation:
+        said.append(evaluate(self, *args))
         return said[-1]
 
     changes = {"encoder": str(tiny_roberta), "rationale": "predicted", "head": "attention", "epochs": 1, "threads": 1}
-    config = configure(RunConfig(), {**changes, "max_tokens": 16, "hidden": 16, "batch_size": 64})
+    config = configure(RunConfig(), {**changes, "max_tokens": 16, "batch_size": 64, "options": {"trunk.hidden": 16}})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Engine, "predict", listening)
+        patch.setattr(Trainer, "evaluate", listening)
         list(run(config, load_registry(), folder))
     return folder, said
 
 
 @pytest.fixture
-def copy(finished: tuple[Path, list[Predictions]], tmp_path: Path) -> Path:
+def copy(finished: tuple[Path, list[Evaluation]], tmp_path: Path) -> Path:
     """A run that a test may spoil."""
     return Path(shutil.copytree(finished[0], tmp_path / "run"))
 
 
-def test_a_loaded_model_gives_bitwise_the_same_predictions(finished: tuple[Path, list[Predictions]]) -> None:
+def test_a_loaded_model_gives_bitwise_the_same_predictions(finished: tuple[Path, list[Evaluation]]) -> None:
     folder, said = finished
     torch.manual_seed(12345)  # whatever state the process is in
     loaded = load(folder, load_registry())
-    corpus = load_corpus("sample")
-    tokens, _ = loaded.tokenization.encode(corpus.pairs)
-    again = loaded.engine.predict([tokens[at] for at in make_split(corpus, "grouped", 0).test])
-    for name, rows in said[-2].probabilities.items():  # the last is with the seekers swapped
-        assert np.array_equal(again.probabilities[name], rows)
-    assert again.spans == said[-2].spans
-    assert again.loss == said[-2].loss
+    corpus, before = load_corpus("sample"), said[-2]  # the last is with the seekers swapped
+    test = [corpus.pairs[at] for at in make_split(corpus, "grouped", 0).test]
+    again = list(loaded.predictor.predict(loaded.tokenization.encode(test)))
+    assert before.spans is not None
+    for at, found in enumerate(again):
+        assert all(np.array_equal(found.probabilities[name], rows[at]) for name, rows in before.probabilities.items())
+        assert found.evidence is not None
+        assert np.array_equal(found.evidence > 0.5, before.spans[at])
     assert loaded.record == record.read(folder)
 
 
-def test_a_checkpoint_is_safetensors_and_json_without_a_pickle(finished: tuple[Path, list[Predictions]]) -> None:
+class Learnt(nn.Module):
+    """A loss that learns a number, and counts what it has seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(()))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        return cross_entropy(logits * self.scale, target)
+
+
+def test_what_losses_have_learnt_is_saved_and_comes_back_a_heads_own_with_the_head(tiny_roberta: Path, tmp_path: Path) -> None:
+    class Own(LinearHead):
+        def __init__(self) -> None:
+            super().__init__(12, 2)
+            self.criterion = Learnt()
+
+    def made() -> tuple[Model, Objective]:
+        model = make_model(heads={"ER": LinearHead(12, 2), "EX": Own()})
+        return model, Objective({"ER": Learnt(), "EX": model.heads["EX"].criterion})  # type: ignore[dict-item]
+
+    model, objective = made()
+    with torch.no_grad():
+        objective.losses["ER"].scale.fill_(3)  # type: ignore[union-attr]
+        objective.losses["EX"].scale.fill_(5)  # type: ignore[union-attr]
+        objective.losses["ER"].seen.fill_(7)  # type: ignore[union-attr]
+    encoder, tokenizer = load_encoder(str(tiny_roberta), local=True)
+    checkpoint.save(tmp_path / "model", model, objective, tokenizer, encoder)
+    names = set(load_file(tmp_path / "model" / checkpoint.WEIGHTS))
+    assert {name for name in names if "scale" in name} == {"losses.ER.scale", "heads.EX.criterion.scale"}
+    fresh, losses = made()
+    checkpoint.load(tmp_path / "model", fresh, losses)
+    assert [float(loss.scale) for loss in losses.losses.values()] == [3, 5]  # type: ignore[arg-type]
+    assert int(losses.losses["ER"].seen) == 7  # type: ignore[arg-type]
+    checkpoint.load(tmp_path / "model", made()[0])  # to predict, no losses are needed
+
+
+def test_a_run_that_kept_no_model_is_one_line(tiny_roberta: Path, tmp_path: Path) -> None:
+    changes = {"encoder": str(tiny_roberta), "epochs": 1, "threads": 1, "max_tokens": 16, "batch_size": 64}
+    config = configure(RunConfig(), {**changes, "options": {"trunk.hidden": 8, "trunk.layers": 1}})
+    list(run(config, load_registry(), tmp_path / "run", keep_model=False))
+    with pytest.raises(KitError) as error:
+        load(tmp_path / "run", load_registry())
+    assert str(error.value) == f"{tmp_path / 'run'}: the run has no model; a comparison keeps its runs' models with --keep-models"
+
+
+def test_a_checkpoint_is_safetensors_and_json_without_a_pickle(finished: tuple[Path, list[Evaluation]]) -> None:
     model = finished[0] / record.MODEL
     names = {path.name for path in model.rglob("*")}
     assert {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"} <= names
@@ -95,7 +152,7 @@ def test_a_file_that_was_removed_or_added_is_caught_too(copy: Path) -> None:
 
 
 def rebuilt(folder: Path) -> Model:
-    model = load(folder, load_registry()).engine.model
+    model = load(folder, load_registry()).predictor.model
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.zero_()

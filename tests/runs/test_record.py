@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
+from empathy_kit.config import RunConfig, to_dict
 from empathy_kit.data.pairs import Corpus, Pair
 from empathy_kit.errors import KitError
-from empathy_kit.record import FORMAT, Record, check_output, hashed_ids, read, staged, verify, write
+from empathy_kit.runs.record import FORMAT, Record, check_output, hashed_ids, read, staged, verify, write
 
 
 def make_record(**changes: Any) -> Record:
@@ -26,7 +27,7 @@ def make_record(**changes: Any) -> Record:
         "format": FORMAT,
         "kit": "0.1.0",
         "oracle": False,
-        "config": {"loss": "focal", "rationale": "none", "head": "linear"},
+        "config": to_dict(RunConfig(loss="focal")),
         "plugins": {"loss": {"name": "focal", "distribution": "empathy-kit", "version": "0.1.0"}},
         "versions": {"python": "3.11.7"},
         "machine": {"device": "cpu"},
@@ -159,7 +160,7 @@ def test_two_runs_at_once_under_one_name_do_not_touch_each_other(tmp_path: Path)
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from empathy_kit.record import staged
+from empathy_kit.runs.record import staged
 with staged(Path(sys.argv[1])) as folder:
     (folder / "run.json").write_text("{}")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -11,10 +11,12 @@ import pytest
 from rich.console import Console, RenderableType
 from test_record import make_record
 
+from empathy_kit.config import RunConfig, to_dict
+from empathy_kit.data.schema import EPITOME
 from empathy_kit.errors import KitError
-from empathy_kit.report import (
-    class_picture,
-    class_table,
+from empathy_kit.runs.picture import class_picture
+from empathy_kit.runs.report import (
+    class_tables,
     count_table,
     data_lines,
     estimate,
@@ -56,7 +58,7 @@ RECORD = make_record(
 SPANS = {"ER": {"pairs": 12, "token_f1": about(0.5), "iou_f1": about(0.25)}, "EX": None, "IP": None}
 ORACLE = make_record(
     oracle=True,
-    config={"loss": "ce", "rationale": "gold", "head": "linear"},
+    config=to_dict(RunConfig(rationale="gold")),
     data={"name": "sample"},
     scores=RECORD.scores,
     spans=SPANS,
@@ -81,6 +83,11 @@ def test_an_estimate_has_its_interval() -> None:
     assert estimate({"value": 0.832, "low": 0.794, "high": 1.0}) == ".832 [.79, 1.0]"
 
 
+def one_class_table(record: Any) -> RenderableType:
+    (table,) = class_tables(record)
+    return table
+
+
 def cells(row: str) -> list[str]:
     return [cell for cell in re.split(r"\s{2,}", row.strip()) if cell]
 
@@ -94,7 +101,13 @@ def test_the_score_table_sets_the_majority_class_beneath_every_headline_score() 
 
 
 def test_tables_lose_no_figure_at_80_columns() -> None:
-    for table in (score_table(RECORD), class_table(RECORD), span_table(ORACLE), count_table(COUNTS, "counts"), part_table(SPLIT)):
+    for table in (
+        score_table(RECORD),
+        one_class_table(RECORD),
+        span_table(ORACLE),
+        count_table(COUNTS, EPITOME, "counts"),
+        part_table(SPLIT, EPITOME),
+    ):
         narrow, wide = (re.findall(r"-?[\d.]*\d", shown(table, width)) for width in (80, 200))
         assert sorted(narrow) == sorted(wide)
 
@@ -105,30 +118,30 @@ def test_even_the_widest_rows_keep_every_figure_at_80_columns() -> None:
         perfect[name] = [{"value": 1.0, "low": 1.0, "high": 1.0}] * 3
     perfect["accuracy"] = perfect["weighted_f1"] = perfect["macro_f1"] = {"value": 1.0, "low": 0.65, "high": 1.0}
     record = make_record(data={"name": "sample"}, scores={"ER": perfect}, spans=None)
-    for table in (score_table(record), class_table(record)):
+    for table in (score_table(record), one_class_table(record)):
         text = shown(table)
         assert "\u2026" not in text
         assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
 
 
 def test_the_class_table_shows_where_each_levels_pairs_went() -> None:
-    row = next(line for line in shown(class_table(RECORD)).splitlines() if "ER 2" in line)
+    row = next(line for line in shown(one_class_table(RECORD)).splitlines() if "ER 2" in line)
     assert cells(row) == ["ER 2", ".100 [.06, .13]", ".110 [.07, .14]", ".120 [.08, .15]", "5", "2", "0"]
 
 
 def test_an_oracle_is_stamped_in_every_table_and_warned_of() -> None:
-    for table in (score_table(ORACLE), class_table(ORACLE), span_table(ORACLE)):
+    for table in (score_table(ORACLE), one_class_table(ORACLE), span_table(ORACLE)):
         assert "ORACLE" in shown(table)
     assert next(warnings(ORACLE)).plain == (
         "ORACLE: annotated spans were seen at test time; a pair without a span has level 0. Not comparable."
     )
-    for table in (score_table(RECORD), class_table(RECORD)):
+    for table in (score_table(RECORD), one_class_table(RECORD)):
         assert "ORACLE" not in shown(table)
 
 
 def test_a_level_that_was_never_predicted_gets_a_loud_line() -> None:
     (line,) = warnings(RECORD)
-    assert line.plain == "level 2 of ER was never predicted (7 test pairs have it)"
+    assert line.plain == "ER 2 was never predicted (7 test pairs have it)"
     assert "bold" in str(line.style)
 
 
@@ -145,6 +158,7 @@ DATA: dict[str, Any] = {
     "pairs": 3084,
     "seeker_posts": 2979,
     "sha256": "0123456789abcdef",
+    "class_counts": {name: [2000, 1000, 84] for name in ("ER", "EX", "IP")},
     "spans": {
         "total": 3382,
         "exact": 3371,
@@ -167,7 +181,7 @@ def test_the_data_lines_say_what_was_found_and_what_cannot_be_used_by_row() -> N
         "data made: 3,084 pairs, 2,979 seeker posts, sha256 0123456789ab",
         "spans: 3,382 annotated; 3,371 found exactly, 6 up to white space and case, 2 word by word, 3 not found",
         "spans not found, not used: ER rows 7, 9; IP row 7",
-        "levels above 0 without a span, left out of the span loss: EX row 5",
+        "labels above the lowest without a span, left out of the span loss: EX row 5",
         "duplicates: 60 pairs occur again (61 surplus rows, kept); labels agree in ER 83.3 %, EX 93.3 %, IP 83.3 %; "
         "19 conflict somewhere",
     ]
@@ -193,30 +207,31 @@ def test_the_split_lines_say_sizes_and_leakage() -> None:
         "also in train, of 462 validation pairs: whole pairs 10, seekers 20, responses 11",
         "also in train, of 464 test pairs: whole pairs 12, seekers 21, responses 0",
     ]
-    assert shown(part_table(SPLIT)).count("│") == 3 * 11  # three parts, nine counts
+    assert shown(part_table(SPLIT, EPITOME)).count("│") == 3 * 11  # three parts, nine counts
 
 
 def test_the_truncation_lines_say_what_the_limit_costs() -> None:
     truncation = {"max_tokens": 64, "seekers": 1400, "responses": 7, "evidence": [10, 0, 4], "evidence_lost": [2, 0, 1]}
-    assert list(truncation_lines(truncation, "head", 3084)) == [
+    assert list(truncation_lines(truncation, "head", 3084, EPITOME.names)) == [
         "truncation to 64 tokens (head): cuts 1,400 seeker posts and 7 responses of 3,084",
         "pairs that lose all their annotated evidence: ER 2 of 10, EX 0 of 0, IP 1 of 4",
     ]
-    assert len(list(truncation_lines({**truncation, "evidence": [0, 0, 0], "evidence_lost": [0, 0, 0]}, "head", 9))) == 1
+    without = {**truncation, "evidence": [0, 0, 0], "evidence_lost": [0, 0, 0]}
+    assert len(list(truncation_lines(without, "head", 9, EPITOME.names))) == 1
 
 
 def test_the_count_table_is_the_papers_figure_2_as_bars() -> None:
-    lines = [line for line in shown(count_table(COUNTS, "made: pairs of each level")).splitlines() if "%" in line]
+    lines = [line for line in shown(count_table(COUNTS, EPITOME, "made: pairs of each label")).splitlines() if "%" in line]
     assert [line.count("█") for line in lines] == [20, 9, 1, 26, 1, 3, 16, 1, 13]
     assert "66.7 %" in lines[0]
-    one_of_many = shown(count_table({name: [10_000, 1, 0] for name in COUNTS}, "")).splitlines()
+    one_of_many = shown(count_table({name: [10_000, 1, 0] for name in COUNTS}, EPITOME, "")).splitlines()
     assert [line.count("█") for line in one_of_many if "%" in line][:3] == [30, 1, 0]  # few is not none
 
 
 @pytest.mark.parametrize(("suffix", "start"), [(".svg", b"<?xml"), (".png", b"\x89PNG"), (".pdf", b"%PDF")])
 def test_the_picture_is_written_in_three_formats(tmp_path: Path, suffix: str, start: bytes) -> None:
     path = tmp_path / f"levels{suffix}"
-    class_picture(COUNTS, "costs $5_a_$6: pairs of each level", path)  # a file's name, not a formula
+    class_picture(COUNTS, EPITOME, "costs $5_a_$6: pairs of each level", path)  # a file's name, not a formula
     assert path.read_bytes().startswith(start)
 
 
@@ -227,6 +242,51 @@ def test_a_picture_that_cannot_be_drawn_is_named(tmp_path: Path) -> None:
         ("no/levels.svg", "cannot be written: No such file or directory"),
     ):
         with pytest.raises(KitError) as error:
-            class_picture(COUNTS, "", tmp_path / name)
+            class_picture(COUNTS, EPITOME, "", tmp_path / name)
         assert str(error.value) == f"--picture {tmp_path / name}: {reason}"
     assert list(tmp_path.iterdir()) == []
+
+
+OTHERS = Schema(
+    (
+        TaskSchema("warmth", "warmth", "warmth", ("no", "yes")),
+        TaskSchema("advice", "how much advice", "advice given", ("none at all", "a hint", "a $5 plan", "all of it")),
+    )
+)
+
+
+def test_tasks_of_other_labels_have_tables_and_pictures_too(tmp_path: Path) -> None:
+    two = {**make_scores(), "n": 40, "confusion": [[20, 3], [9, 8]], **{name: [about(0.5)] * 2 for name in ("precision", "recall", "f1")}}
+    four = {
+        **make_scores((1,)),
+        "n": 37,
+        "confusion": [[9, 0, 1, 2]] * 4,
+        **{name: [about(0.25)] * 4 for name in ("precision", "recall", "f1")},
+    }
+    record = make_record(
+        config=to_dict(configure(RunConfig(), {"schema": OTHERS})), data={"name": "t"}, scores={"warmth": two, "advice": four}
+    )
+    assert "test pairs warmth 40, advice 37" in " ".join(shown(score_table(record)).split())
+    short, long = (shown(table) for table in class_tables(record))
+    assert "-> no" in short
+    assert "-> yes" in short
+    assert "warmth yes" in short
+    assert "-> 3" in long  # long labels are numbered across, and named down
+    assert "advice 2 a $5 plan" in long
+    for table in (short, long):
+        assert max(len(line.rstrip()) for line in table.splitlines()) <= 80
+        assert "\u2026" not in table
+    assert [line.plain for line in warnings(record)] == ["advice a hint was never predicted (12 test pairs have it)"]
+    counts = {"warmth": [60, 36], "advice": [40, 30, 20, 6]}
+    assert "a hint" in shown(count_table(counts, OTHERS, ""))
+    split = {**SPLIT, "class_counts": dict.fromkeys(("train", "validation", "test"), counts)}
+    assert re.findall(r"all of it.*?(\d+)", shown(part_table(split, OTHERS))) == ["6"]
+    class_picture(counts, OTHERS, "", tmp_path / "levels.svg")
+    class_picture({"warmth": [1, 0]}, OTHERS.select(["warmth"]), "", tmp_path / "one.svg")
+
+
+def test_how_many_are_labelled_is_said_where_some_are_not() -> None:
+    some = {**DATA, "class_counts": {"warmth": [60, 36], "advice": [3000, 84]}}
+    assert "labelled pairs: warmth 96, advice 3,084; the others count in no loss and no score of that task" in data_lines(some)
+    every = {**DATA, "class_counts": {"warmth": [3000, 84]}}
+    assert not any("labelled" in line for line in data_lines(every))

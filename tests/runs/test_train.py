@@ -17,6 +17,9 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from empathy_kit.core.engine import Epoch, Step
+from empathy_kit.recipes import compare_providers
+from empathy_kit.record import Record
 from torch import Tensor
 
 import empathy_kit
@@ -24,7 +27,6 @@ from empathy_kit import Loss, Task, __version__, cli, recipes, record
 from empathy_kit.config import PRESETS, RunConfig, configure
 from empathy_kit.core.batch import TokenPair
 from empathy_kit.core.encoder import load_encoder
-from empathy_kit.core.engine import Epoch, Step
 from empathy_kit.core.frozen import FrozenStates, freeze
 from empathy_kit.core.unpadded import make_unpadded
 from empathy_kit.data.pairs import MECHANISMS
@@ -33,8 +35,6 @@ from empathy_kit.data.splits import make_split
 from empathy_kit.encoders import MINILM_SHA256, encoder_source
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import Failure, Provided, Registry, load_registry
-from empathy_kit.recipes import compare_providers
-from empathy_kit.record import Record
 
 SMALL = {"epochs": 1, "threads": 1, "max_tokens": 16, "hidden": 16, "layers": 1, "batch_size": 64}
 FILES = {"run.json", "manifest.json", "history.jsonl", "predictions.csv"}
