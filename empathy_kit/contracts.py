@@ -7,6 +7,7 @@ width, H trunk width, N items.
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -77,6 +78,8 @@ def _check(spec: Loss | Rationale | Head | Sampler | Trunk) -> None:
         raise ValueError(
             f"{type(spec).__name__} name {spec.name!r}: expected lower-case letters, digits and hyphens, first a letter"
         )
+    if keyword.iskeyword(name):
+        raise ValueError(f"{type(spec).__name__} name {name!r}: a keyword of Python, expected another name")
     build: object = spec.build
     if not callable(build):
         raise TypeError(f"{type(spec).__name__} {spec.name!r}: build is a {type(build).__name__}, expected a function")

@@ -28,9 +28,9 @@ class Option:
         return self.default is inspect.Parameter.empty
 
     def describe(self) -> str:
-        """``gamma: float = 2.0``, as `plugins list` shows it."""
+        """``gamma: float = 2.0``, as `plugins list` shows it; the default as `-o` takes it."""
         text = f"{self.name}: {type_name(self.type)}"
-        return text if self.required else f"{text} = {self.default!r}"
+        return text if self.required else f"{text} = {as_text(self.default)}"
 
 
 def type_name(expected: Any) -> str:
@@ -42,6 +42,15 @@ def type_name(expected: Any) -> str:
     if expected is type(None):
         return "none"
     return expected.__name__ if isinstance(expected, type) and not get_args(expected) else str(expected)
+
+
+def as_text(value: Any) -> str:
+    """A value as the command line takes it: ``true``, ``none``, ``1.0,2.0``."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(map(as_text, value)) or "''"
+    return str(value) if value != "" else "''"
 
 
 def options_of(build: Callable[..., Any]) -> dict[str, Option]:
@@ -116,7 +125,7 @@ def parse(expected: Any, value: Any) -> Any:
                 return allowed
         raise ValueError(f"expected one of {', '.join(str(allowed) for allowed in get_args(expected))}")
     if origin is tuple:
-        parts = value.split(",") if isinstance(value, str) else value
+        parts = (value.split(",") if value else []) if isinstance(value, str) else value
         if not isinstance(parts, list | tuple):
             raise ValueError("expected values separated by commas")
         return tuple(parse(get_args(expected)[0], part.strip() if isinstance(part, str) else part) for part in parts)
@@ -125,7 +134,7 @@ def parse(expected: Any, value: Any) -> Any:
 
 def _parse_union(expected: Any, value: Any) -> Any:
     parts = get_args(expected)
-    if type(None) in parts and (value is None or value == "none"):
+    if type(None) in parts and (value is None or value in ("none", "None")):
         return None
     for part in parts:
         if part is not type(None):
@@ -140,8 +149,8 @@ def _parse_plain(expected: Any, value: Any) -> Any:
     if expected is bool:
         if isinstance(value, bool):
             return value
-        if value in ("true", "false"):
-            return value == "true"
+        if value in ("true", "True", "false", "False"):
+            return value in ("true", "True")
         raise ValueError("expected true or false")
     if expected is str and isinstance(value, str):
         return value

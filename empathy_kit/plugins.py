@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
-import os
-import re
 import signal
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import pluggy
 
 from empathy_kit import __version__, hookspecs
 from empathy_kit.contracts import Head, Loss, Rationale, Sampler, Spec, Trunk
+from empathy_kit.discovery import ONLY as ONLY
+from empathy_kit.discovery import OURS as OURS
+from empathy_kit.discovery import Source, from_file, hash_files, installed, not_installed
+from empathy_kit.discovery import same_distribution as same_distribution
 from empathy_kit.errors import KitError
 from empathy_kit.options import options_of
 
@@ -32,11 +35,9 @@ HOOKS: dict[str, tuple[Kind, type[Spec]]] = {
     "empathy_kit_trunks": ("trunk", Trunk),
 }
 KINDS: tuple[Kind, ...] = tuple(kind for kind, _ in HOOKS.values())
-OURS = "empathy-kit"
 # By name, as an entry point has it: the builders come after this module in the import law.
 BUILTIN = tuple(f"empathy_kit.builtin.{room}" for room in ("losses", "rationales", "heads", "samplers", "trunks"))
-ONLY = "EMPATHY_KIT_PLUGINS"
-"""Environment variable: the distributions to load, separated by commas; empty loads none. Unset loads all."""
+HEAVY = ("torch", "transformers", "sklearn")
 
 RESERVED_OPTIONS = {"rationale": {"weight"}}
 """Option names that the kit itself answers to, which no builder of that kind may have."""
@@ -48,8 +49,9 @@ class Provided:
 
     kind: Kind
     spec: Spec
-    distribution: str
+    distribution: str  # "./my_loss.py" for a file, "python" for a spec that was handed over
     version: str
+    module: str | None = None  # where the spec comes from, a key of sys.modules
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,18 @@ class Failure:
     def __str__(self) -> str:
         return f"{self.distribution} {self.version}: {self.reason}"
 
+    def concerns(self, name: str) -> bool:
+        """Whether it may be the reason why a name is missing."""
+        return any(same_distribution(self.distribution, each) for each in (name, f"{OURS}-{name}")) or repr(name) in self.reason
+
 
 @dataclass(frozen=True)
 class Registry:
-    """What can be used by name, and what could not be loaded."""
+    """What can be used by name, what could not be loaded, and what loads slowly."""
 
     provided: tuple[Provided, ...]
     failures: tuple[Failure, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def of(self, kind: Kind) -> tuple[Provided, ...]:
         """Everything of one kind: the kit's own first, then by name."""
@@ -84,11 +91,8 @@ class Registry:
         found = tuple(entry for entry in self.provided if entry.spec.name == name or same_distribution(entry.distribution, name))
         if not found:
             there_are = ", ".join(dict.fromkeys(entry.spec.name for entry in self.provided))
-            raise KitError(f"plugin {name}: unknown; there are {there_are}{self._failed()}")
+            raise KitError(f"plugin {name}: unknown; there are {there_are}{self._not_loaded(name)}")
         return found
-
-    def _failed(self) -> str:
-        return "; not loaded: " + "; ".join(map(str, self.failures)) if self.failures else ""
 
     def get(self, kind: Kind, name: str) -> Provided:
         """The provider of a name.
@@ -100,35 +104,110 @@ class Registry:
             if entry.spec.name == name:
                 return entry
         there_are = ", ".join(entry.spec.name for entry in self.of(kind))
-        raise KitError(f"--{kind} {name}: unknown; there are {there_are}{self._failed()}")
+        raise KitError(f"--{kind} {name}: unknown; there are {there_are}{self._not_loaded(name)}")
 
+    def _not_loaded(self, name: str) -> str:
+        concerned = [failure for failure in self.failures if failure.concerns(name)]
+        others = len(self.failures) - len(concerned)
+        text = "; not loaded: " + "; ".join(map(str, concerned)) if concerned else ""
+        if others:
+            text += f"; {others} {'more' if concerned else 'installed'} did not load, which `empathy-kit plugins list` names"
+        return text
 
-def load_registry() -> Registry:
-    """The kit's own plugins, and those of every installed distribution that the environment does not exclude."""
-    ours = [entry for name in BUILTIN for entry in _collect(importlib.import_module(name), OURS, __version__)]
-    offers: list[Provided] = []
-    failures = list(_not_installed())
-    for point in _entry_points():
-        distribution, version = _provider(point)
-        # What a plugin prints while it is imported would stand in the midst of our JSON.
-        with _ctrl_c() as pressed, redirect_stdout(sys.stderr):
+    def with_specs(self, *specs: Spec, distribution: str = "python") -> Registry:
+        """A registry with specs of the caller's own, by the same rules as everybody's; the record names ``distribution``.
+
+        Raises:
+            KitError: a spec that is none, a name that is taken, or an option that belongs to the kit.
+        """
+        if same_distribution(distribution, OURS):
+            raise KitError(f"distribution {distribution!r}: the kit's own name, expected another")
+        registry = self
+        for spec in specs:
             try:
-                _assert_made_for_this_kit(point)
-                found = list(_collect(point.load(), distribution, version))
-            except BaseException as error:  # other people's code: also SystemExit at import
-                if pressed:
-                    raise KitError(
-                        f"interrupted while {distribution} {version} was loading; {ONLY} chooses what to load, empty for nothing"
-                    ) from None
-                failures.append(Failure(distribution, version, f"{type(error).__name__}: {one_line(error)}"))
-                continue
-        stolen = [entry for entry in found if _names(entry) in {_names(own) for own in ours}]
-        if stolen:
-            kind, name = _names(stolen[0])
-            failures.append(Failure(distribution, version, f"{kind} {name!r} is a built-in name; the plugin must choose another"))
-        else:
-            offers += found
-    return _settle(ours, offers, failures)
+                entry = _entry(spec, Source(distribution, "unknown", _module_of(spec), lambda: None))
+            except (TypeError, ValueError) as error:
+                raise KitError(f"{distribution}: {error}") from None
+            digest = fingerprint(entry)
+            registry = registry._with([replace(entry, version=f"sha256:{digest[:12]}") if digest else entry], distribution)
+        return registry
+
+    def _with(self, entries: Sequence[Provided], who: str) -> Registry:
+        """What the user named is never skipped: it is added, or refused."""
+        there = {_names(entry): entry for entry in self.provided}
+        for entry in entries:
+            if other := there.get(_names(entry)):
+                by = "is a built-in name" if other.distribution == OURS else f"is also offered by {_by(other)}"
+                raise KitError(f"{who}: {entry.kind} {entry.spec.name!r} {by}; choose another")
+        thirds = sorted((*entries, *(entry for entry in self.provided if entry.distribution != OURS)), key=_names)
+        return replace(self, provided=(*(entry for entry in self.provided if entry.distribution == OURS), *thirds))
+
+
+def load_registry(files: Sequence[Path] = ()) -> Registry:
+    """The kit's own plugins, those of every installed distribution that the environment does not exclude, and of some files.
+
+    Raises:
+        KitError: a file that cannot be read, or is broken as a plugin.
+    """
+    kits = [Source(OURS, __version__, name, functools.partial(importlib.import_module, name)) for name in BUILTIN]
+    ours = [entry for source in kits for entry in _collect(source.load(), source)]
+    offers: list[Provided] = []
+    failures = [
+        Failure(name, "-", f"{ONLY} asks for it, but no installed distribution of that name offers plugins")
+        for name in not_installed()
+    ]
+    warnings: list[str] = []
+    for source in installed():
+        loaded = set(sys.modules)
+        try:
+            found = _load(source)
+            _refuse_built_in_names(found, ours)
+        except _Broken as error:
+            failures.append(Failure(source.distribution, source.version, str(error)))
+            continue
+        heavy = [name for name in HEAVY if name in sys.modules and name not in loaded]
+        if heavy:
+            warnings.append(
+                f"{source.distribution} {source.version} imports {' and '.join(heavy)} as it is loaded, and every command waits for "
+                "that; import inside the builders"
+            )
+        offers += found
+    registry = _settle(ours, offers, failures, warnings)
+    for path in {file.resolve(): file for file in files}.values():
+        source, who = from_file(path), f"--plugin {path}"
+        try:
+            registry = registry._with(_load(source), who)
+        except _Broken as error:
+            raise KitError(f"{who}: {error}") from None
+    return registry
+
+
+def fingerprint(entry: Provided) -> str | None:
+    """sha256 of the Python files that a plugin consists of; None for the kit's own, and where there is no file.
+
+    A version says what was released. This also notices code that was changed in place, as in an editable installation.
+    """
+    if entry.distribution == OURS or entry.module is None:
+        return None
+    return hash_files(entry.module, entry.distribution)
+
+
+class _Broken(Exception):  # noqa: N818 - the plugin's error, not ours
+    """A plugin cannot be used, and why."""
+
+
+def _load(source: Source) -> list[Provided]:
+    # What a plugin prints while it is imported would stand in the midst of our JSON.
+    with _ctrl_c() as pressed, redirect_stdout(sys.stderr):
+        try:
+            return list(_collect(source.load(), source))
+        except BaseException as error:  # other people's code: also SystemExit at import
+            if pressed:
+                raise KitError(
+                    f"interrupted while {source.distribution} {source.version} was loading; {ONLY} chooses what to load, empty "
+                    "for nothing"
+                ) from None
+            raise _Broken(f"{type(error).__name__}: {one_line(error)}") from None
 
 
 @contextmanager
@@ -150,50 +229,6 @@ def _ctrl_c() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _assert_made_for_this_kit(point: EntryPoint) -> None:
-    needs = (point.dist.requires if point.dist else None) or []
-    if not any(OURS in need for need in needs):
-        return
-    from packaging.requirements import Requirement
-
-    for need in map(Requirement, needs):
-        if same_distribution(need.name, OURS) and not need.specifier.contains(__version__, prereleases=True):
-            raise RuntimeError(f"made for {OURS} {need.specifier}, and this is {OURS} {__version__}")
-
-
-def _entry_points() -> list[EntryPoint]:
-    points = sorted(entry_points(group=hookspecs.PROJECT), key=lambda point: (_provider(point), point.name))
-    only = os.environ.get(ONLY)
-    if only is None:
-        return points
-    wanted = {_normal(name) for name in only.split(",")}
-    return [point for point in points if _normal(_provider(point)[0]) in wanted]
-
-
-def _not_installed() -> Iterator[Failure]:
-    installed = {_normal(_provider(point)[0]) for point in entry_points(group=hookspecs.PROJECT)}
-    for name in os.environ.get(ONLY, "").split(","):
-        if name.strip() and _normal(name) not in installed:
-            yield Failure(name.strip(), "-", f"{ONLY} asks for it, but no installed distribution of that name offers plugins")
-
-
-def _provider(point: EntryPoint) -> tuple[str, str]:
-    if point.dist is None:
-        return point.value, "unknown"
-    metadata = point.dist.metadata
-    # With defaults: an interrupted installation leaves a folder without METADATA.
-    return metadata.get_all("Name", [point.value])[0], metadata.get_all("Version", ["unknown"])[0]
-
-
-def same_distribution(one: str, other: str) -> bool:
-    """Whether two names are one distribution's: case, and `-`, `_` and `.`, do not count."""
-    return _normal(one) == _normal(other)
-
-
-def _normal(distribution: str) -> str:
-    return re.sub(r"[-_.]+", "-", distribution.strip()).lower()
-
-
 def one_line(error: BaseException) -> str:
     """An exception's message without line ends, whatever its class does."""
     try:
@@ -206,32 +241,64 @@ def _names(entry: Provided) -> tuple[Kind, str]:
     return entry.kind, entry.spec.name
 
 
-def _collect(plugin: object, distribution: str, version: str) -> Iterator[Provided]:
+def _by(entry: Provided) -> str:
+    return f"{entry.distribution} {entry.version}"
+
+
+def _module_of(spec: object) -> str:
+    build = getattr(spec, "build", None)
+    while isinstance(build, functools.partial):
+        build = build.func
+    return getattr(build, "__module__", None) or "__main__"
+
+
+def _collect(plugin: object, source: Source) -> Iterator[Provided]:
     """All specs of one plugin. A manager of its own, so that nothing it does to one reaches another plugin."""
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(plugin)
     manager.check_pending()  # a misspelt hook is silent until asked
-    if not manager.get_hookcallers(plugin):
+    implemented = {caller.name for caller in manager.get_hookcallers(plugin) or ()}
+    if not implemented:
         raise TypeError(f"no hook found, expected {', '.join(HOOKS)} marked with @empathy_kit.hookimpl")
     seen: set[tuple[Kind, str]] = set()
-    for hook, (kind, expected) in HOOKS.items():
-        call: Callable[[], Iterable[Iterable[Spec]]] = getattr(manager.hook, hook)
-        for specs in call():
+    for hook, (_, expected) in HOOKS.items():
+        if hook not in implemented:
+            continue
+        call: Callable[[], Sequence[Iterable[Spec]]] = getattr(manager.hook, hook)
+        answers = call()
+        if not answers:  # pluggy leaves out what returns None, and what only wraps others
+            raise TypeError(f"{hook} returns nothing, expected it to yield {expected.__name__} specs")
+        for specs in answers:
             for spec in specs:
                 if not isinstance(spec, expected):
                     raise TypeError(f"{hook} yields a {type(spec).__name__}, expected {expected.__name__}")
-                entry = Provided(kind, spec, distribution, version)
+                entry = _entry(spec, source)
                 if _names(entry) in seen:
                     raise ValueError(f"{hook} yields {spec.name!r} twice")
-                for option in options_of(spec.build):
-                    if option in RESERVED_OPTIONS.get(kind, ()):
-                        raise ValueError(f"{kind} {spec.name!r}: option {option!r} belongs to the kit")
                 seen.add(_names(entry))
                 yield entry
 
 
-def _settle(ours: list[Provided], offers: list[Provided], failures: list[Failure]) -> Registry:
+def _entry(spec: object, source: Source) -> Provided:
+    """A spec with its provider, held to the rules that every spec is held to."""
+    for kind, expected in HOOKS.values():
+        if isinstance(spec, expected):
+            for option in options_of(spec.build):
+                if option in RESERVED_OPTIONS.get(kind, ()):
+                    raise ValueError(f"{kind} {spec.name!r}: option {option!r} belongs to the kit")
+            return Provided(kind, spec, source.distribution, source.version, source.module)
+    raise TypeError(f"a {type(spec).__name__} found, expected a spec: {', '.join(each.__name__ for _, each in HOOKS.values())}")
+
+
+def _refuse_built_in_names(found: Iterable[Provided], ours: Iterable[Provided]) -> None:
+    taken = {_names(own) for own in ours}
+    for kind, name in map(_names, found):
+        if (kind, name) in taken:
+            raise _Broken(f"{kind} {name!r} is a built-in name; the plugin must choose another")
+
+
+def _settle(ours: list[Provided], offers: list[Provided], failures: list[Failure], warnings: list[str]) -> Registry:
     by_name: dict[tuple[Kind, str], list[Provided]] = defaultdict(list)
     for entry in offers:
         by_name[_names(entry)].append(entry)
@@ -241,7 +308,7 @@ def _settle(ours: list[Provided], offers: list[Provided], failures: list[Failure
             settled += entries
             continue
         for entry in entries:
-            others = ", ".join(f"{other.distribution} {other.version}" for other in entries if other is not entry)
+            others = ", ".join(_by(other) for other in entries if other is not entry)
             reason = f"{kind} {name!r} is also offered by {others}; the name is disabled until one is uninstalled"
             failures.append(Failure(entry.distribution, entry.version, reason))
-    return Registry((*ours, *settled), tuple(failures))
+    return Registry((*ours, *settled), tuple(failures), tuple(warnings))

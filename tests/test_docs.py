@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from empathy_kit import Encoded, Head, Injection, Loss, Rationale, Task, hookspecs
+from empathy_kit import Encoded, Head, Injection, Loss, Rationale, Sampler, Task, Texts, Trunk, hookspecs
 from empathy_kit.cache import cache_folder
 from empathy_kit.cli import cli
 from empathy_kit.plugins import Registry, load_registry
@@ -212,7 +212,7 @@ def test_the_reference_names_every_hook_and_every_field() -> None:
     assert hooks == {heading for heading in headings if heading.startswith("empathy_kit_")}
     sections = dict(
         re.findall(
-            r"(?:^## |^)`?(empathy_kit_\w+|Task|Encoded|Injection)`?[:\n](.*?)(?=\n## |\n`[A-Z]|\Z)",
+            r"(?:^## |^)`?(empathy_kit_\w+|Task|Texts|Encoded|Injection)`?[:\n](.*?)(?=\n## |\n`[A-Z]|\Z)",
             page,
             re.DOTALL | re.MULTILINE,
         )
@@ -221,7 +221,10 @@ def test_the_reference_names_every_hook_and_every_field() -> None:
         "empathy_kit_losses": Loss,
         "empathy_kit_rationales": Rationale,
         "empathy_kit_heads": Head,
+        "empathy_kit_samplers": Sampler,
+        "empathy_kit_trunks": Trunk,
         "Task": Task,
+        "Texts": Texts,
         "Encoded": Encoded,
         "Injection": Injection,
     }
@@ -232,7 +235,7 @@ def test_the_reference_names_every_hook_and_every_field() -> None:
 
 
 def test_the_references_examples_keep_the_kits_promises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = "\n".join(code for _, code in _blocks(ROOT / "docs" / "hooks.md", "python"))
+    module = "\n".join(code for file, code in _blocks(ROOT / "docs" / "hooks.md", "python") if not file)
     folder = tmp_path / "empathy-kit-reference"
     folder.mkdir()
     (folder / "empathy_kit_reference.py").write_text(module)
@@ -244,5 +247,5 @@ def test_the_references_examples_keep_the_kits_promises(tmp_path: Path, monkeypa
     monkeypatch.syspath_prepend(folder)
     monkeypatch.syspath_prepend(tmp_path)
     found = load_registry().named("empathy-kit-reference")
-    assert {entry.spec.name for entry in found} == {"smooth", "mean", "linear-without-bias"}
+    assert {entry.spec.name for entry in found} == {"smooth", "mean", "linear-without-bias", "half", "bag"}
     assert [outcome for outcome in examine(found) if outcome.failure] == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,45 +10,54 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from empathy_kit.contracts import GoldAccess, Injection, Task
-from empathy_kit.core.conformance.world import (
+from empathy_kit.testing.world import (
+    TASKS,
     Unjudged,
+    assert_apart,
+    assert_learns,
     assert_registered,
+    assert_same_weights,
+    called,
     learn,
     left_alone,
     near,
     reload,
     seeded,
-    task_of,
+    weighted,
     without_dropout,
 )
 
 WIDTH = 16
-MECHANISMS = 3
 LENGTHS = (6, 1, 4)
 
 
-@dataclass(frozen=True)
 class Build:
-    """How to make an injector, and where it may see gold."""
+    """The builder, and where the injector may see gold."""
 
-    make: Callable[[Sequence[Task], int], nn.Module]
-    gold: GoldAccess
+    def __init__(self, make: Callable[[Sequence[Task], int], Any], gold: GoldAccess) -> None:
+        self.make = make
+        self.gold = gold
 
-    def __call__(self) -> nn.Module:
-        return self.make([task_of(3)] * MECHANISMS, WIDTH)
+    def __call__(self, tasks: Sequence[Task] = TASKS) -> nn.Module:
+        injector: nn.Module = called(lambda: self.make(tasks, WIDTH), _wrong_kind)
+        return injector
 
 
-def responses(longest: int = 6, *, gradient: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+def _wrong_kind(injector: object) -> str | None:
+    return None if isinstance(injector, nn.Module) else f"it returns a {type(injector).__name__}, expected an nn.Module"
+
+
+def responses(longest: int = 6, *, tasks: int = len(TASKS), gradient: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """Encoder states (B, L, D), mask (B, L), gold spans (B, T, L); the second response is one token, the third has no span."""
     states = torch.stack([torch.randn(longest, WIDTH, generator=seeded(row)) for row in range(len(LENGTHS))])
     mask = torch.arange(longest) < torch.tensor(LENGTHS)[:, None]
-    gold = torch.zeros(len(LENGTHS), MECHANISMS, longest, dtype=torch.bool)
-    gold[0, 0, 1:3] = gold[0, 2, 2:5] = gold[1, 1, 0] = True
+    gold = torch.zeros(len(LENGTHS), tasks, longest, dtype=torch.bool)
+    gold[0, 0, 1:3] = gold[0, -1, 2:5] = gold[1, tasks // 2, 0] = True
     return (states * mask[..., None]).requires_grad_(gradient), mask, gold
 
 
 def read(injection: Injection, row: int) -> tuple[Tensor, Tensor | None]:
-    """The states (K, D) that the GRU would read of one response, and its real tokens' span logits (T, L)."""
+    """The states (K, D) that the trunk would read of one response, and its real tokens' span logits (T, L)."""
     spans = None if injection.span_logits is None else injection.span_logits[row, :, : LENGTHS[row]]
     return injection.states[row][injection.mask[row]], spans
 
@@ -61,16 +69,23 @@ def same(one: tuple[Tensor, Tensor | None], other: tuple[Tensor, Tensor | None])
     return one[1] is other[1] if one[1] is None or other[1] is None else near(one[1], other[1])
 
 
+def can_be_built(build: Build) -> None:
+    """The builder takes one task or several, of any number of labels each, and returns an `nn.Module`."""
+    for tasks in (TASKS, TASKS[:1]):
+        fault = _wrong_kind(build.make(tasks, WIDTH))
+        assert fault is None, fault
+
+
 def an_injection_has_its_shapes(build: Build) -> None:
-    """States are (B, K, D) of the response's dtype, their mask (B, K) bool, span logits (B, T, L) or None."""
-    for longest in (6, 9):
-        response, mask, gold = responses(longest)
+    """States are (B, K, D) of the response's dtype, their mask (B, K) bool, span logits (B, T, L) or None, for T of 3 and 1."""
+    for tasks, longest in ((TASKS, 6), (TASKS, 9), (TASKS[:1], 6)):
+        response, mask, gold = responses(longest, tasks=len(tasks))
         for seen in (gold, None):
-            fault = _fault(_called(build(), response, mask, seen), response)
+            fault = _fault(_called(build(tasks), response, mask, seen), response, len(tasks))
             assert fault is None, fault
 
 
-def _fault(injection: object, response: Tensor) -> str | None:
+def _fault(injection: object, response: Tensor, tasks: int) -> str | None:
     """What of an injection has another type, shape or dtype than promised."""
     if not isinstance(injection, Injection):
         return f"it returns a {type(injection).__name__}, expected an Injection"
@@ -82,8 +97,8 @@ def _fault(injection: object, response: Tensor) -> str | None:
         return f"states are {states.dtype}, expected {response.dtype}"
     if mask.shape != states.shape[:2] or mask.dtype != torch.bool:
         return f"the mask is {tuple(mask.shape)} {mask.dtype}, expected {tuple(states.shape[:2])} torch.bool"
-    if spans is not None and spans.shape != (batch, MECHANISMS, longest):
-        return f"span logits are {tuple(spans.shape)}, expected {(batch, MECHANISMS, longest)}"
+    if spans is not None and spans.shape != (batch, tasks, longest):
+        return f"span logits are {tuple(spans.shape)}, expected {(batch, tasks, longest)}"
     return None
 
 
@@ -92,21 +107,25 @@ def _called(injector: nn.Module, response: Tensor, mask: Tensor, gold: Tensor | 
         return injector(response, mask, gold)
     except Exception:
         if gold is None:  # `works_without_gold` shows it
-            raise Unjudged("works-without-gold") from None
+            raise Unjudged("works-without-gold is broken") from None
         raise
 
 
 def _inject(injector: nn.Module, response: Tensor, mask: Tensor, gold: Tensor | None) -> Injection:
     """What it injects; `Unjudged` where it lacks what another check asks for, so that a fault has one name."""
-    injection = _called(injector, response, mask, gold)
-    if not torch.is_autocast_enabled("cpu") and _fault(injection, response) is not None:
-        raise Unjudged("an-injection-has-its-shapes")
-    found: Injection = injection
-    return found
+    found, again = (_called(injector, response, mask, gold) for _ in range(2))
+    if torch.is_autocast_enabled("cpu"):
+        return found  # type: ignore[no-any-return]
+    if _fault(found, response, len(TASKS)) is not None:
+        raise Unjudged("an-injection-has-its-shapes is broken")
+    for row in range(len(found.states)):
+        if not same(read(found, row), read(again, row)):
+            raise Unjudged("it is random in training, beyond dropout" if injector.training else "leaves-the-world-alone is broken")
+    return again  # type: ignore[no-any-return]
 
 
 def works_without_gold(build: Build) -> None:
-    """With ``gold=None`` it gives finite states in training and at inference."""
+    """With `gold=None` it gives finite states in training and at inference."""
     response, mask, _ = responses()
     for training in (True, False):
         injection = build().train(training)(response, mask, None)
@@ -135,7 +154,7 @@ def never_leaks_gold(build: Build) -> None:
 
 
 def padding_and_neighbours_are_irrelevant(build: Build) -> None:
-    """What is read of a response is the same alone, beside others, with more padding, whatever the padding holds: 1e-5."""
+    """What is read of a response is the same alone, next to others, with more padding, whatever the padding holds: 1e-5."""
     response, mask, gold = responses()
     for training in (True, False):
         injector = without_dropout(build()) if training else build().eval()
@@ -152,47 +171,51 @@ def padding_and_neighbours_are_irrelevant(build: Build) -> None:
                 alone = _inject(injector, response[now, :length], mask[now, :length], own_gold)
                 expected = read(whole, row)
                 own = alone.states[0][alone.mask[0]], None if alone.span_logits is None else alone.span_logits[0]
-                assert same(own, expected), f"in {mode} response {row} is read differently alone than beside others"
+                assert same(own, expected), f"in {mode} response {row} is read differently alone than next to others"
                 assert same(read(wide, row), expected), f"in {mode} more padding changes what is read of response {row}"
                 assert same(read(noisy, row), expected), f"in {mode} padding is read in response {row}"
 
 
-def gradient_reaches_the_trunk(build: Build) -> None:
-    """Where it injects or predicts spans, a finite gradient reaches the response's states and all its own parameters."""
-    injector = without_dropout(build())
+def gradient_reaches_the_encoder(build: Build) -> None:
+    """Where it injects or predicts spans, a finite gradient reaches the response's states."""
     response, mask, gold = responses(gradient=True)
-    injection = _inject(injector, response, mask, None if build.gold == "never" else gold)
-    value = _value(injection)
-    if value is None:
-        return
-    assert value.requires_grad, "no gradient reaches the trunk"
+    value = _value(_inject(without_dropout(build()), response, mask, None if build.gold == "never" else gold))
+    assert value.requires_grad, "no gradient reaches the response's states"
     torch.autograd.backward(value)
-    assert response.grad is not None and response.grad.abs().sum() > 0, "no gradient reaches the trunk"  # noqa: PT018
+    assert response.grad is not None and response.grad.abs().sum() > 0, "no gradient reaches the response's states"  # noqa: PT018
     assert response.grad.isfinite().all(), "a gradient is not finite"
-    idle = [name for name, parameter in injector.named_parameters() if parameter.requires_grad and parameter.grad is None]
-    assert not idle, f"no gradient reaches {', '.join(idle)}"
+
+
+def every_parameter_learns(build: Build) -> None:
+    """Every parameter of the injector has a gradient, so that none is trained in vain, and each run has its own."""
+    injector = build()
+    if not any(True for _ in injector.parameters()):
+        raise Unjudged("it has no parameter")
+    assert_apart(injector, build())
+    response, mask, gold = responses(gradient=True)
+    parts = _parts(_inject(without_dropout(injector), response, mask, None if build.gold == "never" else gold))
+    if any(part.requires_grad for part in parts):
+        torch.autograd.backward(weighted(*parts))
+    assert_learns(injector)
 
 
 def same_seed_same_weights(build: Build) -> None:
     """Built twice after the same `torch.manual_seed`, it has the same weights."""
-    states = []
-    for _ in range(2):
-        torch.manual_seed(3)
-        states.append(build().state_dict())
-    for name, tensor in states[0].items():
-        assert torch.equal(tensor, states[1][name]), f"{name} differs: it is drawn from another source than torch's seed"
+    assert_same_weights(build)
 
 
 def leaves_the_world_alone(build: Build) -> None:
     """At inference inputs, random numbers, gradient mode and other global settings stay as they were."""
     injector = build().eval()
     response, mask, gold = responses()
+    shown = gold if build.gold == "always" else None
+    _called(injector, response, mask, shown)
     with left_alone(response, mask, gold):
-        _inject(injector, response, mask, gold if build.gold == "always" else None)
+        injector(response, mask, shown)
 
 
 def works_under_autocast(build: Build) -> None:
-    """Under autocast to bfloat16 what is read stays what it is, to a twentieth."""
+    """Under autocast to bfloat16 what is read stays what it is, within 5 %."""
     injector = build().eval()
     response, mask, _ = responses()
     plain = _inject(injector, response, mask, None)
@@ -204,11 +227,12 @@ def works_under_autocast(build: Build) -> None:
 
 
 def state_survives_safetensors(build: Build) -> None:
-    """All that the injector has learnt is in its state_dict, and after safetensors it says the same."""
+    """All that the injector has learnt is in its state_dict, and after safetensors it gives the same."""
     injector, fresh = without_dropout(build()), build().eval()
     response, mask, gold = responses()
-    value = _value(_inject(injector, response, mask, None if build.gold == "never" else gold))
-    if value is not None:
+    injection = _inject(injector, response, mask, None if build.gold == "never" else gold)
+    if _parts(injection):
+        value = _value(injection)
         assert_registered(value, injector)
         learn(injector, value)
     injector.eval()
@@ -218,21 +242,27 @@ def state_survives_safetensors(build: Build) -> None:
         assert same(read(found, row), read(expected, row)), f"response {row} is read differently from the saved state"
 
 
-def _value(injection: Injection) -> Tensor | None:
-    """A number that every read state and span logit moves; none where there are none."""
+def _parts(injection: Injection) -> list[Tensor]:
     read_states = injection.states[injection.mask]
-    parts = [part for part in (read_states, injection.span_logits) if part is not None and part.numel()]
-    weights = (torch.randn(part.shape, generator=seeded(5)) for part in parts)
-    values = [(part.float() * weight).sum() for part, weight in zip(parts, weights, strict=True)]
-    return torch.stack(values).sum() if values else None
+    return [part for part in (read_states, injection.span_logits) if part is not None and part.numel()]
+
+
+def _value(injection: Injection) -> Tensor:
+    """A number that every read state and span logit moves."""
+    parts = _parts(injection)
+    if not parts:
+        raise Unjudged("it injects nothing and predicts no spans")
+    return weighted(*parts)
 
 
 CHECKS = (
+    can_be_built,
     an_injection_has_its_shapes,
     works_without_gold,
     never_leaks_gold,
     padding_and_neighbours_are_irrelevant,
-    gradient_reaches_the_trunk,
+    gradient_reaches_the_encoder,
+    every_parameter_learns,
     same_seed_same_weights,
     leaves_the_world_alone,
     works_under_autocast,

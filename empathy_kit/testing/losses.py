@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,13 +11,38 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from empathy_kit.contracts import Task
-from empathy_kit.core.conformance.world import Unjudged, assert_registered, learn, left_alone, near, reload, seeded, task_of
 from empathy_kit.errors import KitError
+from empathy_kit.testing.world import (
+    CLASSES,
+    Unjudged,
+    assert_apart,
+    assert_learns,
+    assert_registered,
+    called,
+    learn,
+    left_alone,
+    near,
+    reload,
+    seeded,
+    task_of,
+)
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
-Build = Callable[[Task], LossFunction]
 
-CLASSES = (2, 3, 7)
+
+class Build:
+    """The builder, for a task of so many labels."""
+
+    def __init__(self, make: Callable[[Task], Any]) -> None:
+        self.make = make
+
+    def __call__(self, classes: int = 3) -> LossFunction:
+        loss: LossFunction = called(lambda: self.make(task_of(classes)), _fault)
+        return loss
+
+
+def _fault(loss: object) -> str | None:
+    return None if callable(loss) else f"it returns a {type(loss).__name__}, expected a function of logits and target"
 
 
 def batch(rows: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:  # (N, C) float32 with gradient, (N,) int64
@@ -26,10 +52,17 @@ def batch(rows: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:  # (
     return logits, torch.randint(classes, (rows,), generator=generator)
 
 
-def one_value_an_item(build: Build) -> None:
+def can_be_built(build: Build) -> None:
+    """The builder takes tasks of 2, 3 and 7 labels and returns a function, or an `nn.Module` where the loss learns."""
+    for classes in CLASSES:
+        fault = _fault(build.make(task_of(classes)))
+        assert fault is None, fault
+
+
+def one_value_per_item(build: Build) -> None:
     """Logits (N, C) float32 and targets (N,) give N values, float32, with a gradient; C may be 2, 3 or 7, and N 0."""
     for classes in CLASSES:
-        loss = build(task_of(classes))
+        loss = build(classes)
         for rows in (5, 1, 0):
             logits, target = batch(rows, classes)
             values = loss(logits, target)
@@ -41,8 +74,8 @@ def one_value_an_item(build: Build) -> None:
 
 
 def items_are_independent(build: Build) -> None:
-    """An item's loss, and its gradient, are the same alone, in another order, and beside other items."""
-    loss = build(task_of(3))
+    """An item's loss, and its gradient, are the same alone, in another order, and next to other items."""
+    loss = build()
     logits, target = batch(6, 3)
     values = _values(loss, logits, target)
     for row in range(6):
@@ -57,43 +90,51 @@ def items_are_independent(build: Build) -> None:
 
 
 def the_same_call_gives_the_same_loss(build: Build) -> None:
-    """A loss does not depend on the calls before it."""
-    loss = build(task_of(3))
-    logits, target = batch(6, 3)
-    first = loss(logits, target).detach().clone()
-    loss(*batch(9, 3, seed=1))
-    assert torch.equal(loss(logits, target), first), "two calls with the same logits differ"
+    """A loss does not depend on the calls before it, neither in training mode nor in evaluation mode."""
+    for training in (True, False):
+        loss = build()
+        if isinstance(loss, nn.Module):
+            loss.train(training)
+        logits, target = batch(6, 3)
+        first = loss(logits, target).detach().clone()
+        loss(*batch(9, 3, seed=1))
+        mode = "training" if training else "evaluation"
+        assert torch.equal(loss(logits, target), first), f"two calls with the same logits differ in {mode} mode"
 
 
 def finite_at_the_extremes(build: Build) -> None:
     """Value and gradient are finite for logits up to 1e4 on either side, for ties and saturated rows, in float32 and bfloat16."""
     for classes in CLASSES:
-        loss = build(task_of(classes))
-        for name, rows in _extremes(classes):
-            for dtype in (torch.float32, torch.bfloat16):
-                logits = rows.to(dtype).requires_grad_()
-                for level in range(classes):
-                    values = _values(loss, logits, torch.full((len(rows),), level))
-                    (gradient,) = torch.autograd.grad(values.sum(), logits)
-                    where = f"{name}, target {level} of {classes} levels, {dtype}"
-                    assert values.isfinite().all(), f"a loss is not finite: {where}"
-                    assert gradient.isfinite().all(), f"a gradient is not finite: {where}"
+        loss = build(classes)
+        names, rows = zip(*_extremes(classes), strict=True)
+        every = torch.stack(rows).repeat_interleave(classes, 0)  # each row with each target
+        target = torch.arange(classes).repeat(len(rows))
+        for dtype in (torch.float32, torch.bfloat16):
+            logits = every.to(dtype).requires_grad_()
+            values = _values(loss, logits, target)
+            (gradient,) = torch.autograd.grad(values.sum(), logits)
+            for what, finite in (("loss", values.isfinite()), ("gradient", gradient.isfinite().all(1))):
+                if not finite.all():
+                    row = int(finite.byte().argmin())
+                    where = f"{names[row // classes]}, target {int(target[row])} of {classes} labels, {dtype}"
+                    raise AssertionError(f"a {what} is not finite: {where}")
 
 
-def _extremes(classes: int) -> Iterator[tuple[str, Tensor]]:
-    one_hot = torch.eye(classes)
-    yield "all logits 0", torch.zeros(1, classes)
+def _extremes(classes: int) -> Iterator[tuple[str, Tensor]]:  # its name, (C,)
+    yield "all logits 0", torch.zeros(classes)
     for size in (30.0, 100.0, 1e4):
-        yield f"one logit {size:g}, the others 0", size * one_hot
-        yield f"one logit {-size:g}, the others 0", -size * one_hot
-        yield f"one logit {size:g}, the others {-size:g}", size * (2 * one_hot - 1)
-        yield f"all logits {size:g} or {-size:g}", torch.stack([torch.full((classes,), size), torch.full((classes,), -size)])
+        for sign in (1, -1):
+            yield f"all logits {sign * size:g}", torch.full((classes,), sign * size)
+        for one_hot in torch.eye(classes):
+            yield f"one logit {size:g}, the others 0", size * one_hot
+            yield f"one logit {-size:g}, the others 0", -size * one_hot
+            yield f"one logit {size:g}, the others {-size:g}", size * (2 * one_hot - 1)
 
 
 def gradient_is_right(build: Build) -> None:
     """The gradient is that of the value: finite differences in float64 agree."""
     for classes in CLASSES:
-        loss = build(task_of(classes))
+        loss = build(classes)
         _values(loss, *batch(8, classes))
         if isinstance(loss, nn.Module):
             loss = loss.double()  # its weights, or products would fall back to float32
@@ -124,30 +165,29 @@ def gradient_is_right(build: Build) -> None:
 def better_logits_cost_less(build: Build) -> None:
     """A right answer costs less than an undecided one, and that less than a wrong one."""
     for classes in CLASSES:
-        loss = build(task_of(classes))
-        for level in range(classes):
-            target = torch.tensor([level])
-            towards = 4.0 * F.one_hot(target, classes).float()
-            answers = ((sign * towards).requires_grad_() for sign in (1, 0, -1))
-            right, undecided, wrong = (_values(loss, answer, target).item() for answer in answers)
-            found = f"level {level} of {classes}: right costs {right:.6g}, undecided {undecided:.6g}, wrong {wrong:.6g}"
+        target = torch.arange(classes)
+        towards = 4.0 * F.one_hot(target, classes).float()
+        loss = build(classes)
+        answers = (_values(loss, (sign * towards).requires_grad_(), target).tolist() for sign in (1, 0, -1))
+        for label, (right, undecided, wrong) in enumerate(zip(*answers, strict=True)):
+            found = f"label {label} of {classes}: right costs {right:.6g}, undecided {undecided:.6g}, wrong {wrong:.6g}"
             assert right < undecided < wrong, found
 
 
 def leaves_the_world_alone(build: Build) -> None:
     """Inputs, random numbers, gradient mode, default dtype, threads and other global settings stay as they were."""
     logits, target = batch(5, 3)
-    with left_alone():
-        loss = build(task_of(3))
-    with left_alone(logits, target):
+    with left_alone(training=True):
+        loss = build()
+    with left_alone(logits, target, training=True):
         values = loss(logits, target)
         if values.requires_grad:
             torch.autograd.backward(values.sum())
 
 
 def works_under_autocast(build: Build) -> None:
-    """Under autocast to bfloat16 the loss of float32 logits stays what it is, to a thousandth, and its gradient finite."""
-    loss = build(task_of(3))
+    """Under autocast to bfloat16 the loss of float32 logits stays what it is within 0.1 %, and its gradient finite."""
+    loss = build()
     logits, target = batch(6, 3)
     plain = _values(loss, logits, target)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -159,7 +199,7 @@ def works_under_autocast(build: Build) -> None:
 
 def works_under_checkpointing(build: Build) -> None:
     """Recomputed in the backward pass (gradient checkpointing), it gives the same gradient."""
-    loss = build(task_of(3))
+    loss = build()
     logits, target = batch(6, 3)
     (plain,) = torch.autograd.grad(_values(loss, logits, target).sum(), logits)
     with torch.enable_grad():  # as in _values
@@ -170,7 +210,7 @@ def works_under_checkpointing(build: Build) -> None:
 
 def compiles_whole(build: Build) -> None:
     """`torch.compile(fullgraph=True)` takes it in one graph, forward and backward, and gives the same numbers."""
-    loss = build(task_of(3))
+    loss = build()
     logits, target = batch(6, 3)
     plain = _values(loss, logits, target)
     torch._dynamo.reset()
@@ -182,30 +222,42 @@ def compiles_whole(build: Build) -> None:
     assert near(one, other), "the gradient differs when the loss is compiled"
 
 
+def every_parameter_learns(build: Build) -> None:
+    """Where the loss learns, every parameter has a gradient, and each task has parameters of its own."""
+    loss = build()
+    if not isinstance(loss, nn.Module) or not any(True for _ in loss.parameters()):
+        raise Unjudged("it has no parameter")
+    assert_apart(loss, build())
+    torch.autograd.backward(_values(loss, *batch(6, 3)).sum())
+    assert_learns(loss)
+
+
 def state_survives_safetensors(build: Build) -> None:
-    """What a loss has learnt is in its state_dict, and after safetensors it says the same."""
-    loss, fresh = build(task_of(3)), build(task_of(3))
+    """What a loss has learnt is in its state_dict, and after safetensors it gives the same, in evaluation mode too."""
+    loss, fresh = build(), build()
     logits, target = batch(6, 3)
     values = _values(loss, logits, target)
     assert_registered(values, loss, logits)
     if isinstance(loss, nn.Module) and isinstance(fresh, nn.Module):
         learn(loss, values.sum())
         reload(loss, fresh)
-        found, expected = _values(fresh, logits, target), _values(loss, logits, target)
-        assert near(found, expected), f"{found.tolist()} from the saved state, {expected.tolist()} before"
+        for training in (True, False):
+            found, expected = (_values(each.train(training), logits, target) for each in (fresh, loss))
+            assert near(found, expected), f"{found.tolist()} from the saved state, {expected.tolist()} before"
 
 
-def absent_classes_are_refused_or_survived(build: Build) -> None:
-    """A level that the training part does not have is a KitError of the builder, or costs a finite loss."""
+def absent_labels_are_refused_or_survived(build: Build) -> None:
+    """A label that the training part does not have is a KitError of the builder, or costs a finite loss."""
+    build()
     try:
-        loss = build(task_of(3, (60, 0, 10)))
+        loss = build.make(task_of(3, (60, 0, 10)))
     except KitError:
         return
     logits, target = batch(6, 3)
     values = _values(loss, logits, target)
     (gradient,) = torch.autograd.grad(values.sum(), logits)
-    assert values.isfinite().all(), "a loss is not finite where a level is absent"
-    assert gradient.isfinite().all(), "a gradient is not finite where a level is absent"
+    assert values.isfinite().all(), "a loss is not finite where a label is absent"
+    assert gradient.isfinite().all(), "a gradient is not finite where a label is absent"
 
 
 def _values(loss: LossFunction, logits: Tensor, target: Tensor) -> Tensor:
@@ -213,14 +265,15 @@ def _values(loss: LossFunction, logits: Tensor, target: Tensor) -> Tensor:
     with torch.enable_grad():  # its end undoes what a loss may do to gradient mode
         values, again = loss(logits, target), loss(logits, target)
     if not isinstance(values, Tensor) or values.shape != target.shape or not values.requires_grad:
-        raise Unjudged("one-value-an-item")
+        raise Unjudged("one-value-per-item is broken")
     if values.isfinite().all() and not torch.equal(values, again):
-        raise Unjudged("the-same-call-gives-the-same-loss")
+        raise Unjudged("the-same-call-gives-the-same-loss is broken")
     return again
 
 
 CHECKS = (
-    one_value_an_item,
+    can_be_built,
+    one_value_per_item,
     items_are_independent,
     the_same_call_gives_the_same_loss,
     finite_at_the_extremes,
@@ -230,6 +283,7 @@ CHECKS = (
     works_under_autocast,
     works_under_checkpointing,
     compiles_whole,
+    every_parameter_learns,
     state_survives_safetensors,
-    absent_classes_are_refused_or_survived,
+    absent_labels_are_refused_or_survived,
 )

@@ -3,27 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from empathy_kit.contracts import Encoded, Task
-from empathy_kit.core.conformance.losses import CLASSES
-from empathy_kit.core.conformance.world import (
+from empathy_kit.testing.world import (
+    CLASSES,
+    Unjudged,
+    assert_apart,
+    assert_learns,
     assert_registered,
+    assert_same_weights,
+    called,
     learn,
     left_alone,
     near,
     reload,
     seeded,
     task_of,
+    weighted,
     without_dropout,
 )
 
-Build = Callable[[Task, int], nn.Module]
-
 WIDTH = 16
 LENGTHS = (7, 1, 4, 7, 2)
+
+
+class Build:
+    """The builder, for a task of so many labels."""
+
+    def __init__(self, make: Callable[[Task, int], Any]) -> None:
+        self.make = make
+
+    def __call__(self, classes: int = 3) -> nn.Module:
+        head: nn.Module = called(lambda: self.make(task_of(classes), WIDTH), _fault)
+        return head
+
+
+def _fault(head: object) -> str | None:
+    if not isinstance(head, nn.Module):
+        return f"it returns a {type(head).__name__}, expected an nn.Module"
+    for name in ("probabilities", "criterion"):
+        if not callable(getattr(head, name, None)) and (name == "probabilities" or hasattr(head, name)):
+            return f"{name} is no method of it, expected {name}(logits{', target' if name == 'criterion' else ''})"
+    return None
 
 
 def encoded(lengths: tuple[int, ...] = LENGTHS, *, longest: int = 7, seed: int = 0, gradient: bool = False) -> Encoded:
@@ -36,13 +62,20 @@ def encoded(lengths: tuple[int, ...] = LENGTHS, *, longest: int = 7, seed: int =
     return Encoded(pooled.requires_grad_(gradient), sequence.requires_grad_(gradient), mask)
 
 
-def one_row_of_logits_a_pair(build: Build) -> None:
+def can_be_built(build: Build) -> None:
+    """The builder takes tasks of 2, 3 and 7 labels and returns an `nn.Module` with a method `probabilities`."""
+    for classes in CLASSES:
+        fault = _fault(build.make(task_of(classes), WIDTH))
+        assert fault is None, fault
+
+
+def one_row_of_logits_per_pair(build: Build) -> None:
     """B pairs give logits (B, K) float32 and probabilities (B, C), for C of 2, 3 and 7."""
     for classes in CLASSES:
-        head = build(task_of(classes), WIDTH).eval()
+        head = build(classes).eval()
         for lengths in (LENGTHS, LENGTHS[:1]):
             logits = head(encoded(lengths))
-            found = f"{len(lengths)} pairs, {classes} levels: logits"
+            found = f"{len(lengths)} pairs, {classes} labels: logits"
             assert isinstance(logits, Tensor), f"{found} are a {type(logits).__name__}, expected a tensor"
             shape = tuple(logits.shape)
             assert shape[:1] == (len(lengths),), f"{found} {shape}, expected ({len(lengths)}, K)"
@@ -53,19 +86,16 @@ def one_row_of_logits_a_pair(build: Build) -> None:
 
 
 def padding_and_neighbours_are_irrelevant(build: Build) -> None:
-    """A pair's logits are the same alone, beside others, in another order and with more padding, in training too: 1e-5."""
-    for mode in ("training", "inference"):
-        head = build(task_of(3), WIDTH)
-        head = without_dropout(head) if mode == "training" else head.eval()
-        logits = head(encoded())
-        for row, length in enumerate(LENGTHS):
-            full = encoded()
-            alone = Encoded(full.pooled[row : row + 1], full.sequence[row : row + 1, :length], full.mask[row : row + 1, :length])
-            assert near(head(alone), logits[row : row + 1]), f"in {mode} pair {row} has other logits alone than beside others"
+    """A pair's logits are the same alone, next to others, in another order and with more padding, in training too: 1e-5."""
+    for mode in ("inference", "training"):
+        head = without_dropout(build()) if mode == "training" else build().eval()
         full = encoded()
-        wide = Encoded(
-            full.pooled, nn.functional.pad(full.sequence, (0, 0, 0, 5)), nn.functional.pad(full.mask, (0, 5), value=False)
-        )
+        logits = _logits(head, full)
+        for row, length in enumerate(LENGTHS):
+            now = slice(row, row + 1)
+            alone = Encoded(full.pooled[now], full.sequence[now, :length], full.mask[now, :length])
+            assert near(head(alone), logits[now]), f"in {mode} pair {row} has other logits alone than next to others"
+        wide = Encoded(full.pooled, F.pad(full.sequence, (0, 0, 0, 5)), F.pad(full.mask, (0, 5), value=False))
         assert near(head(wide), logits), f"in {mode} more padding changes the logits"
         turned = head(Encoded(full.pooled.flip(0), full.sequence.flip(0), full.mask.flip(0))).flip(0)
         assert near(turned, logits), f"in {mode} the order of the pairs changes their logits"
@@ -74,8 +104,8 @@ def padding_and_neighbours_are_irrelevant(build: Build) -> None:
 def probabilities_sum_to_one(build: Build) -> None:
     """Probabilities lie between 0 and 1 and sum to 1, for logits up to 1e4 too."""
     for classes in CLASSES:
-        head = build(task_of(classes), WIDTH).eval()
-        logits = head(encoded()).detach()
+        head = build(classes).eval()
+        logits = _logits(head, encoded()).detach()
         outputs = logits.shape[1]
         generator = seeded(1)
         for scale in (1.0, 100.0, 1e4):
@@ -88,8 +118,8 @@ def probabilities_sum_to_one(build: Build) -> None:
 
 def probabilities_stay_with_their_pair(build: Build) -> None:
     """A pair's probabilities follow from its own logits alone."""
-    head = build(task_of(3), WIDTH).eval()
-    logits = head(encoded()).detach()
+    head = build().eval()
+    logits = _logits(head, encoded()).detach()
     shares = head.probabilities(logits)  # type: ignore[operator]
     alone = torch.cat([head.probabilities(logits[row : row + 1]) for row in range(len(logits))])  # type: ignore[operator]
     assert near(alone, shares), "a pair's probabilities change with the other pairs"
@@ -97,9 +127,9 @@ def probabilities_stay_with_their_pair(build: Build) -> None:
 
 def gradient_reaches_the_trunk(build: Build) -> None:
     """Every pair's logits have a finite gradient with respect to what the trunk hands over."""
-    head = without_dropout(build(task_of(3), WIDTH))
+    head = without_dropout(build())
     given = encoded(gradient=True)
-    torch.autograd.backward(_weighted(head(given)))
+    torch.autograd.backward(weighted(_logits(head, given)))
     reached = torch.zeros(len(LENGTHS))
     for tensor in (given.pooled, given.sequence):
         if tensor.grad is not None:
@@ -109,59 +139,52 @@ def gradient_reaches_the_trunk(build: Build) -> None:
 
 
 def every_parameter_learns(build: Build) -> None:
-    """Every parameter of the head has a gradient, so that none is trained in vain."""
-    head = without_dropout(build(task_of(3), WIDTH))
-    torch.autograd.backward(_weighted(head(encoded())))
+    """Every parameter of the head has a gradient, so that none is trained in vain, and each task has parameters of its own."""
+    head = build()
+    assert_apart(head, build())
+    torch.autograd.backward(weighted(_logits(without_dropout(head), encoded())))
     # Which pairs move which parameter is the head's affair: a threshold may need a criterion to move.
     if hasattr(head, "criterion"):
         torch.autograd.backward(head.criterion(head(encoded()), torch.tensor([0, 1, 2, 0, 1])).sum())  # type: ignore[operator]
-    idle = [name for name, parameter in head.named_parameters() if parameter.requires_grad and parameter.grad is None]
-    assert not idle, f"no gradient reaches {', '.join(idle)}"
+    assert_learns(head)
 
 
 def same_seed_same_weights(build: Build) -> None:
     """Built twice after the same `torch.manual_seed`, it has the same weights."""
-    states = []
-    for _ in range(2):
-        torch.manual_seed(3)
-        states.append(build(task_of(3), WIDTH).state_dict())
-    for name, tensor in states[0].items():
-        assert torch.equal(tensor, states[1][name]), f"{name} differs: it is drawn from another source than torch's seed"
+    assert_same_weights(build)
 
 
 def leaves_the_world_alone(build: Build) -> None:
     """At inference inputs, random numbers, gradient mode and other global settings stay as they were."""
-    head = build(task_of(3), WIDTH).eval()
+    head = build().eval()
     given = encoded()
     with left_alone(given.pooled, given.sequence, given.mask):
         head.probabilities(head(given))  # type: ignore[operator]
 
 
 def works_under_autocast(build: Build) -> None:
-    """Under autocast to bfloat16 the logits stay what they are, to a twentieth."""
-    head = build(task_of(3), WIDTH).eval()
-    plain = head(encoded())
+    """Under autocast to bfloat16 the logits stay what they are, within 5 %."""
+    head = build().eval()
+    plain = _logits(head, encoded())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = head(encoded()).float()
     assert near(logits, plain, 0.05), f"{logits.tolist()} under autocast, {plain.tolist()} without"
 
 
 def state_survives_safetensors(build: Build) -> None:
-    """All that the head has learnt is in its state_dict, and after safetensors it says the same."""
-    head, fresh = without_dropout(build(task_of(3), WIDTH)), build(task_of(3), WIDTH).eval()
-    value = _weighted(head(encoded(seed=9)))
+    """All that the head has learnt is in its state_dict, and after safetensors it gives the same."""
+    head, fresh = without_dropout(build()), build().eval()
+    value = weighted(_logits(head, encoded(seed=9)))
     assert_registered(value, head)
     learn(head, value)
     head.eval()
     reload(head, fresh)
-    assert near(fresh(encoded()), head(encoded())), "the logits from the saved state differ from those before"
+    assert near(_logits(fresh, encoded()), head(encoded())), "the logits from the saved state differ from those before"
 
 
-def criterion_gives_one_value_an_item(build: Build) -> None:
+def criterion_gives_one_value_per_item(build: Build) -> None:
     """A head's own criterion gives N values, float32, for N of 5, 1 and 0, each from its own item alone."""
     head, logits = _with_criterion(build)
-    if head is None:
-        return
     target = torch.arange(5) % 3
     values = head.criterion(logits, target)  # type: ignore[operator]
     for rows in (5, 1, 0):
@@ -174,8 +197,6 @@ def criterion_gives_one_value_an_item(build: Build) -> None:
 def criterion_is_finite_at_the_extremes(build: Build) -> None:
     """A head's own criterion has a finite value and gradient for logits up to 1e4."""
     head, logits = _with_criterion(build)
-    if head is None:
-        return
     outputs = logits.shape[1]
     for scale in (0.0, 100.0, 1e4):
         given = scale * torch.cat([torch.eye(outputs), -torch.eye(outputs), 2 * torch.eye(outputs) - 1])
@@ -187,11 +208,9 @@ def criterion_is_finite_at_the_extremes(build: Build) -> None:
             assert gradient.isfinite().all(), f"a gradient is not finite, logits of size {scale:g}"
 
 
-def criterion_leads_to_the_right_level(build: Build) -> None:
+def criterion_leads_to_the_right_label(build: Build) -> None:
     """Logits that follow a head's own criterion downhill end where `probabilities` names the target."""
     head, logits = _with_criterion(build)
-    if head is None:
-        return
     target = torch.arange(3)
     free = torch.zeros(3, logits.shape[1], requires_grad=True)
     for _ in range(200):
@@ -201,18 +220,26 @@ def criterion_leads_to_the_right_level(build: Build) -> None:
     assert torch.equal(named, target), f"for targets 0, 1, 2 the probabilities end at {named.tolist()}"
 
 
-def _with_criterion(build: Build) -> tuple[nn.Module | None, Tensor]:
-    head = build(task_of(3), WIDTH).eval()
-    return (head if hasattr(head, "criterion") else None), head(encoded()).detach()
+def _logits(head: nn.Module, given: Encoded) -> Tensor:
+    """The logits; `Unjudged` where they lack what another check asks for, so that a fault has one name."""
+    logits, again = head(given), head(given)
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(given.mask):
+        raise Unjudged("one-row-of-logits-per-pair is broken")
+    if not torch.equal(logits, again):
+        raise Unjudged("it is random in training, beyond dropout" if head.training else "leaves-the-world-alone is broken")
+    return again
 
 
-def _weighted(logits: Tensor) -> Tensor:
-    # Not the plain sum, which a softmax or a centred output would make constant.
-    return (logits * torch.randn(logits.shape, generator=seeded(4))).sum()
+def _with_criterion(build: Build) -> tuple[nn.Module, Tensor]:
+    head = build().eval()
+    if not hasattr(head, "criterion"):
+        raise Unjudged("it has no criterion of its own")
+    return head, _logits(head, encoded()).detach()
 
 
 CHECKS = (
-    one_row_of_logits_a_pair,
+    can_be_built,
+    one_row_of_logits_per_pair,
     padding_and_neighbours_are_irrelevant,
     probabilities_sum_to_one,
     probabilities_stay_with_their_pair,
@@ -222,7 +249,7 @@ CHECKS = (
     leaves_the_world_alone,
     works_under_autocast,
     state_survives_safetensors,
-    criterion_gives_one_value_an_item,
+    criterion_gives_one_value_per_item,
     criterion_is_finite_at_the_extremes,
-    criterion_leads_to_the_right_level,
+    criterion_leads_to_the_right_label,
 )

@@ -1,0 +1,174 @@
+"""Where plugins come from: the entry points of installed distributions, and single files that the user names."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
+from pathlib import Path
+from types import ModuleType
+
+from empathy_kit import __version__
+from empathy_kit.errors import KitError
+from empathy_kit.hookspecs import PROJECT
+
+OURS = "empathy-kit"
+ONLY = "EMPATHY_KIT_PLUGINS"
+"""Environment variable: the distributions to load, separated by commas; empty loads none. Unset loads all."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What offers plugins: an entry point of a distribution, or a file."""
+
+    distribution: str
+    version: str
+    module: str  # its name once it is imported
+    load: Callable[[], object]
+
+
+def installed() -> list[Source]:
+    """The entry points of the installed distributions that the environment does not exclude, by name."""
+    only = os.environ.get(ONLY)
+    wanted = None if only is None else {normal(name) for name in only.split(",")}
+    sources = (_source(point) for point in _entry_points())
+    chosen = [source for source in sources if wanted is None or normal(source.distribution) in wanted]
+    return sorted(chosen, key=lambda source: (source.distribution, source.version, source.module))
+
+
+def not_installed() -> Iterator[str]:
+    """The distributions that the environment asks for, and that offer nothing here."""
+    found = {normal(_provider(point)[0]) for point in _entry_points()}
+    for name in os.environ.get(ONLY, "").split(","):
+        if name.strip() and normal(name) not in found:
+            yield name.strip()
+
+
+def _entry_points() -> list[EntryPoint]:
+    points: dict[tuple[str, str], EntryPoint] = {}
+    for point in entry_points(group=PROJECT):
+        # pip renames what it replaces to "~mpathy_kit_...", and an interrupted pip leaves it there.
+        if Path(str(getattr(point.dist, "_path", ""))).name.startswith("~"):
+            continue
+        # The same distribution on two paths is one plugin: the first is what Python imports.
+        points.setdefault((normal(_provider(point)[0]), point.name), point)
+    return list(points.values())
+
+
+def _source(point: EntryPoint) -> Source:
+    def load() -> object:
+        assert_made_for_this_kit((point.dist.requires if point.dist else None) or [])
+        return point.load()
+
+    return Source(*_provider(point), point.module, load)
+
+
+def _provider(point: EntryPoint) -> tuple[str, str]:
+    if point.dist is None:
+        return point.value, "unknown"
+    metadata = point.dist.metadata
+    # With defaults: an interrupted installation leaves a folder without METADATA.
+    return metadata.get_all("Name", [point.value])[0], metadata.get_all("Version", ["unknown"])[0]
+
+
+def assert_made_for_this_kit(requirements: Sequence[str]) -> None:
+    """Hold a distribution's own requirements against this version of the kit.
+
+    Raises:
+        RuntimeError: it needs another version.
+    """
+    for text in requirements:
+        name = re.match(r"\s*([\w.-]+)", text)
+        if name is None or not same_distribution(name[1], OURS):
+            continue
+        from packaging.requirements import Requirement
+
+        need = Requirement(text)
+        applies = need.marker is None or need.marker.evaluate({"extra": ""})
+        if applies and not need.specifier.contains(__version__, prereleases=True):
+            raise RuntimeError(f"made for {OURS} {need.specifier}, and this is {OURS} {__version__}")
+
+
+def from_file(path: Path) -> Source:
+    """A plugin in one Python file. Its version is a hash of what it holds.
+
+    Raises:
+        KitError: the file cannot be read.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise KitError(f"--plugin {path}: cannot be read: {error.strerror}; expected a Python file such as ./my_loss.py") from None
+    digest = hashlib.sha256(content).hexdigest()
+    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
+    # Named by place and content: loaded again, a changed file is another module and an unchanged one is the same.
+    module = f"_empathy_kit_file_{place[:12]}_{digest[:12]}"
+    return Source(f"./{path.name}", f"sha256:{digest[:12]}", module, lambda: _import_file(module, path, content))
+
+
+def _import_file(name: str, path: Path, content: bytes) -> object:
+    if name in sys.modules:
+        return sys.modules[name]
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    code = compile(content, str(path), "exec")  # these bytes, which the hash is of, and not what the file holds by now
+    sys.modules[name] = module  # the types of its options are looked up there
+    try:
+        exec(code, vars(module))  # noqa: S102 - the user named this file
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def hash_files(module: str, owner: str) -> str | None:
+    """One sha256 of the Python files behind a module that is loaded; None where there are none to read.
+
+    Args:
+        module: its name.
+        owner: the distribution that it belongs to; all Python files that one recorded count, else the module's whole package.
+    """
+    files = _recorded(owner) or _package(module)
+    try:
+        digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    except OSError:
+        return None
+    if len(digests) <= 1:
+        return next(iter(digests.values()), None)
+    return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())).encode()).hexdigest()
+
+
+def _recorded(owner: str) -> dict[str, Path]:
+    try:
+        files = distribution(owner).files or []
+    except (PackageNotFoundError, ValueError):
+        return {}
+    return {file.as_posix(): Path(str(file.locate())) for file in files if file.suffix == ".py" and _own(file.parts)}
+
+
+def _own(parts: Sequence[str]) -> bool:
+    # An editable installation records what finds the code, and not the code.
+    return ".." not in parts and not parts[0].startswith("__editable__")
+
+
+def _package(module: str) -> dict[str, Path]:
+    top = sys.modules.get(module.partition(".")[0])
+    folders = [Path(folder) for folder in getattr(top, "__path__", ())]
+    if folders:
+        return {file.relative_to(folder.parent).as_posix(): file for folder in folders for file in folder.rglob("*.py")}
+    file = getattr(top, "__file__", None)
+    return {Path(file).name: Path(file)} if file else {}
+
+
+def same_distribution(one: str, other: str) -> bool:
+    """Whether two names are one distribution's: case, and `-`, `_` and `.`, do not count."""
+    return normal(one) == normal(other)
+
+
+def normal(name: str) -> str:
+    """A distribution's name as PyPI compares it."""
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()

@@ -1,0 +1,299 @@
+"""The promises of a trunk: ``build(encoder, injector)`` gives an ``nn.Module``, (Texts, gold or None) -> (Encoded, span logits)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from empathy_kit.contracts import Encoded, Texts
+from empathy_kit.testing.stand_ins import (
+    RESPONSES,
+    SEEKERS,
+    TASKS,
+    WIDTH,
+    Marked,
+    NoRationale,
+    PostEncoder,
+    Scripted,
+    Summaries,
+    pairs,
+)
+from empathy_kit.testing.world import (
+    Unjudged,
+    assert_apart,
+    assert_learns,
+    assert_registered,
+    assert_same_weights,
+    called,
+    learn,
+    left_alone,
+    near,
+    reload,
+    seeded,
+    weighted,
+    without_dropout,
+)
+
+Reading = tuple[Tensor, Tensor, Tensor | None]
+"""What heads and the span loss meet of one pair: pooled (H,), its tokens' states (n, H), its response's span logits (T, L)."""
+
+COUNT = len(SEEKERS)
+
+
+class Build:
+    """The builder, with a fresh post encoder and an injector."""
+
+    def __init__(self, make: Callable[[Any, nn.Module], Any]) -> None:
+        self.make = make
+
+    def __call__(self, injector: nn.Module | None = None, encoder: PostEncoder | None = None) -> nn.Module:
+        injector, encoder = injector or Summaries(), encoder or PostEncoder()
+        trunk: nn.Module = called(lambda: self.make(encoder, injector), _wrong_kind)
+        return trunk
+
+
+def _wrong_kind(trunk: object) -> str | None:
+    if not isinstance(trunk, nn.Module):
+        return f"it returns a {type(trunk).__name__}, expected an nn.Module"
+    width = getattr(trunk, "width", None)
+    return None if isinstance(width, int) and width > 0 else f"its width is {width!r}, expected a whole number above 0"
+
+
+def can_be_built(build: Build) -> None:
+    """The builder takes a post encoder and an injector, and returns an `nn.Module` with its output's `width`."""
+    fault = _wrong_kind(build.make(PostEncoder(), Summaries()))
+    assert fault is None, fault
+
+
+def encoded_has_its_shapes(build: Build) -> None:
+    """Pooled is (B, H) float32, the sequence (B, S, H) float32 and zero where its mask (B, S) bool is False, H the `width`.
+
+    Whatever the injector injects, and for one pair too.
+    """
+    for injector in (NoRationale(), Summaries(), Marked()):
+        trunk = build(injector)
+        for rows in (None, [1]):
+            texts, gold = pairs(rows)
+            for seen in (None, gold):
+                fault = _fault(trunk(texts, seen), trunk, len(texts))
+                assert fault is None, f"with an injector of the kind {type(injector).__name__} {fault}"
+
+
+def _fault(output: object, trunk: nn.Module, count: int) -> str | None:
+    """What of a trunk's output has another type, shape, dtype or value than promised."""
+    if not isinstance(output, tuple) or len(output) != 2 or not isinstance(output[0], Encoded):
+        return f"it returns a {type(output).__name__}, expected (Encoded, span logits or None)"
+    encoded, width = output[0], trunk.width
+    for name, tensor, dims in (("pooled", encoded.pooled, 2), ("the sequence", encoded.sequence, 3)):
+        shape = (count, width) if dims == 2 else (count, "S", width)
+        if tensor.dim() != dims or (len(tensor), tensor.shape[-1]) != (count, width):
+            return f"{name} is {tuple(tensor.shape)}, expected ({', '.join(map(str, shape))})"
+        if tensor.dtype != torch.float32:
+            return f"{name} is {tensor.dtype}, expected torch.float32"
+        if not tensor.isfinite().all():
+            return f"{name} is not finite"
+    if encoded.mask.shape != encoded.sequence.shape[:2] or encoded.mask.dtype != torch.bool:
+        return f"the mask is {tuple(encoded.mask.shape)} {encoded.mask.dtype}, expected {tuple(encoded.sequence.shape[:2])} torch.bool"
+    if not encoded.mask.any(1).all():
+        return "the mask has a row without a True"
+    return "the sequence is not zero where its mask is False" if encoded.sequence[~encoded.mask].any() else None
+
+
+def the_injector_is_asked_and_answers(build: Build) -> None:
+    """The injector is called with the response's states (B, L, D), their mask and gold; its span logits are returned."""
+    texts, gold = pairs()
+    for spans in (torch.randn(COUNT, TASKS, max(RESPONSES), generator=seeded(1)), None):
+        injector = Scripted(torch.zeros(COUNT, 1, WIDTH), torch.ones(COUNT, 1, dtype=torch.bool), spans)
+        trunk = build(injector).eval()
+        for shown in (gold, None):
+            injector.seen.clear()
+            output = trunk(texts, shown)
+            if _fault(output, trunk, COUNT) is not None:
+                raise Unjudged("encoded-has-its-shapes is broken")
+            _, found = output
+            assert len(injector.seen) == 1, f"the injector is called {len(injector.seen)} times, expected once"
+            response, mask, seen = injector.seen[0]
+            assert response.shape == (*texts.response.shape, WIDTH), (
+                f"the injector is given states {tuple(response.shape)}, expected {(*texts.response.shape, WIDTH)}"
+            )
+            assert torch.equal(mask, texts.response_mask), "the injector is given another mask than the response's"
+            same = seen is shown if shown is None or seen is None else torch.equal(seen, shown)
+            assert same, f"the injector is given {'no gold' if seen is None else 'other gold'} than the trunk was"
+            same = found is spans if spans is None or found is None else near(found, spans)
+            assert same, "the trunk returns other span logits than the injector's"
+
+
+def injected_states_are_read(build: Build) -> None:
+    """What the injector injects is read where its mask is True, and nowhere else."""
+    texts, _ = pairs()
+    states = torch.randn(COUNT, 2, WIDTH, generator=seeded(2))
+    mask = torch.tensor([[True, True], [False, True], [False, False], [True, False]])
+    injector = Scripted(states, mask)
+    trunk = build(injector).eval()
+    before = _read(trunk, texts, None)
+    injector.injection = type(injector.injection)(torch.where(mask[..., None], states, 9.0), mask)
+    hidden = _read(trunk, texts, None)
+    injector.injection = type(injector.injection)(torch.where(mask[..., None], -states, states), mask)
+    shown = _read(trunk, texts, None)
+    for row in range(COUNT):
+        assert same(hidden[row], before[row]), f"pair {row}: an injected state is read where its mask is False"
+        assert same(shown[row], before[row]) != bool(mask[row].any()), f"pair {row}: what is injected makes no difference"
+
+
+def never_leaks_gold(build: Build) -> None:
+    """Gold goes to the injector and nowhere else: with one that ignores it, nothing depends on it, then or later."""
+    texts, gold = pairs()
+    for training in (True, False):
+        trunk = build()
+        trunk = without_dropout(trunk) if training else trunk.eval()
+        plain, shown = _read(trunk, texts, None), _read(trunk, texts, gold)
+        for row in range(COUNT):
+            assert same(shown[row], plain[row]), f"gold changes what is read of pair {row}, though the injector ignores it"
+    twins = []
+    for shown_gold in (gold, None):
+        torch.manual_seed(3)
+        trunk = without_dropout(build())
+        before = _read(trunk, texts, None)
+        trunk(texts, shown_gold)
+        twins.append((before, _read(trunk.eval(), texts, None)))
+    (one, after), (other, expected) = twins
+    if not all(map(same, one, other)):
+        raise Unjudged("same-seed-same-weights is broken")
+    for row in range(COUNT):
+        assert same(after[row], expected[row]), f"it remembers the gold of pair {row} from training"
+
+
+def padding_and_neighbours_are_irrelevant(build: Build) -> None:
+    """What is read of a pair is the same alone, next to others, in another order and with more padding, in training too: 1e-5."""
+    texts, gold = pairs()
+    for mode in ("inference", "training"):
+        for injector in (Summaries(), Marked()):
+            trunk = build(injector)
+            trunk = without_dropout(trunk) if mode == "training" else trunk.eval()
+            expected = _read(trunk, texts, gold)
+            wide = _read(trunk, *pairs(more=3))
+            order = list(reversed(range(COUNT)))
+            turned = _read(trunk, *pairs(order), rows=order)
+            for row in range(COUNT):
+                (alone,) = _read(trunk, *pairs([row]), rows=[row])
+                assert same(alone, expected[row]), f"in {mode} pair {row} is read differently alone than next to others"
+                assert same(wide[row], expected[row]), f"in {mode} more padding changes what is read of pair {row}"
+                assert same(turned[order.index(row)], expected[row]), f"in {mode} the order of the pairs changes pair {row}"
+
+
+def gradient_reaches_the_encoder(build: Build) -> None:
+    """Of every pair a finite gradient reaches the post encoder, and the injector through what it injects."""
+    encoder, injector = PostEncoder(), Summaries()
+    trunk = without_dropout(build(injector, encoder))
+    texts, gold = pairs()
+    # A copy that is trained in place of the encoder is as good.
+    weights = [part.linear.weight for part in (encoder, *trunk.modules()) if isinstance(part, PostEncoder)]
+    trained = [weight for weight in weights if weight.requires_grad]
+    for row, (pooled, states, _) in enumerate(_read(trunk, texts, gold)):
+        value = weighted(pooled, states)
+        assert value.requires_grad, "no gradient reaches the encoder"
+        found = torch.autograd.grad(value, [*trained, injector.spans.weight], retain_graph=True, allow_unused=True)
+        gradients = [gradient for gradient in found[: len(trained)] if gradient is not None]
+        assert any(gradient.any() for gradient in gradients), f"no gradient of pair {row} reaches the encoder"
+        assert all(gradient.isfinite().all() for gradient in gradients), f"a gradient of pair {row} is not finite"
+        # One token alone has a weight of 1, whatever the injector learns.
+        reached = found[-1] is not None and bool(found[-1].any())
+        assert reached or RESPONSES[row] == 1, f"no gradient of pair {row} reaches the injector through its states"
+
+
+def every_parameter_learns(build: Build) -> None:
+    """Every parameter of the trunk has a gradient, so that none is trained in vain, and each run has its own."""
+    trunk = build()
+    assert_apart(trunk, build())
+    texts, gold = pairs()
+    parts = [part for reading in _read(without_dropout(trunk), texts, gold) for part in reading if part is not None]
+    torch.autograd.backward(weighted(*parts))
+    assert_learns(trunk)
+
+
+def same_seed_same_weights(build: Build) -> None:
+    """Built twice after the same `torch.manual_seed`, it has the same weights."""
+    assert_same_weights(build)
+
+
+def leaves_the_world_alone(build: Build) -> None:
+    """At inference inputs, random numbers, gradient mode and other global settings stay as they were."""
+    trunk = build().eval()
+    texts, gold = pairs()
+    with left_alone(texts.seeker, texts.seeker_mask, texts.response, texts.response_mask, gold):
+        trunk(texts, gold)
+
+
+def works_under_autocast(build: Build) -> None:
+    """Under autocast to bfloat16 what is read stays what it is, within 5 %."""
+    trunk = build().eval()
+    texts, gold = pairs()
+    plain = _read(trunk, texts, gold)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = _readings(trunk(texts, gold), range(COUNT))
+    for row in range(COUNT):
+        assert same(cast[row], plain[row], 0.05), f"pair {row} is read differently under autocast"
+
+
+def state_survives_safetensors(build: Build) -> None:
+    """All that the trunk has learnt, its encoder and injector too, is in its state_dict, and after safetensors it gives the same."""
+    trunk, fresh = without_dropout(build()), build().eval()
+    texts, gold = pairs()
+    parts = [part for reading in _read(trunk, texts, gold) for part in reading if part is not None]
+    value = weighted(*parts)
+    assert_registered(value, trunk)
+    learn(trunk, value)
+    reload(trunk.eval(), fresh)
+    found, expected = _read(fresh, texts, None), _read(trunk, texts, None)
+    for row in range(COUNT):
+        assert same(found[row], expected[row]), f"pair {row} is read differently from the saved state"
+
+
+def same(one: Reading, other: Reading, tolerance: float = 1e-5) -> bool:
+    """Whether two readings of a pair agree."""
+    return all(
+        left is right if left is None or right is None else near(left.float(), right.float(), tolerance)
+        for left, right in zip(one, other, strict=True)
+    )
+
+
+def _readings(output: tuple[Encoded, Tensor | None], rows: range | list[int]) -> list[Reading]:
+    encoded, spans = output
+    return [
+        (
+            encoded.pooled[at],
+            encoded.sequence[at][encoded.mask[at]],
+            None if spans is None else spans[at, :, : RESPONSES[row]],
+        )
+        for at, row in enumerate(rows)
+    ]
+
+
+def _read(trunk: nn.Module, texts: Texts, gold: Tensor | None, *, rows: range | list[int] = range(COUNT)) -> list[Reading]:
+    """What is read of each pair; `Unjudged` where it lacks what another check asks for, so that a fault has one name."""
+    output, again = trunk(texts, gold), trunk(texts, gold)
+    if _fault(output, trunk, len(texts)) is not None:
+        raise Unjudged("encoded-has-its-shapes is broken")
+    first, second = _readings(output, rows), _readings(again, rows)
+    if not all(map(same, first, second)):
+        raise Unjudged("it is random in training, beyond dropout" if trunk.training else "leaves-the-world-alone is broken")
+    return second
+
+
+CHECKS = (
+    can_be_built,
+    encoded_has_its_shapes,
+    the_injector_is_asked_and_answers,
+    injected_states_are_read,
+    never_leaks_gold,
+    padding_and_neighbours_are_irrelevant,
+    gradient_reaches_the_encoder,
+    every_parameter_learns,
+    same_seed_same_weights,
+    leaves_the_world_alone,
+    works_under_autocast,
+    state_survives_safetensors,
+)

@@ -1,0 +1,224 @@
+"""The promises of heads: each broken promise is caught by the check that names it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from judging import broken, messages
+from torch import Tensor, nn
+
+from empathy_kit import Encoded, Head
+from empathy_kit.testing import head_checks
+
+
+def ce(logits: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(logits, target, reduction="none")
+
+
+class Trained(nn.Module):
+    """A linear head on the last state."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, classes)
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        return self.linear(encoded.pooled)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.softmax(-1)
+
+
+class MeanOfAll(Trained):
+    def forward(self, encoded: Encoded) -> Tensor:
+        return self.linear(encoded.sequence.mean(1))  # the padding counts
+
+
+class BatchNormed(Trained):
+    def forward(self, encoded: Encoded) -> Tensor:
+        pooled = encoded.pooled
+        if self.training:
+            pooled = pooled - pooled.mean(0)
+        return self.linear(pooled)
+
+
+class Column(Trained):
+    def forward(self, encoded: Encoded) -> Tensor:
+        return super().forward(encoded)[..., None]
+
+
+class OneTooMany(Trained):
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return F.pad(logits, (0, 1), value=-1e9).softmax(-1)
+
+
+class Unnormalised(Trained):
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.sigmoid()
+
+
+class Overflowing(Trained):
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.exp() / logits.exp().sum(-1, keepdim=True)
+
+
+class OverTheBatch(Trained):
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return (logits - logits.mean(0)).softmax(-1)
+
+
+class CutOff(Trained):
+    def forward(self, encoded: Encoded) -> Tensor:
+        return self.linear(encoded.pooled.detach())
+
+
+class Idle(Trained):
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__(width, classes)
+        self.spare = nn.Linear(width, 1)
+
+
+class OwnSource(Trained):
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__(width, classes)
+        generator = torch.Generator()
+        generator.seed()
+        nn.init.normal_(self.linear.weight, generator=generator)
+
+
+class AlwaysDropping(Trained):
+    def forward(self, encoded: Encoded) -> Tensor:
+        torch.rand(1)
+        return super().forward(encoded)
+
+
+class Rounded(Trained):
+    def forward(self, encoded: Encoded) -> Tensor:
+        logits: Tensor = super().forward(encoded)
+        return logits if logits.dtype == torch.float32 else logits.round()
+
+
+class Beside(Trained):
+    """Learns a tensor that is no parameter."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__(width, classes)
+        self.scale = torch.ones(1, requires_grad=True)
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        return super().forward(encoded) * self.scale
+
+
+class Dropping(Trained):
+    def forward(self, encoded: Encoded) -> Tensor:
+        return self.linear(F.dropout(encoded.pooled, 0.2))
+
+
+class DroppingInTraining(Trained):
+    def forward(self, encoded: Encoded) -> Tensor:
+        return self.linear(F.dropout(encoded.pooled, 0.2, self.training))
+
+
+class NoProbabilities(nn.Linear):
+    def forward(self, encoded: Encoded) -> Tensor:
+        return super().forward(encoded.pooled)
+
+
+class CriterionIsANumber(Trained):
+    criterion = 1.0
+
+
+class WithCriterion(Trained):
+    def criterion(self, logits: Tensor, target: Tensor) -> Tensor:
+        return ce(logits, target)
+
+
+class MeanCriterion(WithCriterion):
+    def criterion(self, logits: Tensor, target: Tensor) -> Tensor:
+        return ce(logits, target).mean()
+
+
+class OverflowingCriterion(WithCriterion):
+    def criterion(self, logits: Tensor, target: Tensor) -> Tensor:
+        return (logits.exp().sum(1) + 1e-9).log() - logits.gather(1, target[:, None])[:, 0]
+
+
+class OtherWayRound(WithCriterion):
+    def criterion(self, logits: Tensor, target: Tensor) -> Tensor:
+        return ce(logits, 2 - target)
+
+
+SHARED = {classes: Trained(16, classes) for classes in (2, 3, 7)}
+
+BAD_HEADS: dict[str, tuple[Any, set[str]]] = {
+    "returns-nothing": (lambda width, classes: None, {"can-be-built"}),
+    "no-module": (lambda width, classes: lambda encoded: encoded.pooled, {"can-be-built"}),
+    "no-probabilities": (NoProbabilities, {"can-be-built"}),
+    "criterion-is-no-method": (CriterionIsANumber, {"can-be-built"}),
+    "raises": (lambda width, classes: {}["nothing"], {"can-be-built"}),
+    "two-labels-only-fail": (lambda width, classes: Trained(width, {3: 3, 7: 7}[classes]), {"can-be-built"}),
+    "a-column": (Column, {"one-row-of-logits-per-pair"}),
+    "a-label-too-many": (OneTooMany, {"one-row-of-logits-per-pair"}),
+    "mean-over-padding": (MeanOfAll, {"padding-and-neighbours-are-irrelevant"}),
+    "centred-over-the-batch": (BatchNormed, {"padding-and-neighbours-are-irrelevant"}),
+    "unnormalised": (Unnormalised, {"probabilities-sum-to-one"}),
+    "exp-overflows": (Overflowing, {"probabilities-sum-to-one"}),
+    "probabilities-of-the-batch": (OverTheBatch, {"probabilities-stay-with-their-pair"}),
+    "cut-off-from-the-trunk": (CutOff, {"gradient-reaches-the-trunk"}),
+    "idle-parameter": (Idle, {"every-parameter-learns"}),
+    "shared-by-all-tasks": (lambda width, classes: SHARED[classes], {"every-parameter-learns"}),
+    "draws-its-own-seed": (OwnSource, {"same-seed-same-weights"}),
+    "throws-dice-at-inference": (AlwaysDropping, {"leaves-the-world-alone"}),
+    "drops-at-inference": (Dropping, {"leaves-the-world-alone"}),
+    "rounds-under-autocast": (Rounded, {"works-under-autocast"}),
+    "learns-beside-its-state": (Beside, {"state-survives-safetensors"}),
+    "criterion-is-a-mean": (MeanCriterion, {"criterion-gives-one-value-per-item"}),
+    "criterion-overflows": (OverflowingCriterion, {"criterion-is-finite-at-the-extremes"}),
+    "criterion-teaches-another-label": (OtherWayRound, {"criterion-leads-to-the-right-label"}),
+}
+
+
+@pytest.mark.parametrize("name", BAD_HEADS)
+def test_a_bad_head_is_caught_by_the_check_that_names_its_fault(name: str) -> None:
+    made, expected = BAD_HEADS[name]
+    found = broken(head_checks(Head(name, lambda task, width: made(width, task.num_classes))))
+    assert found == expected
+
+
+
+
+def test_every_check_of_a_head_catches_something() -> None:
+    caught = set().union(*(expected for _, expected in BAD_HEADS.values()))
+    assert caught == {str(check) for check in head_checks(Head("any", lambda task, width: Trained(width, task.num_classes)))}
+
+
+@pytest.mark.parametrize("made", [Trained, WithCriterion, DroppingInTraining])
+def test_a_good_head_is_not_caught(made: type[Trained]) -> None:
+    assert messages(head_checks(Head("good", lambda task, width: made(width, task.num_classes)))) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "check", "message"),
+    [
+        ("returns-nothing", "can-be-built", "it returns a NoneType, expected an nn.Module"),
+        ("no-module", "can-be-built", "it returns a function, expected an nn.Module"),
+        ("no-probabilities", "can-be-built", "probabilities is no method of it, expected probabilities(logits)"),
+        ("criterion-is-no-method", "can-be-built", "criterion is no method of it, expected criterion(logits, target)"),
+        (
+            "drops-at-inference",
+            "leaves-the-world-alone",
+            "F.dropout drops outside of training; expected training=self.training, which is True by default",
+        ),
+        (
+            "shared-by-all-tasks",
+            "every-parameter-learns",
+            "built twice, both have the same linear.weight, linear.bias: what one learns changes the other",
+        ),
+    ],
+)
+def test_the_message_says_what_to_change(name: str, check: str, message: str) -> None:
+    found = messages(head_checks(Head(name, lambda task, width: BAD_HEADS[name][0](width, task.num_classes))))
+    assert found == {check: message}

@@ -1,0 +1,229 @@
+"""The promises of losses: each broken promise is caught by the check that names it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from judging import broken, messages
+from torch import Tensor, nn
+
+from empathy_kit import Loss
+from empathy_kit.testing import loss_checks
+
+
+def ce(logits: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(logits, target, reduction="none")
+
+
+class WrongGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return 1.5 * gradient
+
+
+class Running(nn.Module):
+    """Divides by a mean of all losses so far, which is kept beside the state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = 1.0
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        values = ce(logits, target)
+        self.mean = 0.9 * self.mean + 0.1 * float(values.detach().sum())
+        return values / self.mean
+
+
+class Forgetful(nn.Module):
+    """Learns a temperature, and hides it from the state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.temperature = nn.Parameter(torch.ones(1))
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        return ce(logits * self.temperature, target)
+
+    def state_dict(self, *arguments: Any, **named: Any) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, *arguments: Any, **named: Any) -> Any:
+        return None
+
+
+HIDDEN = torch.ones(1, requires_grad=True)
+
+
+class Module(nn.Module):
+    """A loss with a temperature that it learns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.temperature = nn.Parameter(torch.ones(1))
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        return ce(logits * self.temperature, target)
+
+
+class Idle(Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare = nn.Parameter(torch.ones(1))
+
+
+class NoisyInTraining(Module):
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        return super().forward(F.dropout(logits, 0.1, self.training), target)
+
+
+class CountsInEvaluation(Module):
+    """Divides by the number of its calls outside of training."""
+
+    calls: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.ones(1))
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        if not self.training:
+            self.calls += 1
+        return super().forward(logits, target) / self.calls
+
+
+SHARED = Module()
+
+
+def numpy_ce(logits: Tensor, target: Tensor) -> Tensor:
+    if float(logits.detach().sum()) > 1e9:  # a decision on a value breaks the graph
+        return ce(logits, target) + 0
+    return ce(logits, target)
+
+
+def in_place(logits: Tensor, target: Tensor) -> Tensor:
+    with torch.no_grad():
+        logits.sub_(logits.amax(1, keepdim=True))
+    return ce(logits, target)
+
+
+def noisy(logits: Tensor, target: Tensor) -> Tensor:
+    return ce(logits + 0.01 * torch.randn_like(logits), target)
+
+
+def pythons_dice(logits: Tensor, target: Tensor) -> Tensor:
+    random.random()
+    return ce(logits, target)
+
+
+def gradients_on(logits: Tensor, target: Tensor) -> Tensor:
+    torch.set_grad_enabled(False)
+    with torch.enable_grad():
+        return ce(logits, target)
+
+
+def doubles(logits: Tensor, target: Tensor) -> Tensor:
+    torch.set_default_dtype(torch.float64)
+    return ce(logits, target)
+
+
+def logarithm(logits: Tensor, target: Tensor) -> Tensor:
+    return -logits.softmax(-1).log().gather(1, target[:, None])[:, 0]
+
+
+def exponential(logits: Tensor, target: Tensor) -> Tensor:
+    return (logits.exp().sum(1) + 1e-9).log() - logits.gather(1, target[:, None])[:, 0]
+
+
+def detached_focal(logits: Tensor, target: Tensor) -> Tensor:
+    values = ce(logits, target)
+    return (1 - (-values).exp()).detach() ** 2 * values
+
+
+def never_empty(logits: Tensor, target: Tensor) -> Tensor:
+    return ce(logits, target) + 0 * target[0]
+
+
+def three_labels(logits: Tensor, target: Tensor) -> Tensor:
+    return ce(logits, target) * torch.tensor([0.5, 1.0, 2.0])[target]
+
+
+def of_the_batch(logits: Tensor, target: Tensor) -> Tensor:
+    return ce(logits, target) * (1 + target.float().mean()) if len(target) else ce(logits, target)
+
+
+def in_reduced_precision(logits: Tensor, target: Tensor) -> Tensor:
+    return ce(torch.clamp(logits, -100, 100) @ torch.eye(logits.shape[1], dtype=logits.dtype), target)
+
+
+BAD_LOSSES: dict[str, tuple[Callable[..., Any], set[str]]] = {
+    "returns-nothing": (lambda task: None, {"can-be-built"}),
+    "raises": (lambda task: {}["nothing"], {"can-be-built"}),
+    "mean": (lambda task: lambda x, y: F.cross_entropy(x, y), {"one-value-per-item"}),
+    "column": (lambda task: lambda x, y: ce(x, y)[:, None], {"one-value-per-item"}),
+    "float64": (lambda task: lambda x, y: ce(x, y).double(), {"one-value-per-item"}),
+    "detached": (lambda task: lambda x, y: ce(x.detach(), y), {"one-value-per-item"}),
+    "not-for-none": (lambda task: never_empty, {"one-value-per-item"}),
+    "three-labels-only": (
+        lambda task: three_labels,
+        {"one-value-per-item", "finite-at-the-extremes", "gradient-is-right", "better-logits-cost-less"},
+    ),
+    "of-the-batch": (lambda task: of_the_batch, {"items-are-independent"}),
+    "log-of-softmax": (lambda task: logarithm, {"finite-at-the-extremes"}),
+    "exp-overflows": (lambda task: exponential, {"finite-at-the-extremes"}),
+    "wrong-gradient": (lambda task: lambda x, y: WrongGradient.apply(ce(x, y)), {"gradient-is-right"}),
+    "detached-weight": (lambda task: detached_focal, {"gradient-is-right"}),
+    "upside-down": (lambda task: lambda x, y: -ce(x, y), {"better-logits-cost-less"}),
+    # Recomputed, it finds its own traces.
+    "writes-into-logits": (lambda task: in_place, {"leaves-the-world-alone", "works-under-checkpointing"}),
+    "throws-torchs-dice": (lambda task: noisy, {"the-same-call-gives-the-same-loss", "leaves-the-world-alone"}),
+    # What Python does between two operations of torch cannot be part of a graph.
+    "throws-pythons-dice": (lambda task: pythons_dice, {"leaves-the-world-alone", "compiles-whole"}),
+    "turns-gradients-off": (lambda task: gradients_on, {"leaves-the-world-alone"}),
+    "default-dtype": (lambda task: doubles, {"leaves-the-world-alone"}),
+    "noisy-in-training": (lambda task: NoisyInTraining(), {"the-same-call-gives-the-same-loss", "leaves-the-world-alone"}),
+    # Its state differs from call to call, and so does what a saved one gives.
+    "counts-in-evaluation": (lambda task: CountsInEvaluation(), {"the-same-call-gives-the-same-loss"}),
+    "idle-parameter": (lambda task: Idle(), {"every-parameter-learns"}),
+    "shared-by-all-tasks": (lambda task: SHARED, {"every-parameter-learns"}),
+    "running-mean": (lambda task: Running(), {"the-same-call-gives-the-same-loss"}),
+    "breaks-the-graph": (lambda task: numpy_ce, {"compiles-whole"}),
+    "hidden-parameter": (lambda task: lambda x, y: ce(x * HIDDEN, y), {"state-survives-safetensors"}),
+    "empty-state": (lambda task: Forgetful(), {"state-survives-safetensors"}),
+    "divides-by-the-count": (
+        lambda task: lambda x, y: ce(x, y) / torch.tensor(task.class_counts, dtype=x.dtype)[y],
+        {"absent-labels-are-refused-or-survived"},
+    ),
+    "cast-down-by-autocast": (lambda task: in_reduced_precision, {"works-under-autocast"}),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LOSSES)
+def test_a_bad_loss_is_caught_by_the_check_that_names_its_fault(name: str) -> None:
+    build, expected = BAD_LOSSES[name]
+    found = broken(loss_checks(Loss(name, build)))
+    assert found == expected
+
+
+def test_every_check_of_a_loss_catches_something() -> None:
+    caught = set().union(*(expected for _, expected in BAD_LOSSES.values()))
+    assert caught == {str(check) for check in loss_checks(Loss("any", lambda task: ce))}
+
+
+def test_a_loss_that_learns_is_not_caught() -> None:
+    assert messages(loss_checks(Loss("good", lambda task: Module()))) == {}
+
+
+def test_a_value_that_is_not_finite_is_named_with_its_logits_and_its_target() -> None:
+    found = messages(loss_checks(Loss("logarithm", lambda task: logarithm)))
+    assert found == {
+        "finite-at-the-extremes": "a loss is not finite: one logit 100, the others -100, target 1 of 2 labels, torch.float32"
+    }

@@ -1,0 +1,308 @@
+"""The promises of trunks: each broken promise is caught by the check that names it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from judging import broken, messages
+from torch import Tensor, nn
+
+from empathy_kit import Encoded, Injection, Texts, Trunk
+from empathy_kit.testing import trunk_checks
+
+Output = tuple[Encoded, Tensor | None]
+
+
+class Mean(nn.Module):
+    """The mean of everything that is read, through one layer."""
+
+    def __init__(self, encoder: Any, injector: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.injector, self.width = encoder, injector, 8
+        self.linear = nn.Linear(encoder.width, 8)
+
+    def forward(self, texts: Texts, gold: Tensor | None) -> Output:
+        seeker, response = self.encoder(texts)
+        injection = self.inject(response, texts.response_mask, gold)
+        states = torch.cat([seeker, response, injection.states], 1)
+        mask = torch.cat([texts.seeker_mask, texts.response_mask, injection.mask], 1)
+        return self.read(states, mask), injection.span_logits
+
+    def inject(self, response: Tensor, mask: Tensor, gold: Tensor | None) -> Injection:
+        found: Injection = self.injector(response, mask, gold)
+        return found
+
+    def read(self, states: Tensor, mask: Tensor) -> Encoded:
+        sequence = torch.tanh(self.linear(states)).float() * mask[..., None]
+        return Encoded(sequence.sum(1) / mask.sum(1, keepdim=True), sequence, mask)
+
+
+class TwoEncoders(Mean):
+    """A frozen encoder for the seeker post, a trained copy for the response, and attention of the response over the seeker."""
+
+    def __init__(self, encoder: Any, injector: nn.Module) -> None:
+        super().__init__(encoder.copy(), injector)
+        self.frozen = encoder.copy(frozen=True)
+        self.drop = nn.Dropout(0.3)
+
+    def forward(self, texts: Texts, gold: Tensor | None) -> Output:
+        seeker, response = self.frozen.seeker(texts), self.encoder.response(texts)
+        injection = self.inject(response, texts.response_mask, gold)
+        scores = (response @ seeker.transpose(1, 2)).masked_fill(~texts.seeker_mask[:, None], -torch.inf)
+        read = self.drop(response + scores.softmax(-1).to(seeker.dtype) @ seeker)
+        states = torch.cat([read, injection.states], 1)
+        return self.read(states, torch.cat([texts.response_mask, injection.mask], 1)), injection.span_logits
+
+
+class WithGRU(Mean):
+    """torch's own packed GRU, which drops inside one operation."""
+
+    def __init__(self, encoder: Any, injector: nn.Module) -> None:
+        super().__init__(encoder, injector)
+        self.gru = nn.GRU(encoder.width, encoder.width, num_layers=2, dropout=0.5, batch_first=True)
+
+    def read(self, states: Tensor, mask: Tensor) -> Encoded:
+        order = (~mask).byte().argsort(dim=1, stable=True)
+        states = states.float().gather(1, order[..., None].expand_as(states))
+        packed = nn.utils.rnn.pack_padded_sequence(states, mask.sum(1), batch_first=True, enforce_sorted=False)
+        with torch.autocast("cpu", enabled=False):
+            states, _ = nn.utils.rnn.pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=mask.shape[1])
+        return super().read(states, mask.gather(1, order))
+
+
+def changed(change: Callable[[Encoded], Encoded]) -> Callable[..., Any]:
+    """A builder of a trunk whose encoded output is changed at the end."""
+
+    class Changed(Mean):
+        def read(self, states: Tensor, mask: Tensor) -> Encoded:
+            return change(super().read(states, mask))
+
+    return Changed
+
+
+class WrongWidth(Mean):
+    def __init__(self, encoder: Any, injector: nn.Module) -> None:
+        super().__init__(encoder, injector)
+        self.width = encoder.width
+
+
+class NoWidth(Mean):
+    def __init__(self, encoder: Any, injector: nn.Module) -> None:
+        super().__init__(encoder, injector)
+        self.width = None
+
+
+class OneOutput(Mean):
+    def forward(self, texts: Texts, gold: Tensor | None) -> Any:
+        return super().forward(texts, gold)[0]
+
+
+class WithoutSpans(Mean):
+    def forward(self, texts: Texts, gold: Tensor | None) -> Output:
+        return super().forward(texts, gold)[0], None
+
+
+class TurnedSpans(Mean):
+    def forward(self, texts: Texts, gold: Tensor | None) -> Output:
+        encoded, spans = super().forward(texts, gold)
+        return encoded, spans if spans is None else -spans
+
+
+class WithholdsGold(Mean):
+    def inject(self, response: Tensor, mask: Tensor, gold: Tensor | None) -> Injection:
+        return super().inject(response, mask, None)
+
+
+class AsksTwice(Mean):
+    def inject(self, response: Tensor, mask: Tensor, gold: Tensor | None) -> Injection:
+        super().inject(response, mask, gold)
+        return super().inject(response, mask, gold)
+
+
+class InjectsIntoSeeker(Mean):
+    def forward(self, texts: Texts, gold: Tensor | None) -> Output:
+        seeker, response = self.encoder(texts)
+        injection = self.inject(response, torch.ones_like(texts.response_mask), gold)
+        states = torch.cat([seeker, response, injection.states], 1)
+        return self.read(states, torch.cat([texts.seeker_mask, texts.response_mask, injection.mask], 1)), injection.span_logits
+
+
+class ReadsNothingInjected(Mean):
+    def inject(self, response: Tensor, mask: Tensor, gold: Tensor | None) -> Injection:
+        injection = super().inject(response, mask, gold)
+        return replace(injection, mask=torch.zeros_like(injection.mask))
+
+
+class ReadsAllInjected(Mean):
+    def inject(self, response: Tensor, mask: Tensor, gold: Tensor | None) -> Injection:
+        injection = super().inject(response, mask, gold)
+        return replace(injection, mask=torch.ones_like(injection.mask))
+
+
+class DetachesInjected(Mean):
+    def inject(self, response: Tensor, mask: Tensor, gold: Tensor | None) -> Injection:
+        injection = super().inject(response, mask, gold)
+        return replace(injection, states=injection.states.detach())
+
+
+class Peeks(Mean):
+    def forward(self, texts: Texts, gold: Tensor | None) -> Output:
+        encoded, spans = super().forward(texts, gold)
+        hint = 0.0 if gold is None else gold.any(2).any(1).float()[:, None]
+        return replace(encoded, pooled=encoded.pooled + hint), spans
+
+
+class Remembers(Mean):
+    def __init__(self, encoder: Any, injector: nn.Module) -> None:
+        super().__init__(encoder, injector)
+        self.last: Tensor | None = None
+
+    def forward(self, texts: Texts, gold: Tensor | None) -> Output:
+        encoded, spans = super().forward(texts, gold)
+        if self.training and gold is not None:
+            self.last = gold.any(2).any(1).float()[:, None]
+        elif not self.training and self.last is not None:
+            return replace(encoded, pooled=encoded.pooled + self.last), spans
+        return encoded, spans
+
+
+class MeanOfTheBatch(Mean):
+    def read(self, states: Tensor, mask: Tensor) -> Encoded:
+        encoded = super().read(states, mask)
+        return replace(encoded, pooled=encoded.pooled - encoded.pooled.mean(0)) if self.training else encoded
+
+
+class MeanOverPadding(Mean):
+    def read(self, states: Tensor, mask: Tensor) -> Encoded:
+        encoded = super().read(states, mask)
+        return replace(encoded, pooled=encoded.sequence.mean(1))
+
+
+class CutOff(Mean):
+    def read(self, states: Tensor, mask: Tensor) -> Encoded:
+        return super().read(states.detach(), mask)
+
+
+class Idle(Mean):
+    def __init__(self, encoder: Any, injector: nn.Module) -> None:
+        super().__init__(encoder, injector)
+        self.spare = nn.Linear(2, 2)
+
+
+class IdleEncoder(Mean):
+    """Trains a copy, and carries the encoder itself along."""
+
+    def __init__(self, encoder: Any, injector: nn.Module) -> None:
+        super().__init__(encoder.copy(), injector)
+        self.spare = encoder
+
+
+SHARED = nn.Linear(16, 8)
+
+
+class SharedLayer(Mean):
+    def __init__(self, encoder: Any, injector: nn.Module) -> None:
+        super().__init__(encoder, injector)
+        self.linear = SHARED
+
+
+class OwnSource(Mean):
+    def __init__(self, encoder: Any, injector: nn.Module) -> None:
+        super().__init__(encoder, injector)
+        generator = torch.Generator()
+        generator.seed()
+        nn.init.normal_(self.linear.weight, generator=generator)
+
+
+class ThrowsDice(Mean):
+    def read(self, states: Tensor, mask: Tensor) -> Encoded:
+        torch.rand(1)
+        return super().read(states, mask)
+
+
+class Dropping(Mean):
+    def read(self, states: Tensor, mask: Tensor) -> Encoded:
+        return super().read(F.dropout(states), mask)
+
+
+class WritesIntoMasks(Mean):
+    def forward(self, texts: Texts, gold: Tensor | None) -> Output:
+        texts.seeker_mask.logical_and_(texts.seeker > 0)
+        return super().forward(texts, gold)
+
+
+class Rounded(Mean):
+    def read(self, states: Tensor, mask: Tensor) -> Encoded:
+        return super().read(states.round() if torch.is_autocast_enabled("cpu") else states, mask)
+
+
+class HiddenEncoder(Mean):
+    """Keeps its encoder in a list, where no state_dict finds it."""
+
+    def __init__(self, encoder: Any, injector: nn.Module) -> None:
+        super().__init__(encoder, injector)
+        del self.encoder
+        self.hidden = [encoder]
+
+    def forward(self, texts: Texts, gold: Tensor | None) -> Output:
+        seeker, response = self.hidden[0](texts)
+        injection = self.inject(response, texts.response_mask, gold)
+        states = torch.cat([seeker, response, injection.states], 1)
+        return self.read(states, torch.cat([texts.seeker_mask, texts.response_mask, injection.mask], 1)), injection.span_logits
+
+
+SHAPES, ASKED, READ = "encoded-has-its-shapes", "the-injector-is-asked-and-answers", "injected-states-are-read"
+PADDING, GRADIENT, LEARNS = "padding-and-neighbours-are-irrelevant", "gradient-reaches-the-encoder", "every-parameter-learns"
+BAD_TRUNKS: dict[str, tuple[Callable[..., Any], set[str]]] = {
+    "returns-nothing": (lambda encoder, injector: None, {"can-be-built"}),
+    "no-width": (NoWidth, {"can-be-built"}),
+    "another-width": (WrongWidth, {SHAPES}),
+    "one-output": (OneOutput, {SHAPES}),
+    "float64": (changed(lambda encoded: replace(encoded, pooled=encoded.pooled.double())), {SHAPES}),
+    "mask-of-floats": (changed(lambda encoded: replace(encoded, mask=encoded.mask.float())), {SHAPES}),
+    "states-at-the-padding": (changed(lambda encoded: replace(encoded, sequence=encoded.sequence + 1)), {SHAPES}),
+    "without-spans": (WithoutSpans, {ASKED}),
+    "turned-spans": (TurnedSpans, {ASKED}),
+    "withholds-gold": (WithholdsGold, {ASKED}),
+    "asks-twice": (AsksTwice, {ASKED}),
+    "another-mask": (InjectsIntoSeeker, {ASKED, PADDING}),
+    "reads-nothing-injected": (ReadsNothingInjected, {READ, GRADIENT}),
+    "reads-all-injected": (ReadsAllInjected, {READ, PADDING}),
+    "detaches-what-is-injected": (DetachesInjected, {GRADIENT}),
+    "peeks-at-gold": (Peeks, {"never-leaks-gold"}),
+    # What it remembers is state, and no checkpoint holds it.
+    "remembers-gold": (Remembers, {"never-leaks-gold", "state-survives-safetensors"}),
+    "mean-of-the-batch": (MeanOfTheBatch, {PADDING}),
+    "mean-over-padding": (MeanOverPadding, {PADDING}),
+    "cut-off-from-the-encoder": (CutOff, {GRADIENT}),
+    "idle-parameter": (Idle, {LEARNS}),
+    "idle-encoder": (IdleEncoder, {LEARNS}),
+    "shared-by-all-runs": (SharedLayer, {LEARNS}),
+    "draws-its-own-seed": (OwnSource, {"same-seed-same-weights"}),
+    "throws-dice-at-inference": (ThrowsDice, {"leaves-the-world-alone"}),
+    "drops-at-inference": (Dropping, {"leaves-the-world-alone"}),
+    "writes-into-masks": (WritesIntoMasks, {"leaves-the-world-alone"}),
+    "rounds-under-autocast": (Rounded, {"works-under-autocast"}),
+    "hides-its-encoder": (HiddenEncoder, {"state-survives-safetensors"}),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TRUNKS)
+def test_a_bad_trunk_is_caught_by_the_check_that_names_its_fault(name: str) -> None:
+    build, expected = BAD_TRUNKS[name]
+    assert broken(trunk_checks(Trunk(name, build))) == expected
+
+
+def test_every_check_of_a_trunk_catches_something() -> None:
+    caught = set().union(*(expected for _, expected in BAD_TRUNKS.values()))
+    assert caught == {str(check) for check in trunk_checks(Trunk("any", Mean))}
+
+
+@pytest.mark.parametrize("build", [Mean, TwoEncoders, WithGRU])
+def test_a_good_trunk_is_not_caught(build: Callable[..., Any]) -> None:
+    assert messages(trunk_checks(Trunk("good", build))) == {}
