@@ -105,7 +105,7 @@ def test_what_losses_have_learnt_is_saved_and_comes_back_a_heads_own_with_the_he
     assert {name for name in names if "scale" in name} == {"losses.ER.scale", "heads.EX.criterion.scale"}
     fresh, losses = made()
     checkpoint.load(tmp_path / "model", fresh, losses)
-    assert [float(loss.scale) for loss in losses.losses.values()] == [3, 5]  # type: ignore[arg-type]
+    assert [loss.scale.item() for loss in losses.losses.values()] == [3, 5]  # type: ignore[operator,union-attr]
     assert int(losses.losses["ER"].seen) == 7  # type: ignore[arg-type]
     checkpoint.load(tmp_path / "model", made()[0])  # to predict, no losses are needed
 

@@ -18,6 +18,7 @@ import pytest
 
 from empathy_kit.config import RunConfig, to_dict
 from empathy_kit.data.pairs import Corpus, Pair
+from empathy_kit.data.schema import EPITOME
 from empathy_kit.errors import KitError
 from empathy_kit.runs.record import FORMAT, Record, check_output, hashed_ids, read, staged, verify, write
 
@@ -78,17 +79,46 @@ def test_a_run_directory_holds_its_record_history_predictions_and_a_manifest_of_
     }
 
 
-def test_an_oracle_is_called_one_wherever_it_is_named() -> None:
-    config = {"loss": "ce", "rationale": "gold", "head": "linear"}
-    assert make_record(oracle=True, config=config).title == "ce + gold (ORACLE)"
-    assert make_record().title == "focal"
+@pytest.mark.parametrize(
+    ("config", "changes", "title"),
+    [
+        (RunConfig(loss="focal"), {}, "focal"),
+        (RunConfig(rationale="gold"), {"oracle": True}, "ce + gold (ORACLE)"),
+        (RunConfig(rationale="tag", head="attention"), {}, "ce + attention head + tag"),
+        # A head that brings its own loss is not trained by the run's.
+        (RunConfig(rationale="tag", head="ordinal"), {"training": {"own_criterion": True}}, "ordinal head + tag"),
+        (RunConfig(trunk="mean", sampler="over"), {}, "ce + mean trunk + over sampling"),
+        (RunConfig(posts="response", tasks=("ER", "IP")), {}, "ce + ER, IP only + response only"),
+    ],
+)
+def test_a_title_names_what_makes_a_run_and_an_oracle_is_called_one(config: RunConfig, changes: Any, title: str) -> None:
+    assert make_record(config=to_dict(config), **changes).title == title
 
 
-def test_a_title_names_the_loss_that_the_model_was_trained_with() -> None:
-    config = {"loss": "ce", "rationale": "tag", "head": "attention"}
-    assert make_record(config=config).title == "ce + attention head + tag"
-    ordinal = {**config, "head": "ordinal"}
-    assert make_record(config=ordinal, training={"own_criterion": True}).title == "ordinal head + tag"
+def test_a_record_knows_its_datas_tasks_and_those_that_were_trained() -> None:
+    record = make_record(config=json.loads(json.dumps(to_dict(RunConfig(tasks=("IP",))))))
+    assert record.schema == EPITOME
+    assert record.tasks == EPITOME.select(["IP"])
+
+
+def test_a_run_of_format_1_is_read_as_one_of_today(tmp_path: Path) -> None:
+    """Its GRU's options were settings; it knew no other tasks, samplers or trunks."""
+    new = to_dict(RunConfig(loss="focal", options={"loss.gamma": 2.0}))
+    old = {name: value for name, value in new.items() if name not in ("schema", "tasks", "sampler", "trunk")}
+    old |= {"hidden": 128, "layers": 1, "dropout": 0.5}
+    out = make_run(tmp_path / "run", make_record(format=1, config=old))
+    found = read(out)
+    assert found.format == FORMAT
+    assert found.config == {
+        **new,
+        "options": {"loss.gamma": 2.0, "trunk.hidden": 128, "trunk.layers": 1, "trunk.dropout": 0.5},
+    }
+    ours = {"distribution": "empathy-kit", "version": "0.1.0"}
+    assert found.plugins == {
+        "loss": {"name": "focal", **ours},
+        "sampler": {"name": "all", **ours},
+        "trunk": {"name": "gru", **ours},
+    }
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyboardInterrupt(), KitError("a fault")])

@@ -188,8 +188,6 @@ def test_a_bad_head_is_caught_by_the_check_that_names_its_fault(name: str) -> No
     assert found == expected
 
 
-
-
 def test_every_check_of_a_head_catches_something() -> None:
     caught = set().union(*(expected for _, expected in BAD_HEADS.values()))
     assert caught == {str(check) for check in head_checks(Head("any", lambda task, width: Trained(width, task.num_classes)))}
