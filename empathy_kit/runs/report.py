@@ -34,7 +34,7 @@ def _table(title: str, *headings: str) -> Table:
     """A table that fits 80 columns: no lines between the columns, all but the first to the right."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), show_edge=False, pad_edge=False)
     for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index else "left", no_wrap=bool(index))
+        table.add_column(heading, justify="right" if index else "left")
     return table
 
 
@@ -62,19 +62,22 @@ def class_tables(record: Record) -> Iterator[Table]:
     for task in record.tasks.tasks:
         by_labels.setdefault(task.labels, []).append(task.name)
     for labels, names in by_labels.items():
-        # Long labels stand in the rows alone: across, their numbers are enough, and every figure fits.
+        # Long labels stand below: in the table their numbers are enough, and every figure fits.
         numbered = max(map(len, labels)) > LONG
-        rows = [f"{at} {label}" for at, label in enumerate(labels)] if numbered else labels
+        shown = [str(at) for at in range(len(labels))] if numbered else labels
         table = _table(
             f"By label (true label down, predicted label across), {record.title}",
             *("", "precision", "recall", "F1"),
-            *(f"-> {at if numbered else label}" for at, label in enumerate(labels)),
+            *(f"-> {label}" for label in shown),
         )
+        if numbered:
+            table.caption = "; ".join(f"{at}: {label}" for at, label in enumerate(labels))
+            table.caption_justify = "left"
         for name in names:
             scores = record.scores[name]
             for level, row in enumerate(scores["confusion"]):
                 table.add_row(
-                    f"{name} {rows[level]}",
+                    f"{name} {shown[level]}",
                     *(estimate(scores[key][level]) for key in ("precision", "recall", "f1")),
                     *(str(count) for count in row),
                     end_section=level == len(labels) - 1,

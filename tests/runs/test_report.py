@@ -278,8 +278,9 @@ def test_tasks_of_other_labels_have_tables_and_pictures_too(tmp_path: Path) -> N
     assert "-> no" in short
     assert "-> yes" in short
     assert "warmth yes" in short
-    assert "-> 3" in long  # long labels are numbered across, and named down
-    assert "advice 2 a $5" in long  # and "plan" in the line below, where there is no room
+    assert "-> 3" in long  # long labels are numbered in the table, and named below it
+    assert "advice 2" in long
+    assert "0: none at all; 1: a hint; 2: a $5 plan; 3: all of it" in long
     for table in (short, long):
         assert max(len(line.rstrip()) for line in table.splitlines()) <= 80
         assert "\u2026" not in table
