@@ -102,7 +102,9 @@ def from_file(path: Path) -> Source:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise KitError(f"--plugin {path}: cannot be read: {error.strerror}; expected a Python file such as ./my_loss.py") from None
+        raise KitError(
+            f"--plugin {path}: cannot be read: {error.strerror}; expected a Python file such as ./my_loss.py"
+        ) from None
     digest = hashlib.sha256(content).hexdigest()
     place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
     # Named by place and content: loaded again, a changed file is another module and an unchanged one is the same.

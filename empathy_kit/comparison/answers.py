@@ -36,7 +36,9 @@ class AnswerTable:
         except OSError as error:
             raise KitError(f"{path}: cannot be read: {error.strerror}") from None
         except (ValueError, KeyError, csv.Error):  # ValueError: no row, rows of other lengths, not UTF-8
-            raise KitError(f"{path}: not a table of answers, expected columns id, NAME_true, ... and a row for each test pair") from None
+            raise KitError(
+                f"{path}: not a table of answers, expected columns id, NAME_true, ... and a row for each test pair"
+            ) from None
 
     def has(self, task: TaskSchema, what: str) -> bool:
         """Whether a task has this column: ``predicted`` or ``swapped``."""

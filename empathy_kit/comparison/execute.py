@@ -43,7 +43,9 @@ def alone(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise KitError(f"--out {out}: another process continues this comparison; wait until it ends, or use another --out") from None
+        raise KitError(
+            f"--out {out}: another process continues this comparison; wait until it ends, or use another --out"
+        ) from None
     except OSError as error:
         raise KitError(f"--out {out}: cannot be written: {error.strerror}") from None
     try:

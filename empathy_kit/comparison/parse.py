@@ -55,7 +55,7 @@ def parse_configurations(
                 raise KitError(f"--file {file}: {name} is a {type(changes).__name__}, expected a table of settings")
             add(name, changes)
     if not found:
-        raise KitError(f"--file {file}: no table found, expected at least one, such as [mine] with loss = \"focal\"")
+        raise KitError(f'--file {file}: no table found, expected at least one, such as [mine] with loss = "focal"')
     return found
 
 

@@ -127,7 +127,9 @@ def as_given(config: RunConfig) -> dict[str, Any]:
     """Every setting by its flag and every option by its route, in a form that can be compared and shown."""
     schema = config.schema
     plain = {flag(name): value for name, value in to_dict(config).items() if name != "options"}
-    tasks = "; ".join(f"{task.name}: {', '.join(task.labels)}" for task in schema.tasks)  # titles and columns are not seen by a run
+    tasks = "; ".join(
+        f"{task.name}: {', '.join(task.labels)}" for task in schema.tasks
+    )  # titles and columns are not seen by a run
     return {
         **plain,
         "--schema": tasks,
@@ -161,7 +163,9 @@ def merge(before: Plan, now: Plan, out: Path) -> Plan:
         known = before.configurations.get(name)
         changed = [] if known is None else differences(known, config)
         if changed:
-            raise KitError(f"compare {name}: {out} has it with {changed[0]}; use the same settings, another name or another --out")
+            raise KitError(
+                f"compare {name}: {out} has it with {changed[0]}; use the same settings, another name or another --out"
+            )
     check_same(now.configurations, next(iter(before.configurations.values())), now.resplit, f"in {out}")
     configurations = {**before.configurations, **now.configurations}
     check_names(configurations)

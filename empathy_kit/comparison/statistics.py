@@ -273,9 +273,7 @@ def different(one: Mapping[str, object], other: Mapping[str, object]) -> set[str
 OPTION = "-o "  # before the route of a plugin's option among settings
 
 
-def _options(
-    keys: set[str], plain: set[str], one: Mapping[str, object], other: Mapping[str, object]
-) -> Iterator[str]:
+def _options(keys: set[str], plain: set[str], one: Mapping[str, object], other: Mapping[str, object]) -> Iterator[str]:
     for key in keys:
         kind, *task, option = key.removeprefix(OPTION).split(".")
         if kind not in plain and not (task and "tasks" in plain and (key not in one or key not in other)):

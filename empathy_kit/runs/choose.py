@@ -60,19 +60,22 @@ class Plugins:
 
     @contextmanager
     def blamed(self) -> Iterator[None]:
-        """Name the third parties whose code took part in whatever goes wrong."""
-        used = [entry for entry in self.chosen.values() if entry.distribution != OURS]
-        names = ", ".join(f"{entry.kind} {entry.spec.name} is from {entry.distribution} {entry.version}" for entry in used)
+        """Name the third parties whose code took part in whatever goes wrong, where the message does not name them yet."""
         try:
             yield
         except KitError as error:
+            names = self._others(str(error))
             if not names:
                 raise
             raise KitError(f"{error} ({names})") from None
         except Exception as error:
-            if names:
+            if names := self._others(""):
                 error.add_note(names)
             raise
+
+    def _others(self, text: str) -> str:
+        used = [entry for entry in self.chosen.values() if entry.distribution != OURS and entry.distribution not in text]
+        return ", ".join(f"{entry.kind} {entry.spec.name} is from {entry.distribution} {entry.version}" for entry in used)
 
 
 def described(entry: Provided) -> str:

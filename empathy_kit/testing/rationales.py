@@ -120,7 +120,9 @@ def _inject(injector: nn.Module, response: Tensor, mask: Tensor, gold: Tensor | 
         raise Unjudged("an-injection-has-its-shapes is broken")
     for row in range(len(found.states)):
         if not same(read(found, row), read(again, row)):
-            raise Unjudged("it is random in training, beyond dropout" if injector.training else "leaves-the-world-alone is broken")
+            raise Unjudged(
+                "it is random in training, beyond dropout" if injector.training else "leaves-the-world-alone is broken"
+            )
     return again  # type: ignore[no-any-return]
 
 

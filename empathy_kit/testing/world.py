@@ -131,7 +131,9 @@ class _Dropouts(TorchFunctionMode):
             dropout = args[4] if len(args) > 4 else kwargs.get("dropout_p", 0.0)
             if self.off and dropout:
                 args, kwargs = args[:4], {**kwargs, "dropout_p": 0.0}
-            assert self.off or not dropout, "attention drops outside of training; expected dropout_p=0.0 where self.training is False"
+            assert self.off or not dropout, (
+                "attention drops outside of training; expected dropout_p=0.0 where self.training is False"
+            )
         elif func in _FUNCTIONAL:
             given = inspect.signature(func).bind(*args, **kwargs)
             given.apply_defaults()

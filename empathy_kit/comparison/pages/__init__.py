@@ -32,9 +32,9 @@ def write(summary: Summary, folder: Path) -> list[Path]:
 
     known = {"summary": summary, "METRICS": METRICS, "words": words}
     pages = {
-        HTML: _environment(escape=True).get_template(f"{HTML}.j2").render(
-            **known, figures={**figures(summary), "model": diagram(summary)}
-        ),
+        HTML: _environment(escape=True)
+        .get_template(f"{HTML}.j2")
+        .render(**known, figures={**figures(summary), "model": diagram(summary)}),
         MARKDOWN: _environment(escape=False).get_template(f"{MARKDOWN}.j2").render(**known),
     }
     for name, text in pages.items():

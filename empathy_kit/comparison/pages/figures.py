@@ -65,7 +65,9 @@ def _told_calibration(summary: Summary) -> str:
 
 def _told_classes(summary: Summary) -> str:
     counts = "; ".join(
-        f"{label_of(task, level)}: {count}" for task in summary.tasks for level, count in enumerate(summary.class_counts[task.name])
+        f"{label_of(task, level)}: {count}"
+        for task in summary.tasks
+        for level, count in enumerate(summary.class_counts[task.name])
     )
     return f"Pairs with each label in the data: {counts}"
 

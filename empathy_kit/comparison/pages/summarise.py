@@ -43,7 +43,8 @@ def summarise(results: Results) -> Summary:
     columns = list(_columns(results, _titles(results, settings)))
     drawn = {task.name: _Drawn.of(task, columns) for task in tasks.tasks}
     pairs = [
-        _Pair.of(runs, one, other) for one, other in contrasts({name: settings[name] for name in runs if not _is_oracle(runs[name])})
+        _Pair.of(runs, one, other)
+        for one, other in contrasts({name: settings[name] for name in runs if not _is_oracle(runs[name])})
     ]
     record = everything[0].record
     repeated = record.data["duplicates"]

@@ -170,7 +170,9 @@ def notes(summary: Summary) -> Iterator[str]:
 
 
 def _never(row: Row, summary: Summary) -> Iterator[str]:
-    counts = [(label_of(task, level), never(row, task.name, level)) for task in summary.tasks for level in range(len(task.labels))]
+    counts = [
+        (label_of(task, level), never(row, task.name, level)) for task in summary.tasks for level in range(len(task.labels))
+    ]
     told = [f"{label} in {count} of {len(row.seeds)} runs" for label, count in counts if count]
     if told:
         more = f", and {len(told) - MOST_LABELS} more labels in some" if len(told) > MOST_LABELS else ""

@@ -1,0 +1,56 @@
+"""Fixtures of the tests of runs: the command line in this process, one run for many tests, and words that must not leak."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from run_world import Said, configuration, words
+
+import empathy_kit
+from empathy_kit import cli
+from empathy_kit.data.sources import load_corpus
+from empathy_kit.plugins import load_registry
+from empathy_kit.runs.train import run
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """The command line, in this process: importing torch anew for each would cost more than the runs."""
+    for name in ("TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE", "TOKENIZERS_PARALLELISM"):
+        monkeypatch.setenv(name, os.environ.get(name, "1"))  # what the command sets is unset after the test
+    monkeypatch.setenv("COLUMNS", "250")
+
+    def call(*arguments: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["empathy-kit", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        code = end.value.code
+        assert isinstance(code, int)
+        return Said(code, *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def first(tiny_roberta: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    """A run with options, of two epochs, and its events."""
+    folder = tmp_path_factory.mktemp("first") / "run"
+    options = {"loss.gamma": 1.5, "loss.ER.gamma": 3}
+    config = configuration(tiny_roberta, loss="focal", epochs=2, seed=7, options=options)
+    return folder, list(run(config, load_registry(), folder))
+
+
+@pytest.fixture(scope="module")
+def post_words(tiny_roberta: Path) -> set[str]:
+    """Words of the sample's posts that the kit's own source and the encoder's configuration do not use."""
+    posts = words(" ".join(text for pair in load_corpus("sample").pairs for text in (pair.seeker, pair.response)))
+    own = [*Path(empathy_kit.__file__).parent.rglob("*.py"), tiny_roberta / "config.json"]
+    found = posts - set().union(*(words(path.read_text(encoding="utf-8")) for path in own))
+    assert len(found) > 1000
+    return found

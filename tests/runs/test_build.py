@@ -1,0 +1,298 @@
+"""What does not fit is named with its provider before the training: trunks, heads, losses, samplers, spans, the environment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from run_world import Said, configuration, flags
+from torch import Tensor, nn
+
+from empathy_kit import Encoded, Head, Injection, KitError, Loss, Sampler, Trunk
+from empathy_kit.contracts import Spec, Texts
+from empathy_kit.core.heads import LinearHead
+from empathy_kit.plugins import Kind, Provided, Registry, load_registry
+from empathy_kit.runs.train import run
+
+
+class Flat(nn.Module):
+    """A trunk that pools a post's first token; its faults are its arguments."""
+
+    def __init__(self, encoder: Any, injector: nn.Module, *, says: Any = 32, gives: str = "encoded") -> None:
+        super().__init__()
+        self.encoder, self.injector, self.width, self.gives = encoder, injector, says, gives
+
+    def forward(self, texts: Texts, gold: Tensor | None = None) -> tuple[Any, Tensor | None]:
+        states = self.encoder.response(texts)
+        injection: Injection = self.injector(states, texts.response_mask, gold)
+        if self.gives == "a tensor":
+            return states, injection.span_logits
+        pooled = states[:, :1] if self.gives == "a dimension more" else states[:, 0]
+        return Encoded(pooled, states, texts.response_mask), injection.span_logits
+
+
+class Wrong(LinearHead):
+    """A head whose outputs have other shapes than promised."""
+
+    def __init__(self, width: int, what: str) -> None:
+        super().__init__(width, 3)
+        self.what = what
+
+    def forward(self, encoded: Encoded) -> Any:
+        logits = super().forward(encoded)
+        return {"nothing": None, "flat": logits[:, 0], "wide": logits}[self.what]
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.softmax(-1).repeat(1, 2) if self.what == "wide" else logits.softmax(-1)
+
+
+def attempt(folder: Path, kind: Kind, spec: Spec, encoder: Path) -> str:
+    """The one line with which a run ends that uses this plugin."""
+    registry = Registry((*load_registry().provided, Provided(kind, spec, "empathy-kit-bad", "0.1")))
+    events = run(replace(configuration(encoder, **{kind: "bad"}), options={}), registry, folder / "run")
+    with pytest.raises(KitError) as error:
+        next(events)
+    assert list(folder.iterdir()) == []
+    (line,) = str(error.value).splitlines()
+    return line
+
+
+BAD: list[tuple[Kind, Spec, str]] = [
+    (
+        "trunk",
+        Trunk("bad", lambda encoder, injector: Flat(encoder, injector, says=16)),
+        "trunk bad of empathy-kit-bad 0.1: its width is 16, but its states for two pairs have shape (2, 32)",
+    ),
+    (
+        "trunk",
+        Trunk("bad", lambda encoder, injector: Flat(encoder, injector, says=None)),
+        "trunk bad of empathy-kit-bad 0.1: width None found, expected an nn.Module with an integer attribute width",
+    ),
+    (
+        "trunk",
+        Trunk("bad", lambda encoder, injector: None),  # type: ignore[arg-type,return-value]
+        "trunk bad of empathy-kit-bad 0.1: NoneType found, expected an nn.Module with an integer attribute width",
+    ),
+    (
+        "trunk",
+        Trunk("bad", lambda encoder, injector: Flat(encoder, injector, gives="a tensor")),
+        "trunk bad of empathy-kit-bad 0.1: its output is a Tensor, expected an Encoded",
+    ),
+    (
+        "trunk",
+        Trunk("bad", lambda encoder, injector: Flat(encoder, injector, gives="a dimension more")),
+        "trunk bad of empathy-kit-bad 0.1: its width is 32, but its states for two pairs have shape (2, 1, 32)",
+    ),
+    (
+        "head",
+        Head("bad", lambda task, width: Wrong(width, "nothing")),
+        "head bad of empathy-kit-bad 0.1: logits of ER for two pairs: NoneType found, expected shape (2, K)",
+    ),
+    (
+        "head",
+        Head("bad", lambda task, width: Wrong(width, "flat")),
+        "head bad of empathy-kit-bad 0.1: logits of ER for two pairs: (2,) found, expected shape (2, K)",
+    ),
+    (
+        "head",
+        Head("bad", lambda task, width: Wrong(width, "wide")),
+        "head bad of empathy-kit-bad 0.1: probabilities of ER for two pairs: (2, 6) found, expected (2, 3)",
+    ),
+    (
+        "head",
+        Head("bad", lambda task, width: nn.Linear(width, 3)),
+        "head bad of empathy-kit-bad 0.1: no method probabilities found, expected an nn.Module with a method probabilities",
+    ),
+    (
+        "loss",
+        Loss("bad", lambda task: None),  # type: ignore[arg-type,return-value]
+        "loss bad of empathy-kit-bad 0.1: NoneType found, expected a function or nn.Module",
+    ),
+    (
+        "loss",
+        Loss("bad", lambda task: 1 / 0),  # type: ignore[arg-type,return-value]
+        "loss bad of empathy-kit-bad 0.1 cannot be built: ZeroDivisionError: division by zero; "
+        "`empathy-kit plugins check bad` shows where",
+    ),
+    (
+        "sampler",
+        Sampler("bad", lambda tasks, labels: None),  # type: ignore[arg-type,return-value]
+        "sampler bad of empathy-kit-bad 0.1: NoneType found, expected a function of a generator",
+    ),
+    (
+        "sampler",
+        Sampler("bad", lambda tasks, labels: lambda generator: torch.tensor([len(labels)])),
+        "the sampler gave position 210, expected 0 to 209 (sampler bad is from empathy-kit-bad 0.1)",
+    ),
+    (
+        "sampler",
+        Sampler("bad", lambda tasks, labels: lambda generator: torch.empty(0, dtype=torch.int64)),
+        "the sampler gave no pair, expected at least one (sampler bad is from empathy-kit-bad 0.1)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "spec", "line"), BAD, ids=[f"{kind}-{at}" for at, (kind, _, _) in enumerate(BAD)])
+def test_a_plugin_that_does_not_fit_is_named_before_the_training(
+    tiny_roberta: Path, tmp_path: Path, kind: Kind, spec: Spec, line: str
+) -> None:
+    assert attempt(tmp_path, kind, spec, tiny_roberta) == line
+
+
+def test_a_trunk_of_a_plugin_is_trained_and_its_width_is_the_heads(tiny_roberta: Path, tmp_path: Path) -> None:
+    own = Provided("trunk", Trunk("flat", lambda encoder, injector: Flat(encoder, injector)), "empathy-kit-flat", "0.1")
+    config = replace(configuration(tiny_roberta, trunk="flat", rationale="tag"), options={})
+    *_, finished = run(config, Registry((*load_registry().provided, own)), tmp_path / "run")
+    assert finished.record.title == "ce + flat trunk + tag"
+    assert finished.record.plugins["trunk"] == {"name": "flat", "distribution": "empathy-kit-flat", "version": "0.1"}
+    assert finished.record.spans is not None
+
+
+def table(folder: Path, *, spans: dict[str, int]) -> Path:
+    """Sixty pairs, as many of which have a span of a task as is said."""
+    rows = []
+    for number in range(60):
+        row: dict[str, Any] = {"seeker_post": f"case {number}", "response_post": f"that is hard, number {number}"}
+        for name in ("ER", "EX", "IP"):
+            row[name] = number % 3
+            if name in spans:
+                row[f"{name}_spans"] = ["that is hard"] if number % 3 and number < spans[name] else []
+        rows.append(row)
+    path = folder / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("rationale", ["gold", "train-only", "predicted", "tag"])
+def test_an_injector_that_learns_from_spans_is_refused_where_there_are_none(
+    tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said], rationale: str
+) -> None:
+    data = table(tmp_path, spans={})
+    said = command("run", *flags(tiny_roberta), "--data", data, "--rationale", rationale, "--out", tmp_path / "run")
+    assert (said.code, said.err.splitlines()[-1]) == (
+        2,
+        f"Error: --rationale {rationale}: it learns from annotated spans, and the training part has none of ER, EX, IP; "
+        "expected --rationale none, or a table with spans",
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_task_whose_spans_nobody_marked_is_warned_of_and_not_scored(
+    tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said]
+) -> None:
+    data = table(tmp_path, spans={"ER": 60})
+    said = command("run", *flags(tiny_roberta), "--data", data, "--rationale", "tag", "--out", tmp_path / "run")
+    assert said.code == 0
+    for name in ("EX", "IP"):
+        line = f"warning: the training part has no annotated span of {name}: rationale tag learns nothing of it"
+        assert line in said.err.splitlines()
+    spans = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))["spans"]
+    assert spans["ER"]["pairs"] > 0
+    assert spans["EX"] is spans["IP"] is None
+
+
+def test_nothing_of_a_rationale_is_asked_of_a_table_without_spans(
+    tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said]
+) -> None:
+    data = table(tmp_path, spans={})
+    assert command("run", *flags(tiny_roberta), "--data", data, "--out", tmp_path / "run").code == 0
+
+
+def test_a_run_does_not_start_once_per_process_of_torchrun(
+    tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    said = command("run", *flags(tiny_roberta), "--out", tmp_path / "run")
+    assert (said.code, said.err) == (
+        2,
+        "Error: WORLD_SIZE=2 in the environment: a run is one process; unset it, start without torchrun\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "16"),
+        ("ACCELERATE_MIXED_PRECISION", "bf16"),
+        ("ACCELERATE_DYNAMO_BACKEND", "inductor"),
+        ("ACCELERATE_USE_DEEPSPEED", "true"),
+    ],
+)
+def test_no_variable_of_another_tool_changes_a_number(
+    first: tuple[Path, list[Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    value: str,
+    command: Callable[..., Said],
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert command("run", "--config", first[0] / "run.json", "--out", tmp_path / "again").code == 0
+    assert (tmp_path / "again" / "predictions.csv").read_bytes() == (first[0] / "predictions.csv").read_bytes()
+
+
+def test_a_part_of_the_tasks_is_trained_on_the_same_split(
+    first: tuple[Path, list[Any]], tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said]
+) -> None:
+    said = command(
+        "run", *flags(tiny_roberta), "--tasks", "IP,ER", "--loss", "focal", "-o", "loss.ER.gamma", 3, "--out", tmp_path / "run"
+    )
+    assert said.code == 0
+    content, whole = (json.loads((folder / "run.json").read_text("utf-8")) for folder in (tmp_path / "run", first[0]))
+    assert list(content["scores"]) == ["ER", "IP"]  # in the schema's order
+    assert content["config"]["tasks"] == ["IP", "ER"]
+    assert {route for route in content["config"]["options"] if route.startswith("loss.")} == {
+        *("loss.ER.gamma", "loss.ER.power", "loss.IP.gamma", "loss.IP.power"),
+    }
+    assert (content["data"]["sha256"], content["split"]["sha256"]) == (whole["data"]["sha256"], whole["split"]["sha256"])
+    header = (tmp_path / "run" / "predictions.csv").read_text("utf-8").splitlines()[0]
+    assert "EX" not in header
+
+
+@pytest.mark.parametrize(
+    ("tasks", "line"),
+    [
+        ("ER,XX", "Error: --tasks: 'XX' is unknown; there are ER, EX, IP"),
+        ("ER,ER", "Error: --tasks: ER is given twice, expected each task once"),
+    ],
+)
+def test_unknown_tasks_are_one_line(
+    tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said], tasks: str, line: str
+) -> None:
+    said = command("run", *flags(tiny_roberta), "--tasks", tasks, "--out", tmp_path / "run")
+    assert (said.code, said.err.strip()) == (2, line)
+
+
+def test_a_plugin_may_be_one_file(tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said]) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(
+        "from empathy_kit import Loss, hookimpl\n\n\n"
+        "def own(task, *, alpha: float = 0.1):\n"
+        '    """Smoothed."""\n'
+        "    from torch.nn.functional import cross_entropy\n\n"
+        '    return lambda logits, target: cross_entropy(logits, target, reduction="none", label_smoothing=alpha)\n\n\n'
+        "@hookimpl\n"
+        "def empathy_kit_losses():\n"
+        '    yield Loss("own", own)\n'
+    )
+    arguments = ("run", *flags(tiny_roberta), "--loss", "own", "--plugin", file, "--out")
+    assert command(*arguments, tmp_path / "run").code == 0
+    recorded = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))["plugins"]["loss"]
+    assert recorded["name"] == "own"
+    assert recorded["distribution"] == "./own.py"
+    assert recorded["version"].startswith("sha256:")
+    said = command("run", "--config", tmp_path / "run" / "run.json", "--out", tmp_path / "again")
+    assert (said.code, said.err) == (
+        2,
+        f"Error: loss own: the recorded run had it from ./own.py {recorded['version']}, which is missing; "
+        "expected its file as --plugin\n",
+    )
+    file.write_text(file.read_text() + "\n")
+    said = command("run", "--config", tmp_path / "run" / "run.json", "--plugin", file, "--out", tmp_path / "again")
+    assert said.code == 0
+    assert "whose numbers may differ" in said.err

@@ -1,0 +1,78 @@
+"""Frozen layers: they stay as they were, and their states are computed once and kept in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from run_world import Said, flags
+
+from empathy_kit.core.encoder import load_encoder
+from empathy_kit.core.frozen import FrozenStates, freeze
+from empathy_kit.core.unpadded import make_unpadded
+from empathy_kit.errors import KitError
+
+
+def test_frozen_layers_stay_as_they_were_and_their_states_are_computed_once(
+    tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file
+
+    before = load_file(tiny_roberta / "model.safetensors")
+    monkeypatch.setenv("EMPATHY_KIT_CACHE", str(tmp_path / "cache"))
+    said = command("run", *flags(tiny_roberta), "--freeze-layers", "1", "--out", tmp_path / "alone")
+    (states,) = (tmp_path / "cache" / "states").iterdir()
+    assert f"the 1 lowest layers are frozen; their states of every post are in {states}" in said.err
+    after = load_file(tmp_path / "alone" / "model" / "model.safetensors")
+    for name, weight in before.items():
+        moved = not torch.equal(after.get(f"trunk.encoder.model.{name}", weight), weight)
+        assert moved == ("layer.1." in name), name
+
+    written = states.stat().st_mtime_ns
+    assert command("run", *flags(tiny_roberta), "--freeze-layers", "1", "--out", tmp_path / "again").code == 0
+    assert states.stat().st_mtime_ns == written
+    for file in ("predictions.csv", "model/model.safetensors"):
+        assert (tmp_path / "alone" / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
+
+
+def test_a_file_of_states_that_is_cut_short_is_computed_anew(tiny_roberta: Path, tmp_path: Path) -> None:
+    encoder, _ = load_encoder(str(tiny_roberta), local=True)
+    make_unpadded(encoder)
+    freeze(encoder, 1)
+    posts = [(0, 5, 6, 2), (0, 7, 2)]
+    whole = FrozenStates(encoder, 1, posts, tmp_path)
+    content = whole.path.read_bytes()
+    whole.path.write_bytes(content[:-8])
+    again = FrozenStates(encoder, 1, [*posts, posts[0]], tmp_path)
+    assert again.path == whole.path
+    assert again.path.read_bytes() == content
+    assert FrozenStates(encoder, 1, posts[:1], tmp_path).path != whole.path
+    assert FrozenStates(encoder, 2, posts, tmp_path).path != whole.path
+
+
+def test_states_that_do_not_fit_the_disk_are_one_line(
+    tiny_roberta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("this system has no /dev/full")
+    encoder, _ = load_encoder(str(tiny_roberta), local=True)
+    make_unpadded(encoder)
+    freeze(encoder, 1)
+    path = FrozenStates(encoder, 1, [(0, 2)], tmp_path).path
+    path.unlink()
+    monkeypatch.setattr("secrets.token_hex", lambda _: "full")
+    path.with_name(f".{path.name}.partial-full").symlink_to(full)
+    with pytest.raises(KitError) as error:
+        FrozenStates(encoder, 1, [(0, 2)], tmp_path)
+    assert str(error.value) == f"--freeze-layers 1: {path} cannot be written: No space left on device"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_frozen_layers_than_there_are_is_one_line(tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said]) -> None:
+    said = command("run", *flags(tiny_roberta), "--freeze-layers", "3", "--out", tmp_path / "run")
+    assert (said.code, said.out) == (2, "")
+    assert "--freeze-layers 3: the encoder has 2 layers, expected 0 to 2" in said.err.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
