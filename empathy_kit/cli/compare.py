@@ -40,7 +40,12 @@ MOST_JOBS = 4  # by default: each run takes its own memory
     "-o", "--option", "options", nargs=2, multiple=True, metavar="NAME VALUE", help="a plugin's option, for every configuration"
 )
 @click.option(
-    "--plugin", "plugins", type=click.Path(path_type=Path), multiple=True, help="a file that is a plugin, such as ./my_loss.py"
+    "--plugin",
+    "files",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="a plugin that is one Python file, not installed; may be given several times",
 )
 @click.option("--figures-from", "figures_from", type=click.Path(path_type=Path), help="rebuild the report of finished runs alone")
 @click.option("--json", "as_json", is_flag=True, help="print the figures as JSON in place of tables")
@@ -56,7 +61,7 @@ def compare(
     keep_models: bool,
     preset_name: str | None,
     options: tuple[tuple[str, str], ...],
-    plugins: tuple[Path, ...],
+    files: tuple[Path, ...],
     figures_from: Path | None,
     as_json: bool,
     **values: str | None,
@@ -65,8 +70,8 @@ def compare(
 
     A configuration is one of the kit's names (T1, T2, T3, T4; T2g and T4g see gold spans at test time; T2t and T4t in training
     alone; weighted; response: the response post only), or a name with the flags that make it: "mine=--loss mine -o loss.alpha 3".
-    The first is the one that all others are compared with. A comparison that was stopped is continued where it was; give it the same
-    --plugin files again.
+    The first is the one that all others are compared with. A comparison that was stopped is continued where it was; give
+    it the same --plugin files again.
     """
     from empathy_kit.comparison.execute import alone, cores, execute, measure_yardsticks, prepare
     from empathy_kit.comparison.parse import parse_configurations, parse_seeds
@@ -75,7 +80,7 @@ def compare(
 
     changes = {name: value for name, value in values.items() if value is not None}
     if figures_from is not None:
-        if configurations or file or options or plugins or changes:
+        if configurations or file or options or files or changes:
             raise KitError("--figures-from: reads finished runs; give no configurations, settings or plugins with it")
         _write_report(figures_from, as_json)
         return
@@ -85,11 +90,11 @@ def compare(
     plan = Plan(parse_configurations(configurations, file, base, dict(options)), parse_seeds(seeds), resplit)
     folder = out or Path("comparisons") / f"{Path(base.data).stem}-{base.split}{'-resplit' if resplit else ''}"
     quiet_libraries()
-    registry = load_registry(plugins)
+    registry = load_registry(files)
     parallel = jobs or min(cores(), MOST_JOBS)
     with alone(folder):
         prepared = prepare(plan, folder, registry)
-        events = execute(prepared, folder, registry, jobs=parallel, keep_models=keep_models, plugins=plugins)
+        events = execute(prepared, folder, registry, jobs=parallel, keep_models=keep_models, files=files)
         with closing(events):  # and its processes are stopped before the folder is let go of
             failures = _watch(events, prepared.plan, parallel)
         measure_yardsticks(prepared, folder)

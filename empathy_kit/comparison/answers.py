@@ -29,16 +29,15 @@ class AnswerTable:
         try:
             with path.open(encoding="utf-8-sig", newline="") as stream:
                 header, *rows = list(csv.reader(stream))
-            if len(set(header)) < len(header) or not rows:
-                raise ValueError
             self._columns = dict(zip(header, zip(*rows, strict=True), strict=True))
             self.ids: tuple[str, ...] = self._columns["id"]
+            whole = len(self._columns) == len(header)  # each name once
         except OSError as error:
             raise KitError(f"{path}: cannot be read: {error.strerror}") from None
         except (ValueError, KeyError, csv.Error):  # ValueError: no row, rows of other lengths, not UTF-8
-            raise KitError(
-                f"{path}: not a table of answers, expected columns id, NAME_true, ... and a row for each test pair"
-            ) from None
+            whole = False
+        if not whole:
+            raise KitError(f"{path}: not a table of answers, expected columns id, NAME_true, ... and a row for each test pair")
 
     def has(self, task: TaskSchema, what: str) -> bool:
         """Whether a task has this column: ``predicted`` or ``swapped``."""

@@ -101,7 +101,7 @@ def cores() -> int:
 
 
 def execute(
-    prepared: Prepared, out: Path, registry: Registry, *, jobs: int, keep_models: bool, plugins: Sequence[Path] = ()
+    prepared: Prepared, out: Path, registry: Registry, *, jobs: int, keep_models: bool, files: Sequence[Path] = ()
 ) -> Generator[Progress | Done | Failed, None, None]:
     """Run what is not there yet, several at once in processes of their own, each with its share of the cores.
 
@@ -113,7 +113,7 @@ def execute(
         registry: where the plugins are.
         jobs: how many runs at once.
         keep_models: leave every run's model in its folder.
-        plugins: single files of plugins that the registry was loaded with.
+        files: plugins that are one file each, which the registry was loaded with.
 
     Raises:
         KitError: a finished run that was changed, or is another than the one planned.
@@ -136,7 +136,7 @@ def execute(
                 config = plan.config(name, seed)
                 if config.threads is None:
                     config = replace(config, threads=threads)
-                worker = Worker.start(name, seed, config, run_folder(out, name, seed), keep_model=keep_models, plugins=plugins)
+                worker = Worker.start(name, seed, config, run_folder(out, name, seed), keep_model=keep_models, files=files)
                 active[worker.connection] = worker
                 yield Progress(name, seed, 0.0, "starting", 0.0)
             for ready in wait(list(active), timeout=1.0):

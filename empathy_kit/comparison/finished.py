@@ -216,8 +216,8 @@ def _check_alike(folder: Path, runs: Sequence[Run]) -> None:
 
 
 def _check_labels(path: Path, ours: Mapping[str, Answers], theirs: Mapping[str, Answers]) -> None:
-    for task in ours.keys() & theirs.keys():
-        if ours[task].ids != theirs[task].ids or not np.array_equal(ours[task].true, theirs[task].true):
+    for task in ours:
+        if task in theirs and (ours[task].ids != theirs[task].ids or not np.array_equal(ours[task].true, theirs[task].true)):
             raise KitError(f"{path}: has other pairs or true labels of {task} than the other files of its split")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from empathy_kit.comparison.yardsticks import is_yardstick
-from empathy_kit.config import RunConfig, configure, flag, to_dict, upgrade
+from empathy_kit.config import RunConfig, configure, flag, settings, to_dict, upgrade
 from empathy_kit.contracts import NAME_PATTERN
 from empathy_kit.data.pairs import Corpus
 from empathy_kit.data.schema import Schema
@@ -23,6 +23,7 @@ FORMAT = 2
 PLAN, RUNS = "comparison.json", "runs"
 NOT_COMPARED = ("seed", "split_seed", "device", "fused", "threads")  # may differ between runs of one configuration
 SAME = ("data", "schema", "split")  # what all configurations must share, to be tested on the same pairs
+SAME_PAIRS = "all that is compared must be tested on the same pairs; use another --out"
 MOST_SEEDS, LONGEST_NAME = 10_000, 100
 
 
@@ -112,30 +113,27 @@ def check_same(configurations: Mapping[str, RunConfig], first: RunConfig, respli
     Raises:
         KitError: other data, tasks of the data, or split.
     """
-    settings = (*SAME, *(() if resplit else ("split_seed",)))
-    for name, config in configurations.items():
-        ours, theirs = ({flag(setting): as_given(each)[flag(setting)] for setting in settings} for each in (config, first))
-        other = next((setting for setting in ours if ours[setting] != theirs[setting]), None)
-        if other is not None:
-            raise KitError(
-                f"compare {name}: {other} is {ours[other]}, but {theirs[other]} {before}; all that is compared must be tested on "
-                "the same pairs; use another --out"
-            )
+    for setting in (*SAME, *(() if resplit else ("split_seed",))):
+        theirs = _shown(first, setting)
+        for name, config in configurations.items():
+            if _shown(config, setting) != theirs:
+                found = _shown(config, setting)
+                raise KitError(f"compare {name}: {flag(setting)} is {found}, but {theirs} {before}; {SAME_PAIRS}")
+
+
+def _shown(config: RunConfig, setting: str) -> Any:
+    """A setting's value; of a schema the tasks and labels, for its titles and columns are not seen by a run."""
+    if setting == "schema":
+        return "; ".join(f"{task.name}: {', '.join(task.labels)}" for task in config.schema.tasks)
+    if setting == "tasks":
+        return ",".join(config.schema.select(config.tasks).names)  # none, and all by name, are the same
+    return getattr(config, setting)
 
 
 def as_given(config: RunConfig) -> dict[str, Any]:
     """Every setting by its flag and every option by its route, in a form that can be compared and shown."""
-    schema = config.schema
-    plain = {flag(name): value for name, value in to_dict(config).items() if name != "options"}
-    tasks = "; ".join(
-        f"{task.name}: {', '.join(task.labels)}" for task in schema.tasks
-    )  # titles and columns are not seen by a run
-    return {
-        **plain,
-        "--schema": tasks,
-        "--tasks": ",".join(schema.select(config.tasks).names),  # none and all by name are the same
-        **{f"-o {route}": value for route, value in config.options.items()},
-    }
+    plain = {flag(name): _shown(config, name) for name in settings()}
+    return {**plain, **{f"-o {route}": value for route, value in config.options.items()}}
 
 
 def differences(one: RunConfig, other: RunConfig) -> list[str]:

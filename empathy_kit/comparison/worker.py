@@ -62,14 +62,14 @@ class Worker:
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def start(cls, name: str, seed: int, config: RunConfig, folder: Path, *, keep_model: bool, plugins: Sequence[Path]) -> Worker:
+    def start(cls, name: str, seed: int, config: RunConfig, folder: Path, *, keep_model: bool, files: Sequence[Path]) -> Worker:
         """Begin a run."""
         # Spawned: a fork would inherit torch's threads, in whatever state they are.
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe(duplex=False)
         # In the environment too: OpenMP counts its threads when torch is imported, before --threads is read.
         with _environment("OMP_NUM_THREADS", str(config.threads)):
-            process = context.Process(target=_work, args=(theirs, config, folder, keep_model, tuple(plugins)), daemon=True)
+            process = context.Process(target=_work, args=(theirs, config, folder, keep_model, tuple(files)), daemon=True)
             process.start()
         theirs.close()
         return cls(name, seed, ours, process)
@@ -110,14 +110,14 @@ def _environment(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def _work(connection: Any, config: RunConfig, folder: Path, keep_model: bool, plugins: Sequence[Path]) -> None:
+def _work(connection: Any, config: RunConfig, folder: Path, keep_model: bool, files: Sequence[Path]) -> None:
     """One run, in a process of its own; ends when nobody listens any more."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        _report(connection, run(config, load_registry(plugins), folder, keep_model=keep_model), config)
+        _report(connection, run(config, load_registry(files), folder, keep_model=keep_model), config)
     except (BrokenPipeError, KeyboardInterrupt):
         return
     except KitError as error:

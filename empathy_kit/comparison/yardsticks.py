@@ -56,17 +56,18 @@ class _Manifest:
             content = json.loads(path.read_text(encoding="utf-8-sig"))
             hashes = {str(name): str(value) for name, value in content["sha256"].items()}
             why = {str(name): {str(k): str(v) for k, v in tasks.items()} for name, tasks in content["left_out"].items()}
-            if content["format"] != FORMAT:
-                raise ValueError
+            known = content["format"] == FORMAT
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise KitError(f"{path}: unreadable; delete {folder} and call `empathy-kit compare` to measure again") from None
+            known = False
+        if not known:
+            raise KitError(f"{path}: unreadable; delete {folder} and call `empathy-kit compare` to measure again")
         return cls(FORMAT, hashes, why)
 
 
 def measure(corpus: Corpus, splits: Iterable[Split], out: Path) -> None:
     """Measure TF-IDF and logistic regression on the responses, on each split; what is there and unchanged stays.
 
-    All test pairs are predicted. Learnt is from the labelled training pairs of each task; a task of which nothing can be learnt is
+    They learn from the labelled training pairs of each task and predict all test pairs. A task of which nothing can be learnt is
     left out, with the reason in the manifest.
 
     Raises:

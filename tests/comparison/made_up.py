@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +104,24 @@ def made_up_run(folder: Path, config: RunConfig, number: int, seed: int, split: 
     with record.staged(folder) as staging:
         rows = [list(map(str, row)) for row in zip(*columns.values(), strict=True)]
         record.write(staging, content, epochs, list(columns), rows)
+
+
+def rewrite(folder: Path, change: Callable[[dict[str, str]], None]) -> None:
+    """Change a run's files, and its manifest with them, as somebody may who wants it believed."""
+    files = {name: (folder / name).read_text(encoding="utf-8") for name in (record.RUN, record.HISTORY, record.PREDICTIONS)}
+    change(files)
+    shutil.rmtree(folder)
+    with record.staged(folder) as staging:
+        for name, text in files.items():
+            (staging / name).write_text(text, encoding="utf-8")
+
+
+def rewrite_record(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """The same for what stands in run.json."""
+
+    def changed(files: dict[str, str]) -> None:
+        content = json.loads(files[record.RUN])
+        change(content)
+        files[record.RUN] = json.dumps(content)
+
+    rewrite(folder, changed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import math
 import re
 import warnings
@@ -92,8 +91,8 @@ def _new(wanted: Sequence[bool], abreast: int, height: float, **how: Any) -> tup
     rows = math.ceil(len(wanted) / abreast)
     figure = Figure(figsize=(9.6, height * rows), layout="constrained")
     grid = figure.subplots(rows, abreast, squeeze=False, **how).ravel()
-    for panel, shown in itertools.zip_longest(grid, wanted, fillvalue=False):
-        panel.set_visible(shown)
+    for at, panel in enumerate(grid):
+        panel.set_visible(at < len(wanted) and wanted[at])
         panel.spines[["top", "right"]].set_visible(False)
     return figure, [panel for panel, shown in zip(grid, wanted, strict=False) if shown]
 

@@ -42,10 +42,8 @@ def summarise(results: Results) -> Summary:
     shared = {key: value for key, value in next(iter(settings.values())).items() if _all_have(settings.values(), key, value)}
     columns = list(_columns(results, _titles(results, settings)))
     drawn = {task.name: _Drawn.of(task, columns) for task in tasks.tasks}
-    pairs = [
-        _Pair.of(runs, one, other)
-        for one, other in contrasts({name: settings[name] for name in runs if not _is_oracle(runs[name])})
-    ]
+    ranked = {name: settings[name] for name in runs if not _is_oracle(runs[name])}
+    pairs = [_Pair.of(runs, one, other) for one, other in contrasts(ranked)]
     record = everything[0].record
     repeated = record.data["duplicates"]
     return Summary(
@@ -114,7 +112,7 @@ def _contrasts(pairs: Sequence[_Pair], drawn: Mapping[str, _Drawn]) -> list[Cont
     tests = [paired_test(*([run.answers[task] for run in side] for side in (pair.first, pair.second))) for pair, task in sides]
     found = []
     for (pair, task), test, p in zip(sides, tests, holm([test.exact for test in tests]), strict=True):
-        places = [drawn[task].places(name, pair.seeds) for name in (pair.first_name, pair.second_name)]
+        first, second = (drawn[task].places(name, pair.seeds) for name in (pair.first_name, pair.second_name))
         answers = [(one.answers[task], other.answers[task]) for one, other in zip(pair.first, pair.second, strict=True)]
         found.append(
             Contrast(
@@ -124,8 +122,8 @@ def _contrasts(pairs: Sequence[_Pair], drawn: Mapping[str, _Drawn]) -> list[Cont
                 _mean(len(one.ids) for one, _ in answers),
                 task,
                 [other.right - one.right for one, other in answers],
-                drawn[task].resampled.difference(*places, "accuracy"),
-                drawn[task].resampled.difference(*places, "macro_f1"),
+                drawn[task].resampled.difference(first, second, "accuracy"),
+                drawn[task].resampled.difference(first, second, "macro_f1"),
                 test,
                 p,
             )

@@ -10,7 +10,7 @@ from empathy_kit.comparison.statistics import SeedEstimate
 from empathy_kit.data.schema import TaskSchema
 from empathy_kit.runs.report import number
 
-DASH = "–"  # a task that a configuration does not have
+DASH = "-"  # a task that a configuration does not have
 MOST_LABELS = 12  # that a note lists
 
 

@@ -1,0 +1,212 @@
+"""What a comparison found: scores, differences and yardsticks, on the seeds, pairs and tasks that there are."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up import ODD, PAIRS, made_up, rewrite_record
+from sklearn.metrics import accuracy_score, f1_score
+
+from empathy_kit.comparison.finished import read_finished
+from empathy_kit.comparison.pages import notes, summarise
+from empathy_kit.comparison.pages.summary import Apart, Summary, to_json
+from empathy_kit.comparison.pages.words import nothing
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four configurations, one of them an oracle, three seeds."""
+    return made_up(tmp_path_factory.mktemp("summary") / "made-up", ["T1", "T3", "T2g", "weighted"], 3)
+
+
+@pytest.fixture(scope="module")
+def summary(folder: Path) -> Summary:
+    return summarise(read_finished(folder))
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two tasks of 2 and 4 labels, a third of the labels missing; one configuration has a task alone, and one the other."""
+    changes = {"warm": {"tasks": ("warmth",)}, "advice": {"tasks": ("advice_given",)}}
+    return made_up(tmp_path_factory.mktemp("odd") / "odd", ["T1", "warm", "advice"], 2, schema=ODD, missing=0.3, changes=changes)
+
+
+def test_every_score_is_the_mean_of_what_the_predictions_say(folder: Path, summary: Summary) -> None:
+    found = read_finished(folder)
+    for row in summary.rows[:3]:
+        for name in summary.names:
+            said = [run.answers[name] for run in found.runs[row.name]]
+            accuracy = [accuracy_score(one.true, one.predicted) for one in said]
+            f1 = [f1_score(one.true, one.predicted, average="macro", zero_division=0) for one in said]
+            cell = row.cells[name]
+            assert cell.runs["accuracy"] == pytest.approx(accuracy)
+            assert cell.scores["macro_f1"].value == pytest.approx(np.mean(f1))
+            assert cell.deviation is not None
+            assert cell.deviation["macro_f1"] == pytest.approx(np.std(f1, ddof=1))
+            assert np.sum(cell.confusion) == 3 * PAIRS
+
+
+def test_gains_are_right_answers_seed_by_seed(summary: Summary) -> None:
+    rows = {row.name: row for row in summary.rows}
+    for found in summary.contrasts:
+        first, second = (rows[name].cells[found.task].runs["accuracy"] for name in (found.first, found.second))
+        assert found.gains == [round(PAIRS * (after - before)) for before, after in zip(first, second, strict=True)]
+
+
+def test_an_oracle_is_stamped_and_compared_with_nothing(summary: Summary) -> None:
+    assert [(row.label, row.title, row.kind) for row in summary.rows] == [
+        ("T1", "ce", "run"),
+        ("T3", "focal", "run"),
+        ("weighted", "weighted", "run"),
+        ("T2g (ORACLE)", "ce + gold (ORACLE)", "oracle"),
+        ("majority", "majority class", "yardstick"),
+        ("T1-swapped", "T1, seekers swapped at test time", "yardstick"),
+    ]
+    assert {(found.first, found.second) for found in summary.contrasts} == {("T1", "T3"), ("T1", "weighted"), ("T3", "weighted")}
+    assert any(line.startswith("ORACLE: T2g saw annotated spans") for line in notes(summary))
+
+
+def test_labels_that_were_never_predicted_are_told_with_how_often(summary: Summary) -> None:
+    assert "T1 never predicted IP 1 in 3 of 3 runs." in list(notes(summary))
+
+
+def test_pairs_without_a_label_count_nowhere(odd: Path) -> None:
+    results = read_finished(odd)
+    found = summarise(results)
+    for task in ("warmth", "advice_given"):
+        sizes = [len(run.answers[task].ids) for run in results.runs["T1"]]
+        assert found.labelled[task] == np.mean(sizes)
+        assert 100 < found.labelled[task] < found.test_pairs == PAIRS
+        for row in found.rows:
+            if task in row.cells:
+                assert np.sum(row.cells[task].confusion) == sum(sizes)
+        for contrast in found.contrasts:
+            if contrast.task == task:
+                assert contrast.test_pairs == np.mean(sizes)
+                assert contrast.test.gained + contrast.test.lost <= sum(sizes)
+    assert [len(row.cells["advice_given"].recall) for row in found.rows if "advice_given" in row.cells] == [4] * 4
+    assert np.shape(found.rows[0].cells["warmth"].confusion) == (2, 2)
+
+
+def test_configurations_of_other_tasks_are_compared_on_those_that_both_have(odd: Path) -> None:
+    found = summarise(read_finished(odd))
+    assert {row.name: list(row.cells) for row in found.rows} == {
+        "T1": ["warmth", "advice_given"],
+        "warm": ["warmth"],
+        "advice": ["advice_given"],
+        "majority": ["warmth", "advice_given"],
+        "T1-swapped": ["warmth", "advice_given"],
+    }
+    assert [(each.first, each.second, each.task) for each in found.contrasts] == [
+        ("T1", "warm", "warmth"),
+        ("T1", "advice", "advice_given"),
+    ]
+    assert found.apart == [Apart("warm", "advice", "task")]
+    assert "warm and advice have no task in common, and are not compared." in list(notes(found))
+    assert list(found.calibrations["warm"]) == ["warmth"]
+    assert "schema" not in found.recipe
+    assert found.settings["warm"] == {"tasks": ["warmth"]}
+
+
+def test_two_configurations_are_compared_on_the_seeds_that_both_have(tmp_path: Path) -> None:
+    made = made_up(tmp_path / "made-up", ["T1", "T3", "weighted"], 3)
+    for run in ("T1-0", "T3-2", "weighted-1", "weighted-2"):
+        shutil.rmtree(made / "runs" / run)
+    summary = summarise(read_finished(made))
+    assert {row.name: row.seeds for row in summary.rows} == {
+        "T1": [1, 2],
+        "T3": [0, 1],
+        "weighted": [0],
+        "majority": [0, 1, 2],
+        "T1-swapped": [1, 2],
+    }
+    assert {(found.first, found.second): found.seeds for found in summary.contrasts} == {
+        ("T1", "T3"): [1],
+        ("T3", "weighted"): [0],
+    }
+    for found in summary.contrasts:
+        row, other = (next(row for row in summary.rows if row.name == name) for name in (found.first, found.second))
+        scores = [each.cells[found.task].runs["accuracy"][each.seeds.index(found.seeds[0])] for each in (row, other)]
+        assert found.accuracy.value == pytest.approx(scores[1] - scores[0])
+    assert list(notes(summary))[:4] == [
+        "One seed of weighted, T1 to T3, T3 to weighted: there is no interval, because nobody can know from it how much another "
+        "seed would change.",
+        "Missing runs: T1 0, weighted 1, T3 2, weighted 2.",
+        "Means are not all over the same seeds and splits; differences are, each over the seeds that both have.",
+        "T1 and weighted have no seed in common, and are not compared.",
+    ]
+
+
+def test_runs_that_are_missing_for_all_leave_means_that_can_be_compared(tmp_path: Path) -> None:
+    made = made_up(tmp_path / "made-up", ["T1", "T3"], 3)
+    for name in ("T1", "T3"):
+        shutil.rmtree(made / "runs" / f"{name}-1")
+    summary = summarise(read_finished(made))
+    assert {tuple(row.seeds) for row in summary.rows} == {(0, 2)}
+    assert [found.seeds for found in summary.contrasts] == [[0, 2]] * 3
+    told = list(notes(summary))
+    assert "Missing runs: T1 1, T3 1." in told
+    assert not any("Means are not all" in line or "One seed" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    ("names", "gone", "why"),
+    [
+        (["T1"], [], "There is one configuration"),
+        (["T2g"], [], "There is one configuration"),
+        (["T2g", "T4g"], [], "Every configuration is an ORACLE"),
+        (["T1", "T2g"], [], "Every configuration but one is an ORACLE"),
+        (["T1", "T3"], ["T1-0", "T3-1"], "No two configurations have a seed in common"),
+    ],
+)
+def test_where_nothing_is_compared_it_says_why(tmp_path: Path, names: list[str], gone: list[str], why: str) -> None:
+    made = made_up(tmp_path / "made-up", names, 2)
+    for run in gone:
+        shutil.rmtree(made / "runs" / run)
+    summary = summarise(read_finished(made))
+    assert summary.contrasts == []
+    assert nothing(summary) == f"{why}: nothing to compare."
+
+
+def test_configurations_without_a_common_task_are_not_compared(odd: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(odd, tmp_path / "copy"))
+    for seed in (0, 1):
+        shutil.rmtree(copy / "runs" / f"T1-{seed}")
+    assert nothing(summarise(read_finished(copy))) == "No two configurations have a task in common: nothing to compare."
+
+
+def test_configurations_that_a_record_calls_the_same_are_told_apart_by_their_settings(tmp_path: Path) -> None:
+    changes = {
+        "two": {"options": {"loss.ER.gamma": 2.0, "loss.EX.gamma": 2.0}},
+        "both": {"options": {"loss.ER.gamma": 2.0, "loss.EX.gamma": 3.0}, "lr": 0.1},
+    }
+    made = made_up(tmp_path / "made-up", ["T1", "two", "both", "response"], 1, changes=changes)
+    titles = {row.name: row.title for row in summarise(read_finished(made)).rows if row.kind == "run"}
+    assert titles == {
+        "T1": "ce, gamma by default, lr 0.001",
+        "two": "ce, gamma 2.0, lr 0.001",
+        "both": "ce, gamma 2.0 / 3.0, lr 0.1",
+        "response": "ce + response only",
+    }
+
+
+def test_runs_with_plugins_of_several_versions_are_told(tmp_path: Path) -> None:
+    made = made_up(tmp_path / "made-up", ["T1"], 2)
+    for seed in (0, 1):
+        theirs = {"name": "ce", "distribution": "mine", "version": f"1.{seed}\x1b[2J"}
+        rewrite_record(made / "runs" / f"T1-{seed}", lambda content, theirs=theirs: content["plugins"].update(loss=theirs))
+    told = list(notes(summarise(read_finished(made))))
+    assert "T1: loss ce from mine 1.0\N{REPLACEMENT CHARACTER}[2J." in told
+    assert "T1: its runs have plugins of different versions, whose numbers may differ." in told
+
+
+def test_as_json_every_figure_is_there(summary: Summary) -> None:
+    content = to_json(summary)
+    assert [row["name"] for row in content["rows"]][:2] == ["T1", "T3"]
+    assert content["tasks"][0] == {"name": "ER", "title": "emotional reactions", "column": "ER", "labels": ["0", "1", "2"]}
+    score = content["rows"][0]["cells"]["ER"]["scores"]["accuracy"]
+    assert score.keys() == {"value", "low", "high", "error", "freedom", "design"}
+    assert content["contrasts"][0]["test"].keys() == {"gained", "lost", "mcnemar", "exact"}
