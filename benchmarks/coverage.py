@@ -19,8 +19,8 @@ import numpy as np
 from machine import machine
 from numpy.typing import NDArray
 
+from empathy_kit.comparison.statistics import MANY, Answers, Resampled
 from empathy_kit.core.metrics import confusion_matrix, from_confusion
-from empathy_kit.statistics import MANY, Answers, Resampled
 
 SHARES = (0.66, 0.29, 0.05)  # of the levels, as ER's
 METRICS = ("accuracy", "macro_f1")

@@ -14,7 +14,7 @@ import click
 import numpy as np
 
 from empathy_kit.core.metrics import confusion_matrix, from_confusion
-from empathy_kit.data.pairs import LEVELS, MECHANISMS
+from empathy_kit.data.schema import EPITOME
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import make_split, take
 
@@ -26,17 +26,17 @@ SEEDS = range(5)
 def main(data: str) -> None:
     """Print the rule's scores as JSON."""
     corpus = load_corpus(data)
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in MECHANISMS}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in EPITOME.names}
     for seed in SEEDS:
         split = make_split(corpus, "grouped", seed)
         train, test = take(corpus, split.train), take(corpus, split.test)
-        for index, name in enumerate(MECHANISMS):
+        for index, name in enumerate(EPITOME.names):
             above = [pair.levels[index] for pair in train if pair.levels[index] > 0]
             commoner = max(set(above), key=above.count)
             true = np.array([pair.levels[index] for pair in test])
             # An annotated span that could not be placed in the response is a span all the same.
             rule = np.array([commoner if pair.spans[index] or pair.unplaced[index] else 0 for pair in test])
-            scores = from_confusion(confusion_matrix(true, rule, len(LEVELS)).astype(np.float64))
+            scores = from_confusion(confusion_matrix(true, rule, len(EPITOME.tasks[index].labels)).astype(np.float64))
             found[name].append({metric: float(scores[metric]) for metric in ("accuracy", "weighted_f1", "macro_f1")})
     means = {name: {metric: round(mean(run[metric] for run in runs), 4) for metric in runs[0]} for name, runs in found.items()}
     what = "no span: level 0; a span: the commoner level above 0; nothing is read"

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import click
 
-from empathy_kit.comparison import NOT_COMPARED, read_finished
+from empathy_kit.comparison.finished import read_finished
+from empathy_kit.comparison.plan import NOT_COMPARED
 from empathy_kit.config import RunConfig, flag, to_dict
-from empathy_kit.data.pairs import MECHANISMS
 
 
 @click.command()
@@ -23,17 +23,19 @@ from empathy_kit.data.pairs import MECHANISMS
 def main(folder: Path) -> None:
     """Print the validation scores of every run, as Markdown."""
     default = to_dict(RunConfig())
-    click.echo(f"| recipe | seed | {' | '.join(MECHANISMS)} | mean macro F1 | loss | epoch |")
-    click.echo("| --- |" + " --- |" * (len(MECHANISMS) + 4))
-    for runs in read_finished(folder).runs.values():
+    results = read_finished(folder)
+    names = results.tasks.names
+    click.echo(f"| recipe | seed | {' | '.join(names)} | mean macro F1 | loss | epoch |")
+    click.echo("| --- |" + " --- |" * (len(names) + 4))
+    for runs in results.runs.values():
         for run in runs:
             config, training = run.record.config, run.record.training
-            left_out = (*NOT_COMPARED, "data", "options")
+            left_out = (*NOT_COMPARED, "data", "options", "schema")
             changed = [
                 f"{flag(name)} {config[name]}" for name in default if name not in left_out and config[name] != default[name]
             ]
             f1, accuracy = training["validation_macro_f1"], training["validation_accuracy"]
-            cells = [f"{accuracy[name]:.3f} / {f1[name]:.3f}" for name in MECHANISMS]
+            cells = [f"{accuracy[name]:.3f} / {f1[name]:.3f}" if name in f1 else "-" for name in names]
             mean = sum(f1.values()) / len(f1)
             epoch = f"{training['best_epoch']} of {training['epochs']}"
             row = [f"`{' '.join(changed)}`", str(run.seed), *cells, f"{mean:.3f}", f"{training['validation_loss']:.3f}", epoch]

@@ -21,10 +21,11 @@ from typing import Any
 
 import click
 
-from empathy_kit import record
-from empathy_kit.data.pairs import MECHANISMS, Corpus
+from empathy_kit.data.pairs import Corpus
+from empathy_kit.data.schema import EPITOME
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import make_split, take
+from empathy_kit.runs import record
 
 METRICS = ("accuracy", "weighted_f1", "macro_f1")
 ACCURACY, WEIGHTED_F1, MACRO_F1 = range(3)
@@ -96,7 +97,7 @@ def _table(corpus: Corpus, records: dict[str, list[record.Record]], seeds: list[
     first = next(iter(records.values()))[0]
     yardsticks = _yardsticks(corpus, first.config["split"], seeds)
     runs = {
-        title: {name: [_point(result.scores[name]) for result in results] for name in MECHANISMS}
+        title: {name: [_point(result.scores[name]) for result in results] for name in EPITOME.names}
         for title, results in records.items()
     }
     sizes = " or ".join(str(size) for size in _test_sizes(records))
@@ -104,31 +105,31 @@ def _table(corpus: Corpus, records: dict[str, list[record.Record]], seeds: list[
     yield ""
     yield f"Accuracy / macro F1, means over the seeds; seed n draws split n and initial weights n; {sizes} test pairs."
     yield ""
-    yield from _heading("", *MECHANISMS)
+    yield from _heading("", *EPITOME.names)
     for title, cells in yardsticks.items():
-        yield _row(title, *(_means(cells[name], ACCURACY, MACRO_F1) for name in MECHANISMS))
+        yield _row(title, *(_means(cells[name], ACCURACY, MACRO_F1) for name in EPITOME.names))
     for title, cells in runs.items():
-        yield _row(f"**empathy-kit, {title}**", *(f"**{_means(cells[name], ACCURACY, MACRO_F1)}**" for name in MECHANISMS))
+        yield _row(f"**empathy-kit, {title}**", *(f"**{_means(cells[name], ACCURACY, MACRO_F1)}**" for name in EPITOME.names))
     for title, row in PAPER.items():
         yield _row(f"the paper, {title}: RoBERTa, its own split, one run", *(f"{accuracy:.3f}" for accuracy, _ in row.values()))
     yield ""
     yield "Weighted F1, the paper's F, means over the seeds."
     yield ""
-    yield from _heading("", *MECHANISMS)
+    yield from _heading("", *EPITOME.names)
     for title, cells in {**yardsticks, **runs}.items():
-        yield _row(title, *(_means(cells[name], WEIGHTED_F1) for name in MECHANISMS))
+        yield _row(title, *(_means(cells[name], WEIGHTED_F1) for name in EPITOME.names))
     for title, row in PAPER.items():
         yield _row(f"the paper, {title}", *(f"{f1:.3f}" for _, f1 in row.values()))
     yield ""
     yield "Every run: accuracy / weighted F1 / macro F1; recall of the level with the fewest pairs; epoch chosen; seconds."
     yield ""
-    yield from _heading("run", *MECHANISMS, *(f"{name} {level}" for name, level in RARE), "epoch", "seconds")
+    yield from _heading("run", *EPITOME.names, *(f"{name} {level}" for name, level in RARE), "epoch", "seconds")
     for title, results in records.items():
         for result in results:
             training = result.training
             yield _row(
                 f"{title}, seed {result.config['seed']}",
-                *(" / ".join(f"{value:.3f}" for value in _point(result.scores[name])) for name in MECHANISMS),
+                *(" / ".join(f"{value:.3f}" for value in _point(result.scores[name])) for name in EPITOME.names),
                 *(f"{result.scores[name]['recall'][level]['value']:.2f}" for name, level in RARE),
                 f"{training['best_epoch']} of {training['epochs']}",
                 f"{training['seconds']:.0f}",
@@ -176,7 +177,7 @@ def _yardsticks(corpus: Corpus, kind: str, seeds: Iterable[int]) -> dict[str, di
     for seed in seeds:
         split = make_split(corpus, kind, seed)
         train, test = take(corpus, split.train), take(corpus, split.test)
-        for index, name in enumerate(MECHANISMS):
+        for index, name in enumerate(EPITOME.names):
             known = np.array([pair.levels[index] for pair in train])
             true = np.array([pair.levels[index] for pair in test])
             texts = [pair.response for pair in train], [pair.response for pair in test]

@@ -22,16 +22,17 @@ import click
 from machine import machine
 
 from empathy_kit.cache import cache_folder
+from empathy_kit.comparison.execute import cores
 from empathy_kit.config import COMPARISON, FOUR, RunConfig, configure
 from empathy_kit.plugins import load_registry
-from empathy_kit.recipes import run
+from empathy_kit.runs.train import run
 
 
 def alone(config: RunConfig, folder: Path) -> None:
     """One run that remembers nothing."""
-    from empathy_kit.core.trunk import Trunk
+    from empathy_kit.core.posts import PostEncoder
 
-    Trunk.remember = lambda *_: None  # type: ignore[method-assign, assignment]
+    PostEncoder.remember = lambda *_: None  # type: ignore[method-assign, assignment]
     for _ in run(config, load_registry(), folder, keep_model=False):
         pass
 
@@ -46,7 +47,6 @@ def main(data: str, epochs: int, freeze_layers: int, precision: str, seeds: int)
     """Print both times as JSON."""
     changes = {"data": data, "epochs": epochs, "freeze_layers": freeze_layers, "precision": precision}
     flags = [word for name, value in changes.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    cores = os.cpu_count() or 1
     taken: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as work:
         cache = Path(work) / "cache"
@@ -55,7 +55,7 @@ def main(data: str, epochs: int, freeze_layers: int, precision: str, seeds: int)
             shutil.copytree(fetched, cache / fetched.name)
         os.environ["EMPATHY_KIT_CACHE"] = str(cache)
         started = time.perf_counter()
-        command = [sys.executable, "-m", "empathy_kit", "compare", *FOUR, "--seeds", str(seeds), "--jobs", str(cores)]
+        command = [sys.executable, "-m", "empathy_kit", "compare", *FOUR, "--seeds", str(seeds), "--jobs", str(cores())]
         subprocess.run([*command, "--out", f"{work}/shared", *flags], check=True, stdout=subprocess.DEVNULL)
         taken["shared"] = time.perf_counter() - started
         shutil.rmtree(cache / "states", ignore_errors=True)

@@ -19,10 +19,11 @@ from typing import Any
 
 import click
 
-from empathy_kit.comparison import NOT_COMPARED, Run, read_plan, read_run, run_folder
+from empathy_kit.comparison.finished import Run, read_run
+from empathy_kit.comparison.plan import NOT_COMPARED, read_plan, run_folder
+from empathy_kit.comparison.statistics import paired_test
 from empathy_kit.core.metrics import macro_f1
-from empathy_kit.data.pairs import LEVELS, MECHANISMS
-from empathy_kit.statistics import paired_test
+from empathy_kit.data.schema import TaskSchema
 
 ALLOWED = {*NOT_COMPARED, "freeze_layers", "precision"}  # what may differ between the two of a pair
 
@@ -52,10 +53,10 @@ def short_cuts(runs: Sequence[Run]) -> dict[str, Any]:
     return found[0]
 
 
-def scores(run: Run, mechanism: str) -> tuple[float, float]:
+def scores(run: Run, task: TaskSchema) -> tuple[float, float]:
     """Right answers, and macro F1."""
-    said = run.answers[mechanism]
-    return float(said.right), macro_f1(said.true, said.predicted, len(LEVELS))
+    said = run.answers[task.name]
+    return float(said.right), macro_f1(said.true, said.predicted, len(task.labels))
 
 
 @click.command()
@@ -66,8 +67,9 @@ def main(first: Path, second: Path) -> None:
     pairs = in_both(first, second)
     ones, others = zip(*pairs, strict=True)
     found: dict[str, Any] = {}
-    for name in MECHANISMS:
-        moved = [[b - a for a, b in zip(scores(one, name), scores(other, name), strict=True)] for one, other in pairs]
+    for task in ones[0].record.tasks.tasks:
+        name = task.name
+        moved = [[b - a for a, b in zip(scores(one, task), scores(other, task), strict=True)] for one, other in pairs]
         validation = [
             other.record.training["validation_macro_f1"][name] - one.record.training["validation_macro_f1"][name]
             for one, other in pairs
@@ -83,7 +85,7 @@ def main(first: Path, second: Path) -> None:
         "first": short_cuts(ones),
         "second": short_cuts(others),
         "runs": [f"{one.name} {one.seed}" for one, _ in pairs],
-        "test_pairs": [len(one.answers[MECHANISMS[0]].ids) for one in ones],
+        "test_pairs": [one.record.split["pairs"]["test"] for one in ones],
         "differences": found,
     }
     click.echo(json.dumps(content, indent=1))
