@@ -5,72 +5,91 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import shutil
 import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from empathy_kit.errors import KitError
+
 if TYPE_CHECKING:
-    from empathy_kit.plugins import Provided
+    from empathy_kit.plugins import Kind, Provided, Registry
+    from empathy_kit.testing import Outcome
+
+plugin_files = click.option(
+    "--plugin",
+    "plugin_files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="a Python file that is a plugin too, without being installed; may be given again",
+)
+"""The flag of every command that loads plugins."""
+
+KINDS = {
+    "loss": ("losses", "what each task learns from"),
+    "rationale": ("rationale injectors", "what is read once more as evidence"),
+    "head": ("heads", "from the trunk's output to a task's logits"),
+    "sampler": ("samplers", "which training pairs an epoch shows"),
+    "trunk": ("trunks", "from both posts to what the heads read"),
+}
 
 
 @click.group()
 def plugins() -> None:
-    """Losses, rationale injectors and heads, the kit's own and installed ones."""
+    """Losses, rationale injectors, heads, samplers and trunks: the kit's own and installed ones."""
 
 
 @plugins.command("list")
-@click.option("--json", "as_json", is_flag=True, help="print JSON in place of tables")
-def list_plugins(as_json: bool) -> None:
+@plugin_files
+@click.option("--json", "as_json", is_flag=True, help="print JSON in place of text")
+def list_plugins(plugin_files: tuple[Path, ...], as_json: bool) -> None:
     """What loaded, with its options; and what did not, and why."""
     from empathy_kit.contracts import first_line
-    from empathy_kit.options import options_of
-    from empathy_kit.plugins import KINDS, load_registry
+    from empathy_kit.plugins import OURS, load_registry
 
-    registry = load_registry()
-    rows = [
-        {
-            **_origin(entry),
-            "summary": first_line(entry.spec.build),
-            "options": [option.describe() for option in options_of(entry.spec.build).values()],
-        }
-        for kind in KINDS
-        for entry in registry.of(kind)
-    ]
+    registry = load_registry(plugin_files)
     if as_json:
+        rows = [
+            {**_origin(entry), "summary": first_line(entry.spec.build), "options": _options(entry)} for entry in registry.provided
+        ]
         failures = [vars(failure) for failure in registry.failures]
-        click.echo(json.dumps({"plugins": rows, "failures": failures}))
+        click.echo(json.dumps({"plugins": rows, "failures": failures, "warnings": registry.warnings}))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table()
-    for column in ("kind", "name", "what it is", "options", "from"):
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        provider = f"{row['distribution']} {row['version']}"
-        table.add_row(str(row["kind"]), str(row["name"]), str(row["summary"]), "\n".join(row["options"]), provider)
-    Console(markup=False, emoji=False).print(table)  # `tuple[float, ...]` looks like markup
-    for failure in registry.failures:
-        click.echo(f"not loaded: {failure}", err=True)
+    for kind, (title, purpose) in KINDS.items():
+        entries = [entry for entry in registry.provided if entry.kind == kind]
+        click.echo(_wrapped(f"{title}: {purpose}; --{kind} NAME", ""))
+        widest = max(len(entry.spec.name) for entry in entries)
+        for entry in entries:
+            lead = " " * (widest + 4)
+            click.echo(_wrapped(f"  {entry.spec.name:<{widest}}  {_shown(first_line(entry.spec.build))}", lead))
+            for option in _options(entry):
+                click.echo(_wrapped(f"{lead}-o {kind}.{_shown(option)}", f"{lead}   "))
+            if entry.distribution != OURS:
+                click.echo(_wrapped(f"{lead}from {_shown(entry.distribution)} {_shown(entry.version)}", lead))
+        click.echo()
+    _report(registry)
 
 
 @plugins.command("show")
 @click.argument("name")
+@plugin_files
 @click.option("--json", "as_json", is_flag=True, help="print JSON in place of text")
-def show(name: str, as_json: bool) -> None:
+def show(name: str, plugin_files: tuple[Path, ...], as_json: bool) -> None:
     """All about NAME: options, docstring, papers, and who provides it."""
     from empathy_kit.contracts import Rationale
-    from empathy_kit.options import options_of
     from empathy_kit.plugins import load_registry
 
-    entries = load_registry().named(name)
-    rows = [
+    entries = load_registry(plugin_files).named(name)
+    rows: list[dict[str, Any]] = [
         {
             **_origin(entry),
             **({"gold": entry.spec.gold} if isinstance(entry.spec, Rationale) else {}),
-            "options": [option.describe() for option in options_of(entry.spec.build).values()],
+            "options": _options(entry),
             "papers": _papers(entry),
             "docstring": inspect.getdoc(entry.spec.build) or "",
         }
@@ -80,21 +99,25 @@ def show(name: str, as_json: bool) -> None:
         click.echo(json.dumps({"plugins": rows}))
         return
     for row in rows:
-        click.echo(f"{row['kind']} {row['name']}, from {row['distribution']} {row['version']}")
+        click.echo(_shown(f"{row['kind']} {row['name']}, from {row['distribution']} {row['version']}"))
         if "gold" in row:
             click.echo(f"annotated spans: {row['gold']}")
         for option in row["options"]:
-            click.echo(f"  -o {row['kind']}.{option}")
+            click.echo(f"  -o {row['kind']}.{_shown(option)}")
         for paper in row["papers"]:
             click.echo(f"  {paper}")
-        click.echo(f"\n{row['docstring']}\n")
+        click.echo("\n" + "\n".join(map(_shown, row["docstring"].split("\n"))) + "\n")
 
 
 @plugins.command("check")
 @click.argument("name", required=False)
 @click.option("--all", "everything", is_flag=True, help="the kit's own plugins too")
+@click.option("-o", "--option", "options", nargs=2, multiple=True, metavar="NAME VALUE", help="check with -o loss.gamma 1.5")
+@plugin_files
 @click.option("--json", "as_json", is_flag=True, help="print JSON in place of lines")
-def check(name: str | None, everything: bool, as_json: bool) -> None:
+def check(
+    name: str | None, everything: bool, options: tuple[tuple[str, str], ...], plugin_files: tuple[Path, ...], as_json: bool
+) -> None:
     """Run the conformance kit on what is installed, or on NAME alone (a plugin's or a distribution's name).
 
     Ends with exit code 1 where a promise is broken, or a plugin did not load.
@@ -102,36 +125,41 @@ def check(name: str | None, everything: bool, as_json: bool) -> None:
     from empathy_kit.plugins import OURS, load_registry
     from empathy_kit.testing import examine
 
-    registry = load_registry()
+    registry = load_registry(plugin_files)
     chosen = registry.provided if everything else tuple(entry for entry in registry.provided if entry.distribution != OURS)
     chosen = registry.named(name) if name else chosen
     failures = () if name else registry.failures
-    rows = []
-    broken = 0
-    for outcome in examine(chosen):
-        broken += outcome.failure is not None
-        rows.append({**_origin(outcome.plugin), "check": outcome.check, "failure": outcome.failure})
+    outcomes: list[Outcome] = []
+    for outcome in examine(chosen, _routed(options, chosen)):
         if not as_json:
-            title = f"{outcome.plugin.kind} {outcome.plugin.spec.name} ({outcome.plugin.distribution} {outcome.plugin.version})"
-            click.echo(f"{'ok    ' if outcome.failure is None else 'BROKEN'}  {title}: {outcome.promise}")
-            if outcome.failure is not None:
-                click.echo(outcome.traceback or outcome.failure)
+            if not outcomes or outcomes[-1].plugin is not outcome.plugin:
+                click.echo(_title(outcome.plugin))
+            _print_outcome(outcome)
+        outcomes.append(outcome)
+    broken = sum(outcome.failure is not None for outcome in outcomes)
     if as_json:
+        rows = [
+            {**_origin(end.plugin), "check": end.check, "failure": end.failure, "not_judged": end.unjudged} for end in outcomes
+        ]
         click.echo(json.dumps({"checks": rows, "failures": [vars(failure) for failure in failures]}))
     else:
         for failure in failures:
-            click.echo(f"BROKEN  not loaded: {failure}")
+            click.echo(f"not loaded: {_shown(str(failure))}")
         if not chosen and not failures:
-            click.echo("no plugin beside the kit's own is installed; --all checks those")
+            click.echo("no plugin next to the kit's own is installed; --all checks those")
         else:
-            click.echo(f"{len(rows)} promises of {len(chosen)} plugins checked, {broken} broken; {len(failures)} not loaded")
+            unjudged = sum(outcome.unjudged is not None for outcome in outcomes)
+            click.echo(
+                f"{_count(len(outcomes), 'promise')} of {_count(len(chosen), 'plugin')}: {len(outcomes) - broken - unjudged} "
+                f"kept, {broken} broken, {unjudged} not judged; {len(failures)} not loaded"
+            )
     if broken or failures:
         sys.exit(1)
 
 
 @plugins.command("new")
 @click.argument("name")
-@click.option("--kind", required=True, metavar="loss|head|rationale", help="what the plugin will be")
+@click.option("--kind", required=True, metavar="|".join(KINDS), help="what the plugin will be")
 @click.option("--into", type=click.Path(path_type=Path), default=Path(), help="the folder to write into  [.]")
 def new(name: str, kind: str, into: Path) -> None:
     """Write a distribution empathy-kit-NAME that works, to be changed: code, tests, packaging."""
@@ -145,8 +173,46 @@ def new(name: str, kind: str, into: Path) -> None:
         click.echo(f"  {step}")
 
 
+def _title(entry: Provided) -> str:
+    return _shown(f"{entry.kind} {entry.spec.name}, from {entry.distribution} {entry.version}")
+
+
+def _print_outcome(outcome: Outcome) -> None:
+    end = "BROKEN" if outcome.failure is not None else "ok" if outcome.unjudged is None else "not judged"
+    text = outcome.promise if outcome.unjudged is None else _shown(outcome.unjudged)
+    click.echo(_wrapped(f"  {end:<10}  {outcome.check}: {text}", " " * 14))
+    if outcome.failure is not None:
+        click.echo("\n".join(map(_shown, (outcome.traceback or outcome.failure).split("\n"))))
+
+
+def _report(registry: Registry) -> None:
+    for failure in registry.failures:
+        click.echo(f"not loaded: {_shown(str(failure))}", err=True)
+    for warning in registry.warnings:
+        click.echo(f"slow: {_shown(warning)}", err=True)
+
+
+def _routed(options: Iterable[tuple[str, str]], chosen: Sequence[Provided]) -> dict[Kind, dict[str, str]]:
+    """``loss.gamma`` to the losses that are checked."""
+    kinds = {entry.kind for entry in chosen}
+    routed: dict[Kind, dict[str, str]] = {kind: {} for kind in kinds}
+    for route, value in options:
+        kind, _, option = route.partition(".")
+        if kind not in kinds or not option:
+            there_are = ", ".join(f"{each}.OPTION" for each in KINDS if each in kinds) or "no plugin to check"
+            raise KitError(f"-o {route}: unknown, expected {there_are}")
+        routed[kind][option] = value
+    return routed
+
+
 def _origin(entry: Provided) -> dict[str, str]:
     return {"kind": entry.kind, "name": entry.spec.name, "distribution": entry.distribution, "version": entry.version}
+
+
+def _options(entry: Provided) -> list[str]:
+    from empathy_kit.options import options_of
+
+    return [option.describe() for option in options_of(entry.spec.build).values()]
 
 
 def _papers(entry: Provided) -> list[str]:
@@ -154,3 +220,23 @@ def _papers(entry: Provided) -> list[str]:
     return [
         f"https://arxiv.org/abs/{number}" for number in re.findall(r"\b\d{4}\.\d{5}\b", inspect.getdoc(entry.spec.build) or "")
     ]
+
+
+def _wrapped(text: str, indent: str) -> str:
+    """Lines that fit the terminal and at most 100 columns, broken between words alone."""
+    width = min(shutil.get_terminal_size((80, 24)).columns, 100)
+    return textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _shown(text: str) -> str:
+    """What others wrote, in one line and without what a terminal would obey."""
+    return "".join(_visible(text))
+
+
+def _visible(text: str) -> Iterator[str]:
+    for character in text:
+        yield character if character.isprintable() else character.encode("unicode_escape").decode()
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

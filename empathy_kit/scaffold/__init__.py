@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
+import ast
+import keyword
+import re
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -11,6 +12,7 @@ from string import Template
 from empathy_kit import __version__
 from empathy_kit.contracts import NAME_PATTERN
 from empathy_kit.errors import KitError
+from empathy_kit.files import refuse_existing, staged_folder
 from empathy_kit.plugins import KINDS, Kind, Registry
 
 COMMON = ("pyproject.toml", "README.md", "LICENSE", ".gitignore")
@@ -20,55 +22,68 @@ def scaffold(name: str, kind: Kind, into: Path, registry: Registry) -> Path:
     """Write the distribution ``empathy-kit-<name>`` with one plugin of a kind, and return its folder.
 
     Raises:
-        KitError: a name that is not one or is taken, a folder that exists or cannot be written.
+        KitError: a name that is not one, is taken or cannot work, a folder that exists or cannot be written.
     """
     if not NAME_PATTERN.fullmatch(name):
         raise KitError(
             f"plugins new {name!r}: expected lower-case letters, digits and hyphens, first a letter, such as my-{kind}"
         )
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+        raise KitError(f"plugins new {name}: a distribution's name has single hyphens, and none at its end; use another name")
+    if not _can_be_code(name, kind):
+        raise KitError(f"plugins new {name}: that word has another meaning in the plugin's code; use another such as my-{name}")
     taken = next((entry for entry in registry.of(kind) if entry.spec.name == name), None)
     if taken is not None:
-        raise KitError(f"plugins new {name}: {taken.distribution} {taken.version} has a {kind} of that name, expected another")
+        raise KitError(f"plugins new {name}: {taken.distribution} {taken.version} has a {kind} of that name; use another name")
     folder = into / f"empathy-kit-{name}"
-    if folder.exists() or folder.is_symlink():
-        raise KitError(f"plugins new {name}: {folder} already exists; nothing is overwritten, expected another name or --into")
-    staging = folder.with_name(f".{folder.name}.partial-{secrets.token_hex(4)}")
     try:
-        into.mkdir(parents=True, exist_ok=True)
-        staging.mkdir()
-        for file, text in files(name, kind).items():
-            path = staging / file
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        staging.rename(folder)
+        refuse_existing(folder)
+        with staged_folder(folder) as staging:
+            for file, text in files(name, kind).items():
+                path = staging / file
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+    except FileExistsError:
+        if not (folder.exists() or folder.is_symlink()):
+            raise KitError(f"plugins new {name}: {folder} cannot be written: File exists") from None
+        raise KitError(
+            f"plugins new {name}: {folder} already exists, and nothing is overwritten; use another name or --into"
+        ) from None
     except OSError as error:
-        shutil.rmtree(staging, ignore_errors=True)
         raise KitError(f"plugins new {name}: {folder} cannot be written: {error.strerror}") from None
     return folder
 
 
 def files(name: str, kind: Kind) -> dict[str, str]:
     """Every file of the distribution: path to text."""
-    identifier = name.replace("-", "_")
-    values = {
-        "name": name,
-        "identifier": identifier,
-        "constant": identifier.upper(),
-        "type": "".join(word.capitalize() for word in name.split("-")),
-        "kind": kind,
-        "run": {"loss": f"--loss {name}", "head": f"--head {name}", "rationale": f"--rationale {name}"}[kind],
-        "version": __version__,
-    }
-    templates = resources.files(__name__) / "templates"
     names = {
         **{f"{file}": file for file in COMMON},
-        f"empathy_kit_{identifier}.py": f"{kind}.py",
-        f"tests/test_{identifier}.py": "test.py",
+        f"empathy_kit_{_identifiers(name)[0]}.py": f"{kind}.py",
+        f"tests/test_{_identifiers(name)[0]}.py": "test.py",
     }
-    return {
-        target: Template((templates / f"{source}.in").read_text(encoding="utf-8")).substitute(values)
-        for target, source in names.items()
-    }
+    return {target: _filled(source, name, kind) for target, source in names.items()}
+
+
+def _filled(template: str, name: str, kind: Kind) -> str:
+    identifier, constant, type_name = _identifiers(name)
+    text = (resources.files(__name__) / "templates" / f"{template}.in").read_text(encoding="utf-8")
+    return Template(text).substitute(
+        name=name, identifier=identifier, constant=constant, type=type_name, kind=kind, version=__version__
+    )
+
+
+def _identifiers(name: str) -> tuple[str, str, str]:
+    """The names of the builder, of the spec and of the class: ``my_loss``, ``MY_LOSS``, ``MyLoss``."""
+    return name.replace("-", "_"), name.replace("-", "_").upper(), "".join(word.capitalize() for word in name.split("-"))
+
+
+def _can_be_code(name: str, kind: Kind) -> bool:
+    """Whether the names made of this one are none that Python or the template itself needs."""
+    # The names that the template imports, in a plugin of a name that nothing else has.
+    tree = ast.parse(_filled(f"{kind}.py", "zzz", kind))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    needed = {alias.asname or alias.name for node in imports for alias in node.names} | {f"empathy_kit_{kind}s"}
+    return not any(keyword.iskeyword(each) or each in needed for each in _identifiers(name))
 
 
 def parse_kind(text: str) -> Kind:

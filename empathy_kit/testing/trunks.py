@@ -86,7 +86,8 @@ def _fault(output: object, trunk: nn.Module, count: int) -> str | None:
     """What of a trunk's output has another type, shape, dtype or value than promised."""
     if not isinstance(output, tuple) or len(output) != 2 or not isinstance(output[0], Encoded):
         return f"it returns a {type(output).__name__}, expected (Encoded, span logits or None)"
-    encoded, width = output[0], trunk.width
+    encoded: Encoded = output[0]
+    width = int(trunk.width)  # type: ignore[arg-type]
     for name, tensor, dims in (("pooled", encoded.pooled, 2), ("the sequence", encoded.sequence, 3)):
         shape = (count, width) if dims == 2 else (count, "S", width)
         if tensor.dim() != dims or (len(tensor), tensor.shape[-1]) != (count, width):

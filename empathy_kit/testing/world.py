@@ -162,7 +162,7 @@ def without_dropout(module: Part) -> Part:
         with _Dropouts(off=True):
             return forward(*arguments)
 
-    module.forward = quiet  # type: ignore[method-assign]
+    module.forward = quiet
     return module
 
 
