@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,15 +36,15 @@ class Clean:
     python: Path
     folder: Path
 
-    def run(self, *arguments: str, cwd: Path | None = None, timeout: int = 300) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "EMPATHY_KIT_PLUGINS")}
         return subprocess.run(
             [str(self.python), *arguments],
-            cwd=cwd or self.folder,
+            cwd=self.folder,
             env={**environment, "OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
-            timeout=timeout,
+            timeout=300,
         )
 
 
@@ -92,28 +93,40 @@ def test_all_of_them_are_listed_with_their_distributions(clean: Clean) -> None:
         assert {row["name"] for row in found["plugins"] if row["kind"] == kind and row["distribution"] != "empathy-kit"} == names
 
 
-@pytest.mark.parametrize("source", PUBLISHED, ids=lambda path: path.name)
-def test_a_published_distribution_passes_its_own_tests(clean: Clean, source: Path) -> None:
-    _passes(clean, source)
+@dataclass(frozen=True)
+class Judged:
+    """What two processes have found, side by side: `plugins check`, and every distribution's own tests."""
+
+    check: subprocess.CompletedProcess[str]
+    tests: subprocess.CompletedProcess[str]
+    passed: tuple[str, ...]  # files of the tests that passed, one entry per test
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_new_distribution_passes_its_own_tests_untouched(clean: Clean, kind: str) -> None:
-    _passes(clean, clean.folder / "new" / f"empathy-kit-new-{kind}")
-
-
-def _passes(clean: Clean, source: Path) -> None:
+@pytest.fixture(scope="module")
+def judged(clean: Clean) -> Judged:
+    """All tests in one process, for most of the time of each would be torch's import."""
+    folders = [source / "tests" for source in (*PUBLISHED, *sorted((clean.folder / "new").iterdir()))]
     # --import-mode=importlib, or the sources beside the tests would be what is imported.
-    said = clean.run(
-        "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", str(source / "tests"), cwd=source / "tests"
-    )
-    assert said.returncode == 0, said.stdout[-3000:]
+    flags = ("-q", "-rp", "-p", "no:cacheprovider", "--import-mode=importlib", f"--rootdir={clean.folder.anchor}")
+    with ThreadPoolExecutor(2) as pool:
+        check = pool.submit(clean.run, "-m", "empathy_kit", "plugins", "check", "--json")
+        tests = pool.submit(clean.run, "-m", "pytest", *flags, *map(str, folders))
+        said = tests.result().stdout
+        passed = tuple(line.split()[1].partition("::")[0] for line in said.splitlines() if line.startswith("PASSED "))
+        return Judged(check.result(), tests.result(), passed)
 
 
-def test_plugins_check_holds_for_all_of_them(clean: Clean) -> None:
-    said = clean.run("-m", "empathy_kit", "plugins", "check", "--json")
-    assert said.returncode == 0, said.stdout[-3000:]
-    checks = json.loads(said.stdout)["checks"]
+def test_every_distribution_passes_its_own_tests_untouched(judged: Judged) -> None:
+    assert judged.tests.returncode == 0, judged.tests.stdout[-3000:]
+    names = [*(source.name for source in PUBLISHED), *(f"empathy-kit-new-{kind}" for kind in KINDS)]
+    counts = {name: sum(name in Path(file).parts for file in judged.passed) for name in names}
+    assert min(counts.values()) >= 5, counts
+    assert sum(counts.values()) == len(judged.passed)
+
+
+def test_plugins_check_holds_for_all_of_them(judged: Judged) -> None:
+    assert judged.check.returncode == 0, judged.check.stdout[-3000:]
+    checks = json.loads(judged.check.stdout)["checks"]
     assert {row["name"] for row in checks} == set().union(*NAMES.values())
     assert all(row["failure"] is None for row in checks)
 
