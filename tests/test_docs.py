@@ -12,14 +12,18 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from multiprocessing import Pipe
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from empathy_kit import Encoded, Head, Injection, Loss, Rationale, Sampler, Task, Texts, Trunk, hookspecs
-from empathy_kit.cache import cache_folder
 from empathy_kit.cli import cli
+from empathy_kit.comparison.worker import Worker, _work
+from empathy_kit.config import RunConfig
 from empathy_kit.plugins import Registry, load_registry
 from empathy_kit.scaffold import scaffold
 from empathy_kit.testing import examine
@@ -72,11 +76,27 @@ def _blocks(page: Path, language: str) -> list[tuple[str, str]]:
     return [(name.strip(), text) for name, text in found]
 
 
+@pytest.fixture
+def in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comparison's runs in this process: another would import torch first, for longer than such a run takes."""
+
+    def start(cls: type[Worker], name: str, seed: int, config: RunConfig, folder: Path, **options: Any) -> Worker:
+        ours, theirs = Pipe(duplex=False)
+        arguments = (theirs, config, folder, options["keep_model"], tuple(options["plugins"]))
+        thread = Thread(target=_work, args=arguments, daemon=True)
+        thread.start()
+        return cls(name, seed, ours, thread)
+
+    monkeypatch.setattr(Worker, "start", classmethod(start))
+
+
 @pytest.mark.parametrize("command", _commands("empathy-kit"))
 def test_every_command_of_the_documentation_works(
     command: str,
     tmp_path: Path,
+    cache: Path,
     tiny_roberta: Path,
+    in_threads: None,
     monkeypatch: pytest.MonkeyPatch,
     request: pytest.FixtureRequest,
 ) -> None:
@@ -84,17 +104,10 @@ def test_every_command_of_the_documentation_works(
     if arguments[:2] != ["plugins", "new"]:  # which refuses a name that is taken
         request.getfixturevalue("published")
     if "reddit" in arguments:
-        files = tmp_path / "cache" / "epitome-reddit"
-        files.parent.mkdir()
-        files.symlink_to(request.getfixturevalue("reddit_folder").resolve())
-    kernels = cache_folder() / "kernels"
-    kernels.mkdir(parents=True, exist_ok=True)
-    (tmp_path / "cache").mkdir(exist_ok=True)
-    (tmp_path / "cache" / "kernels").symlink_to(kernels)  # or every process of a comparison would build its own
-    monkeypatch.setenv("EMPATHY_KIT_CACHE", str(tmp_path / "cache"))
+        (cache / "epitome-reddit").symlink_to(request.getfixturevalue("reddit_folder").resolve())
     monkeypatch.chdir(tmp_path)
-    if arguments[0] == "compare":  # as below
-        arguments += ["--seeds", "1", "--jobs", "2", "--hidden", "8", "--layers", "1"]
+    if arguments[0] == "compare":  # as below; one at a time, for torch has one random state per process
+        arguments += ["--seeds", "1", "--jobs", "1", "-o", "trunk.hidden", "8", "-o", "trunk.layers", "1"]
     if arguments[0] in ("run", "compare"):  # the encoder stands in for minutes of training; --encoder given last wins
         arguments += ["--encoder", str(tiny_roberta), "--epochs", "1", "--max-tokens", "16", "--threads", "1"]
     if arguments[:2] == ["data", "describe"]:
@@ -177,21 +190,37 @@ def test_links_between_pages_lead_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if _blocks(page, "python")], ids=lambda page: page.stem)
-def test_the_code_that_a_page_runs_prints_what_the_page_says(page: Path, published: list[Path], tmp_path: Path) -> None:
-    code = "\n".join(code for file, code in _blocks(page, "python") if not file)
-    path = os.pathsep.join(map(str, published))
+RUNNING = [page for page in PAGES if any(not file for file, _ in _blocks(page, "python"))]
+# Each page begins with nothing but what is imported already.
+DRIVER = """
+import contextlib, io, json, sys, traceback
+printed = []
+for code in json.load(sys.stdin):
+    output = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(output):
+            exec(compile(code, "page", "exec"), {"__name__": "__main__"})
+    except Exception:
+        traceback.print_exc(file=output)
+    printed.append(output.getvalue())
+print(json.dumps(printed))
+"""
+
+
+def test_the_code_that_a_page_runs_prints_what_the_page_says(published: list[Path], tmp_path: Path) -> None:
+    code = ["\n".join(code for file, code in _blocks(page, "python") if not file) for page in RUNNING]
     # In a process of its own: here, pytest would make other messages of the asserts.
     ran = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", DRIVER],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": path},
-        check=False,
-        capture_output=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, published))},
+        input=json.dumps(code),
+        check=True,
+        stdout=subprocess.PIPE,
         text=True,
     )
-    assert ran.returncode == 0, ran.stderr
-    assert ran.stdout == "".join(text for _, text in _blocks(page, "text"))
+    said = {page.name: "".join(text for _, text in _blocks(page, "text")) for page in RUNNING}
+    assert dict(zip(said, json.loads(ran.stdout), strict=True)) == said
 
 
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
