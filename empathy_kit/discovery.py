@@ -106,7 +106,7 @@ def from_file(path: Path) -> Source:
             f"--plugin {path}: cannot be read: {error.strerror}; expected a Python file such as ./my_loss.py"
         ) from None
     digest = hashlib.sha256(content).hexdigest()
-    place = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
+    place = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()
     # Named by place and content: loaded again, a changed file is another module and an unchanged one is the same.
     module = f"_empathy_kit_file_{place[:12]}_{digest[:12]}"
     return Source(f"./{path.name}", f"sha256:{digest[:12]}", module, lambda: _import_file(module, path, content))

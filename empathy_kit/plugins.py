@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import signal
 import sys
 import threading
@@ -173,7 +174,7 @@ def load_registry(files: Sequence[Path] = ()) -> Registry:
             )
         offers += found
     registry = _settle(ours, offers, failures, warnings)
-    for path in {file.resolve(): file for file in files}.values():
+    for path in {os.path.realpath(file): file for file in files}.values():
         source, who = from_file(path), f"--plugin {path}"
         try:
             registry = registry._with(_load(source), who)

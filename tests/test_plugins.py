@@ -11,16 +11,19 @@ import pytest
 
 from empathy_kit.config import RunConfig
 from empathy_kit.errors import KitError
-from empathy_kit.plugins import KINDS, ONLY, OURS, Registry, load_registry
-from empathy_kit.recipes import choose_plugins
+from empathy_kit.plugins import KINDS, ONLY, OURS, Failure, Registry, load_registry
+from empathy_kit.runs.choose import choose_plugins
 
 BUILT_IN = {
     "loss": ["ce", "focal", "weighted"],
     "rationale": ["none", "gold", "train-only", "predicted", "tag"],
     "head": ["linear", "attention"],
+    "sampler": ["all"],
+    "trunk": ["gru"],
 }
-
-HEADER = "from empathy_kit import Head, KitError, Loss, Rationale, hookimpl\n\ndef build(task, *, gamma: float = 1.0): ...\n\n"
+SPECS = "Head, KitError, Loss, Rationale, Sampler, Trunk, hookimpl"
+HEADER = f"from empathy_kit import {SPECS}\n\ndef build(task, *, gamma: float = 1.0): ...\n\n"
+HOOKS = "empathy_kit_losses, empathy_kit_rationales, empathy_kit_heads, empathy_kit_samplers, empathy_kit_trunks"
 
 
 def losses(*names: str) -> str:
@@ -78,16 +81,19 @@ def test_a_third_partys_loss_is_listed_and_can_be_chosen_with_its_options(instal
     registry = load_registry()
     assert names(registry) == {**BUILT_IN, "loss": ["ce", "focal", "weighted", "poly"]}
     chosen = choose_plugins(RunConfig(loss="poly", options={"loss.gamma": "1.5", "loss.ER.gamma": "3"}), registry)
-    assert (chosen.loss.distribution, chosen.loss.version) == ("empathy-kit-poly", "0.1")
+    loss = chosen.chosen["loss"]
+    assert (loss.distribution, loss.version) == ("empathy-kit-poly", "0.1")
     assert chosen.options["loss"] == {"ER": {"gamma": 3.0}, "EX": {"gamma": 1.5}, "IP": {"gamma": 1.5}}
 
 
-def test_one_plugin_may_offer_all_three_kinds_and_the_same_name_in_each(install: Install) -> None:
+def test_one_plugin_may_offer_all_kinds_and_the_same_name_in_each(install: Install) -> None:
     source = (
         HEADER
         + "@hookimpl\ndef empathy_kit_losses():\n    return [Loss('trio', build)]\n\n"
         + "@hookimpl\ndef empathy_kit_rationales():\n    return (Rationale('trio', build, gold='never'),)\n\n"
-        + "@hookimpl\ndef empathy_kit_heads():\n    yield Head('trio', build)\n"
+        + "@hookimpl\ndef empathy_kit_heads():\n    yield Head('trio', build)\n\n"
+        + "@hookimpl\ndef empathy_kit_samplers():\n    yield Sampler('trio', build)\n\n"
+        + "@hookimpl\ndef empathy_kit_trunks():\n    yield Trunk('trio', build)\n"
     )
     install("trio", source)
     registry = load_registry()
@@ -113,8 +119,19 @@ BROKEN: dict[str, tuple[str, str]] = {
     "an exception halfway through": (HALFWAY, "RuntimeError: out of ideas"),
     "a hook without its mark": (
         HEADER + "def empathy_kit_losses():\n    yield Loss('bad', build)\n",
-        "TypeError: no hook found, expected empathy_kit_losses, empathy_kit_rationales, empathy_kit_heads "
-        "marked with @empathy_kit.hookimpl",
+        f"TypeError: no hook found, expected {HOOKS} marked with @empathy_kit.hookimpl",
+    ),
+    "a hook that yields nothing": (
+        HEADER + "@hookimpl\ndef empathy_kit_losses():\n    Loss('bad', build)\n",
+        "TypeError: empathy_kit_losses returns nothing, expected it to yield Loss specs",
+    ),
+    "a hook around those of others": (
+        HEADER + "@hookimpl(wrapper=True)\ndef empathy_kit_losses():\n    found = yield\n    return []\n",
+        "TypeError: empathy_kit_losses returns nothing, expected it to yield Loss specs",
+    ),
+    "a name that is a keyword": (
+        losses("lambda"),
+        "ValueError: Loss name 'lambda': a keyword of Python, expected another name",
     ),
     "not a spec": (
         HEADER + "@hookimpl\ndef empathy_kit_losses():\n    yield build\n",
@@ -221,18 +238,39 @@ def test_two_third_parties_with_one_name_disable_that_name_alone(install: Instal
     ]
 
 
-def test_a_missing_name_lists_what_there_is_and_what_did_not_load(install: Install) -> None:
-    install("bad", "import no_such_module_at_all\n")
-    install("poly", losses("poly"))
-    registry = load_registry()
+REASON = "ModuleNotFoundError: No module named 'x'"
+
+
+@pytest.mark.parametrize(
+    ("failures", "text"),
+    [
+        ([], ""),
+        ([("empathy-kit-dice", REASON)], f"; not loaded: empathy-kit-dice 0.1: {REASON}"),
+        ([("empathy-kit-b", "loss 'dice' is a built-in name")], "; not loaded: empathy-kit-b 0.1: loss 'dice' is a built-in name"),
+        ([("empathy-kit-b", REASON)], "; 1 installed did not load, which `empathy-kit plugins list` names"),
+        (
+            [("Dice", REASON), ("empathy-kit-b", REASON), ("c", REASON)],
+            f"; not loaded: Dice 0.1: {REASON}; 2 more did not load, which `empathy-kit plugins list` names",
+        ),
+    ],
+)
+def test_a_missing_name_lists_what_there_is_and_what_of_that_name_did_not_load(
+    monkeypatch: pytest.MonkeyPatch, failures: list[tuple[str, str]], text: str
+) -> None:
+    monkeypatch.setenv(ONLY, "")
+    registry = Registry(load_registry().provided, tuple(Failure(name, "0.1", reason) for name, reason in failures))
     with pytest.raises(KitError) as error:
         registry.get("loss", "dice")
-    assert str(error.value) == (
-        "--loss dice: unknown; there are ce, focal, weighted, poly; "
-        "not loaded: empathy-kit-bad 0.1: ModuleNotFoundError: No module named 'no_such_module_at_all'"
-    )
-    with pytest.raises(KitError, match=r"^--head focal: unknown; there are linear, attention; not loaded: "):
-        registry.get("head", "focal")  # a name belongs to its kind
+    assert str(error.value) == f"--loss dice: unknown; there are ce, focal, weighted{text}"
+    with pytest.raises(KitError) as error:
+        registry.named("dice")
+    assert str(error.value).startswith("plugin dice: unknown; there are ce, focal, weighted, none, ")
+    assert str(error.value).endswith(text)
+
+
+def test_a_name_belongs_to_its_kind(install: Install) -> None:
+    with pytest.raises(KitError, match=r"^--head focal: unknown; there are linear, attention$"):
+        load_registry().get("head", "focal")
 
 
 @pytest.mark.parametrize(

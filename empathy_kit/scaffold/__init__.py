@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import keyword
 import re
 from importlib import resources
@@ -30,11 +31,11 @@ def scaffold(name: str, kind: Kind, into: Path, registry: Registry) -> Path:
         )
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
         raise KitError(f"plugins new {name}: a distribution's name has single hyphens, and none at its end; use another name")
-    if not _can_be_code(name, kind):
-        raise KitError(f"plugins new {name}: that word has another meaning in the plugin's code; use another such as my-{name}")
     taken = next((entry for entry in registry.of(kind) if entry.spec.name == name), None)
     if taken is not None:
         raise KitError(f"plugins new {name}: {taken.distribution} {taken.version} has a {kind} of that name; use another name")
+    if not _can_be_code(name, kind):
+        raise KitError(f"plugins new {name}: that word has another meaning in the plugin's code; use another such as my-{name}")
     folder = into / f"empathy-kit-{name}"
     try:
         refuse_existing(folder)
@@ -78,11 +79,11 @@ def _identifiers(name: str) -> tuple[str, str, str]:
 
 
 def _can_be_code(name: str, kind: Kind) -> bool:
-    """Whether the names made of this one are none that Python or the template itself needs."""
+    """Whether the names made of this one are none that Python or the template itself needs, ``float`` or ``nn`` for one."""
     # The names that the template imports, in a plugin of a name that nothing else has.
     tree = ast.parse(_filled(f"{kind}.py", "zzz", kind))
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
-    needed = {alias.asname or alias.name for node in imports for alias in node.names} | {f"empathy_kit_{kind}s"}
+    needed = {alias.asname or alias.name for node in imports for alias in node.names} | set(dir(builtins))
     return not any(keyword.iskeyword(each) or each in needed for each in _identifiers(name))
 
 

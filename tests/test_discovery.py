@@ -1,0 +1,240 @@
+"""Where plugins come from: files that the user names, specs of Python, and what an installation leaves lying about."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from empathy_kit import Head, KitError, Loss, Rationale, __version__
+from empathy_kit.plugins import ONLY, OURS, Provided, Registry, fingerprint, load_registry
+
+LOSS = '''from __future__ import annotations
+from dataclasses import dataclass
+from empathy_kit import Loss, hookimpl
+
+@dataclass(frozen=True)
+class Setting:
+    gamma: float
+
+def mine(task, *, gamma: float = 1.0): ...
+
+@hookimpl
+def empathy_kit_losses():
+    yield Loss("mine", mine)
+'''
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Nothing that is installed here is looked at; what a test imports is forgotten."""
+    monkeypatch.setenv(ONLY, "")
+    monkeypatch.chdir(tmp_path)
+    yield
+    for name in [name for name in sys.modules if name.startswith(("empathy_kit_", "_empathy_kit_file"))]:
+        del sys.modules[name]
+
+
+def write(text: str = LOSS, name: str = "my_loss.py") -> Path:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Path(name).write_text(text)
+    return Path(name)
+
+
+def test_a_file_is_a_plugin_by_its_name_and_a_hash_of_its_content() -> None:
+    entry = load_registry([write()]).get("loss", "mine")
+    digest = hashlib.sha256(LOSS.encode()).hexdigest()
+    assert (entry.distribution, entry.version) == ("./my_loss.py", f"sha256:{digest[:12]}")
+    assert fingerprint(entry) == digest
+    assert not list(Path().glob("**/*.pyc"))
+
+
+def test_the_same_file_is_one_plugin_however_it_is_named() -> None:
+    path = write()
+    first = load_registry([path, path.resolve(), Path(f"../{Path.cwd().name}/my_loss.py")]).get("loss", "mine")
+    assert load_registry([path]).get("loss", "mine") == first
+
+
+def test_a_file_that_changed_is_read_again() -> None:
+    before = load_registry([write()]).get("loss", "mine")
+    after = load_registry([write(LOSS.replace("1.0", "2.0"))]).get("loss", "mine")
+    assert after.version != before.version
+    assert after.spec.build.__kwdefaults__ == {"gamma": 2.0}
+
+
+def test_files_of_one_name_in_two_folders_are_two_plugins() -> None:
+    files = [write(name="a/loss.py"), write(LOSS.replace('"mine"', '"other"'), "b/loss.py")]
+    assert [entry.spec.name for entry in load_registry(files).of("loss")] == ["ce", "focal", "weighted", "mine", "other"]
+
+
+BROKEN = {
+    "no such file": (None, "cannot be read: No such file or directory; expected a Python file such as ./my_loss.py"),
+    "an import error": ("import no_such_module_at_all", "ModuleNotFoundError: No module named 'no_such_module_at_all'"),
+    "a neighbour": ("import neighbour", "ModuleNotFoundError: No module named 'neighbour'"),
+    "a syntax error": ("def (", "SyntaxError: invalid syntax (my_loss.py, line 1)"),
+    "no Python": ("\0", "SyntaxError: source code string cannot contain null bytes"),
+    "SystemExit": ("raise SystemExit(3)", "SystemExit: 3"),
+    "no hook": (
+        "",
+        "TypeError: no hook found, expected empathy_kit_losses, empathy_kit_rationales, empathy_kit_heads, empathy_kit_samplers, "
+        "empathy_kit_trunks marked with @empathy_kit.hookimpl",
+    ),
+    "a built-in name": (LOSS.replace('"mine"', '"focal"'), "loss 'focal' is a built-in name; choose another"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_named_file_that_is_broken_is_an_error(case: str) -> None:
+    text, reason = BROKEN[case]
+    write("x = 1", "neighbour.py")
+    path = Path("my_loss.py") if text is None else write(text)
+    for _ in range(2):
+        with pytest.raises(KitError) as error:
+            load_registry([path])
+        assert str(error.value) == f"--plugin my_loss.py: {reason}"
+
+
+def test_a_file_may_not_take_the_name_of_another() -> None:
+    with pytest.raises(KitError) as error:
+        load_registry([write(), write(name="b/my_loss.py")])
+    assert str(error.value) == (
+        f"--plugin b/my_loss.py: loss 'mine' is also offered by ./my_loss.py sha256:{hashlib.sha256(LOSS.encode()).hexdigest()[:12]}; "
+        "choose another"
+    )
+
+
+def build(task: Any, *, gamma: float = 1.0) -> None:
+    """A builder of Python's own."""
+
+
+def test_a_registry_takes_specs_from_python() -> None:
+    registry = load_registry()
+    more = registry.with_specs(Loss("zeta", build), Head("zeta", build)).with_specs(Loss("alpha", functools.partial(build)))
+    assert [entry.spec.name for entry in more.of("loss")] == ["ce", "focal", "weighted", "alpha", "zeta"]
+    digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    assert {(entry.distribution, entry.version) for entry in more.provided if entry.distribution != OURS} == {
+        ("python", f"sha256:{digest[:12]}")
+    }
+    assert load_registry() == registry
+    assert registry.with_specs(Loss("named", build), distribution="my-study").get("loss", "named").distribution == "my-study"
+
+
+def weighing(tasks: Any, width: int, *, weight: float = 1.0) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("specs", "message"),
+    [
+        ([Loss("focal", build)], "python: loss 'focal' is a built-in name; choose another"),
+        ([Loss("own", build), Loss("own", build)], "python: loss 'own' is also offered by python {version}; choose another"),
+        ([Rationale("own", weighing)], "python: rationale 'own': option 'weight' belongs to the kit"),
+        ([build], "python: a function found, expected a spec: Loss, Rationale, Head, Sampler, Trunk"),
+    ],
+)
+def test_specs_of_python_are_held_to_the_same_rules(specs: list[Any], message: str) -> None:
+    with pytest.raises(KitError) as error:
+        load_registry().with_specs(*specs)
+    digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    assert str(error.value) == message.format(version=f"sha256:{digest[:12]}")
+
+
+def test_nobody_poses_as_the_kit() -> None:
+    with pytest.raises(KitError) as error:
+        Registry(()).with_specs(Loss("own", build), distribution="Empathy_Kit")
+    assert str(error.value) == "distribution 'Empathy_Kit': the kit's own name, expected another"
+
+
+Install = Callable[..., Path]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Puts the metadata of empathy-kit-mine on the path, with the module that it offers."""
+    monkeypatch.setenv(ONLY, "empathy-kit-mine")
+
+    def add(folder: str = "site", info: str = "empathy_kit_mine-0.1.dist-info", version: str = "0.1", needs: str = "") -> Path:
+        site = tmp_path / folder
+        (site / info).mkdir(parents=True)
+        (site / info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: empathy-kit-mine\nVersion: {version}\n{needs}")
+        (site / info / "entry_points.txt").write_text("[empathy_kit]\nmine = empathy_kit_mine\n")
+        (site / "empathy_kit_mine.py").write_text(LOSS)
+        if str(site) not in sys.path:
+            monkeypatch.syspath_prepend(site)
+        importlib.invalidate_caches()
+        return site
+
+    return add
+
+
+def test_what_pip_left_behind_is_no_second_plugin(install: Install) -> None:
+    install()
+    install(info="~mpathy_kit_mine-0.0.9.dist-info", version="0.0.9")
+    registry = load_registry()
+    assert registry.failures == ()
+    assert registry.get("loss", "mine").version == "0.1"
+
+
+def test_a_distribution_that_is_found_twice_is_the_one_that_python_imports(install: Install) -> None:
+    install("checkout", "empathy_kit_mine.egg-info", "0.2")
+    site = install("site")
+    registry = load_registry()
+    assert registry.failures == ()
+    assert registry.get("loss", "mine").version == "0.1"
+    assert sys.modules["empathy_kit_mine"].__file__ == str(site / "empathy_kit_mine.py")
+
+
+@pytest.mark.parametrize(
+    ("needs", "loads"),
+    [
+        ("empathy-kit>=9", False),
+        ("empathy_kit>=9", False),
+        ("Empathy.Kit (>=9)", False),
+        ("empathy-kit[minilm]>=9", False),
+        ("empathy-kit>=9; python_version >= '3'", False),
+        ("empathy-kit>=9; extra == 'test'", True),
+        ("empathy-kit>=9; python_version < '3'", True),
+        ("empathy-kit>=0.1", True),
+        ("empathy-kit-mine-too>=9", True),
+        ("torch>=99", True),
+    ],
+)
+def test_a_plugin_of_another_kit_is_skipped_however_it_says_so(install: Install, needs: str, loads: bool) -> None:
+    install(needs=f"Requires-Dist: {needs}\n")
+    reasons = [failure.reason for failure in load_registry().failures]
+    assert reasons == ([] if loads else [f"RuntimeError: made for empathy-kit >=9, and this is empathy-kit {__version__}"])
+
+
+def test_a_fingerprint_notices_code_that_changed_under_one_version(install: Install) -> None:
+    site = install()
+    before = fingerprint(load_registry().get("loss", "mine"))
+    assert before == hashlib.sha256(LOSS.encode()).hexdigest()
+    (site / "empathy_kit_mine.py").write_text(LOSS + "\n")
+    assert fingerprint(load_registry().get("loss", "mine")) not in (before, None)
+
+
+@pytest.mark.parametrize("record", ["", "empathy_kit_mine/__init__.py,,\nempathy_kit_mine/formula.py,,\n", "__editable__x.py,,\n"])
+def test_a_fingerprint_is_of_all_files_of_a_package(install: Install, record: str) -> None:
+    site = install()
+    package = site / "empathy_kit_mine"
+    package.mkdir()
+    (site / "empathy_kit_mine.py").rename(package / "__init__.py")
+    (package / "formula.py").write_text("x = 1\n")
+    (site / "__editable__x.py").write_text("")
+    if record:
+        (site / "empathy_kit_mine-0.1.dist-info" / "RECORD").write_text(record)
+    entry = load_registry().get("loss", "mine")
+    names = {"empathy_kit_mine/__init__.py": LOSS, "empathy_kit_mine/formula.py": "x = 1\n"}
+    lines = "".join(f"{hashlib.sha256(text.encode()).hexdigest()}  {name}\n" for name, text in names.items())
+    assert fingerprint(entry) == hashlib.sha256(lines.encode()).hexdigest()
+
+
+def test_the_kits_own_and_what_has_no_file_has_no_fingerprint() -> None:
+    assert fingerprint(load_registry().get("loss", "ce")) is None
+    assert fingerprint(Provided("loss", Loss("own", build), "python", "unknown")) is None
+    assert fingerprint(Provided("loss", Loss("own", build), "python", "unknown", "no_such_module")) is None
