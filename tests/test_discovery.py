@@ -15,7 +15,7 @@ import pytest
 from empathy_kit import Head, KitError, Loss, Rationale, __version__
 from empathy_kit.plugins import ONLY, OURS, Provided, Registry, fingerprint, load_registry
 
-LOSS = '''from __future__ import annotations
+LOSS = """from __future__ import annotations
 from dataclasses import dataclass
 from empathy_kit import Loss, hookimpl
 
@@ -28,7 +28,7 @@ def mine(task, *, gamma: float = 1.0): ...
 @hookimpl
 def empathy_kit_losses():
     yield Loss("mine", mine)
-'''
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -218,7 +218,9 @@ def test_a_fingerprint_notices_code_that_changed_under_one_version(install: Inst
     assert fingerprint(load_registry().get("loss", "mine")) not in (before, None)
 
 
-@pytest.mark.parametrize("record", ["", "empathy_kit_mine/__init__.py,,\nempathy_kit_mine/formula.py,,\n", "__editable__x.py,,\n"])
+@pytest.mark.parametrize(
+    "record", ["", "empathy_kit_mine/__init__.py,,\nempathy_kit_mine/formula.py,,\n", "__editable__x.py,,\n"]
+)
 def test_a_fingerprint_is_of_all_files_of_a_package(install: Install, record: str) -> None:
     site = install()
     package = site / "empathy_kit_mine"

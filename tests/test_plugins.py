@@ -246,7 +246,10 @@ REASON = "ModuleNotFoundError: No module named 'x'"
     [
         ([], ""),
         ([("empathy-kit-dice", REASON)], f"; not loaded: empathy-kit-dice 0.1: {REASON}"),
-        ([("empathy-kit-b", "loss 'dice' is a built-in name")], "; not loaded: empathy-kit-b 0.1: loss 'dice' is a built-in name"),
+        (
+            [("empathy-kit-b", "loss 'dice' is a built-in name")],
+            "; not loaded: empathy-kit-b 0.1: loss 'dice' is a built-in name",
+        ),
         ([("empathy-kit-b", REASON)], "; 1 installed did not load, which `empathy-kit plugins list` names"),
         (
             [("Dice", REASON), ("empathy-kit-b", REASON), ("c", REASON)],

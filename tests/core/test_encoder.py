@@ -67,4 +67,7 @@ def test_the_attention_dropout_is_the_one_that_was_asked_for(folder: Path) -> No
 def test_a_folder_that_is_not_there_is_not_looked_for_on_the_hub(name: str) -> None:
     with pytest.raises(KitError) as error:
         encoder_source(name)
-    assert str(error.value) == f"--encoder {name}: no such folder; expected minilm, a folder, or a name on the Hugging Face hub"
+    assert (
+        str(error.value)
+        == f"--encoder {name}: no such folder; expected minilm, mpnet, a folder, or a name on the Hugging Face hub"
+    )

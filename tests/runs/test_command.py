@@ -135,7 +135,7 @@ def test_the_papers_preset_without_a_network_ends_in_one_line_that_says_what_to_
         ),
         (
             ("--encoder", "./nowhere"),
-            "--encoder ./nowhere: no such folder; expected minilm, a folder, or a name on the Hugging Face hub",
+            "--encoder ./nowhere: no such folder; expected minilm, mpnet, a folder, or a name on the Hugging Face hub",
         ),
     ],
 )
