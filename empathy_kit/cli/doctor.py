@@ -16,7 +16,7 @@ def doctor(as_json: bool) -> None:
     """Say what is here: versions, devices, how the losses are computed and why, the encoder, the cache, plugins."""
     import torch
 
-    from empathy_kit.cache import cache_folder
+    from empathy_kit.cache import cache_folder, sizes
     from empathy_kit.core import kernels
     from empathy_kit.encoders import encoder_source
     from empathy_kit.errors import KitError
@@ -37,6 +37,7 @@ def doctor(as_json: bool) -> None:
         **{f"losses on {device}": kernels.status(torch.device(device)) for device in devices},
         "encoder minilm": encoder,
         "cache": f"{folder}{'' if os.access(nearest, os.W_OK) else ': cannot be written'}",
+        **{f"cache, {name}": _size(size, name) for name, size in sizes().items()},
         **{f"not loaded, {number}": str(failure) for number, failure in enumerate(registry.failures, start=1)},
     }
     if as_json:
@@ -44,3 +45,8 @@ def doctor(as_json: bool) -> None:
         return
     for name, text in found.items():
         click.echo(f"{name}: {text}")
+
+
+def _size(size: int, part: str) -> str:
+    told = f"{size / 2**20:,.1f} MiB"
+    return f"{told}; posts can be recovered from it, so guard it as you guard them, or delete it" if part == "states" else told

@@ -62,6 +62,8 @@ class PostEncoder(nn.Module):
         if frozen:
             twin.requires_grad_(False)
             twin._frozen = (twin.model,)
+            if twin.unpadded:  # nothing is left to be computed above them
+                twin.freeze_layers = len(twin.model.encoder.layer)  # type: ignore[union-attr,arg-type]
             twin.model.eval()
         return twin
 
