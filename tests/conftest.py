@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, distribution
+from multiprocessing import Pipe
 from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from empathy_kit.comparison.worker import Worker
+    from empathy_kit.config import RunConfig
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach the network
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
@@ -86,3 +94,22 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "kernels").symlink_to(kernels)
     monkeypatch.setenv("EMPATHY_KIT_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A comparison's runs in this process: another would import torch first, for longer than such a run takes.
+
+    One run at a time, for torch has one random state per process.
+    """
+    from empathy_kit.comparison.worker import Worker, _work
+
+    def start(
+        cls: type[Worker], name: str, seed: int, config: RunConfig, folder: Path, *, keep_model: bool, files: Sequence[Path]
+    ) -> Worker:
+        ours, theirs = Pipe(duplex=False)
+        thread = Thread(target=_work, args=(theirs, config, folder, keep_model, tuple(files)), daemon=True)
+        thread.start()
+        return cls(name, seed, ours, thread)
+
+    monkeypatch.setattr(Worker, "start", classmethod(start))

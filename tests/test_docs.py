@@ -12,18 +12,13 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from multiprocessing import Pipe
 from pathlib import Path
-from threading import Thread
-from typing import Any
 
 import pytest
 from click.testing import CliRunner
 
 from empathy_kit import Encoded, Head, Injection, Loss, Rationale, Sampler, Task, Texts, Trunk, hookspecs
 from empathy_kit.cli import cli
-from empathy_kit.comparison.worker import Worker, _work
-from empathy_kit.config import RunConfig
 from empathy_kit.plugins import Registry, load_registry
 from empathy_kit.scaffold import scaffold
 from empathy_kit.testing import examine
@@ -74,20 +69,6 @@ def _blocks(page: Path, language: str) -> list[tuple[str, str]]:
     """What stands after the language (the file that a block is, or nothing), and the block."""
     found = re.findall(rf"```{language}( [^\n]+)?\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
     return [(name.strip(), text) for name, text in found]
-
-
-@pytest.fixture
-def in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A comparison's runs in this process: another would import torch first, for longer than such a run takes."""
-
-    def start(cls: type[Worker], name: str, seed: int, config: RunConfig, folder: Path, **options: Any) -> Worker:
-        ours, theirs = Pipe(duplex=False)
-        arguments = (theirs, config, folder, options["keep_model"], tuple(options["plugins"]))
-        thread = Thread(target=_work, args=arguments, daemon=True)
-        thread.start()
-        return cls(name, seed, ours, thread)
-
-    monkeypatch.setattr(Worker, "start", classmethod(start))
 
 
 @pytest.mark.parametrize("command", _commands("empathy-kit"))

@@ -12,7 +12,16 @@ from sklearn.metrics import f1_score
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from empathy_kit.comparison.statistics import Answers, Resampled, calibration, contrasts, holm, paired_test, sign_flip
+from empathy_kit.comparison.statistics import (
+    Answers,
+    Resampled,
+    calibration,
+    contrasts,
+    different,
+    holm,
+    paired_test,
+    sign_flip,
+)
 
 Ints = NDArray[np.int64]
 
@@ -53,6 +62,16 @@ def test_a_difference_has_a_sign_and_a_configuration_does_not_differ_from_itself
     assert there.low == pytest.approx(-(back.high or 0))
     same = resampled.difference([0, 1, 2], [0, 1, 2], "accuracy")
     assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def test_draws_in_blocks_are_the_draws_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many pairs would otherwise need gigabytes: 2,000 draws of 60,000 pairs, and of each all cells of all runs."""
+    runs = [*random_runs(2, pairs=50), *random_runs(1, pairs=50, seed=9)]
+    whole = Resampled(runs, 3)
+    monkeypatch.setattr("empathy_kit.comparison.statistics.BLOCK", 50 * 300)  # 300 draws, the last block of 200
+    parts = Resampled(runs, 3)
+    for metric in whole.draws:
+        assert np.array_equal(whole.draws[metric], parts.draws[metric], equal_nan=True)
 
 
 def test_seeds_that_answer_alike_leave_the_noise_of_the_pairs() -> None:
@@ -123,6 +142,13 @@ def test_on_splits_without_a_common_pair_the_interval_is_students() -> None:
     assert (found.low, found.high) == (pytest.approx(low, abs=0.004), pytest.approx(high, abs=0.004))
 
 
+@pytest.fixture
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enough for a variance, where hundreds are estimated."""
+    monkeypatch.setattr("empathy_kit.comparison.statistics.RESAMPLES", 300)
+
+
+@pytest.mark.usefixtures("few_draws")
 @pytest.mark.parametrize("resplit", [False, True])
 def test_intervals_cover_the_truth_about_as_often_as_they_say(resplit: bool) -> None:
     """`benchmarks/coverage.py` does the same with more worlds and repeats, and commits what it found."""
@@ -168,6 +194,13 @@ def test_sign_flips_are_all_flips(sizes: list[int], total: int) -> None:
     assert sign_flip(sizes, total) == pytest.approx(np.mean([abs(value) >= abs(total) for value in sums]))
 
 
+@pytest.mark.parametrize(("count", "total"), [(500, 500), (500, 60), (20_000, 600), (200_000, 900)])
+def test_sign_flips_of_many_pairs_are_a_binomial_test(count: int, total: int) -> None:
+    found = sign_flip([1] * count, total)
+    assert found == pytest.approx(2 * scipy.stats.binom.sf((count + total) // 2 - 1, count, 0.5), rel=1e-8)
+    assert sign_flip([2] * count, 2 * total) == pytest.approx(found, rel=1e-12)
+
+
 def test_runs_on_other_pairs_are_not_tested() -> None:
     with pytest.raises(ValueError, match="different pairs"):
         paired_test(random_runs(1, resplit=True), [answers(np.zeros(200, np.int64), np.zeros(200, np.int64), part=7)])
@@ -191,6 +224,7 @@ def test_the_smallest_difference_is_found_four_times_of_five() -> None:
     assert beyond == pytest.approx(0.8, abs=0.06)
 
 
+@pytest.mark.usefixtures("few_draws")
 def test_the_smallest_difference_is_found_four_times_of_five_where_seeds_may_agree() -> None:
     """Five splits of other pairs, no luck of the seeds: every other design's interval is that of the pairs alone."""
     smallest = 0.125
@@ -216,11 +250,33 @@ def test_calibration_is_the_bins_mean_distance() -> None:
     assert found.ece == pytest.approx(3 / 4 * abs(2.9 / 3 - 2 / 3) + 1 / 4 * 0.6)
 
 
+SETTINGS: dict[str, dict[str, object]] = {
+    "T1": {"loss": "ce", "rationale": "none", "tasks": ["ER", "EX"]},
+    "T2": {"loss": "ce", "rationale": "predicted", "tasks": ["ER", "EX"]},
+    "T3": {"loss": "focal", "rationale": "none", "tasks": ["ER", "EX"], "-o loss.ER.gamma": 2, "-o loss.EX.gamma": 2},
+    "T4": {"loss": "focal", "rationale": "predicted", "tasks": ["ER", "EX"], "-o loss.ER.gamma": 2, "-o loss.EX.gamma": 2},
+}
+
+
 def test_each_is_compared_with_the_first_and_with_all_that_differ_in_one_setting() -> None:
-    settings = {
-        "T1": {"loss": "ce", "rationale": "none"},
-        "T2": {"loss": "ce", "rationale": "predicted"},
-        "T3": {"loss": "focal", "rationale": "none", "-o loss.gamma": 2},
-        "T4": {"loss": "focal", "rationale": "predicted", "-o loss.gamma": 2},
-    }
-    assert contrasts(settings) == [("T1", "T2"), ("T1", "T3"), ("T1", "T4"), ("T2", "T4"), ("T3", "T4")]
+    assert contrasts(SETTINGS) == [("T1", "T2"), ("T1", "T3"), ("T1", "T4"), ("T2", "T4"), ("T3", "T4")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, set()),
+        ({"-o loss.ER.gamma": 3, "-o loss.EX.gamma": 3}, {"-o loss.gamma"}),  # one option, of two tasks
+        ({"-o loss.ER.gamma": 3, "-o loss.ER.power": 1}, {"-o loss.gamma", "-o loss.power"}),
+        ({"loss": "mine", "-o loss.ER.gamma": 3, "-o loss.ER.alpha": 1}, {"loss"}),  # the options are another plugin's
+        ({"trunk": "mean", "-o loss.EX.gamma": 3}, {"trunk", "-o loss.gamma"}),
+        ({"-o trunk.hidden": 8}, {"-o trunk.hidden"}),
+    ],
+)
+def test_settings_are_counted_as_they_are_given(changes: dict[str, object], expected: set[str]) -> None:
+    assert different(SETTINGS["T3"], {**SETTINGS["T3"], **changes}) == expected
+
+
+def test_options_of_tasks_that_one_does_not_have_are_no_difference() -> None:
+    alone = {"loss": "focal", "rationale": "none", "tasks": ["ER"], "-o loss.ER.gamma": 2}
+    assert different(SETTINGS["T3"], alone) == {"tasks"}

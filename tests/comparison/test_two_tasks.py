@@ -1,4 +1,4 @@
-"""From the command line to the report: two tasks of 2 and 4 labels, of which a fifth is missing."""
+"""From the command line to the report: two tasks of 2 and 4 labels, a fifth of them missing, and a loss of one's own."""
 
 from __future__ import annotations
 
@@ -14,15 +14,35 @@ from empathy_kit.cli import cli
 from empathy_kit.comparison.finished import read_finished
 from empathy_kit.runs import record
 
-QUICK = ["--epochs", "1", "--max-tokens", "16", "--threads", "1", "--seeds", "1", "--jobs", "2"]
+QUICK = ["--epochs", "1", "--max-tokens", "16", "--threads", "1", "--seeds", "1", "--jobs", "1"]
 
 
+LOSS = """\
+from empathy_kit import Loss, hookimpl
+
+
+def mine(task, *, weight: float = 1.0):
+    \"""Cross-entropy, weighted.\"""
+    from torch.nn.functional import cross_entropy
+
+    return lambda logits, target: weight * cross_entropy(logits, target, reduction="none")
+
+
+@hookimpl
+def empathy_kit_losses():
+    yield Loss("mine", mine)
+"""
+
+
+@pytest.mark.usefixtures("in_threads")
 def test_a_comparison_of_tasks_of_its_own_is_run_reported_and_continued(tiny_roberta: Path, tmp_path: Path) -> None:
     data, schema = write_two_tasks(tmp_path)
     out = tmp_path / "out"
     flags = ["--data", str(data), "--schema", str(schema), "--encoder", str(tiny_roberta), "-o", "trunk.hidden", "8", *QUICK]
-    given = ["compare", "T3", "warm=--loss focal --tasks warmth", *flags, "--out", str(out)]
-    result = CliRunner().invoke(cli, given, catch_exceptions=False)
+    plugin = tmp_path / "my_loss.py"
+    plugin.write_text(LOSS)
+    given = ["compare", "T3", "warm=--loss mine --tasks warmth", *flags, "--out", str(out)]
+    result = CliRunner().invoke(cli, [*given, "--plugin", str(plugin)], catch_exceptions=False)
     assert result.exit_code == 0
     assert "T3, seed 0: done" in result.stderr
     assert f"report: {out / 'report.html'}" in result.stdout
@@ -45,17 +65,29 @@ def test_a_comparison_of_tasks_of_its_own_is_run_reported_and_continued(tiny_rob
     assert f"|  | true | {' | '.join(ADVICE)} |" in text
     assert re.search(r"^\| T3 to warm \| warmth \| ", text, re.MULTILINE)
     assert not re.search(r"^\| T3 to warm \| advice \| ", text, re.MULTILINE)
-    assert re.search(r"^\| warm: focal \+ warmth only \| \.?\d+ \| - \|$", text, re.MULTILINE)
+    assert re.search(r"^\| warm: mine \+ warmth only \| \.?\d+ \| - \|$", text, re.MULTILINE)
 
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file() and not path.name.startswith("report")}
-    result = CliRunner().invoke(cli, [*given, "--json"], catch_exceptions=False)
+    result = CliRunner().invoke(cli, [*given, "--plugin", str(plugin), "--json"], catch_exceptions=False)
     assert "warm, seed 0: found finished" in result.stderr
     content = json.loads(result.stdout)
     assert content["seeds"] == [0]
     assert [task["labels"] for task in content["tasks"]] == [["no", "yes"], list(ADVICE)]
     changed = {path.name for path, when in before.items() if path.stat().st_mtime_ns != when}
     assert changed == {"comparison.json"}
-    assert record.read(out / "runs" / "warm-0", model=False).title == "focal + warmth only"
+    assert record.read(out / "runs" / "warm-0", model=False).title == "mine + warmth only"
+    # A loss that is no longer there, or another under the same name, does not go into the same row.
+    result = CliRunner().invoke(cli, given)
+    assert str(result.exception).startswith("compare warm: --loss mine: unknown; there are ")
+    version = found.runs["warm"][0].record.plugins["loss"]["version"]
+    plugin.write_text(LOSS.replace("1.0", "2.0"))
+    result = CliRunner().invoke(cli, [*given, "--plugin", str(plugin)])
+    assert str(result.exception).startswith(f"{out / 'runs' / 'warm-0'}: is a run with -o loss.warmth.weight 1.0, not 2.0; ")
+    plugin.write_text(LOSS.replace("weighted.", "weighted so."))
+    result = CliRunner().invoke(cli, [*given, "--plugin", str(plugin)])
+    assert str(result.exception).startswith(
+        f"{out / 'runs' / 'warm-0'}: loss mine was from ./my_loss.py {version}, and is now from ./my_loss.py sha256:"
+    )
 
 
 @pytest.mark.parametrize(
