@@ -1,4 +1,5 @@
 import time
 
+print("loading", flush=True)
 while True:
     time.sleep(0.05)
