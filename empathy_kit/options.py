@@ -193,3 +193,13 @@ def resolve(owner: str, build: Callable[..., Any], given: Mapping[str, Any]) -> 
         else:
             values[name] = option.default
     return values
+
+
+def in_range(owner: str, option: str, value: float, low: float, high: float) -> None:
+    """Check a builder's option against its bounds.
+
+    Raises:
+        KitError: the value is outside.
+    """
+    if not low <= value <= high:
+        raise KitError(f"{owner}: option {option!r} is {value}; expected {low} to {high}")
