@@ -43,7 +43,10 @@ def frequencies(
     is shown once, or as often as the average pair if that is less.
     """
     kind, pairs, rows = _combinations(labels)
-    tasks = [_targets(rows[:, task], pairs, power) for task in range(labels.shape[1])]
+    labelled = (rows >= 0).any(1)
+    if not labelled.any():
+        return torch.ones(len(labels), dtype=torch.float64)
+    tasks = [_targets(level, pairs, power) for level in rows.T if (level >= 0).any()]
     often = torch.ones_like(pairs)
     for _ in range(ROUNDS):
         # Multiplied by the mean over tasks of target / share, of the pair's own labels: the step of the EM algorithm for mixture
@@ -60,9 +63,6 @@ def frequencies(
         often = moved
         if change < TOLERANCE:
             break
-    labelled = (rows >= 0).any(1)
-    if not labelled.any():
-        return torch.ones(len(labels), dtype=torch.float64)
     # The shares do not depend on the scale: where all have left the bound of 1, the nearest comes back to it.
     often = (often / (often[labelled].min() if fewest == 1 else often[labelled].max())).clamp(fewest, most)
     mean = (pairs * often)[labelled].sum() / pairs[labelled].sum()
