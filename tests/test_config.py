@@ -9,15 +9,21 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from empathy_kit.config import _RANGES, PRESETS, RunConfig, configure, flag, preset, read_config, settings, to_dict
+from empathy_kit.config import _RANGES, PRESETS, RunConfig, configure, flag, preset, read_config, settings, to_dict, upgrade
+from empathy_kit.data.schema import EPITOME, Schema, TaskSchema
 from empathy_kit.errors import KitError
 from empathy_kit.options import parse
 from empathy_kit.plugins import load_registry
-from empathy_kit.recipes import choose_plugins
+from empathy_kit.runs.choose import choose_plugins
+
+TWO = Schema((TaskSchema("warmth", "warmth", "warmth", ("no", "yes")), TaskSchema("pace", "pace", "pace", ("slow", "fast"))))
+TWO_TOML = '[[tasks]]\nname = "warmth"\nlabels = ["no", "yes"]\n\n[[tasks]]\nname = "pace"\nlabels = ["slow", "fast"]\n'
 
 # No field at its default.
 OTHER: dict[str, Any] = {
     "data": "reddit",
+    "schema": TWO,
+    "tasks": ("pace",),
     "split": "paper",
     "split_seed": 2**32 - 1,
     "seed": 7,
@@ -28,10 +34,9 @@ OTHER: dict[str, Any] = {
     "loss": "focal",
     "rationale": "tag",
     "head": "attention",
+    "sampler": "over",
+    "trunk": "mean",
     "freeze_layers": 2,
-    "hidden": 32,
-    "layers": 1,
-    "dropout": 0.0,
     "attention_dropout": None,
     "epochs": 1,
     "batch_size": 8,
@@ -47,12 +52,12 @@ OTHER: dict[str, Any] = {
     "precision": "bf16",
     "fused": "off",
     "threads": 3,
-    "options": {"loss.gamma": "1.5", "loss.ER.gamma": 3, "rationale.weight": 0.1},
+    "options": {"loss.gamma": "1.5", "loss.pace.gamma": 3, "rationale.weight": 0.1},
 }
 
 
 def as_text(value: Any) -> str:
-    return "none" if value is None else str(value)
+    return "none" if value is None else ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def test_every_field_survives_json() -> None:
@@ -64,18 +69,20 @@ def test_every_field_survives_json() -> None:
     assert configure(RunConfig(), to_dict(RunConfig())) == RunConfig()
 
 
-def test_every_field_is_a_flag_and_reads_the_text_of_its_value() -> None:
+def test_every_field_is_a_flag_and_reads_the_text_of_its_value(tmp_path: Path) -> None:
     assert set(settings()) == set(OTHER) - {"options"}
     assert all(text for _, text in settings().values())
-    typed = {name: as_text(OTHER[name]) for name in settings()}
-    base = RunConfig(**{name: OTHER[name] for name in ("loss", "rationale", "head", "options")})
+    file = tmp_path / "two.toml"
+    file.write_text(TWO_TOML)
+    typed = {name: str(file) if name == "schema" else as_text(OTHER[name]) for name in settings()}
+    base = RunConfig(**{name: OTHER[name] for name in ("loss", "rationale", "head", "sampler", "trunk", "options")})
     assert configure(base, typed) == RunConfig(**OTHER)
 
 
 def test_a_change_leaves_all_other_fields_and_adds_to_the_options() -> None:
     base = RunConfig(**OTHER)
     changed = configure(base, {"epochs": "3", "options": {"loss.alpha": "2", "head.x": "1"}})
-    options = {"loss.gamma": "1.5", "loss.ER.gamma": 3, "loss.alpha": "2", "rationale.weight": 0.1, "head.x": "1"}
+    options = {"loss.gamma": "1.5", "loss.pace.gamma": 3, "loss.alpha": "2", "rationale.weight": 0.1, "head.x": "1"}
     assert to_dict(changed) == {**to_dict(base), "epochs": 3, "options": options}
     assert base == RunConfig(**OTHER)
 
@@ -84,6 +91,8 @@ def test_the_paper_preset_is_section_4_2_to_the_letter() -> None:
     """RoBERTa-base, 64 tokens, batch 32, learning rate 1e-5, dropout .3, GRU 2 x 256, 5 epochs, stop by validation loss."""
     assert to_dict(preset("paper")) == {
         "data": "sample",
+        "schema": EPITOME.to_dict(),
+        "tasks": None,
         "split": "paper",
         "split_seed": 0,
         "seed": 0,
@@ -94,10 +103,9 @@ def test_the_paper_preset_is_section_4_2_to_the_letter() -> None:
         "loss": "ce",
         "rationale": "none",
         "head": "linear",
+        "sampler": "all",
+        "trunk": "gru",
         "freeze_layers": 0,
-        "hidden": 256,
-        "layers": 2,
-        "dropout": 0.3,
         "attention_dropout": None,  # the paper changes nothing inside RoBERTa
         "epochs": 5,
         "batch_size": 32,
@@ -114,7 +122,7 @@ def test_the_paper_preset_is_section_4_2_to_the_letter() -> None:
         "precision": "no",
         "fused": "auto",
         "threads": None,
-        "options": {},
+        "options": {"trunk.hidden": 256, "trunk.layers": 2, "trunk.dropout": 0.3},
     }
 
 
@@ -170,6 +178,9 @@ def test_every_number_has_a_range() -> None:
         ({"threads": "all"}, "--threads all: expected int | none"),
         ({"data": 5}, "--data 5: expected str"),
         ({"options": ["loss.gamma"]}, "options: a list found, expected names and values such as loss.gamma 1.5"),
+        ({"hidden": 8}, "unknown setting 'hidden'; it is an option of the trunk now, trunk.hidden"),
+        ({"schema": "nowhere.toml"}, "--schema nowhere.toml: cannot be read: No such file or directory"),
+        ({"schema": {"tasks": []}}, "schema: no task found, expected at least one table [[tasks]] with name and labels"),
         ({"bath_size": 8}, f"unknown setting 'bath_size'; there are {', '.join(OTHER)}"),
     ],
 )
@@ -181,8 +192,17 @@ def test_a_setting_that_is_wrong_is_named_with_what_was_expected(changes: dict[s
 
 def test_a_run_json_repeats_its_configuration(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
-    path.write_text(json.dumps({"format": 1, "config": to_dict(RunConfig(**OTHER)), "scores": {}}))
+    path.write_text(json.dumps({"format": 2, "config": to_dict(RunConfig(**OTHER)), "scores": {}}))
     assert configure(RunConfig(), read_config(path)) == RunConfig(**OTHER)
+
+
+def test_a_run_json_of_format_1_had_the_grus_options_among_its_settings(tmp_path: Path) -> None:
+    old = {"loss": "focal", "hidden": 64, "layers": 1, "dropout": 0.1, "options": {"loss.gamma": 2.0}}
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps({"format": 1, "config": old}))
+    expected = {"loss.gamma": 2.0, "trunk.hidden": 64, "trunk.layers": 1, "trunk.dropout": 0.1}
+    assert configure(RunConfig(), read_config(path)) == RunConfig(loss="focal", options=expected)
+    assert upgrade(to_dict(RunConfig(**OTHER))) == to_dict(RunConfig(**OTHER))  # nothing to move
 
 
 def test_a_general_option_given_now_beats_the_mechanisms_own_that_was_inherited() -> None:
