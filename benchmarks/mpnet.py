@@ -53,7 +53,7 @@ class Contender:
     def step(self, examples: Examples) -> None:
         """One training step."""
         started = time.perf_counter()
-        self.trainer._step(examples, self.state)
+        self.trainer.step(examples, self.state)
         self.speeds.append(len(examples) / (time.perf_counter() - started))
 
 

@@ -132,7 +132,7 @@ class Trainer:
             order = training_order(lengths, sampled, self.recipe.batch_size, state.generator)
             for batch in order[state.step :]:
                 at = time.perf_counter()
-                loss = self._step(self.train.take(batch), state)
+                loss = self.step(self.train.take(batch), state)
                 state.step += 1
                 state.pairs += len(batch)
                 state.loss_sum += loss * len(batch)
@@ -154,7 +154,12 @@ class Trainer:
             raise KitError(f"the sampler gave position {wrong}, expected 0 to {len(self.train) - 1}")
         return sampled
 
-    def _step(self, examples: Examples, state: TrainState) -> float:
+    def step(self, examples: Examples, state: TrainState) -> float:
+        """One step on a batch, and its loss.
+
+        Raises:
+            KitError: a loss that is not finite, or not one value per pair.
+        """
         state.model.train()
         state.objective.train()
         texts = collate_texts(examples.texts, self.pad_id, self.pad_to).to(self.device)

@@ -61,7 +61,8 @@ def encode_unpadded(
     mask: Tensor,  # (B, L) bool, padding on the right
 ) -> Tensor:  # (B, L, D), zeros at the padding
     """Encoder states of each post by itself, from calls over nothing but real tokens: one for any batch of usual size."""
-    return scatter(_through(encoder, encoder.encoder.layer, _embedded(encoder, ids, mask), mask), mask)  # type: ignore[union-attr]
+    layers = encoder.encoder.layer  # type: ignore[union-attr]
+    return scatter(_through(encoder, layers, _embedded(encoder, ids, mask), mask), mask)  # type: ignore[arg-type]
 
 
 def lower_states(encoder: nn.Module, ids: Tensor, mask: Tensor, depth: int) -> Tensor:  # -> (N, D)
@@ -70,7 +71,7 @@ def lower_states(encoder: nn.Module, ids: Tensor, mask: Tensor, depth: int) -> T
     In float32 under autocast too, so that they are the same whether they are computed now or were kept in a file.
     """
     layers = encoder.encoder.layer[:depth]  # type: ignore[union-attr,index]
-    training = [part for part in (encoder.embeddings, *layers) if part.training]  # type: ignore[union-attr]
+    training = [part for part in (encoder.embeddings, *layers) if part.training]
     try:
         for part in training:  # none in inference, where threads may share the encoder
             part.eval()
