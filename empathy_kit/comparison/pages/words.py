@@ -119,11 +119,15 @@ def unlabelled(summary: Summary, task: str) -> int:
 
 def model(summary: Summary) -> str:
     """What all models are, in a few sentences."""
-    trunk = "one GRU" if summary.trunks == ["gru"] else f"the trunk ({' or '.join(summary.trunks)})"
+    heads = "the one head reads" if len(summary.tasks) == 1 else "one head per task reads"
+    if summary.trunks == ["gru"]:
+        return (
+            "Seeker post and response post go through one shared encoder. A rationale injector may add states to the response's. "
+            f"All of it goes through one GRU, which {heads}: {', '.join(summary.names)}."
+        )
     return (
-        "Seeker post and response post go through one shared encoder. A rationale injector may add states to the response's. All "
-        f"of it goes through {trunk}, which {'the one head reads' if len(summary.tasks) == 1 else 'one head per task reads'}: "
-        f"{', '.join(summary.names)}."
+        f"Seeker post and response post go through the encoder and the trunk ({' or '.join(summary.trunks)}). A rationale "
+        f"injector may add states to the response's. What the trunk gives {heads}: {', '.join(summary.names)}."
     )
 
 
