@@ -42,10 +42,10 @@ def installed() -> list[Source]:
 
 def not_installed() -> Iterator[str]:
     """The distributions that the environment asks for, and that offer nothing here."""
-    found = {normal(_provider(point)[0]) for point in _entry_points()}
-    for name in os.environ.get(ONLY, "").split(","):
-        if name.strip() and normal(name) not in found:
-            yield name.strip()
+    wanted = [name.strip() for name in os.environ.get(ONLY, "").split(",") if name.strip()]
+    if wanted:
+        found = {normal(_provider(point)[0]) for point in _entry_points()}
+        yield from (name for name in wanted if normal(name) not in found)
 
 
 def _entry_points() -> list[EntryPoint]:

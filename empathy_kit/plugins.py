@@ -169,8 +169,8 @@ def load_registry(files: Sequence[Path] = ()) -> Registry:
         heavy = [name for name in HEAVY if name in sys.modules and name not in loaded]
         if heavy:
             warnings.append(
-                f"{source.distribution} {source.version} imports {' and '.join(heavy)} as it is loaded, and every command waits for "
-                "that; import inside the builders"
+                f"{source.distribution} {source.version} imports {' and '.join(heavy)} as it is loaded, and every command waits "
+                "for that; import inside the builders"
             )
         offers += found
     registry = _settle(ours, offers, failures, warnings)

@@ -26,6 +26,8 @@ NAMES = {
     "loss": {"poly1", "class-balanced", "ldam", "logit-adjusted", "asymmetric", "new-loss"},
     "rationale": {"cues", "new-rationale"},
     "head": {"ordinal", "new-head"},
+    "sampler": {"new-sampler"},
+    "trunk": {"new-trunk"},
 }
 
 

@@ -132,7 +132,7 @@ def sampler_checks(
 def trunk_checks(
     spec: Trunk, *, options: Mapping[str, Any] | None = None, known_failures: Mapping[str, str] | None = None
 ) -> list[Check]:
-    """The promises of a trunk, with a small encoder that stands in for a pretrained one. Arguments and errors as `loss_checks`."""
+    """The promises of a trunk, with a small encoder in place of a pretrained one. Arguments and errors as `loss_checks`."""
     from empathy_kit.testing.trunks import CHECKS, Build
 
     values = resolve(f"trunk {spec.name}", spec.build, options or {})

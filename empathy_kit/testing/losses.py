@@ -113,11 +113,12 @@ def finite_at_the_extremes(build: Build) -> None:
             logits = every.to(dtype).requires_grad_()
             values = _values(loss, logits, target)
             (gradient,) = torch.autograd.grad(values.sum(), logits)
-            for what, finite in (("loss", values.isfinite()), ("gradient", gradient.isfinite().all(1))):
-                if not finite.all():
-                    row = int(finite.byte().argmin())
-                    where = f"{names[row // classes]}, target {int(target[row])} of {classes} labels, {dtype}"
-                    raise AssertionError(f"a {what} is not finite: {where}")
+            finite = values.isfinite() & gradient.isfinite().all(1)
+            if not finite.all():
+                row = int(finite.byte().argmin())
+                what = "gradient" if values[row].isfinite() else "loss"
+                where = f"{names[row // classes]}, target {int(target[row])} of {classes} labels, {dtype}"
+                raise AssertionError(f"a {what} is not finite: {where}")
 
 
 def _extremes(classes: int) -> Iterator[tuple[str, Tensor]]:  # its name, (C,)

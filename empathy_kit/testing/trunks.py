@@ -1,4 +1,4 @@
-"""The promises of a trunk: ``build(encoder, injector)`` gives an ``nn.Module``, (Texts, gold or None) -> (Encoded, span logits)."""
+"""The promises of a trunk: ``build(encoder, injector)`` gives an ``nn.Module``, (Texts, gold) -> (Encoded, span logits)."""
 
 from __future__ import annotations
 
@@ -97,7 +97,8 @@ def _fault(output: object, trunk: nn.Module, count: int) -> str | None:
         if not tensor.isfinite().all():
             return f"{name} is not finite"
     if encoded.mask.shape != encoded.sequence.shape[:2] or encoded.mask.dtype != torch.bool:
-        return f"the mask is {tuple(encoded.mask.shape)} {encoded.mask.dtype}, expected {tuple(encoded.sequence.shape[:2])} torch.bool"
+        expected = tuple(encoded.sequence.shape[:2])
+        return f"the mask is {tuple(encoded.mask.shape)} {encoded.mask.dtype}, expected {expected} torch.bool"
     if not encoded.mask.any(1).all():
         return "the mask has a row without a True"
     return "the sequence is not zero where its mask is False" if encoded.sequence[~encoded.mask].any() else None
@@ -240,7 +241,7 @@ def works_under_autocast(build: Build) -> None:
 
 
 def state_survives_safetensors(build: Build) -> None:
-    """All that the trunk has learnt, its encoder and injector too, is in its state_dict, and after safetensors it gives the same."""
+    """All that the trunk, its encoder and its injector have learnt is in its state_dict; after safetensors it gives the same."""
     trunk, fresh = without_dropout(build()), build().eval()
     texts, gold = pairs()
     parts = [part for reading in _read(trunk, texts, gold) for part in reading if part is not None]

@@ -88,15 +88,15 @@ def test_plugins_list_is_grouped_by_kind_and_breaks_no_word(
     assert max(map(len, out.splitlines())) <= columns
     groups = out.split("\n\n")
     assert [group.split(":")[0] for group in groups[:-1]] == ["losses", "rationale injectors", "heads", "samplers", "trunks"]
-    assert (
-        groups[0].split()
-        == (  # the words as they are written
-            "losses: what each task learns from; --loss NAME ce Cross-entropy: the paper's T1 and T2. focal Focal loss: easy pairs count "
-            "less, the more so the larger gamma; the paper's T3 and T4. -o loss.gamma: float = 2.0 -o loss.power: float = 0.0 weighted "
-            "Class-weighted cross-entropy: weights (1 / class frequency)^power, mean 1 over the training part. -o loss.power: float = 1.0 "
-            "odd Weights [red]classes[/blue] :warning:, see [/docs]. -o loss.weights: tuple[float, ...] = 1.0,2.5 "
-            "-o loss.note: str | none = none from empathy-kit-odd 0.1"
-        ).split()
+    assert " ".join(groups[0].split()) == (  # the words as they are written
+        "losses: what each task learns from; --loss NAME "
+        "ce Cross-entropy: the paper's T1 and T2. "
+        "focal Focal loss: easy pairs count less, the more so the larger gamma; the paper's T3 and T4. "
+        "-o loss.gamma: float = 2.0 -o loss.power: float = 0.0 "
+        "weighted Class-weighted cross-entropy: weights (1 / class frequency)^power, mean 1 over the training part. "
+        "-o loss.power: float = 1.0 "
+        "odd Weights [red]classes[/blue] :warning:, see [/docs]. "
+        "-o loss.weights: tuple[float, ...] = 1.0,2.5 -o loss.note: str | none = none from empathy-kit-odd 0.1"
     )
     assert "empathy-kit 0" not in out  # the kit's own need no provider
 
@@ -110,7 +110,8 @@ def test_plugins_list_says_what_did_not_load_and_what_everybody_waits_for(
     monkeypatch.delitem(sys.modules, "sklearn", raising=False)
     assert kit("plugins", "list")[2] == (
         "not loaded: empathy-kit-bad 0.1: ModuleNotFoundError: No module named 'no_such_module_at_all'\n"
-        "slow: empathy-kit-heavy 0.1 imports sklearn as it is loaded, and every command waits for that; import inside the builders\n"
+        "slow: empathy-kit-heavy 0.1 imports sklearn as it is loaded, and every command waits for that; import inside the "
+        "builders\n"
     )
     del sys.modules["sklearn"]
 

@@ -148,7 +148,7 @@ def outcomes(build: Callable[..., Any], module: ModuleType, **options: str) -> d
 def test_what_is_examined_holds_or_is_broken_or_could_not_be_judged(module: ModuleType) -> None:
     found = outcomes(lambda task: logarithm, module)
     assert found.pop("finite-at-the-extremes").failure == (
-        "AssertionError: a loss is not finite: one logit 100, the others -100, target 1 of 2 labels, torch.float32"
+        "AssertionError: a gradient is not finite: one logit 100, the others 0, target 1 of 2 labels, torch.float32"
     )
     assert found.pop("every-parameter-learns").unjudged == "it has no parameter"
     assert {(outcome.failure, outcome.unjudged) for outcome in found.values()} == {(None, None)}

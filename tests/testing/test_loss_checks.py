@@ -225,5 +225,5 @@ def test_a_loss_that_learns_is_not_caught() -> None:
 def test_a_value_that_is_not_finite_is_named_with_its_logits_and_its_target() -> None:
     found = messages(loss_checks(Loss("logarithm", lambda task: logarithm)))
     assert found == {
-        "finite-at-the-extremes": "a loss is not finite: one logit 100, the others -100, target 1 of 2 labels, torch.float32"
+        "finite-at-the-extremes": "a gradient is not finite: one logit 100, the others 0, target 1 of 2 labels, torch.float32"
     }
