@@ -12,11 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from empathy_kit.contracts import Texts
-from empathy_kit.core.encoder import padded_states, word_ids
+from empathy_kit.core.encoder import padded_states
 from empathy_kit.core.frozen import FrozenStates, Post, freeze
+from empathy_kit.core.probe import probe
 from empathy_kit.core.unpadded import encode_unpadded, lower_states, make_unpadded, scatter, upper_states
-
-AGREEMENT = 1e-4  # relative deviation up to which both ways of reading posts are one
 
 
 class PostEncoder(nn.Module):
@@ -34,7 +33,7 @@ class PostEncoder(nn.Module):
     def __init__(self, model: nn.Module, *, freeze_layers: int = 0) -> None:
         super().__init__()
         self.model = model
-        self.width, self.warning = _probe(model)
+        self.width, self.warning = probe(model)
         self.unpadded = self.warning is None and make_unpadded(model)
         self.freeze_layers = freeze_layers
         self._frozen = tuple(freeze(model, freeze_layers)) if freeze_layers else ()
@@ -99,30 +98,3 @@ class PostEncoder(nn.Module):
             return encode_unpadded(self.model, ids, mask)
         lower = lower_states(self.model, ids, mask, self.freeze_layers) if self._states is None else self._states(ids, mask)
         return scatter(upper_states(self.model, lower, mask, self.freeze_layers), mask)
-
-
-def _probe(model: nn.Module) -> tuple[int, str | None]:
-    """An encoder's width; and why posts laid end to end are not to be trusted to it, where its architecture allows them.
-
-    Whatever a new release of transformers changes in a layer, both ways of reading three short posts must agree.
-    """
-    words = torch.tensor([word_ids(model, 5)] * 3)
-    mask = torch.arange(5) < torch.tensor([[5], [2], [4]])
-    training = model.training
-    try:
-        with torch.random.fork_rng(devices=[]), torch.inference_mode():
-            padded = padded_states(model.eval(), words, mask)
-            if not make_unpadded(model):
-                return padded.shape[-1], None
-            try:
-                flat = encode_unpadded(model, words, mask)
-                deviation = float((flat - padded).abs().max() / padded.abs().max().clamp(min=1e-6))
-            except Exception as error:  # a layer of another release takes other arguments, or returns something else
-                return padded.shape[-1], f"posts are padded, because laid end to end they raise {type(error).__name__}"
-    finally:
-        model.train(training)
-    if deviation < AGREEMENT:
-        return padded.shape[-1], None
-    return padded.shape[
-        -1
-    ], f"posts are padded, because laid end to end they give other states (relative deviation {deviation:.0e})"
