@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -17,16 +17,17 @@ from torch import Tensor
 
 from empathy_kit.config import RunConfig
 from empathy_kit.core import kernels
-from empathy_kit.core.batch import TokenPair, collate
-from empathy_kit.core.encoder import load_encoder
-from empathy_kit.core.engine import Engine, Objective
+from empathy_kit.core.batch import Examples, collate_targets, collate_texts
 from empathy_kit.core.losses.focal import focal_heads
+from empathy_kit.core.model import Model
+from empathy_kit.core.objective import Objective
+from empathy_kit.core.predictor import Predictor
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import make_split
-from empathy_kit.encoders import encoder_source
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import load_registry
-from empathy_kit.recipes import build_engine, build_model, build_tasks, choose_plugins, tokenize
+from empathy_kit.runs.build import build_model, build_objective, build_tasks, build_tokenization, open_encoder, read_posts
+from empathy_kit.runs.choose import choose_plugins
 
 SMALL = [name for name in SHAPES if name != "8192x32k"]  # that one takes minutes on a CPU: see losses.py
 # Where a GPU is, it is timed too, and with its largest shapes.
@@ -145,43 +146,53 @@ def test_three_heads(benchmark: Any, choice: kernels.Choice) -> None:
     timed(benchmark, "focal, 3 heads x 3, 32 pairs, forward and backward", three_heads, choice, pairs=32)
 
 
+class Small(NamedTuple):
+    """The default model on the bundled corpus, with focal loss, and 32 of its pairs."""
+
+    model: Model
+    objective: Objective
+    pad_id: int
+    examples: Examples
+
+
 @pytest.fixture(scope="module")
-def engine() -> tuple[Engine, list[TokenPair]]:
-    """The default model on the bundled corpus, with focal loss."""
+def small() -> Small:
+    """Skips where the small encoder's weights are not installed."""
     config = RunConfig(loss="focal", device="cpu")
     try:
-        source = encoder_source(config.encoder)
+        encoder, tokenizer = open_encoder(config)
     except KitError as error:
         pytest.skip(str(error))
     corpus = load_corpus(config.data)
-    plugins, tasks = choose_plugins(config, load_registry()), build_tasks(corpus, make_split(corpus, config.split, 0))
-    encoder, tokenizer = load_encoder(source.location, local=True, attention_dropout=config.attention_dropout)
-    tokenization = tokenize(config, tokenizer, encoder)
+    plugins = choose_plugins(config, load_registry())
+    tasks = build_tasks(corpus, make_split(corpus, config.split, 0), corpus.schema)
+    tokenization = build_tokenization(config, tokenizer, encoder)
     model = build_model(config, plugins, tasks, encoder)
-    return build_engine(config, plugins, tasks, model, tokenization), tokenization.encode(corpus.pairs)[0][:32]
+    examples, _ = read_posts(config, tokenization, corpus)
+    return Small(model, build_objective(config, plugins, tasks, model), tokenization.pad_id, examples.take(range(32)))
 
 
 @pytest.mark.parametrize("loss", ["sum of the logits", "closed form", "fused", "fused, encoder in bfloat16"])
-def test_training_step(benchmark: Any, engine: tuple[Engine, list[TokenPair]], loss: str) -> None:
+def test_training_step(benchmark: Any, small: Small, loss: str) -> None:
     """32 pairs forward and backward, with focal loss and with hardly any: what a loss costs."""
-    built, pairs = engine
-    texts, targets = collate(pairs, built.pad_id)
-    built.model.train()
+    texts = collate_texts(small.examples.texts, small.pad_id)
+    targets = collate_targets(small.examples.labels, texts.response.shape[1])
+    small.model.train()
+    small.objective.fused = "off" if loss == "closed form" else "auto"
 
     def train() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=loss.endswith("bfloat16")):
-            output = built.model(texts)
+            output = small.model(texts)
         if loss == "sum of the logits":
             total = torch.stack([logits.sum() for logits in output.logits.values()]).sum()
         else:
-            with kernels.fused("off" if loss == "closed form" else "auto"):
-                total = Objective(built.criteria, 0.0)(output, targets, texts.response_mask)
+            total = small.objective(output, targets, texts.response_mask)
         total.backward()
 
-    timed(benchmark, "training step, 32 pairs", train, pairs=len(pairs))
+    timed(benchmark, "training step, 32 pairs", train, pairs=len(small.examples))
 
 
-def test_inference(benchmark: Any, engine: tuple[Engine, list[TokenPair]]) -> None:
+def test_inference(benchmark: Any, small: Small) -> None:
     """The same pairs, predicted."""
-    built, pairs = engine
-    timed(benchmark, "inference, 32 pairs", built.predict, pairs, pairs=len(pairs))
+    predictor = Predictor(small.model, pad_id=small.pad_id)
+    timed(benchmark, "inference, 32 pairs", lambda: list(predictor.predict(small.examples.texts)), pairs=len(small.examples))
