@@ -17,7 +17,7 @@ import torch
 from peers import Implementation, balanced_loss, closed, eager, fused, installed
 from torch import Tensor
 
-from empathy_kit.core.losses.focal import reference
+from empathy_kit.core.losses.formula import reference
 
 EXACT = 1e-3
 

@@ -32,7 +32,7 @@ from peers import NO_FOCAL, ON_CUDA, OURS, OVERWRITING, SAME, Implementation, cr
 from torch import Tensor
 
 from empathy_kit.core import kernels
-from empathy_kit.core.losses.focal import reference
+from empathy_kit.core.losses.formula import reference
 
 SHAPES = {"32x3": (32, 3), "4096x3": (4096, 3), "1Mx3": (1 << 20, 3), "8192x32k": (8192, 32_768)}
 ON_A_GPU = {**SHAPES, "32768x131072": (32_768, 131_072)}  # the last in bfloat16: 8.6 GB
