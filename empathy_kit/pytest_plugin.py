@@ -1,4 +1,4 @@
-"""`pytest --benchmark`, here and in any plugin author's repository. Every pytest where the kit is installed loads it, so it is light."""
+"""`pytest --benchmark`, here and in any plugin author's repository. Every pytest loads it where the kit is, so it is light."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `pytest --benchmark` adds to a project's own benchmarks: every installed loss, forward and backward, alongside the kit's."""
+"""What `pytest --benchmark` adds to a project's own benchmarks: every installed loss, forward and backward, and the kit's."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ BUILT_IN = {
     "loss": ["ce", "focal", "weighted"],
     "rationale": ["none", "gold", "train-only", "predicted", "tag"],
     "head": ["linear", "attention"],
-    "sampler": ["all"],
-    "trunk": ["gru"],
+    "sampler": ["all", "over", "under"],
+    "trunk": ["gru", "mean"],
 }
 SPECS = "Head, KitError, Loss, Rationale, Sampler, Trunk, hookimpl"
 HEADER = f"from empathy_kit import {SPECS}\n\ndef build(task, *, gamma: float = 1.0): ...\n\n"

@@ -26,17 +26,17 @@ def empathy_kit_losses():
 
 BROKEN = '''from empathy_kit import Loss, hookimpl
 
-def mean(task):
+def flat(task):
     """The mean over the batch, which is the kit's to take. arXiv 1708.02002, and 1.50000 is no paper."""
     from torch.nn.functional import cross_entropy
     return lambda logits, target: cross_entropy(logits, target)
 
 @hookimpl
 def empathy_kit_losses():
-    yield Loss("mean", mean)
+    yield Loss("flat", flat)
 '''
 
-SCALED = BROKEN.replace("mean(task)", "mean(task, *, scale: float)").replace("target)\n", "target, reduction='none') * scale\n")
+SCALED = BROKEN.replace("flat(task)", "flat(task, *, scale: float)").replace("target)\n", "target, reduction='none') * scale\n")
 
 Install = Callable[..., None]
 
@@ -74,7 +74,7 @@ def test_plugins_list_as_json_names_options_and_providers(kit: Reply) -> None:
         "distribution": "empathy-kit",
         "version": __version__,
     }
-    assert all(row["summary"].endswith(".") for row in content["plugins"])  # it is written for the person who chooses
+    assert all(row["summary"].endswith((".", "?")) for row in content["plugins"])  # it is written for the person who chooses
 
 
 @pytest.mark.parametrize("columns", [80, 60])
@@ -148,11 +148,11 @@ def test_a_name_that_nobody_offers_is_one_line(kit: Reply, command: str) -> None
 
 
 def test_plugins_check_shows_what_is_broken_and_where(kit: Reply, install: Install) -> None:
-    install(mean=BROKEN, bad="import no_such_module_at_all\n")
+    install(flat=BROKEN, bad="import no_such_module_at_all\n")
     code, out, _ = kit("plugins", "check")
     assert code == 1
     lines = out.splitlines()
-    assert lines[0] == "loss mean, from empathy-kit-mean 0.1"
+    assert lines[0] == "loss flat, from empathy-kit-flat 0.1"
     assert lines[1].startswith("  ok          can-be-built: The builder takes tasks of 2, 3 and 7 labels")
     assert "  BROKEN      one-value-per-item: Logits (N, C) float32 and targets (N,) give N values" in out
     assert "Traceback (most recent call last):" in lines
@@ -163,16 +163,16 @@ def test_plugins_check_shows_what_is_broken_and_where(kit: Reply, install: Insta
 
 
 def test_plugins_check_as_json_names_every_promise_and_how_it_ended(kit: Reply, install: Install) -> None:
-    install(mean=BROKEN)
-    code, out, _ = kit("plugins", "check", "mean", "--json")
+    install(flat=BROKEN)
+    code, out, _ = kit("plugins", "check", "flat", "--json")
     assert code == 1
     content = json.loads(out)
     (broken,) = [row for row in content["checks"] if row["failure"] is not None]
     failure = broken.pop("failure")
     assert broken == {
         "kind": "loss",
-        "name": "mean",
-        "distribution": "empathy-kit-mean",
+        "name": "flat",
+        "distribution": "empathy-kit-flat",
         "version": "0.1",
         "check": "one-value-per-item",
         "not_judged": None,
@@ -182,20 +182,20 @@ def test_plugins_check_as_json_names_every_promise_and_how_it_ended(kit: Reply, 
 
 
 def test_plugins_check_takes_options_and_asks_for_those_without_a_default(kit: Reply, install: Install) -> None:
-    install(mean=SCALED)
-    code, out, _ = kit("plugins", "check", "mean")
+    install(flat=SCALED)
+    code, out, _ = kit("plugins", "check", "flat")
     assert code == 0
     assert "  not judged  can-be-built: an option has no default; give -o loss.scale VALUE\n" in out
     assert out.endswith("1 promise of 1 plugin: 0 kept, 0 broken, 1 not judged; 0 not loaded\n")
-    code, out, _ = kit("plugins", "check", "mean", "-o", "loss.scale", "2")
+    code, out, _ = kit("plugins", "check", "flat", "-o", "loss.scale", "2")
     assert (code, out.splitlines()[-1]) == (0, "14 promises of 1 plugin: 13 kept, 0 broken, 1 not judged; 0 not loaded")
     for arguments, message in (
-        (["-o", "loss.size", "2", "-o", "loss.scale", "1"], "loss mean: unknown option 'size'; its options: scale: float"),
-        (["-o", "loss.scale", "big"], "loss mean: option 'scale' is 'big'; expected a finite number"),
+        (["-o", "loss.size", "2", "-o", "loss.scale", "1"], "loss flat: unknown option 'size'; its options: scale: float"),
+        (["-o", "loss.scale", "big"], "loss flat: option 'scale' is 'big'; expected a finite number"),
         (["-o", "scale", "2"], "-o scale: unknown, expected loss.OPTION"),
         (["-o", "head.scale", "2"], "-o head.scale: unknown, expected loss.OPTION"),
     ):
-        assert kit("plugins", "check", "mean", *arguments) == (2, "", f"Error: {message}\n")
+        assert kit("plugins", "check", "flat", *arguments) == (2, "", f"Error: {message}\n")
 
 
 def test_plugins_check_with_nothing_installed_says_so(kit: Reply) -> None:
@@ -205,10 +205,10 @@ def test_plugins_check_with_nothing_installed_says_so(kit: Reply) -> None:
 def test_a_file_is_a_plugin_of_every_command_that_is_told_of_it(kit: Reply, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(SCALED.replace("scale: float", "scale: float = 2.0"))
     assert '"./mine.py"' in kit("plugins", "list", "--plugin", "mine.py", "--json")[1]
-    assert "mean, from ./mine.py sha256:" in kit("plugins", "show", "mean", "--plugin", "mine.py")[1]
+    assert "loss flat, from ./mine.py sha256:" in kit("plugins", "show", "flat", "--plugin", "mine.py")[1]
     code, out, _ = kit("plugins", "check", "--plugin", "mine.py")
     assert code == 0
-    assert out.startswith("loss mean, from ./mine.py sha256:")
+    assert out.startswith("loss flat, from ./mine.py sha256:")
     assert kit("plugins", "check", "--plugin", "other.py") == (
         2,
         "",
