@@ -39,8 +39,9 @@ def frequencies(
     and pairs stay at 1 where nothing is gained by moving them: for one task and without the other bound, ``fewest=1`` repeats
     every label's pairs up to the commonest label's number, and ``most=1`` cuts them down to the rarest label's.
 
-    Pairs with the same labels are shown equally often. A missing label moves its pair in no direction; a pair without any label
-    is shown once, or as often as the average pair if that is less.
+    Pairs with the same labels are shown equally often. A missing label moves its pair in no direction, and a task's divergence
+    counts by how many of the epoch's pairs have its label. A pair without any label is shown once, or as often as the average
+    pair if that is less.
     """
     kind, pairs, rows = _combinations(labels)
     labelled = (rows >= 0).any(1)
@@ -51,8 +52,7 @@ def frequencies(
     for _ in range(ROUNDS):
         # Multiplied by the mean over tasks of target / share, of the pair's own labels: the step of the EM algorithm for mixture
         # weights, which only ever comes nearer, here on frequencies within bounds. At its end a pair strictly between the bounds
-        # has a mean of 1, one at the upper bound of 1 or more, one at the lower bound of 1 or less: the condition of the minimum
-        # (exact where no label is missing).
+        # has a mean of 1, one at the upper bound of 1 or more, one at the lower bound of 1 or less: the condition of the minimum.
         step = torch.zeros_like(often)
         for level, target, has in tasks:
             share = torch.bincount(level, (pairs * often)[has], minlength=len(target))

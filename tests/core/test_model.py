@@ -16,7 +16,7 @@ from empathy_kit.core.batch import Examples, Labels, Tokenization, TokenPair, co
 from empathy_kit.core.encoder import load_encoder, longest_input
 from empathy_kit.core.model import Model, Output
 from empathy_kit.core.posts import PostEncoder
-from empathy_kit.core.rationales import GoldRationale, NoRationale
+from empathy_kit.core.rationales import GoldRationale
 from empathy_kit.core.trunk import GRUTrunk
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.plugins import load_registry
@@ -182,23 +182,3 @@ def test_an_injector_works_without_gold(tiny_roberta: Path, rationale: str) -> N
     assert injection.states.shape == (2, 5 if injects else 0, 32)
     assert torch.equal(injection.mask, mask if injects else mask[:, :0])
     assert injection.span_logits is None or injection.span_logits.shape == (2, 3, 5)
-
-
-def test_the_gru_reads_seeker_then_response_then_rationale_without_gaps() -> None:
-    class Words(nn.Module):
-        """A post encoder whose states are the ids."""
-
-        width = 1
-
-        def forward(self, texts: Texts) -> tuple[Tensor, Tensor]:
-            return texts.seeker[..., None].float(), texts.response[..., None].float()
-
-    shared = GRUTrunk(Words(), NoRationale(), hidden=4, layers=1, dropout=0.0).eval()  # type: ignore[arg-type]
-    texts = collate_texts([TokenPair([7, 8], [5]), TokenPair([3], [4, 6, 9])], PAD)
-    encoded, _ = shared(texts)
-    assert encoded.mask.tolist() == [[True, True, True, False], [True, True, True, True]]
-    for row, sequence in enumerate(([7, 8, 5], [3, 4, 6, 9])):
-        outputs, last = shared.gru(torch.tensor(sequence).float()[None, :, None])
-        torch.testing.assert_close(encoded.sequence[row, : len(sequence)], outputs[0])
-        torch.testing.assert_close(encoded.pooled[row], last[-1, 0])
-    assert not encoded.sequence[0, 3].any()

@@ -120,7 +120,7 @@ def test_what_their_descriptions_say_of_epitomes_label_counts() -> None:
 
 
 @pytest.mark.parametrize(("build", "option"), [(over, {"most": 1000.0}), (under, {"least": 0.001})])
-def test_without_a_bound_every_label_of_every_task_has_an_equal_share(build: Any, option: dict[str, float]) -> None:
+def test_without_a_bound_every_label_of_every_task_has_an_equal_share(build: Any, option: dict[str, Any]) -> None:
     labels = reddit()
     shown = labels[epoch(build, labels, **option)]
     assert torch.tensor(shares(shown)).sub(1 / 3).abs().max() * len(shown) <= len(REDDIT)  # one pair per combination of labels
