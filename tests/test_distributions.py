@@ -25,9 +25,9 @@ PUBLISHED = sorted(path for path in (ROOT / "plugins").glob("empathy-kit-*"))
 NAMES = {
     "loss": {"poly1", "class-balanced", "ldam", "logit-adjusted", "asymmetric", "new-loss"},
     "rationale": {"cues", "new-rationale"},
-    "head": {"ordinal", "new-head"},
-    "sampler": {"new-sampler"},
-    "trunk": {"new-trunk"},
+    "head": {"ordinal", "dense", "new-head"},
+    "sampler": {"repeat-factor", "new-sampler"},
+    "trunk": {"bi-encoder", "new-trunk"},
 }
 
 
