@@ -46,7 +46,8 @@ def load(folder: Path, model: Model, objective: Objective | None = None) -> None
         weights: dict[str, torch.Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise KitError(f"{path}: cannot be read: {type(error).__name__}") from None
-    if not any(name.startswith(ENCODER) for name in weights):  # of format 1, where the trunk held the encoder itself
+    missing = not any(name.startswith(ENCODER) for name in weights)
+    if missing and any(name.startswith(ENCODER) for name in model.state_dict()):  # format 1: the trunk held the encoder itself
         weights = {name.replace("trunk.encoder.", ENCODER, 1): tensor for name, tensor in weights.items()}
     learnt = {name.removeprefix(LOSSES): weights.pop(name) for name in list(weights) if name.startswith(LOSSES)}
     try:

@@ -13,6 +13,12 @@ from empathy_kit import __version__
 LISTED = "there are ce, focal, weighted"
 
 
+ROUTES = (
+    "unknown, expected KIND.OPTION with a kind of loss, rationale, head, sampler, trunk, or loss.ER.OPTION and head.ER.OPTION "
+    "for one task of ER, EX, IP"
+)
+
+
 WRONG: dict[str, tuple[list[str], str]] = {
     "loss": (["--loss", "nope"], f"--loss nope: unknown; {LISTED}"),
     "a loss in two lines": (["--loss", "no\npe\u2028"], f"--loss no\\npe\\n: unknown; {LISTED}"),
@@ -31,18 +37,12 @@ WRONG: dict[str, tuple[list[str], str]] = {
         ["-o", "rationale.weight", "big"],
         "rationale: option 'weight' is 'big'; expected a finite number",
     ),
-    "route": (
-        ["-o", "trunk.gamma", "1"],
-        "-o trunk.gamma: unknown, expected loss.OPTION, head.OPTION, rationale.OPTION or loss.ER.OPTION "
-        "(also head, and ER, EX, IP)",
-    ),
-    "route to a mechanism": (
-        ["-o", "loss.XX.gamma", "1"],
-        "-o loss.XX.gamma: unknown, expected loss.OPTION, head.OPTION, rationale.OPTION or loss.ER.OPTION "
-        "(also head, and ER, EX, IP)",
-    ),
+    "route": (["-o", "engine.gamma", "1"], f"-o engine.gamma: {ROUTES}"),
+    "route to a task": (["-o", "loss.XX.gamma", "1"], f"-o loss.XX.gamma: {ROUTES}"),
+    "route to a task of what has none": (["-o", "trunk.ER.hidden", "1"], f"-o trunk.ER.hidden: {ROUTES}"),
     "setting": (["--epochs", "many"], "--epochs many: expected a whole number"),
-    "range": (["--dropout", "1.5"], "--dropout 1.5: out of range, expected 0 to 0.99"),
+    "range": (["--warmup", "1.5"], "--warmup 1.5: out of range, expected 0 to 1"),
+    "range of an option": (["-o", "trunk.dropout", "1.5"], "trunk gru: option 'dropout' is 1.5; expected 0 to 0.99"),
     "split": (["--split", "temporal"], "--split temporal: expected one of grouped, paper"),
     "preset": (["--preset", "large"], "--preset large: unknown, expected small or paper"),
     "config": (["--config", "no.toml"], "--config no.toml: cannot be read: No such file or directory"),
