@@ -1,19 +1,72 @@
-"""Where the kit keeps what it would otherwise fetch or compute again, and how much of it."""
+"""Where the kit keeps what it would otherwise fetch or compute again, how much of it there is, and how it stays small."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import sys
+import time
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from empathy_kit.errors import KitError
+
+if sys.platform != "win32":  # there, a file that is open cannot be deleted anyway
+    import fcntl
 
 LIMIT = 20 * 2**30
 """Bytes that the frozen layers' states may take, unless ``$EMPATHY_KIT_STATES_LIMIT`` names another number."""
+
+ABANDONED = 3600
+"""Seconds without a change after which no process can still be writing something: all write in steps of seconds."""
+
+RECENT = 60
+"""Seconds in which whoever wrote a file opens it again: until then nothing holds it."""
+
+
+class Entry(NamedTuple):
+    """One file of the cache."""
+
+    kind: str  # the name of the cache's folder in which it lies, such as "states"
+    path: Path
+    size: int  # bytes
 
 
 def cache_folder() -> Path:
     """``$EMPATHY_KIT_CACHE``, else ``empathy-kit`` in the user's cache folder."""
     given = os.environ.get("EMPATHY_KIT_CACHE")
     return Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "empathy-kit"
+
+
+def entries() -> list[Entry]:
+    """Every file of the cache, by kind and path."""
+    folder = cache_folder()
+    found = []
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent, name) for name in names):
+            kind = path.relative_to(folder).parts[0]
+            with suppress(OSError):  # another process has just deleted it
+                if path.parent != folder:
+                    found.append(Entry(kind, path, path.lstat().st_size))
+    return sorted(found)
+
+
+def clear(kind: str) -> int:
+    """Delete all files of one kind, and return how many bytes that were.
+
+    Raises:
+        KitError: there are none, or one cannot be deleted.
+    """
+    sizes = [entry.size for entry in entries() if entry.kind == kind]
+    if not sizes:
+        kinds = sorted({entry.kind for entry in entries()})
+        raise KitError(f"the cache {cache_folder()} holds no {kind!r}; it holds {', '.join(kinds) or 'nothing'}")
+    try:
+        shutil.rmtree(cache_folder() / kind)
+    except OSError as error:
+        raise KitError(f"{error.filename} cannot be deleted: {error.strerror}") from None
+    return sum(sizes)
 
 
 def private_folder(folder: Path) -> None:
@@ -27,25 +80,64 @@ def private_folder(folder: Path) -> None:
         folder.chmod(0o700)
 
 
-def clear_oldest(folder: Path, *, keep: Path) -> None:
-    """Delete the files that were not used for longest, until the others fit the limit; what cannot be deleted stays."""
-    limit = int(os.environ.get("EMPATHY_KIT_STATES_LIMIT", LIMIT))
+def sweep(folder: Path) -> None:
+    """Remove the staging files and folders that killed processes left."""
+    for path in folder.glob(".*.partial-*"):
+        with suppress(OSError):  # another process has just deleted it
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def states_limit() -> int:
+    """Bytes that the frozen layers' states may take.
+
+    Raises:
+        KitError: ``$EMPATHY_KIT_STATES_LIMIT`` is no number of bytes.
+    """
+    given = os.environ.get("EMPATHY_KIT_STATES_LIMIT") or str(LIMIT)
+    if not (given.isascii() and given.isdigit() and len(given) <= 18):
+        raise KitError(f"EMPATHY_KIT_STATES_LIMIT is {given[:40]!r}, expected a number of bytes such as {LIMIT}")
+    return int(given)
+
+
+def hold(stream: BinaryIO, path: Path) -> None:
+    """Mark a file as used just now, and keep it from being cleared until nothing has it open or mapped any more."""
+    with suppress(OSError):  # somebody else's, or on a file system that is only read
+        os.utime(path)
+    if sys.platform != "win32":
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def clear_oldest(folder: Path, *, keep: Path, limit: int) -> None:
+    """Delete the files that were not used for longest, until the others fit the limit; what is in use stays."""
+    sweep(folder)
     found = []
     for path in folder.iterdir():
         with suppress(OSError):  # another process has just deleted it
             state = path.stat()
-            found.append((path == keep, state.st_mtime, state.st_size, path))
-    used = sum(size for _, _, size, _ in found)
-    for kept, _, size, path in sorted(found):
-        if used <= limit or kept:
+            found.append((state.st_mtime, state.st_size, path))
+    used = sum(size for _, size, _ in found)
+    for last, size, path in sorted(found):
+        if used <= limit or last > time.time() - RECENT:
             break
-        with suppress(OSError):
-            path.unlink()
+        if path != keep and not path.name.startswith(".") and _delete_unheld(path):  # a dot: still being written
             used -= size
 
 
-def sizes() -> dict[str, int]:
-    """Bytes of each part of the cache, by the name of its folder."""
-    folder = cache_folder()
-    parts = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    return {part.name: sum(path.stat().st_size for path in part.rglob("*") if path.is_file()) for part in parts}
+def _delete_unheld(path: Path) -> bool:
+    try:
+        if sys.platform != "win32":
+            with path.open("rb") as stream:
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return False
+                except OSError:  # a file system without locks
+                    pass
+                path.unlink()
+        else:
+            path.unlink()
+    except OSError:
+        return False
+    return True

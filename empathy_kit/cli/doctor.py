@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+from pathlib import Path
 
 import click
 
@@ -16,7 +17,7 @@ def doctor(as_json: bool) -> None:
     """Say what is here: versions, devices, how the losses are computed and why, the encoder, the cache, plugins."""
     import torch
 
-    from empathy_kit.cache import cache_folder, sizes
+    from empathy_kit.cache import cache_folder, entries
     from empathy_kit.core import kernels
     from empathy_kit.encoders import encoder_source
     from empathy_kit.errors import KitError
@@ -30,6 +31,9 @@ def doctor(as_json: bool) -> None:
         encoder = str(error)
     folder = cache_folder()
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    sizes: dict[str, int] = {}
+    for kind, _, size in entries():
+        sizes[kind] = sizes.get(kind, 0) + size
     registry = load_registry()
     versions = {library: importlib.metadata.version(library) for library in ("empathy-kit", *LIBRARIES)}
     found = {
@@ -37,7 +41,7 @@ def doctor(as_json: bool) -> None:
         **{f"losses on {device}": kernels.status(torch.device(device)) for device in devices},
         "encoder minilm": encoder,
         "cache": f"{folder}{'' if os.access(nearest, os.W_OK) else ': cannot be written'}",
-        **{f"cache, {name}": _size(size, name) for name, size in sizes().items()},
+        **{f"cache, {kind}": _size(folder / kind, size) for kind, size in sizes.items()},
         **{f"not loaded, {number}": str(failure) for number, failure in enumerate(registry.failures, start=1)},
     }
     if as_json:
@@ -47,6 +51,8 @@ def doctor(as_json: bool) -> None:
         click.echo(f"{name}: {text}")
 
 
-def _size(size: int, part: str) -> str:
+def _size(folder: Path, size: int) -> str:
     told = f"{size / 2**20:,.1f} MiB"
-    return f"{told}; posts can be recovered from it, so guard it as you guard them, or delete it" if part == "states" else told
+    if folder.name != "states":
+        return told
+    return f"{told}; as sensitive as the posts, which can be recovered from them: guard {folder} as you guard those, or delete it"

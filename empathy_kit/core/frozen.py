@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
+import transformers
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from empathy_kit import files
-from empathy_kit.cache import clear_oldest, private_folder
+from empathy_kit.cache import clear_oldest, hold, private_folder, states_limit
 from empathy_kit.core.unpadded import calls, lower_states
 from empathy_kit.errors import KitError
 
 Post = tuple[int, ...]  # token ids, special tokens included
+
+DIGEST = 32
+"""Bytes of a sha256, which ends each file: a flipped bit would be another score."""
+
+BINARY = getattr(os, "O_BINARY", 0)  # Windows would end lines otherwise
 
 
 def freeze(encoder: nn.Module, depth: int) -> list[nn.Module]:
@@ -58,7 +67,7 @@ class FrozenStates:
         """Open the file for these posts, or compute it. The file's name is a hash of posts and frozen weights.
 
         Raises:
-            KitError: the folder cannot be written.
+            KitError: the folder cannot be written, or the cache's limit is no number.
         """
         self._encoder = encoder
         self._depth = depth
@@ -76,7 +85,7 @@ class FrozenStates:
             self._compute(unique, (total, width))
             states = self._open((total, width))
         if states is None:
-            raise KitError(f"{self.path}: changed while it was read, expected to be left alone")
+            raise KitError(f"freeze-layers {depth}: {self.path} changed while it was read, expected to be left alone")
         self._states = states
 
     def __call__(self, ids: Tensor, mask: Tensor) -> Tensor:  # (B, L) int64, (B, L) bool -> (N, D), real tokens end to end
@@ -93,41 +102,40 @@ class FrozenStates:
         return torch.cat(parts)
 
     def _open(self, shape: tuple[int, int]) -> NDArray[np.float32] | None:
-        """The file's states, or None where it is missing, cut short or damaged: a flipped bit would be another score."""
+        """The file's states, or None where it is missing or any of its bytes is not the one that was written."""
+        header = _header(shape)
         try:
-            states: NDArray[np.float32] = np.load(self.path, mmap_mode="r", allow_pickle=False)
-            if states.shape != shape or states.dtype != np.float32 or not _is_sound(self.path):
-                return None
-            os.utime(self.path)  # used just now: the last to be cleared away
-        except (OSError, ValueError, EOFError):
+            with self.path.open("rb") as stream:
+                hold(stream, self.path)  # for as long as it is mapped, which is longer than it is open here
+                # The length first: whatever the file says of itself, no more is read, mapped or computed than is expected.
+                if os.fstat(stream.fileno()).st_size != len(header) + 4 * math.prod(shape) + DIGEST or not _is_sound(
+                    stream, header
+                ):
+                    return None
+                return np.memmap(stream, np.float32, mode="r", offset=len(header), shape=shape)
+        except OSError:
             return None
-        return states
 
     def _compute(self, posts: list[Post], shape: tuple[int, int]) -> None:
         staging = files.staging_name(self.path)
         try:
+            limit = states_limit()
+        except KitError as error:
+            raise KitError(f"freeze-layers {self._depth}: {error}") from None
+        digest = hashlib.sha256()
+        try:
             private_folder(self.path.parent)
             # Not mapped: there, a full disk would be a signal that kills the process. For nobody else to read: the posts can be
             # recovered from their states.
-            with os.fdopen(os.open(staging, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "w+b") as stream:
-                header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(stream, header)
-                start = 0
-                for lengths in calls([len(post) for post in posts]):
-                    batch = posts[start : start + len(lengths)]
-                    start += len(lengths)
-                    longest = max(lengths)
-                    ids = torch.tensor([[*post, *[0] * (longest - len(post))] for post in batch])
-                    mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
-                    stream.write(lower_states(self._encoder, ids, mask, self._depth).numpy().tobytes())
-                stream.seek(0)
-                digest = hashlib.file_digest(stream, "sha256").digest()
-                stream.seek(0, os.SEEK_END)
-                stream.write(digest)  # after the array, where numpy does not look
+            with os.fdopen(os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o600), "wb") as stream:
+                for block in (_header(shape), *self._blocks(posts)):
+                    digest.update(block)
+                    stream.write(block)
+                stream.write(digest.digest())  # after the array, where numpy does not look
                 stream.flush()
                 os.fsync(stream.fileno())
             staging.replace(self.path)  # whole or not at all; another run's file would hold the same
-            clear_oldest(self.path.parent, keep=self.path)
+            clear_oldest(self.path.parent, keep=self.path, limit=limit)
         except OSError as error:
             staging.unlink(missing_ok=True)
             raise KitError(f"freeze-layers {self._depth}: {self.path} cannot be written: {error.strerror}") from None
@@ -135,28 +143,54 @@ class FrozenStates:
             staging.unlink(missing_ok=True)
             raise
 
+    def _blocks(self, posts: list[Post]) -> Iterator[bytes]:
+        """The posts' states, call by call."""
+        start = 0
+        for lengths in calls([len(post) for post in posts]):
+            batch = posts[start : start + len(lengths)]
+            start += len(lengths)
+            longest = max(lengths)
+            ids = torch.tensor([[*post, *[0] * (longest - len(post))] for post in batch])
+            mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
+            yield lower_states(self._encoder, ids, mask, self._depth).numpy().tobytes()
 
-def _is_sound(path: Path) -> bool:
-    """Whether a file's last 32 bytes are the sha256 of all before them."""
+
+def _header(shape: tuple[int, int]) -> bytes:
+    """What numpy writes before an array of float32."""
+    stream = io.BytesIO()
+    described = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, described)
+    return stream.getvalue()
+
+
+def _is_sound(stream: BinaryIO, header: bytes) -> bool:
+    """Whether a file begins with this header, and ends with the sha256 of all before the last 32 bytes."""
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        left = path.stat().st_size - digest.digest_size
-        while left > 0 and (block := stream.read(min(left, 1 << 20))):
-            digest.update(block)
-            left -= len(block)
-        return stream.read() == digest.digest()
+    left = os.fstat(stream.fileno()).st_size - DIGEST - len(header)
+    if (block := stream.read(len(header))) != header:
+        return False
+    digest.update(block)
+    while left > 0 and (block := stream.read(min(left, 1 << 20))):
+        digest.update(block)
+        left -= len(block)
+    return stream.read() == digest.digest()
 
 
 def _key(encoder: nn.Module, depth: int, posts: list[Post]) -> str:
+    """A name for all that the states follow from: another number of heads, or another release, is another file."""
     settings: dict[str, object] = encoder.config.to_dict()  # type: ignore[union-attr,operator]
-    # Head counts and epsilons are no weights; where the encoder lay, and what is drawn in training, is not in its states.
+    # Where the encoder lay, and what is drawn in training, is not in its states.
     kept = {
         name: value for name, value in settings.items() if not name.startswith(("_", "transformers")) and "dropout" not in name
     }
-    digest = hashlib.sha256(f"frozen states 2, depth {depth}, {json.dumps(kept, sort_keys=True, default=str)}".encode())
+    releases = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    digest = hashlib.sha256(
+        f"frozen states 3, {releases}, depth {depth}, {json.dumps(kept, sort_keys=True, default=str)}".encode()
+    )
     for name, parameter in sorted(encoder.named_parameters()):
         if not parameter.requires_grad:
             digest.update(name.encode())
             digest.update(parameter.detach().cpu().numpy().tobytes())
-    digest.update(repr(posts).encode())
+    for post in posts:
+        digest.update(repr(post).encode())
     return digest.hexdigest()[:32]

@@ -64,7 +64,17 @@ def test_another_encoder_another_depth_and_other_posts_are_other_files(tmp_path:
     assert keep(tmp_path, small(hidden_dropout_prob=0.3)).path in found  # nothing is dropped where nothing is trained
 
 
-@pytest.mark.parametrize("damage", ["a flipped bit", "zeros", "cut short", "empty", "longer", "not numpy's"])
+def test_another_release_of_torch_or_transformers_is_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = keep(tmp_path).path
+    for library in ("torch", "transformers"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"empathy_kit.core.frozen.{library}.__version__", "9")
+            assert keep(tmp_path).path != path
+
+
+@pytest.mark.parametrize(
+    "damage", ["a flipped bit", "another shape", "zeros", "cut short", "empty", "longer", "a pickle", "a zip", "a larger header"]
+)
 def test_a_damaged_file_is_computed_anew(tmp_path: Path, damage: str) -> None:
     whole = keep(tmp_path)
     content = whole.path.read_bytes()
@@ -78,7 +88,10 @@ def test_a_damaged_file_is_computed_anew(tmp_path: Path, damage: str) -> None:
             "cut short": content[:-8],
             "empty": b"",
             "longer": content + b"x",
-            "not numpy's": b"\x80\x04." * 100,
+            "another shape": content.replace(b"(9, 16)", b"(-9,16)"),
+            "a larger header": content.replace(b"(9, 16)", b"(9e9,8)"),
+            "a pickle": b"\x80\x04." * 100,
+            "a zip": b"PK\x03\x04" + content[4:],
         }[damage]
     )
     again = keep(tmp_path)
@@ -92,17 +105,53 @@ def test_nobody_else_may_read_what_the_posts_can_be_recovered_from(tmp_path: Pat
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
+def test_states_in_use_survive_their_file_s_deletion(tmp_path: Path) -> None:
+    states = keep(tmp_path)
+    ids, mask = batch(POSTS)
+    expected = states(ids, mask)
+    states.path.unlink()
+    again = keep(tmp_path)
+    assert again.path.exists()
+    assert torch.equal(states(ids, mask), expected)
+    assert torch.equal(again(ids, mask), expected)
+
+
+def test_a_cache_that_is_only_read_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = keep(tmp_path).path
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    for name in ("utime", "chmod", "fsync"):
+        monkeypatch.setattr(os, name, refuse)
+    assert keep(tmp_path).path == path
+
+
 def test_the_states_that_were_not_used_for_longest_go_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = keep(tmp_path).path, keep(tmp_path, depth=2).path
-    for age, path in ((100, first), (50, second)):
+    for age, path in ((300, first), (200, second)):
         os.utime(path, (path.stat().st_mtime - age,) * 2)
     keep(tmp_path)  # used again: now it is the younger one
     monkeypatch.setenv("EMPATHY_KIT_STATES_LIMIT", str(2 * first.stat().st_size))
     third = keep(tmp_path, posts=POSTS[:2]).path
     assert {path.name for path in tmp_path.iterdir()} == {first.name, third.name}
+    for path in (first, third):
+        os.utime(path, (1e9,) * 2)
     monkeypatch.setenv("EMPATHY_KIT_STATES_LIMIT", "1")
     fourth = keep(tmp_path, posts=POSTS[1:]).path
     assert list(tmp_path.iterdir()) == [fourth]  # what a run is about to use stays
+
+
+def test_a_limit_that_is_no_number_is_one_line_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMPATHY_KIT_STATES_LIMIT", "20 GB")
+    with pytest.raises(KitError) as error:
+        keep(tmp_path)
+    assert str(error.value) == (
+        "freeze-layers 1: EMPATHY_KIT_STATES_LIMIT is '20 GB', expected a number of bytes such as 21474836480"
+    )
+    assert not any(tmp_path.iterdir())
 
 
 def test_what_lower_layers_share_with_the_others_is_frozen_too() -> None:
@@ -136,16 +185,14 @@ def test_a_frozen_copy_reads_all_its_states_from_the_file(tmp_path: Path) -> Non
     assert encoder.remember(POSTS, tmp_path) is None  # the other one is trained
 
 
-@pytest.mark.parametrize("remembered", [True, False])
-def test_frozen_layers_say_the_same_in_half_precision_kept_or_not(tmp_path: Path, remembered: bool) -> None:
-    encoder = PostEncoder(small(), freeze_layers=2).eval()
+def test_frozen_layers_say_the_same_in_half_precision_kept_or_not(tmp_path: Path) -> None:
+    encoder = small()
+    states = keep(tmp_path, encoder, depth=2)  # computed in float32, as a run does before its training
     ids, mask = batch(POSTS)
-    texts = Texts(ids, mask, ids, mask)
-    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-        before = encoder.response(texts)
-        if remembered:
-            encoder.remember(POSTS, tmp_path)
-        assert torch.equal(encoder.response(texts), before)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        computed = lower_states(encoder, ids, mask, 2)
+        kept = states(ids, mask)
+    torch.testing.assert_close(kept, computed, rtol=0, atol=1e-6)
 
 
 def test_threads_may_read_at_once(tmp_path: Path) -> None:

@@ -9,23 +9,27 @@ from pathlib import Path
 
 import pytest
 import torch
-from run_world import Said, flags
+from run_world import Said, configuration, flags, read_predictions
 
 from empathy_kit.core.encoder import load_encoder
 from empathy_kit.core.frozen import FrozenStates, freeze
 from empathy_kit.core.unpadded import make_unpadded
+from empathy_kit.data.sources import load_corpus
+from empathy_kit.data.splits import make_split
 from empathy_kit.errors import KitError
+from empathy_kit.plugins import load_registry
+from empathy_kit.runs.load import load
+from empathy_kit.runs.train import run
 
 
 def test_frozen_layers_stay_as_they_were_and_their_states_are_computed_once(
-    tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+    tiny_roberta: Path, tmp_path: Path, cache: Path, command: Callable[..., Said]
 ) -> None:
     from safetensors.torch import load_file
 
     before = load_file(tiny_roberta / "model.safetensors")
-    monkeypatch.setenv("EMPATHY_KIT_CACHE", str(tmp_path / "cache"))
     said = command("run", *flags(tiny_roberta), "--freeze-layers", "1", "--out", tmp_path / "alone")
-    (states,) = (tmp_path / "cache" / "states").iterdir()
+    (states,) = (cache / "states").iterdir()
     assert f"the 1 lowest layers are frozen; their states of every post are in {states}" in said.err
     after = load_file(tmp_path / "alone" / "model" / "model.safetensors")
     for name, weight in before.items():
@@ -71,6 +75,22 @@ def test_states_that_do_not_fit_the_disk_are_one_line(
         FrozenStates(encoder, 1, [(0, 2)], tmp_path)
     assert str(error.value) == f"freeze-layers 1: {path} cannot be written: No space left on device"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loaded_model_answers_in_bf16_as_it_did_when_its_states_were_kept(
+    tiny_roberta: Path, tmp_path: Path, cache: Path
+) -> None:
+    """Kept states are float32: computed under autocast, they would move probabilities by up to .002."""
+    config = configuration(tiny_roberta, freeze_layers=1, precision="bf16")
+    list(run(config, load_registry(), tmp_path / "run"))
+    assert any((cache / "states").iterdir())
+    loaded = load(tmp_path / "run", load_registry())
+    corpus = load_corpus("sample")
+    pairs = [corpus.pairs[position] for position in make_split(corpus, config.split, config.split_seed).test]
+    again = loaded.predictor.predict(loaded.tokenization.encode(pairs))
+    for row, prediction in zip(read_predictions(tmp_path / "run"), again, strict=True):
+        recorded = [float(row[f"ER_p{label}"]) for label in range(3)]
+        assert prediction.probabilities["ER"].tolist() == pytest.approx(recorded, abs=1e-5)
 
 
 def test_more_frozen_layers_than_there_are_is_one_line(tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said]) -> None:

@@ -9,11 +9,10 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 from importlib import resources
 from pathlib import Path
 
-from empathy_kit.cache import cache_folder
+from empathy_kit.cache import cache_folder, sweep
 from empathy_kit.files import staging_name, sync
 
 # Not -ffast-math: it takes apart what the source is careful about, and rows come out several times too large.
@@ -50,7 +49,7 @@ def built() -> Path:
                 return _ours(path)
             path.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _sweep(folder)
+        sweep(folder)
         staging = staging_name(folder / f"{name}.so")
         try:
             _compile(compiler, source, staging)
@@ -61,13 +60,6 @@ def built() -> Path:
             staging.unlink(missing_ok=True)
     except OSError as error:
         raise UnavailableError(f"{folder} cannot be used: {error.strerror}") from None
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what killed processes left: older than any build takes."""
-    for path in folder.glob(".focal-*.partial-*"):
-        if time.time() - path.stat().st_mtime > 3600:
-            path.unlink(missing_ok=True)
 
 
 def _digest(content: bytes) -> str:

@@ -1,0 +1,113 @@
+"""The cache: what lies there can be listed and deleted, and does not grow for ever."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from empathy_kit.cache import LIMIT, Entry, clear, clear_oldest, entries, hold, states_limit
+from empathy_kit.errors import KitError
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The states' folder with four files of 100 bytes, oldest first."""
+    monkeypatch.setenv("EMPATHY_KIT_CACHE", str(tmp_path))
+    states = tmp_path / "states"
+    states.mkdir()
+    for age, name in enumerate("dcba"):
+        (states / name).write_bytes(bytes(100))
+        os.utime(states / name, (1e9 - age,) * 2)
+    return states
+
+
+def names(folder: Path) -> str:
+    return "".join(sorted(path.name for path in folder.iterdir()))
+
+
+def test_every_file_is_listed_by_kind_and_one_kind_is_cleared(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "encoders" / "mpnet").mkdir(parents=True)
+    (tmp_path / "encoders" / "mpnet" / "config.json").write_bytes(b"{}")
+    (tmp_path / "a note").write_text("nobody's")
+    config = Entry("encoders", tmp_path / "encoders" / "mpnet" / "config.json", 2)
+    assert entries() == [config, *(Entry("states", folder / name, 100) for name in "abcd")]
+    assert clear("states") == 400
+    assert entries() == [config]
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("kind", ["states", "", ".", "..", "a note"])
+def test_what_is_no_kind_of_the_cache_is_not_deleted(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    cache = tmp_path / "other"
+    (cache / "kernels").mkdir(parents=True)
+    (cache / "kernels" / "focal.so").touch()
+    (cache / "a note").touch()
+    monkeypatch.setenv("EMPATHY_KIT_CACHE", str(cache))
+    with pytest.raises(KitError) as error:
+        clear(kind)
+    assert str(error.value) == f"the cache {cache} holds no {kind!r}; it holds kernels"
+    assert len(entries()) == 1
+
+
+def test_an_empty_cache_has_no_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMPATHY_KIT_CACHE", str(tmp_path / "nowhere"))
+    assert entries() == []
+
+
+@pytest.mark.parametrize(("limit", "left"), [(400, "abcd"), (399, "bcd"), (300, "bcd"), (299, "bd"), (199, "b"), (0, "b")])
+def test_the_files_that_were_not_used_for_longest_go_first_and_the_kept_one_stays(folder: Path, limit: int, left: str) -> None:
+    clear_oldest(folder, keep=folder / "b", limit=limit)
+    assert names(folder) == left
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there, what is open cannot be deleted")
+def test_a_file_that_any_process_has_mapped_stays(folder: Path) -> None:
+    """Deleted, it would free no space before that process ends, and the next run would have to compute it anew."""
+    with (folder / "a").open("rb") as stream:
+        hold(stream, folder / "a")
+        held = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)  # as the states are, when the stream has been closed
+    os.utime(folder / "a", (0, 0))
+    source = (
+        f"from pathlib import Path; from empathy_kit.cache import *; clear_oldest(Path({str(folder)!r}), keep=Path(), limit=0)"
+    )
+    subprocess.run([sys.executable, "-c", source], check=True)
+    assert names(folder) == "a"
+    held.close()
+    clear_oldest(folder, keep=Path(), limit=0)
+    assert names(folder) == ""
+
+
+def test_a_file_that_was_just_written_stays_for_its_writer_has_yet_to_open_it(folder: Path) -> None:
+    os.utime(folder / "a")
+    clear_oldest(folder, keep=folder / "b", limit=0)
+    assert names(folder) == "ab"
+
+
+def test_what_others_are_writing_stays_and_what_killed_processes_left_goes(folder: Path) -> None:
+    for name in (".e.partial-0", ".e.partial-1"):
+        (folder / name).write_bytes(bytes(100))
+    os.utime(folder / ".e.partial-0", (1e9,) * 2)
+    clear_oldest(folder, keep=Path(), limit=0)
+    assert names(folder) == ".e.partial-1"
+
+
+@pytest.mark.parametrize("given", ["20 GB", "-1", "1e9", "0x10", "1_000", "٣", "9" * 19, " "])
+def test_a_limit_that_is_no_number_of_bytes_is_one_line(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMPATHY_KIT_STATES_LIMIT", given)
+    with pytest.raises(KitError) as error:
+        states_limit()
+    assert str(error.value) == f"EMPATHY_KIT_STATES_LIMIT is {given!r}, expected a number of bytes such as {LIMIT}"
+
+
+def test_the_limit_is_what_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EMPATHY_KIT_STATES_LIMIT", raising=False)
+    assert states_limit() == LIMIT
+    monkeypatch.setenv("EMPATHY_KIT_STATES_LIMIT", "1000")
+    assert states_limit() == 1000
