@@ -52,23 +52,6 @@ def entries() -> list[Entry]:
     return sorted(found)
 
 
-def clear(kind: str) -> int:
-    """Delete all files of one kind, and return how many bytes that were.
-
-    Raises:
-        KitError: there are none, or one cannot be deleted.
-    """
-    sizes = [entry.size for entry in entries() if entry.kind == kind]
-    if not sizes:
-        kinds = sorted({entry.kind for entry in entries()})
-        raise KitError(f"the cache {cache_folder()} holds no {kind!r}; it holds {', '.join(kinds) or 'nothing'}")
-    try:
-        shutil.rmtree(cache_folder() / kind)
-    except OSError as error:
-        raise KitError(f"{error.filename} cannot be deleted: {error.strerror}") from None
-    return sum(sizes)
-
-
 def private_folder(folder: Path) -> None:
     """Make a folder that only its owner may look into.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from empathy_kit.cache import LIMIT, Entry, clear, clear_oldest, entries, hold, states_limit
+from empathy_kit.cache import LIMIT, Entry, clear_oldest, entries, hold, states_limit
 from empathy_kit.errors import KitError
 
 
@@ -30,30 +30,12 @@ def names(folder: Path) -> str:
     return "".join(sorted(path.name for path in folder.iterdir()))
 
 
-def test_every_file_is_listed_by_kind_and_one_kind_is_cleared(folder: Path, tmp_path: Path) -> None:
+def test_every_file_is_listed_by_kind(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "encoders" / "mpnet").mkdir(parents=True)
     (tmp_path / "encoders" / "mpnet" / "config.json").write_bytes(b"{}")
     (tmp_path / "a note").write_text("nobody's")
     config = Entry("encoders", tmp_path / "encoders" / "mpnet" / "config.json", 2)
     assert entries() == [config, *(Entry("states", folder / name, 100) for name in "abcd")]
-    assert clear("states") == 400
-    assert entries() == [config]
-    assert not folder.exists()
-
-
-@pytest.mark.parametrize("kind", ["states", "", ".", "..", "a note"])
-def test_what_is_no_kind_of_the_cache_is_not_deleted(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
-) -> None:
-    cache = tmp_path / "other"
-    (cache / "kernels").mkdir(parents=True)
-    (cache / "kernels" / "focal.so").touch()
-    (cache / "a note").touch()
-    monkeypatch.setenv("EMPATHY_KIT_CACHE", str(cache))
-    with pytest.raises(KitError) as error:
-        clear(kind)
-    assert str(error.value) == f"the cache {cache} holds no {kind!r}; it holds kernels"
-    assert len(entries()) == 1
 
 
 def test_an_empty_cache_has_no_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
