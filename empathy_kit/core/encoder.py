@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+from empathy_kit.core.guard import check_files, check_weights
 from empathy_kit.core.unpadded import first_position
 from empathy_kit.errors import KitError
 
@@ -19,7 +19,7 @@ ATTENTION_DROPOUTS = ("attention_probs_dropout_prob", "attention_dropout", "attn
 
 NOT_HERE = "not on this machine, and the Hugging Face hub does not answer"
 
-MOST_LAYERS, WIDEST = 1000, 65_536  # of an encoder; beyond, a configuration asks for memory that no encoder needs
+PADDING_COUNTS = 1e-4  # relative deviation from which a post's states depend on its padding, and not on rounding
 
 
 def load_encoder(source: str, *, local: bool = False, attention_dropout: float | None = None) -> tuple[nn.Module, Any]:
@@ -35,7 +35,6 @@ def load_encoder(source: str, *, local: bool = False, attention_dropout: float |
         KitError: nothing there, no network, weights that are not safetensors, no fast tokenizer, or no text encoder.
     """
     tokenizer = load_tokenizer(source, local=local)
-    _check_index(source)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, local_files_only=local)
         _check_config(source, config)
@@ -74,6 +73,10 @@ def load_tokenizer(source: str, *, local: bool = False) -> Any:
         KitError: as `load_encoder`.
     """
     try:
+        check_files(source, local=local)
+    except KitError as error:
+        raise KitError(f"encoder {source}: {error}") from None
+    try:
         tokenizer = AutoTokenizer.from_pretrained(source, use_fast=True, trust_remote_code=False, local_files_only=local)
     except Exception as error:  # as above
         raise KitError(f"encoder {source}: {_what_to_do(source, local, error)}") from None
@@ -83,35 +86,67 @@ def load_tokenizer(source: str, *, local: bool = False) -> Any:
 
 
 def rebuild_encoder(folder: Path) -> tuple[nn.Module, Any]:
-    """The same architecture with random weights, and the tokenizer, from a checkpoint's folder; nothing is downloaded."""
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    _check_config(str(folder), config)
-    encoder = _build(lambda attention: AutoModel.from_config(config, attn_implementation=attention, dtype=torch.float32))
+    """The same architecture with random weights, and the tokenizer, from a checkpoint's folder; nothing is downloaded.
+
+    Raises:
+        KitError: files that are missing or broken, or sizes that are not those of the weights.
+    """
+    tokenizer = load_tokenizer(str(folder), local=True)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        _check_config(str(folder), config)
+
+        def make(attention: str) -> Any:
+            return AutoModel.from_config(config, attn_implementation=attention, dtype=torch.float32)
+
+        with torch.device("meta"):  # where nothing takes memory
+            numbers = sum(parameter.numel() for parameter in _build(make).parameters())
+        check_weights(folder, numbers)
+        encoder: nn.Module = _build(make)
+    except KitError as error:
+        text = str(error)
+        raise KitError(text if text.startswith("encoder ") else f"encoder {folder}: {text}") from None
+    except Exception as error:  # as above
+        raise KitError(f"encoder {folder}: {_what_to_do(str(folder), True, error)}") from None
     _without_pooler(encoder)
     return encoder, tokenizer
 
 
 def longest_input(encoder: nn.Module) -> int:
     """The most tokens that the encoder has positions for."""
-    config: Any = encoder.config
-    positions = int(getattr(config, "max_position_embeddings", 0) or 1_000_000)
+    positions: Any = getattr(encoder.config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions <= 0:  # XLNet's is -1: it counts from token to token
+        return 1_000_000
     return positions - first_position(encoder)
 
 
-def word_ids(encoder: nn.Module, count: int) -> list[int]:
-    """The first ids of the vocabulary that are not its padding: RoBERTa would count no position for that one."""
-    table: Any = encoder.get_input_embeddings() if hasattr(encoder, "get_input_embeddings") else None  # type: ignore[operator]
-    padding = {getattr(encoder.config, "pad_token_id", None), getattr(table, "padding_idx", None)}
-    known = int(getattr(table, "num_embeddings", count + len(padding)))
-    found = [number for number in range(min(known, count + len(padding))) if number not in padding][:count]
-    return (found * count)[:count]
+def sample_posts(encoder: nn.Module, lengths: tuple[int, ...]) -> tuple[Tensor, Tensor]:  # -> (B, L) int64, (B, L) bool
+    """Posts of random words to try an encoder on, shorter where it has fewer positions; the same ones every time."""
+    table = word_table(encoder)
+    rows = 10 if table is None else table.weight.shape[0]
+    found = (getattr(encoder.config, "pad_token_id", None), getattr(table, "padding_idx", None))
+    padding = [each for each in found if isinstance(each, int) and 0 <= each < rows] or [0]
+    word = next(each for each in range(len(padding) + 1) if each not in padding) % rows
+    cut = torch.tensor(lengths).clamp(max=longest_input(encoder))
+    mask = torch.arange(int(cut.max())) < cut[:, None]
+    ids = torch.randint(rows, mask.shape, generator=torch.Generator().manual_seed(0))
+    ids = torch.where(torch.isin(ids, torch.tensor(padding)), word, ids)  # RoBERTa would count no position for its padding
+    return ids.masked_fill(~mask, padding[0]), mask
+
+
+def word_table(encoder: nn.Module) -> nn.Embedding | None:
+    """The embedding of the vocabulary's words; None where a model has none, or hides it."""
+    try:
+        table: nn.Embedding = encoder.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return None
+    return table if isinstance(getattr(table, "weight", None), Tensor) else None
 
 
 def padded_states(encoder: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:  # (B, L) int64, (B, L) bool -> (B, L, D)
     """Encoder states from a plain call over a padded batch, zeros at the padding."""
     states: Tensor = encoder(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-    return states * mask[..., None]
+    return torch.where(mask[..., None], states, 0)
 
 
 def _build(make: Any) -> Any:
@@ -124,27 +159,13 @@ def _build(make: Any) -> Any:
         return make("eager")
 
 
-def _check_index(source: str) -> None:
-    """Weights in several files are named by an index: only files beside it, and never a pickle."""
-    index = Path(source) / "model.safetensors.index.json"
-    if not os.path.isfile(index):  # noqa: PTH113 - Path.is_file raises where the name is too long
-        return
-    try:
-        names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise KitError(f"encoder {source}: {index.name} cannot be read, expected the index of safetensors files") from None
-    for name in names:
-        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-            raise KitError(f"encoder {source}: {index.name} names {str(name)[:60]!r}, expected .safetensors files beside it")
-
-
 def _check_config(source: str, config: Any) -> None:
     if getattr(config, "is_encoder_decoder", False):
         raise KitError(f"encoder {source}: a {config.model_type} model has an encoder and a decoder, expected an encoder alone")
-    layers, width = (getattr(config, name, 1) for name in ("num_hidden_layers", "hidden_size"))
-    for what, value, most in (("layers", layers, MOST_LAYERS), ("hidden_size", width, WIDEST)):
-        if not isinstance(value, int) or not 1 <= value <= most:
-            raise KitError(f"encoder {source}: its configuration has {what} {value!r}, expected 1 to {most:,}")
+    for what in ("num_hidden_layers", "hidden_size"):  # how large they may be depends on the file of weights
+        value = getattr(config, what, 1)
+        if not isinstance(value, int) or value < 1:
+            raise KitError(f"encoder {source}: its configuration has {what} {value!r}, expected a whole number above 0")
 
 
 def _set_attention_dropout(source: str, config: Any, value: float) -> None:
@@ -156,30 +177,54 @@ def _set_attention_dropout(source: str, config: Any, value: float) -> None:
 
 
 def _without_pooler(encoder: nn.Module) -> None:
-    # Nothing reads it, so it would only be saved and moved.
-    if getattr(encoder, "pooler", None) is not None:
-        encoder.pooler = None  # type: ignore[assignment]
+    # Nothing reads it, so it would only be saved and moved. A few models cannot be called without.
+    pooler = getattr(encoder, "pooler", None)
+    if pooler is None:
+        return
+    encoder.pooler = None  # type: ignore[assignment]
+    try:
+        _tried(encoder)
+    except Exception:
+        encoder.pooler = pooler
+
+
+def _tried(encoder: nn.Module) -> tuple[Tensor, Tensor]:  # -> (2, L, D), (1, l, D)
+    """States of two posts, the second shorter and padded; and of the second alone, in eval mode."""
+    ids, mask = sample_posts(encoder, (24, 9))
+    length = int(mask[1].sum())
+    training = encoder.training
+    try:
+        with torch.random.fork_rng(devices=[]), torch.inference_mode():
+            return padded_states(encoder.eval(), ids, mask), padded_states(encoder, ids[1:, :length], mask[1:, :length])
+    finally:
+        encoder.train(training)
 
 
 def _check_readable(source: str, encoder: nn.Module, tokenizer: Any) -> None:
     """One tiny forward pass decides whether a model can be read as a text encoder."""
-    table: Any = encoder.get_input_embeddings() if hasattr(encoder, "get_input_embeddings") else None  # type: ignore[operator]
-    rows = int(getattr(table, "num_embeddings", 0))
-    if rows and len(tokenizer) > rows:
-        raise KitError(f"encoder {source}: its tokenizer has {len(tokenizer):,} words, its embedding {rows:,}; expected no more")
-    ids = torch.tensor([word_ids(encoder, 3), word_ids(encoder, 3)])
-    mask = torch.tensor([[True, True, True], [True, True, False]])
+    table = word_table(encoder)
+    highest = max(tokenizer.get_vocab().values(), default=0)
+    if table is not None and highest >= table.weight.shape[0]:
+        rows = table.weight.shape[0]
+        raise KitError(f"encoder {source}: its tokenizer has {highest + 1:,} words, its embedding {rows:,}; expected no more")
     name = type(encoder).__name__
     try:
-        with torch.random.fork_rng(devices=[]), torch.inference_mode():
-            states = padded_states(encoder.eval(), ids, mask)
+        together, alone = _tried(encoder)
     except Exception as error:  # another kind of model fails as it likes
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise KitError(
             f"encoder {source}: a {name} cannot be read as a text encoder ({reason[:120]}); expected one such as BERT or RoBERTa"
         ) from None
-    if states.dim() != 3 or states.shape[:2] != ids.shape:
-        raise KitError(f"encoder {source}: a {name} gives states of shape {tuple(states.shape)}, expected one state per token")
+    if together.dim() != 3 or alone.dim() != 3:
+        raise KitError(f"encoder {source}: a {name} gives states of shape {tuple(alone.shape)}, expected one state per token")
+    if not together.isfinite().all():
+        raise KitError(f"encoder {source}: its states are not finite; its file of weights is damaged")
+    apart = (together[1:, : alone.shape[1]] - alone).abs().max() / together.abs().max().clamp(min=1e-6)
+    if apart > PADDING_COUNTS:
+        raise KitError(
+            f"encoder {source}: a {name} gives a post other states where it is padded (relative deviation {float(apart):.0e}); "
+            "expected one that masks padding, such as BERT or RoBERTa"
+        )
 
 
 def _what_to_do(source: str, local: bool, error: Exception) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel
+from tiny_encoders import ARCHITECTURES, make
 
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.contracts import Texts
@@ -19,37 +18,11 @@ from empathy_kit.core import unpadded as unpadded_module
 from empathy_kit.core.encoder import load_encoder, rebuild_encoder
 from empathy_kit.core.posts import PostEncoder
 from empathy_kit.data.sources import load_corpus
-from empathy_kit.errors import KitError
 from empathy_kit.plugins import load_registry
 from empathy_kit.runs.load import load
 from empathy_kit.runs.train import run
 
-PLAIN = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 16, "intermediate_size": 24}
-ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "bert": PLAIN,
-    "roberta": {**PLAIN, "type_vocab_size": 1},
-    "deberta-v2": {**PLAIN, "relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False},
-    "mpnet": PLAIN,
-    "electra": {**PLAIN, "embedding_size": 12},
-    "distilbert": {"n_layers": 2, "n_heads": 2, "dim": 16, "hidden_dim": 24},
-    "albert": {**PLAIN, "embedding_size": 12},
-    "modernbert": {**PLAIN, "global_attn_every_n_layers": 1},
-}
 LAID_END_TO_END = {"bert", "roberta", "mpnet"}
-
-
-def make(architecture: str, folder: Path, tokenizer: Path, **changes: Any) -> Path:
-    """A folder with a tiny random encoder, and RoBERTa's tokenizer of the sample."""
-    folder.mkdir()
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(tokenizer / file, folder / file)
-    ids = {"vocab_size": 600, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "cls_token_id": 0, "sep_token_id": 2}
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        architecture, **{**ARCHITECTURES[architecture], **ids, "max_position_embeddings": 60, **changes}
-    )
-    AutoModel.from_config(config).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -168,62 +141,3 @@ def test_a_default_setting_is_never_refused_and_one_that_cannot_be_is(encoders: 
     for folder in encoders.values():
         load_encoder(str(folder), local=True, attention_dropout=0.0)
     assert load_encoder(str(encoders["distilbert"]), local=True, attention_dropout=0.25)[0].config.attention_dropout == 0.25
-
-
-@pytest.mark.parametrize(
-    ("architecture", "settings", "message"),
-    [
-        (
-            "t5",
-            {"d_model": 16, "d_kv": 8, "num_layers": 1, "num_heads": 2, "d_ff": 16},
-            "a t5 model has an encoder and a decoder, expected an encoder alone",
-        ),
-        (
-            "vit",
-            {**PLAIN, "image_size": 8, "patch_size": 4},
-            "a ViTModel cannot be read as a text encoder",
-        ),
-    ],
-)
-def test_a_model_that_is_no_text_encoder_is_one_line(
-    tiny_roberta: Path, tmp_path: Path, architecture: str, settings: dict[str, Any], message: str
-) -> None:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    for file in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(tiny_roberta / file, folder / file)
-    AutoModel.from_config(AutoConfig.for_model(architecture, **settings)).save_pretrained(folder)
-    with pytest.raises(KitError) as error:
-        load_encoder(str(folder), local=True, attention_dropout=0.0)
-    assert str(error.value).startswith(f"encoder {folder}: {message}")
-    assert len(str(error.value).splitlines()) == 1
-
-
-def test_a_vocabulary_beyond_the_embedding_is_one_line(tiny_roberta: Path, tmp_path: Path) -> None:
-    folder = make("bert", tmp_path / "small", tiny_roberta, vocab_size=500)
-    with pytest.raises(KitError, match=r"its tokenizer has 600 words, its embedding 500; expected no more$"):
-        load_encoder(str(folder), local=True)
-
-
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "../outside.safetensors", 7])
-def test_an_index_may_name_safetensors_beside_it_alone(tiny_roberta: Path, tmp_path: Path, name: Any) -> None:
-    folder = make("bert", tmp_path / "split", tiny_roberta)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {"a": name}}))
-    with pytest.raises(KitError) as error:
-        load_encoder(str(folder), local=True)
-    assert str(error.value) == (
-        f"encoder {folder}: model.safetensors.index.json names {str(name)!r}, expected .safetensors files beside it"
-    )
-
-
-@pytest.mark.parametrize(("setting", "value"), [("num_hidden_layers", 10**9), ("hidden_size", -1), ("num_hidden_layers", 0)])
-def test_an_absurd_size_is_refused_before_memory_is_asked_for(
-    tiny_roberta: Path, tmp_path: Path, setting: str, value: int
-) -> None:
-    folder = make("bert", tmp_path / "absurd", tiny_roberta)
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    (folder / "config.json").write_text(json.dumps({**config, setting: value}), "utf-8")
-    with pytest.raises(KitError) as error:
-        load_encoder(str(folder), local=True)
-    what = "layers" if setting == "num_hidden_layers" else setting
-    assert str(error.value).startswith(f"encoder {folder}: its configuration has {what} {value}, expected 1 to ")
