@@ -141,7 +141,8 @@ def run(
     with plugins.blamed():
         yield from trainer.fit(state)
         said = trainer.evaluate(state, test)
-        swapped = trainer.evaluate(state, swap_seekers(test, config.split_seed))
+        strangers = swap_seekers(test, config.split_seed)
+        swapped = said if strangers is test else trainer.evaluate(state, strangers)
 
     result = record.Record(
         format=record.FORMAT,
@@ -231,14 +232,18 @@ def swap_seekers(examples: Examples, seed: int) -> Examples:
 
     A post keeps its own where all are the same.
     """
-    pairs = examples.texts
-    order = random.Random(seed).sample(range(len(pairs)), len(pairs))
-    swapped: list[TokenPair] = list(pairs)
-    for at, position in enumerate(order):
-        others = (pairs[order[(at + step) % len(order)]].seeker for step in range(1, len(order)))
-        seeker = next((other for other in others if other != pairs[position].seeker), pairs[position].seeker)
-        swapped[position] = replace(pairs[position], seeker=seeker)
-    return replace(examples, texts=tuple(swapped))
+    order = random.Random(seed).sample(range(len(examples)), len(examples))
+    seekers = [examples.texts[position].seeker for position in order]
+    changes = [at for at in range(len(order)) if seekers[at - 1] != seekers[at]]
+    if not changes:
+        return examples
+    texts: list[TokenPair] = list(examples.texts)
+    later = changes[0]  # the next place in the circle with another seeker post, going back from the last place
+    for at in reversed(range(len(order))):
+        if seekers[(at + 1) % len(order)] != seekers[at]:
+            later = (at + 1) % len(order)
+        texts[order[at]] = replace(texts[order[at]], seeker=seekers[later])
+    return replace(examples, texts=tuple(texts))
 
 
 def _prediction_rows(
