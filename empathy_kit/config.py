@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -246,20 +246,38 @@ def read_config(path: Path) -> dict[str, Any]:
     return upgrade(settings) if content.get("format") == 1 else settings
 
 
-def read_hashes(path: Path) -> dict[str, str] | None:
-    """The sha256 of a recorded run's data and split; none in a file that is no run's record."""
+RESTS_ON = {
+    "data": ("data", "schema"),
+    "split": ("data", "schema", "split", "split_seed"),
+    "encoder": ("encoder",),
+}
+"""What a record has a hash of, and the settings that it follows from: where one of these is changed, another is expected."""
+
+
+def read_hashes(path: Path, changed: Container[str] = ()) -> dict[str, str]:
+    """The sha256 of a recorded run's data, split and encoder; without those that follow from a changed setting.
+
+    Format 1 has none of the encoder, and a file that is no run's record has none at all.
+    """
     content = _read(path)
-    try:
-        return {name: str(content[name]["sha256"]) for name in ("data", "split")}
-    except (KeyError, TypeError):
-        return None
+    hashes = {}
+    for name, settings in RESTS_ON.items():
+        part = content.get(name)
+        if isinstance(part, dict) and "sha256" in part and not any(setting in changed for setting in settings):
+            hashes[name] = str(part["sha256"])
+    return hashes
 
 
 def read_providers(path: Path) -> dict[str, dict[str, str]] | None:
-    """Who provided a recorded run's plugins, a kind: name, distribution, version. None in a file that is no run's record."""
+    """Who provided a recorded run's plugins: per kind name, distribution, version and perhaps a hash. None in another file."""
     plugins = _read(path).get("plugins")
     try:
-        return {kind: {key: str(entry[key]) for key in ("name", "distribution", "version")} for kind, entry in plugins.items()}  # type: ignore[union-attr]
+        return {
+            kind: {
+                key: str(entry[key]) for key in ("name", "distribution", "version", "sha256") if key != "sha256" or key in entry
+            }
+            for kind, entry in plugins.items()  # type: ignore[union-attr]
+        }
     except (AttributeError, KeyError, TypeError):
         return None
 

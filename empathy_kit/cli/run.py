@@ -85,8 +85,8 @@ def run(
     quiet_libraries()
     progress = Console(stderr=True, markup=False, emoji=False)
     start = f"config {config_file}" if config_file else f"preset {preset_name or 'small'}"
-    moved = {"data", "schema", "split", "split_seed"} & {name for name, value in values.items() if value is not None}
-    expected = read_hashes(config_file) if config_file and not moved else None
+    changed = {name for name, value in values.items() if value is not None}
+    expected = read_hashes(config_file, changed) if config_file else None
     providers = read_providers(config_file) if config_file else None
     events = train(config, load_registry(files), out or _free_folder(config), expected=expected, providers=providers)
     finished = _watch(events, config, start, progress)

@@ -141,6 +141,8 @@ def _check_parts(found: record.Record) -> None:
         _check_type(found.scores[task.name]["confusion"], list)
     for share in found.data["duplicates"]["agreement"].values():
         float(share)
+    for value in found.encoder.values():
+        _check_type(value, str)
     for entry in found.plugins.values():
         for key in ("name", "distribution", "version"):
             _check_type(entry[key], str)
@@ -199,7 +201,8 @@ def _same_option(given: Any, value: Any) -> bool:
 def _check_alike(folder: Path, runs: Sequence[Run]) -> None:
     """Runs that are compared have the same data, and those on one split the same pairs and labels."""
     first: dict[int, Run] = {}  # by the split's seed
-    labels: dict[int, dict[str, Answers]] = {}  # the same, to what the first run that has a task was tested on
+    encoders: dict[str, Run] = {}  # by their names
+    labels: dict[int, dict[str, Answers]] = {}  # by the split's seed, to what the first run that has a task was tested on
     for found in runs:
         split = found.record.split["seed"]
         for what, sibling in (("data", runs[0]), ("split", first.setdefault(split, found))):
@@ -210,9 +213,21 @@ def _check_alike(folder: Path, runs: Sequence[Run]) -> None:
                     f"{run_folder(folder, sibling.name, sibling.seed)} (sha256 {one[:12]}... and {other[:12]}...); "
                     "they cannot be compared"
                 )
+        _check_encoder(folder, found, encoders.setdefault(found.record.config["encoder"], found))
         known = labels.setdefault(split, {})
         _check_labels(run_folder(folder, found.name, found.seed) / record.PREDICTIONS, found.answers, known)
         labels[split] = {**found.answers, **known}
+
+
+def _check_encoder(folder: Path, found: Run, sibling: Run) -> None:
+    """One name must be one encoder: a folder's weights may have been exchanged between two runs. Format 1 has no hash."""
+    one, other = (each.record.encoder.get("sha256") for each in (found, sibling))
+    if one and other and one != other:
+        raise KitError(
+            f"{run_folder(folder, found.name, found.seed)}: --encoder {found.record.config['encoder']} was another one than in "
+            f"{run_folder(folder, sibling.name, sibling.seed)} (sha256 {one[:12]}... and {other[:12]}...); "
+            "they cannot be compared"
+        )
 
 
 def _check_labels(path: Path, ours: Mapping[str, Answers], theirs: Mapping[str, Answers]) -> None:

@@ -12,7 +12,7 @@ from empathy_kit.contracts import Rationale
 from empathy_kit.data.schema import Schema
 from empathy_kit.errors import KitError
 from empathy_kit.options import resolve
-from empathy_kit.plugins import KINDS, OURS, Kind, Provided, Registry, one_line, same_distribution
+from empathy_kit.plugins import KINDS, OURS, Kind, Provided, Registry, fingerprint, one_line, same_distribution
 
 PER_TASK: tuple[Kind, ...] = ("loss", "head")
 """Kinds that are built once for each task, and may have options of their own for each."""
@@ -76,6 +76,13 @@ class Plugins:
     def _others(self, text: str) -> str:
         used = [entry for entry in self.chosen.values() if entry.distribution != OURS and entry.distribution not in text]
         return ", ".join(f"{entry.kind} {entry.spec.name} is from {entry.distribution} {entry.version}" for entry in used)
+
+
+def provenance(entry: Provided) -> dict[str, str]:
+    """Where a plugin comes from, as a record has it: also the hash of its files, but for the kit's own."""
+    found = {"name": entry.spec.name, "distribution": entry.distribution, "version": entry.version}
+    code = fingerprint(entry)
+    return found if code is None else {**found, "sha256": code}
 
 
 def described(entry: Provided) -> str:
@@ -144,7 +151,7 @@ def compare_providers(recorded: Mapping[str, Mapping[str, str]], config: RunConf
     """What of a recorded run's plugins is installed in another version now.
 
     Args:
-        recorded: a kind to the plugin's name, distribution and version, as in run.json.
+        recorded: a kind to the plugin's name, distribution, version and hash, as in run.json.
         config: what is to be run; a plugin that it replaces is not compared.
         registry: what is installed.
 
@@ -167,4 +174,6 @@ def compare_providers(recorded: Mapping[str, Mapping[str, str]], config: RunConf
             raise KitError(f"{was}, but now {now.distribution} {now.version} offers that name; expected {then['distribution']}")
         if now.version != then["version"]:
             warnings.append(f"{was}; now it is {now.version}, whose numbers may differ")
+        elif then.get("sha256", code := fingerprint(now)) != code:
+            warnings.append(f"{was}; its files have changed since, and its numbers may differ")
     return tuple(warnings)

@@ -34,6 +34,7 @@ class Record:
     machine: dict[str, Any]
     data: dict[str, Any]
     split: dict[str, Any]
+    encoder: dict[str, str]  # name, and sha256 of weights, settings and tokenizer; empty in format 1
     truncation: dict[str, Any]
     training: dict[str, Any]  # what happened; own_criterion: the heads brought their loss, and config's was not used
     scores: dict[str, Any]  # task to core.metrics.Scores
@@ -152,6 +153,7 @@ def _of_today(content: dict[str, Any]) -> dict[str, Any]:
         **content,
         "format": FORMAT,
         "config": {**to_dict(RunConfig()), **upgrade(content["config"])},
+        "encoder": {},
         "plugins": {**content["plugins"], "sampler": {"name": "all", **ours}, "trunk": {"name": "gru", **ours}},
     }
 

@@ -34,7 +34,7 @@ from empathy_kit.runs.build import (
     read_posts,
     remember_states,
 )
-from empathy_kit.runs.choose import all_options, choose_plugins, compare_providers
+from empathy_kit.runs.choose import all_options, choose_plugins, compare_providers, provenance
 from empathy_kit.runs.describe import describe_data, describe_split
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def run(
         config: what to run.
         registry: where the plugins are.
         out: the run directory, which must not exist.
-        expected: sha256 of the data and of the split ("data", "split"), where a run is repeated.
+        expected: sha256 of the data, the split and the encoder ("data", "split", "encoder"), as far as a run is to be repeated.
         providers: who provided each kind's plugin, where a run is repeated.
         keep_model: leave the model in the run directory, and not only what it scored.
 
@@ -101,21 +101,20 @@ def run(
     split = make_split(corpus, config.split, config.split_seed, schema)
     data, parts_found = describe_data(corpus), describe_split(corpus, split)
     for name, found in (("data", data), ("split", parts_found)):
-        if expected and found["sha256"] != expected[name]:
-            raise KitError(
-                f"--config: the {name} is not that of the recorded run (sha256 {found['sha256'][:12]}... found, expected "
-                f"{expected[name][:12]}...); its scores cannot be repeated"
-            )
+        _check_same(name, found["sha256"], expected)
 
     import torch
 
     from empathy_kit.core import checkpoint
+    from empathy_kit.core.fingerprint import fingerprint
     from empathy_kit.core.precision import find_device
 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)  # before anything is initialised: the heads' first weights are part of the run
     encoder, tokenizer = open_encoder(config)
+    read_by = fingerprint(encoder, tokenizer)
+    _check_same("encoder", read_by, expected)
     tokenization = build_tokenization(config, tokenizer, encoder)
     examples, truncation = read_posts(config, tokenization, corpus)
     train, validation, test = (examples.take(split.part(name)) for name in PARTS)
@@ -150,10 +149,7 @@ def run(
         oracle=plugins.oracle,
         # The options with their defaults written out: a plugin may change a default, and a repeat must not follow it.
         config=to_dict(replace(config, options=all_options(plugins))),
-        plugins={
-            kind: {"name": entry.spec.name, "distribution": entry.distribution, "version": entry.version}
-            for kind, entry in plugins.chosen.items()
-        },
+        plugins={kind: provenance(entry) for kind, entry in plugins.chosen.items()},
         versions={
             "python": platform.python_version(),
             **{library: importlib.metadata.version(library) for library in LIBRARIES},
@@ -167,6 +163,7 @@ def run(
         },
         data=data,
         split=parts_found,
+        encoder={"name": config.encoder, "sha256": read_by},
         truncation=asdict(truncation),
         training={**_training(state.history), "own_criterion": own_criterion},
         scores=_scores(said, test, tasks, config.seed),
@@ -178,6 +175,14 @@ def run(
         columns, rows = _prediction_rows(corpus, split, test, said, swapped)
         record.write(folder, result, [asdict(epoch) for epoch in state.history], columns, rows)
     yield Finished(result, out)
+
+
+def _check_same(what: str, found: str, expected: Mapping[str, str] | None) -> None:
+    if expected and found != expected.get(what, found):
+        raise KitError(
+            f"--config: the {what} is not that of the recorded run (sha256 {found[:12]}... found, expected "
+            f"{expected[what][:12]}...); its scores cannot be repeated"
+        )
 
 
 def _check_alone() -> None:

@@ -89,6 +89,7 @@ def made_up_run(folder: Path, config: RunConfig, number: int, seed: int, split: 
             "class_counts": counts,
             "duplicates": {"groups": 3, "agreement": agreement},
         },
+        encoder={"name": config.encoder, "sha256": "e" * 64},
         split={
             "kind": "grouped",
             "seed": split,

@@ -34,6 +34,7 @@ def make_record(**changes: Any) -> Record:
         "machine": {"device": "cpu"},
         "data": {"name": "sample"},
         "split": {"kind": "grouped"},
+        "encoder": {"name": "minilm", "sha256": "0" * 64},
         "truncation": {"max_tokens": 64},
         "training": {"epochs": 5},
         "scores": {"ER": {"n": 3}},

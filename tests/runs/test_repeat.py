@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from run_world import Said, read_json, words
+from safetensors.torch import load_file, save_file
 
 from empathy_kit import __version__
 from empathy_kit.config import RunConfig, configure
+from empathy_kit.core.encoder import load_encoder
+from empathy_kit.core.fingerprint import fingerprint
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import Failure, Registry, load_registry
-from empathy_kit.runs.choose import compare_providers
+from empathy_kit.runs.choose import compare_providers, provenance
 from empathy_kit.runs.train import run
 
 
@@ -113,3 +117,82 @@ def test_a_repeat_on_other_data_is_refused(first: tuple[Path, list[Any]], tmp_pa
         "its scores cannot be repeated\n",
     )
     assert not (tmp_path / "again").exists()
+
+
+def repeated(first: Path, to: Path, part: str, *flags: object, command: Callable[..., Said]) -> Said:
+    """The run repeated from a record that has another hash of a part."""
+    content = read_json(first)
+    content[part]["sha256"] = "0" * 64
+    path = to / "run.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return command("run", "--config", path, *flags, "--epochs", 1, "--out", to / "again")
+
+
+def test_a_repeat_with_another_encoder_in_the_same_folder_is_refused(
+    first: tuple[Path, list[Any]], tmp_path: Path, command: Callable[..., Said]
+) -> None:
+    said = repeated(first[0], tmp_path, "encoder", command=command)
+    found = read_json(first[0])["encoder"]["sha256"][:12]
+    assert (said.code, said.err) == (
+        2,
+        f"Error: --config: the encoder is not that of the recorded run (sha256 {found}... found, expected 000000000000...); "
+        "its scores cannot be repeated\n",
+    )
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "flags", "code"),
+    [
+        ("data", ("--split-seed", 1), 2),  # another split of the same data
+        ("split", ("--split-seed", 1), 0),
+        ("split", ("--seed", 9), 2),
+        ("data", ("--data", "sample"), 0),  # asked for by name
+        ("encoder", ("--split-seed", 1), 2),
+    ],
+)
+def test_a_changed_setting_lifts_the_checks_that_rest_on_it_and_no_other(
+    first: tuple[Path, list[Any]], tmp_path: Path, command: Callable[..., Said], part: str, flags: tuple[object, ...], code: int
+) -> None:
+    assert repeated(first[0], tmp_path, part, *flags, command=command).code == code
+
+
+def test_an_encoder_is_known_by_what_it_is_and_not_by_where_it_lies(tiny_roberta: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(tiny_roberta, tmp_path / "elsewhere"))
+    known = fingerprint(*load_encoder(str(tiny_roberta), local=True))
+    assert fingerprint(*load_encoder(str(copy), local=True)) == known
+    weights = load_file(copy / "model.safetensors")
+    name = next(name for name in weights if "layer.1" in name)
+    weights[name].view(-1)[0] += 1e-4
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    assert fingerprint(*load_encoder(str(copy), local=True)) != known
+    assert fingerprint(*load_encoder(str(tiny_roberta), local=True, attention_dropout=0.2)) != known
+
+
+def test_a_plugin_whose_files_changed_in_place_warns(tmp_path: Path, tiny_roberta: Path, command: Callable[..., Said]) -> None:
+    """As in an editable installation: the version is the same, the code is not."""
+    file = tmp_path / "own.py"
+    file.write_text(LOSS)
+    registry = load_registry([file])
+    entry = registry.get("loss", "own")
+    recorded = {"loss": {**provenance(entry), "sha256": "0" * 64}}
+    (warning,) = compare_providers(recorded, RunConfig(loss="own"), registry)
+    assert warning.endswith("; its files have changed since, and its numbers may differ")
+    assert compare_providers({"loss": provenance(entry)}, RunConfig(loss="own"), registry) == ()
+
+
+LOSS = """\
+from empathy_kit import Loss, hookimpl
+
+
+def own(task):
+    \"\"\"Plain.\"\"\"
+    from empathy_kit.losses import FocalLoss
+
+    return FocalLoss(0.0)
+
+
+@hookimpl
+def empathy_kit_losses():
+    yield Loss("own", own)
+"""

@@ -1,0 +1,22 @@
+"""What an encoder is, as one hash: its weights, its settings and its tokenizer, wherever they were loaded from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def fingerprint(encoder: nn.Module, tokenizer: Any) -> str:
+    """sha256 of an encoder's weights, configuration and tokenizer; where they lay does not count."""
+    settings: dict[str, Any] = encoder.config.to_dict()  # type: ignore[union-attr,operator]
+    kept = {name: value for name, value in settings.items() if not name.startswith(("_", "transformers"))}
+    digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode())
+    digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    for name, tensor in sorted(encoder.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()
