@@ -105,6 +105,15 @@ def test_runs_on_other_data_or_another_split_are_not_compared(folder: Path, what
     )
 
 
+def test_two_encoders_of_one_name_are_not_compared(folder: Path) -> None:
+    """As where the weights in an --encoder folder were exchanged between two runs."""
+    rewrite_record(folder / "runs" / "T3-1", lambda content: content["encoder"].update(sha256="0" * 64))
+    assert refusal(folder) == (
+        f"{folder / 'runs' / 'T3-1'}: --encoder minilm was another one than in {folder / 'runs' / 'T1-0'} "
+        f"(sha256 000000000000... and {'e' * 12}...); they cannot be compared"
+    )
+
+
 def score_again(folder: Path, old: str, new: str) -> None:
     """Replace cells of predictions.csv, and make the confusion matrices fit."""
 
