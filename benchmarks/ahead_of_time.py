@@ -48,7 +48,7 @@ class Variant:
 
     kernel: str
     way: str
-    mode: int  # 2: gamma 2; 3: any gamma, one a class
+    mode: int  # 2: gamma 2; 3: any gamma, one per class
     dtype: str  # fp32, bf16, fp16
     label: str  # i64, i32, i8
     constants: tuple[tuple[str, int], ...]
@@ -70,7 +70,7 @@ def variants() -> Iterator[Variant]:
 
 
 def compiled(variant: Variant, target: GPUTarget) -> Any:
-    """The kernel for one target. Pointers and numbers of columns are told to be multiples of 16, as they are in earnest."""
+    """The kernel for one target. Pointers and numbers of columns are declared multiples of 16, as they are in use."""
     kernel = getattr(gpu, variant.kernel)
     constants = {"WAY": WAYS[variant.way], "MODE": variant.mode, **dict(variant.constants)}
     types = dict.fromkeys(POINTERS, "*fp32") | {"n": "i32", "c": "i32", "y": f"*{variant.label}"}

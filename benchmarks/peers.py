@@ -28,7 +28,7 @@ def fused(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -
 
 
 def fused_each(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -> Tensor:
-    """The kit's kernel that gives a loss a row, and torch's mean of them."""
+    """The kit's kernel that gives one loss per row, and torch's mean of them."""
     return focal(logits, target, gamma, weight).mean()
 
 
@@ -82,14 +82,14 @@ def focal_loss_torch(logits: Tensor, target: Tensor, gamma: float, weight: Tenso
 
 
 def balanced_loss(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -> Tensor:
-    """Another function: one sigmoid a class. Without class weights of one's own, and so never timed here."""
+    """Another function: one sigmoid per class. Without class weights of one's own, and so never timed here."""
     from balanced_loss import Loss
 
     found: Tensor = Loss(loss_type="focal_loss", fl_gamma=gamma)(logits, target)
     return found
 
 
-OURS: dict[str, Implementation] = {"fused": fused, "fused, a loss a row": fused_each, "closed form": closed, "eager": eager}
+OURS: dict[str, Implementation] = {"fused": fused, "fused, one loss per row": fused_each, "closed form": closed, "eager": eager}
 ON_CUDA: dict[str, Implementation] = {"fused, gradient ahead": fused_ahead}
 LIGER = "Liger's cross-entropy"
 NO_FOCAL = ("F.cross_entropy", LIGER)  # timed beside the others, and held to nothing

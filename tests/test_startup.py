@@ -69,12 +69,3 @@ def test_importing_the_plugin_authors_vocabulary_loads_nothing_heavy(tmp_path: P
     reply = run(["-c", "import empathy_kit, sys, json; print(json.dumps(sorted(sys.modules)))"], tmp_path)
     loaded = {name.split(".")[0] for name in json.loads(reply.stdout)}
     assert (HEAVY | {"click", "rich"}) & loaded == set()
-
-
-def test_importing_the_public_losses_loads_torch_and_no_more_than_they_need(tmp_path: Path) -> None:
-    reply = run(["-c", "import empathy_kit.losses, sys, json; print(json.dumps(sorted(sys.modules)))"], tmp_path)
-    loaded = json.loads(reply.stdout)
-    assert HEAVY & {name.split(".")[0] for name in loaded} <= {"torch", "numpy"}
-    rooms = ("core.losses", "core.kernels", "losses", "contracts", "errors", "hookspecs", "files", "cache")
-    ours = {name.removeprefix("empathy_kit.") for name in loaded if name.startswith("empathy_kit.")}
-    assert {name for name in ours if not name.startswith(rooms)} == {"core"}

@@ -183,7 +183,7 @@ def counting(function: Any, calls: list[int]) -> Any:
 
 
 class Said:
-    """What the model says of a batch, as far as the objective reads it."""
+    """The output for a batch, as far as the objective reads it."""
 
     def __init__(self, logits: dict[str, Tensor]) -> None:
         self.logits, self.span_logits = logits, None
@@ -232,7 +232,7 @@ def test_the_training_step_takes_one_launch_by_itself(loss: Any, launches: int, 
     torch.testing.assert_close(found, apart)
 
 
-def test_a_triton_that_fails_is_told_and_torch_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_triton_that_fails_is_reported_and_torch_continues(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # the real search
     monkeypatch.setattr(kernels, "is_right", lambda kernel, device: 1 / 0)
     kernels.find.cache_clear()

@@ -30,7 +30,7 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     kernels.find.cache_clear()
 
 
-def told(reason: str) -> None:
+def reported(reason: str) -> None:
     """The fallback is visible, and right."""
     assert kernels.status(CPU) == f"closed form in torch, no fused kernel: {reason}"
     logits, target = torch.randn(9, 3), torch.arange(9) % 3
@@ -38,10 +38,10 @@ def told(reason: str) -> None:
     torch.testing.assert_close(gradient.double(), exact(logits, target, 2.0)[1], rtol=1e-4, atol=1e-6)
 
 
-def test_without_a_compiler_it_says_so_and_goes_on(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_it_reports_so_and_continues(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(fresh))
     monkeypatch.delenv("CC", raising=False)
-    told("no C compiler (cc, gcc or clang)")
+    reported("no C compiler (cc, gcc or clang)")
 
 
 def compiler(folder: Path, script: str) -> str:
@@ -55,7 +55,7 @@ def compiler(folder: Path, script: str) -> str:
 def test_a_compiler_that_cannot_is_named_with_what_it_said(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cc = compiler(fresh, "echo 'focal.c:1: error: too old' >&2; exit 1")
     monkeypatch.setenv("CC", cc)
-    told(f"{cc} cannot compile the kernel: too old")
+    reported(f"{cc} cannot compile the kernel: too old")
     assert list((fresh / "cache" / "kernels").iterdir()) == []
 
 
@@ -67,20 +67,20 @@ def quick(folder: Path, sed: str = "") -> str:
 
 def test_a_kernel_with_other_numbers_is_not_used(fused: kernels.Kernel, fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", quick(fresh, "s/0.693359375f/0.593359375f/"))
-    told("fused CPU kernel, plain: it gives other numbers than the formula")
+    reported("fused CPU kernel, plain: it gives other numbers than the formula")
 
 
-def test_another_library_is_told(fused: kernels.Kernel, fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_library_is_reported(fused: kernels.Kernel, fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", quick(fresh, "s/empathy_kit_focal_mean/another_function/"))
     reason = kernels.find(CPU)
     assert isinstance(reason, str)
     assert reason.endswith("undefined symbol: empathy_kit_focal_mean")
 
 
-def test_a_cache_that_cannot_be_written_is_told(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_is_reported(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (fresh / "file").write_text("no folder")
     monkeypatch.setenv("EMPATHY_KIT_CACHE", str(fresh / "file"))
-    told(f"{fresh / 'file' / 'kernels'} cannot be used: Not a directory")
+    reported(f"{fresh / 'file' / 'kernels'} cannot be used: Not a directory")
 
 
 def test_it_is_built_once_and_anew_only_where_it_was_damaged(
@@ -108,7 +108,7 @@ def test_it_is_built_once_and_anew_only_where_it_was_damaged(
         assert (library.stat().st_mtime_ns == built) == (content == whole)
     library.chmod(library.stat().st_mode | stat.S_IWOTH)
     kernels.find.cache_clear()
-    told(f"{library} can be written by others")
+    reported(f"{library} can be written by others")
 
 
 def test_the_machines_own_kernel_says_which_path_it_takes(fused: kernels.Kernel) -> None:

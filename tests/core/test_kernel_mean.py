@@ -63,7 +63,7 @@ def test_what_was_changed_meanwhile_is_no_longer_gone_back_to(way: str, changed:
         torch.autograd.grad(mean, logits)
 
 
-@pytest.mark.parametrize("loss", [lambda *given: focal(*given).mean(), focal_mean], ids=["a loss a row", "mean"])
+@pytest.mark.parametrize("loss", [lambda *given: focal(*given).mean(), focal_mean], ids=["one loss per row", "mean"])
 def test_torchs_defaults_and_an_earlier_prediction_change_nothing(way: str, loss: Callable[..., Tensor]) -> None:
     """What is kept from call to call is float32, whatever was the default, and may be gone back through."""
     logits, target = torch.randn(9, 3), torch.arange(9) % 3

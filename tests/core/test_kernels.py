@@ -134,7 +134,7 @@ def test_logits_that_are_not_contiguous(way: str) -> None:
         torch.testing.assert_close(gradient.double(), exact(view, target, 2.0)[1], rtol=1e-5, atol=1e-7)
 
 
-def test_a_gamma_a_class(way: str) -> None:
+def test_one_gamma_per_class(way: str) -> None:
     logits, target, gamma = torch.randn(30, 3), torch.arange(30) % 3, torch.tensor([0.0, 2.0, 3.5])
     values = focal(logits, target, gamma)
     for level in range(3):
@@ -243,7 +243,7 @@ WRONG: dict[str, tuple[tuple[Any, ...], str]] = {
 
 @pytest.mark.parametrize("loss", [focal, focal_mean, reference])
 @pytest.mark.parametrize("case", WRONG)
-def test_what_does_not_fit_is_told_and_never_computed(way: str, case: str, loss: Callable[..., Tensor]) -> None:
+def test_what_does_not_fit_is_refused_and_never_computed(way: str, case: str, loss: Callable[..., Tensor]) -> None:
     arguments, message = WRONG[case]
     logits = arguments[0].clone()
     if logits.is_floating_point():

@@ -105,7 +105,7 @@ def test_the_other_losses_are_finite_for_logits_of_any_size(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CRITERIA)
-def test_a_loss_gives_one_value_a_pair_also_for_no_pairs(name: str) -> None:
+def test_a_loss_gives_one_value_per_pair_also_for_no_pairs(name: str) -> None:
     logits, target = examples(5, 3)
     assert CRITERIA[name](logits.float(), target).shape == (5,)
     empty = torch.zeros(0, 3, requires_grad=True)

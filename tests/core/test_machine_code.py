@@ -60,7 +60,7 @@ def test_nothing_is_spilled(compiled: list[dict[str, Any]]) -> None:
 
 
 def test_three_classes_take_few_instructions_and_registers(compiled: list[dict[str, Any]]) -> None:
-    """A thread a row: what it executes once is what a row costs. Cross-entropy, gamma 2, any gamma."""
+    """One thread per row: what it executes once is what a row costs. Cross-entropy, gamma 2, any gamma."""
     most = {0: 190, 2: 220, 3: 270}
     for row in compiled:
         if row["kernel"] == "few" and row["target"].startswith("sm"):

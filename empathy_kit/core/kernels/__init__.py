@@ -141,7 +141,7 @@ def find(device: torch.device) -> Kernel | str:
         return found
     try:
         right = is_right(found, device)
-    except Exception as error:  # another triton, driver or compiler fails as it likes; it is told, and torch goes on
+    except Exception as error:  # another triton, driver or compiler fails as it likes; it is reported, and torch continues
         return f"{found.name}: {type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
     return found if right else f"{found.name}: it gives other numbers than the formula"
 

@@ -7,7 +7,7 @@
  * q is never 1 - p: the tail of sure rows would be lost. nlp / q is 1 at q = 0. Never compiled with -ffast-math, which
  * would undo both.
  *
- * Everything is inlined into the two loops at the end, and those are compiled once a vector extension; the loader picks.
+ * Everything is inlined into the two loops at the end, and those are compiled once per vector extension; the loader picks.
  */
 #define _DEFAULT_SOURCE /* for madvise */
 #include <stdint.h>

@@ -1,8 +1,8 @@
 """Focal loss in Triton. The mathematics is that of focal.c, and so is its exactness: no approximate instruction of a GPU is used.
 
-WAY is 0 for losses, 1 for gradients from one a loss, 2 for gradients from one for all, 3 for losses and gradients from ones. MODE
-is 0, 1 or 2 for a gamma that is that, and 3 for any. A target that is no class gives its row NaN,
-and so does a negative gamma or weight.
+WAY is 0 for losses, 1 for gradients from one per loss, 2 for gradients from one for all, 3 for losses and gradients from ones.
+MODE is 0, 1 or 2 for a gamma that is that, and 3 for any. A target that is no class gives its row NaN, and so does a negative
+gamma or weight.
 """
 # mypy: ignore-errors
 
@@ -128,7 +128,7 @@ def few(
     MODE: tl.constexpr,
     ROWS: tl.constexpr,
 ):
-    """A thread a row."""
+    """One thread per row."""
     first = tl.program_id(0) * ROWS
     row = tl.arange(0, ROWS)
     live = row < n - first
@@ -203,7 +203,7 @@ def some(
     MODE: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """A row a program."""
+    """One program per row."""
     row = tl.program_id(0).to(tl.int64)
     given = tl.load(y + row)
     wrong = (given < 0) | (given >= c)
@@ -243,13 +243,13 @@ def many(
     up,
     loss,
     gradient,
-    parts,  # a row: the maximum, and the sum without the target's
+    parts,  # per row: the maximum, and the sum without the target's
     c,
     WAY: tl.constexpr,
     MODE: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """A row a program, its columns in blocks."""
+    """One program per row, its columns in blocks."""
     row = tl.program_id(0).to(tl.int64)
     given = tl.load(y + row)
     wrong = (given < 0) | (given >= c)

@@ -2,8 +2,8 @@
 
 There are three layouts, by the number of classes:
 
-- few: a thread a row, its classes unrolled; the rows of several heads, each with its own gamma and weights, are one launch;
-- some: a row a program, held in registers, one read and one write;
+- few: one thread per row, its classes unrolled; the rows of several heads, each with its own gamma and weights, are one launch;
+- some: one program per row, held in registers, one read and one write;
 - many: two passes over blocks, the softmax's sum kept up on the way; the forward pass leaves each row's maximum and sum for the
   backward pass, which so reads the logits once.
 
@@ -24,9 +24,9 @@ from empathy_kit.core.kernels import WIDE
 from empathy_kit.core.kernels.focal_triton import few, many, some
 
 FEW = 16  # classes
-ROWS = 128  # of a program with few classes: four warps, a row a thread
+ROWS = 128  # of a program with few classes: four warps, one row per thread
 BLOCK = 8192  # columns of a program with many classes
-FORWARD, EACH, SHARED, BOTH = 0, 1, 2, 3  # losses; gradients, from one a loss or one for all; losses and their own gradients
+FORWARD, EACH, SHARED, BOTH = 0, 1, 2, 3  # losses; gradients, from one per loss or one for all; losses and their own gradients
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Multiplications and additions may become one rounding. Said, for triton 3.10 changes what is meant where nothing is.
 FUSION = {"enable_fp_fusion": True}
@@ -135,5 +135,5 @@ def layout(logits: Tensor) -> Any:
 
 
 def warps(columns: int) -> int:
-    """Of a row a program: 32 columns a thread, while there are that many."""
+    """Of a program per row: 32 columns per thread, while there are that many."""
     return min(max(columns // 1024, 1), 16)

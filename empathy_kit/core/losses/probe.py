@@ -1,4 +1,4 @@
-"""Whether a loss is computed by the kit's kernels: found out by calling it, for nothing else could say it of another's code."""
+"""Whether a loss is computed by the kit's kernels, found out by calling it: nothing else knows another's code."""
 
 from __future__ import annotations
 
