@@ -31,33 +31,44 @@ BINARY = getattr(os, "O_BINARY", 0)  # Windows would end lines otherwise
 
 
 def freeze(encoder: nn.Module, depth: int) -> list[nn.Module]:
-    """Stop the training of the embeddings, the lowest layers, and what they share with the others, such as a position bias.
+    """Stop the training of all but the layers above ``depth``; what is returned is in eval mode, and must stay there.
 
-    What is returned must also stay in eval mode.
+    Not of the embeddings and the lowest layers alone: what they share with the others, such as MPNet's position bias, or what
+    stands between them, such as ELECTRA's projection, would still change their states.
 
     Raises:
         KitError: an encoder that has fewer layers, or none that can be told apart.
     """
-    count = int(getattr(encoder.config, "num_hidden_layers", 0))
-    owner, layers = next(
-        (
-            (parent, part)
-            for parent in encoder.modules()
-            for part in parent.children()
-            if isinstance(part, nn.ModuleList) and len(part) == count
-        ),
-        (None, None),
-    )
-    embeddings = getattr(encoder, "embeddings", None)
-    if owner is None or layers is None or not isinstance(embeddings, nn.Module):
+    layers = _layers(encoder)
+    if layers is None:
         raise KitError(f"freeze-layers {depth}: the layers of this encoder ({type(encoder).__name__}) are not known, expected 0")
-    if depth > count:
-        raise KitError(f"freeze-layers {depth}: the encoder has {count} layers, expected 0 to {count}")
-    shared = [part for part in owner.children() if part is not layers] if owner is not encoder else []
-    frozen = [embeddings, *shared, *layers[:depth]]
+    if depth > len(layers):
+        raise KitError(f"freeze-layers {depth}: the encoder has {len(layers)} layers, expected 0 to {len(layers)}")
+    frozen = list(_without(encoder, set(layers[depth:])))
+    trained = {id(parameter) for layer in layers[depth:] for parameter in layer.parameters()}
+    for parameter in encoder.parameters():
+        if id(parameter) not in trained:
+            parameter.requires_grad_(False)
     for part in frozen:
-        part.requires_grad_(False)
+        part.eval()
     return frozen
+
+
+def _layers(encoder: nn.Module) -> nn.ModuleList | None:
+    """The layers, lowest first; None where they share their weights, as ALBERT's, or are called otherwise."""
+    count = int(getattr(encoder.config, "num_hidden_layers", 0))
+    if hasattr(encoder.config, "num_hidden_groups"):
+        return None
+    return next((part for part in encoder.modules() if isinstance(part, nn.ModuleList) and len(part) == count), None)
+
+
+def _without(part: nn.Module, trained: set[nn.Module]) -> Iterator[nn.Module]:
+    """The largest parts that hold none of the trained layers."""
+    if trained.isdisjoint(part.modules()):
+        yield part
+    elif part not in trained:
+        for child in part.children():
+            yield from _without(child, trained)
 
 
 class FrozenStates:
@@ -189,7 +200,7 @@ def _key(encoder: nn.Module, depth: int, posts: list[Post]) -> str:
     )
     for name, parameter in sorted(encoder.named_parameters()):
         if not parameter.requires_grad:
-            digest.update(name.encode())
+            digest.update(f"{name} {tuple(parameter.shape)}".encode())
             digest.update(parameter.detach().cpu().numpy().tobytes())
     for post in posts:
         digest.update(repr(post).encode())

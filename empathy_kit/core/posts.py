@@ -24,7 +24,7 @@ class PostEncoder(nn.Module):
     The posts of both sides are stacked, so that seeker and response share one encoder call. On a CPU, where padding costs
     time, the call is over the real tokens alone if the encoder's architecture allows it.
 
-    With ``freeze_layers`` the embeddings and the lowest layers are not trained, and run without dropout.
+    With ``freeze_layers`` the layers above alone are trained; what is below runs without dropout.
 
     Raises:
         KitError: more layers to freeze than the encoder has.

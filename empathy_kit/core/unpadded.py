@@ -66,20 +66,13 @@ def encode_unpadded(
 
 
 def lower_states(encoder: nn.Module, ids: Tensor, mask: Tensor, depth: int) -> Tensor:  # -> (N, D)
-    """States of the real tokens after the embeddings and the lowest layers, end to end; no gradient, in eval mode.
+    """States of the real tokens after the embeddings and the lowest layers, end to end; without gradient.
 
-    In float32 under autocast too, so that they are the same whether they are computed now or were kept in a file.
+    These are in eval mode, where `freeze` has put them. In float32 under autocast too, so that the states are the same whether
+    they are computed now or were kept in a file.
     """
-    layers = encoder.encoder.layer[:depth]  # type: ignore[union-attr,index]
-    training = [part for part in (encoder.embeddings, *layers) if part.training]
-    try:
-        for part in training:  # none in inference, where threads may share the encoder
-            part.eval()
-        with torch.no_grad(), torch.autocast(ids.device.type, enabled=False):
-            return _through(encoder, layers, _embedded(encoder, ids, mask), mask)
-    finally:
-        for part in training:
-            part.train()
+    with torch.no_grad(), torch.autocast(ids.device.type, enabled=False):
+        return _through(encoder, encoder.encoder.layer[:depth], _embedded(encoder, ids, mask), mask)  # type: ignore[union-attr,index]
 
 
 def upper_states(encoder: nn.Module, states: Tensor, mask: Tensor, depth: int) -> Tensor:  # (N, D), (B, L) -> (N, D)

@@ -25,7 +25,7 @@ def small(architecture: str = "bert", **changes: object) -> nn.Module:
     torch.manual_seed(0)
     plain = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 24}
     config = AutoConfig.for_model(architecture, **{**plain, "max_position_embeddings": 20, "pad_token_id": 1, **changes})
-    encoder: nn.Module = AutoModel.from_config(config, attn_implementation="eager" if architecture == "mpnet" else "sdpa")
+    encoder: nn.Module = AutoModel.from_config(config, attn_implementation=None)
     for parameter in encoder.parameters():
         nn.init.normal_(parameter, std=0.3)
     return encoder.eval()
@@ -154,12 +154,39 @@ def test_a_limit_that_is_no_number_is_one_line_before_anything_is_computed(
     assert not any(tmp_path.iterdir())
 
 
-def test_what_lower_layers_share_with_the_others_is_frozen_too() -> None:
-    encoder = small("mpnet")
-    freeze(encoder, 2)
-    trained = {name for name, parameter in encoder.named_parameters() if parameter.requires_grad and "pooler" not in name}
+@pytest.mark.parametrize(
+    ("architecture", "changes"),
+    [
+        ("bert", {}),
+        ("mpnet", {}),  # its position bias is added in every layer
+        ("electra", {"embedding_size": 12}),  # between embeddings and layers there is a projection
+        ("deberta-v2", {"relative_attention": True, "pos_att_type": ["p2c"], "norm_rel_ebd": "layer_norm"}),
+        ("gpt2", {"n_embd": 16, "n_layer": 3, "n_head": 2}),
+    ],
+)
+def test_the_layers_above_alone_are_trained(architecture: str, changes: dict[str, object]) -> None:
+    encoder = PostEncoder(small(architecture, **changes), freeze_layers=2)
+    parts = {part: name for name, part in encoder.model.named_modules()}
+    dropping = {parts[part] for part in encoder.modules() if isinstance(part, nn.Dropout) and part.training}
+    assert dropping <= {name for name in parts.values() if ".2." in name}  # before anybody has called train or eval
+    encoder.train()
+    ids, mask = batch(POSTS)
+    encoder.response(Texts(ids, mask, ids, mask)).pow(2).sum().backward()
+    trained = {name for name, weight in encoder.model.named_parameters() if weight.grad is not None}
     assert trained
-    assert all(name.startswith("encoder.layer.2.") for name in trained)  # its position bias is added in every layer
+    assert all(".2." in name or name.startswith("h.2.") for name in trained)
+
+
+def test_reading_does_not_touch_what_other_threads_read_with() -> None:
+    encoder = PostEncoder(small(), freeze_layers=2).train()
+    modes = {part: part.training for part in encoder.modules()}
+    changed = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn.Module, "train", lambda self, mode=True: changed.append(self))
+        ids, mask = batch(POSTS)
+        encoder.response(Texts(ids, mask, ids, mask))
+    assert changed == []
+    assert modes == {part: part.training for part in encoder.modules()}
 
 
 def test_layers_that_cannot_be_told_apart_cannot_be_frozen() -> None:
