@@ -126,15 +126,18 @@ class TrainState:
         every = dict.fromkeys((*self.model.parameters(), *self.objective.losses.parameters()))
         return [parameter for parameter in every if parameter.requires_grad]
 
-    def advance(self, loss: Tensor, clip: float | None) -> None:
-        """One step of the optimiser, the schedule and the average."""
+    def advance(self, loss: Tensor | None, clip: float | None) -> None:
+        """One step of the optimiser, the schedule and the average; without a loss, no weight moves."""
         self.optimizer.zero_grad()
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        if clip is not None:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.parameters(), clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        if loss is None:
+            self.optimizer.step()  # Adam leaves alone what has no gradient; at a gradient of 0 it would follow its momentum
+        else:
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            if clip is not None:
+                self.scaler.unscale_(self.optimizer)
+                nn.utils.clip_grad_norm_(self.parameters(), clip)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         self.schedule.step()
         if self._average is not None:
             self._average.update()

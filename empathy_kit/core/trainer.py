@@ -167,7 +167,9 @@ class Trainer:
         with autocast(self.device, self.precision):
             output: Output = state.model(texts, None if self.gold == "never" else targets.gold)
         loss = state.objective(output, targets, texts.response_mask)
-        state.advance(loss, self.recipe.clip)
+        # Of a loss that does need a gradient and has none, torch complains.
+        unlabelled = not loss.requires_grad and bool((targets.levels < 0).all())
+        state.advance(None if unlabelled else loss, self.recipe.clip)
         value = float(loss.detach())
         if not np.isfinite(value):
             raise KitError(

@@ -11,7 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import NAMES, RECIPE, TRAIN, VALIDATION, Small, make_examples, make_model, same, weights, without_clock
+from small import (
+    NAMES,
+    RECIPE,
+    TRAIN,
+    VALIDATION,
+    Small,
+    make_examples,
+    make_model,
+    same,
+    weights,
+    without_clock,
+    without_labels,
+)
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -255,6 +267,29 @@ def test_an_epoch_shows_the_pairs_that_the_sampler_names_as_often_as_it_names_th
     for epoch in (shown[:10], shown[10:]):
         assert sorted(epoch) == sorted(chosen.tolist())
     assert shown[:10] != shown[10:]
+
+
+@pytest.mark.parametrize("average", [None, 0.9])
+def test_a_batch_without_any_label_is_a_step_that_moves_nothing(average: float | None) -> None:
+    train = without_labels(TRAIN, dict.fromkeys(range(8), (0, 1)))
+    small = Small(replace(RECIPE, warmup=0.5, clip=1.0, average=average), train=train)
+    nothing, something = train.take(range(8)), train.take(range(8, 16))
+    before = weights(small.model)
+    assert small.trainer.step(nothing, small.state) == 0  # the first of all: no momentum yet
+    assert same(weights(small.model), before)
+    small.trainer.step(something, small.state)
+    before = weights(small.model)
+    assert small.trainer.step(nothing, small.state) == 0
+    assert same(weights(small.model), before)
+    assert small.state.schedule.last_epoch == 3
+    one_by_one = Small(replace(RECIPE, epochs=1, batch_size=1), train=train.take(range(4, 12)))
+    assert one_by_one.epochs()[0].train_loss > 0
+
+
+def test_a_loss_that_lets_no_gradient_through_is_not_taken_for_a_batch_without_labels() -> None:
+    detached = dict.fromkeys(NAMES, lambda logits, target: cross_entropy(logits.detach(), target))
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        Small(criteria=detached).fit()
 
 
 def test_the_process_may_train_at_two_precisions() -> None:
