@@ -115,14 +115,15 @@ class Truncation:
 
 
 class Tokenization:
-    """A fast tokenizer with a length limit: texts to ids, characters to tokens."""
+    """A fast tokenizer with a length limit: texts to ids, characters to tokens; without ``seekers``, their posts are empty."""
 
-    def __init__(self, tokenizer: object, max_tokens: int, truncate: Truncate) -> None:
+    def __init__(self, tokenizer: object, max_tokens: int, truncate: Truncate, *, seekers: bool = True) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise TypeError(f"{type(tokenizer).__name__} is not a fast tokenizer; character offsets need one")
         self._tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.truncate = truncate
+        self.seekers = seekers
         self.pad_id: int = getattr(tokenizer, "pad_token_id", None) or 0
         self._prefix, self._suffix = _special_tokens(tokenizer)
         self.empty: list[int] = [*self._prefix, *self._suffix]  # a post without words
@@ -133,7 +134,7 @@ class Tokenization:
     def encode(self, posts: Iterable[Posts]) -> Iterator[TokenPair]:
         """Both posts of every pair as ids, in order; memory is bounded however many there are."""
         for _, (seeker, _), (response, _) in self._coded(posts):
-            yield TokenPair(self._shortened(seeker), self._shortened(response))
+            yield self._shown(seeker, response)
 
     def encode_labelled(self, pairs: Sequence[LabelledPosts], tasks: Sequence[int] | None = None) -> tuple[Examples, Truncation]:
         """Posts as ids, and apart from them labels, with the annotated spans placed on the response's tokens.
@@ -157,7 +158,7 @@ class Tokenization:
                 gold.append(visible)
                 evidence[place] += bool(whole)
                 lost[place] += bool(whole) and not visible
-            texts.append(TokenPair(self._shortened(seeker), self._shortened(response)))
+            texts.append(self._shown(seeker, response))
             labels.append(
                 Labels(
                     levels=tuple(pair.levels[task] for task in kept),
@@ -193,6 +194,9 @@ class Tokenization:
             return list(range(length))
         head = self._room if self.truncate == "head" else self._room - self._room // 2
         return [*range(head), *range(length - (self._room - head), length)]
+
+    def _shown(self, seeker: list[int], response: list[int]) -> TokenPair:
+        return TokenPair(self._shortened(seeker) if self.seekers else self.empty, self._shortened(response))
 
     def _shortened(self, ids: list[int]) -> list[int]:
         return [*self._prefix, *(ids[at] for at in self._kept(len(ids))), *self._suffix]

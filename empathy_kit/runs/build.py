@@ -53,7 +53,7 @@ def open_encoder(config: RunConfig) -> tuple[nn.Module, Any]:
 
 
 def build_tokenization(config: RunConfig, tokenizer: Any, encoder: nn.Module) -> Tokenization:
-    """The tokenizer with the run's length limit.
+    """The tokenizer with the run's length limit, which leaves out the seeker posts where the model is not shown them.
 
     Raises:
         KitError: a limit beyond the encoder's positions.
@@ -64,7 +64,7 @@ def build_tokenization(config: RunConfig, tokenizer: Any, encoder: nn.Module) ->
     longest = longest_input(encoder)
     if config.max_tokens > longest:
         raise KitError(f"--max-tokens {config.max_tokens}: {config.encoder} reads at most {longest} tokens per post")
-    return Tokenization(tokenizer, config.max_tokens, config.truncate)
+    return Tokenization(tokenizer, config.max_tokens, config.truncate, seekers=config.posts == "both")
 
 
 def read_posts(config: RunConfig, tokenization: Tokenization, corpus: Corpus) -> tuple[Examples, Truncation]:
@@ -77,9 +77,6 @@ def read_posts(config: RunConfig, tokenization: Tokenization, corpus: Corpus) ->
     if not all(marked):
         labels = (replace(each, gold_known=tuple(map(min, each.gold_known, marked))) for each in examples.labels)
         examples = replace(examples, labels=tuple(labels))
-    if config.posts == "response":
-        texts = tuple(replace(pair, seeker=tokenization.empty) for pair in examples.texts)
-        examples = replace(examples, texts=texts)
     return examples, truncation
 
 

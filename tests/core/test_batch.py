@@ -203,6 +203,16 @@ def test_posts_alone_become_the_same_ids_as_with_their_labels_and_few_are_read_a
     assert tuple(stream) == tokenization.encode_labelled(pairs)[0].texts[1:]
 
 
+def test_without_seekers_their_posts_are_empty_with_labels_and_without_and_still_counted_as_cut(tokenizer: Any) -> None:
+    pairs = [make_pair("that is hard, sorry", "sorry", seeker="I am tired of all of this and everyone, every day")] * 2
+    bare, whole = Tokenization(tokenizer, 8, "head", seekers=False), Tokenization(tokenizer, 8, "head")
+    examples, truncation = bare.encode_labelled(pairs)
+    assert [pair.seeker for pair in examples.texts] == [[BOS, EOS]] * 2
+    assert tuple(bare.encode(pairs)) == examples.texts
+    assert [pair.response for pair in examples.texts] == [pair.response for pair in whole.encode(pairs)]
+    assert truncation == whole.encode_labelled(pairs)[1]
+
+
 def test_some_tasks_labels_alone_can_be_asked_for(tokenizer: Any) -> None:
     pair = make_pair("that is hard, sorry", "sorry")
     both, truncation = Tokenization(tokenizer, 32, "head").encode_labelled([pair], [2, 0])

@@ -1,0 +1,110 @@
+"""A finished run's model, loaded: it predicts what the run recorded, from nothing but its folder."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from run_world import configuration, read_predictions
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from empathy_kit import KitError, Loss, Task
+from empathy_kit.core.losses.cross_entropy import cross_entropy
+from empathy_kit.data.sources import load_corpus
+from empathy_kit.data.splits import make_split
+from empathy_kit.plugins import Provided, Registry, load_registry
+from empathy_kit.runs import record
+from empathy_kit.runs.load import Loaded, load
+from empathy_kit.runs.train import run
+
+
+def predicted(loaded: Loaded) -> list[dict[str, str]]:
+    """What a loaded model says of its run's test part, as predictions.csv has it."""
+    config = loaded.record.config
+    corpus = load_corpus(config["data"], loaded.record.schema)
+    test = [corpus.pairs[at] for at in make_split(corpus, config["split"], config["split_seed"], loaded.record.tasks).test]
+    return [
+        {f"{name}_p{level}": f"{share:.6f}" for name, shares in each.probabilities.items() for level, share in enumerate(shares)}
+        for each in loaded.predictor.predict(loaded.tokenization.encode(test))
+    ]
+
+
+def recorded(folder: Path) -> list[dict[str, str]]:
+    return [{name: cell for name, cell in row.items() if "_p" in name and "_pre" not in name} for row in read_predictions(folder)]
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "response alone": {"posts": "response"},  # it was never shown a seeker post, and is not now
+    "some tasks, with evidence": {"tasks": ("IP", "ER"), "rationale": "tag", "head": "attention"},
+    "another trunk": {"trunk": "mean", "options": {"trunk.hidden": 16}},
+    "frozen layers": {"freeze_layers": 1, "truncate": "head"},
+}
+
+
+@pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
+@pytest.mark.usefixtures("cache")
+def test_it_predicts_what_its_run_recorded_without_the_encoder_and_wherever_it_lies(
+    tiny_roberta: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    encoder = shutil.copytree(tiny_roberta, tmp_path / "encoder")
+    config = configuration(encoder, **{name: value for name, value in changes.items() if name != "options"})
+    config = replace(config, options=changes.get("options", config.options))
+    list(run(config, load_registry(), tmp_path / "run"))
+    shutil.rmtree(encoder)
+    folder = (tmp_path / "run").rename(tmp_path / "moved")
+    torch.manual_seed(99)  # whatever state the process is in
+    loaded = load(folder, load_registry())
+    assert predicted(loaded) == recorded(folder)
+    assert loaded.record == record.read(folder)
+    assert loaded.warnings == ()
+
+
+def test_what_a_runs_losses_have_learnt_is_in_its_checkpoint_and_its_model_needs_none_of_it(
+    tiny_roberta: Path, tmp_path: Path
+) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+            return cross_entropy(logits * self.scale, target)
+
+    def build(task: Task) -> nn.Module:
+        return Scaled()
+
+    registry = Registry((*load_registry().provided, Provided("loss", Loss("scaled", build), "empathy-kit-scaled", "1")))
+    list(run(configuration(tiny_roberta, loss="scaled"), registry, tmp_path / "run"))
+    weights = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    learnt = {name: float(tensor) for name, tensor in weights.items() if name.startswith("losses.")}
+    assert set(learnt) == {"losses.ER.scale", "losses.EX.scale", "losses.IP.scale"}
+    assert 1 not in learnt.values()
+    assert len(set(learnt.values())) == 3  # each task has its own
+    assert predicted(load(tmp_path / "run", registry)) == recorded(tmp_path / "run")
+
+
+def test_a_plugin_that_has_changed_since_is_warned_of_and_one_that_is_gone_refused(
+    first: tuple[Path, list[Any]], tmp_path: Path
+) -> None:
+    registry = load_registry()
+    others = [entry for entry in registry.provided if (entry.kind, entry.spec.name) != ("trunk", "gru")]
+    gru = registry.get("trunk", "gru")
+    newer = load(first[0], Registry((*others, replace(gru, version="9.9"))))
+    was = f"trunk gru: the recorded run had it from empathy-kit {gru.version}"
+    assert newer.warnings == (f"{was}; now it is 9.9, whose numbers may differ",)
+    with pytest.raises(KitError) as error:
+        load(first[0], Registry(tuple(others)))
+    assert str(error.value) == f"{was}, which is missing; expected it to be installed"
+
+
+def test_a_folder_that_is_no_run_is_one_line(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(KitError) as error:
+            load(folder, load_registry())
+        assert str(error.value) == f"{folder}: not a finished run: manifest.json is missing or unreadable"
