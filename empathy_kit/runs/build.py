@@ -93,7 +93,10 @@ def build_model(config: RunConfig, plugins: Plugins, tasks: Sequence[Task], enco
 
     with flags_named():
         posts = PostEncoder(encoder, freeze_layers=config.freeze_layers)
-    trunk = plugins.build("trunk", posts, plugins.build("rationale", tasks, posts.width))
+    injector = plugins.build("rationale", tasks, posts.width)
+    if not isinstance(injector, nn.Module):
+        raise plugins.wrong("rationale", f"{type(injector).__name__} found, expected an nn.Module")
+    trunk = plugins.build("trunk", posts, injector)
     width = getattr(trunk, "width", None)
     if not isinstance(trunk, nn.Module) or not isinstance(width, int) or width < 1:
         found = f"width {width!r}" if isinstance(trunk, nn.Module) else type(trunk).__name__
@@ -113,7 +116,7 @@ def check_model(plugins: Plugins, tasks: Sequence[Task], model: Model, tokenizat
         Whether the injector predicts spans.
 
     Raises:
-        KitError: a trunk whose width is another, a head whose logits or probabilities do not fit.
+        KitError: a trunk whose width is another, an injector or a head whose outputs do not fit.
     """
     import torch
 
@@ -121,14 +124,22 @@ def check_model(plugins: Plugins, tasks: Sequence[Task], model: Model, tokenizat
 
     texts = collate_texts([TokenPair(tokenization.empty, tokenization.empty)] * 2, tokenization.pad_id)
     with torch.random.fork_rng(), torch.inference_mode(), plugins.blamed():
-        encoded, span_logits = model.eval().trunk(texts, None)
+        said = model.eval().trunk(texts, None)
         width = cast(int, model.trunk.width)
+        if not isinstance(said, tuple) or len(said) != 2:
+            raise plugins.wrong(
+                "trunk", f"{type(said).__name__} found as its output, expected an Encoded and span logits or None"
+            )
+        encoded, span_logits = said
         if not isinstance(encoded, Encoded):
             raise plugins.wrong("trunk", f"its output is a {type(encoded).__name__}, expected an Encoded")
         shape = tuple(encoded.pooled.shape)
         if shape != (2, width) or encoded.sequence.shape[-1] != width:
             found = shape if shape != (2, width) else tuple(encoded.sequence.shape)
             raise plugins.wrong("trunk", f"its width is {width}, but its states for two pairs have shape {found}")
+        expected = (2, len(tasks), texts.response.shape[1])
+        if span_logits is not None and tuple(span_logits.shape) != expected:
+            raise plugins.wrong("rationale", f"span logits for two pairs: {tuple(span_logits.shape)} found, expected {expected}")
         for task in tasks:
             head = model.heads[task.name]
             logits = head(encoded)
@@ -137,8 +148,8 @@ def check_model(plugins: Plugins, tasks: Sequence[Task], model: Model, tokenizat
                 raise plugins.wrong("head", f"logits of {task.name} for two pairs: {what} found, expected shape (2, K)")
             shape = tuple(head.probabilities(logits).shape)  # type: ignore[operator]
             if shape != (2, task.num_classes):
-                expected = (2, task.num_classes)
-                raise plugins.wrong("head", f"probabilities of {task.name} for two pairs: {shape} found, expected {expected}")
+                wanted = (2, task.num_classes)
+                raise plugins.wrong("head", f"probabilities of {task.name} for two pairs: {shape} found, expected {wanted}")
     return span_logits is not None
 
 
@@ -158,20 +169,26 @@ def check_spans(plugins: Plugins, tasks: Sequence[Task], train: Examples) -> tup
     return tuple(f"the training part has no annotated span of {task}: rationale {name} learns nothing of it" for task in without)
 
 
+def own_criterion(head: nn.Module) -> Any:
+    """The loss that a head brings along; None where it is trained by the run's."""
+    return getattr(head, "criterion", None)
+
+
 def build_objective(config: RunConfig, plugins: Plugins, tasks: Sequence[Task], model: Model) -> Objective:
     """One loss per task: the head's own criterion where it has one, else the run's loss.
 
     Raises:
-        KitError: a loss that cannot be built, or builds nothing that can be called.
+        KitError: a loss that cannot be built, or one that cannot be called.
     """
     from empathy_kit.core.objective import Objective
 
     criteria: dict[str, Criterion] = {}
     for task in tasks:
-        own = getattr(model.heads[task.name], "criterion", None)
-        criterion = own or plugins.build("loss", task, task=task.name)
+        own = own_criterion(model.heads[task.name])
+        criterion = plugins.build("loss", task, task=task.name) if own is None else own
         if not callable(criterion):
-            raise plugins.wrong("loss", f"{type(criterion).__name__} found, expected a function or nn.Module")
+            what = f"{type(criterion).__name__} found, expected a function or nn.Module"
+            raise plugins.wrong("loss", what) if own is None else plugins.wrong("head", f"criterion: {what}")
         criteria[task.name] = criterion
     return Objective(criteria, rationale_weight=plugins.rationale_weight, fused=config.fused)
 

@@ -31,6 +31,7 @@ from empathy_kit.runs.build import (
     encoder_warnings,
     flags_named,
     open_encoder,
+    own_criterion,
     read_posts,
     remember_states,
 )
@@ -128,8 +129,8 @@ def run(
     trainer = build_trainer(config, plugins, tasks, tokenization, train, validation, device)
     states = remember_states(model, examples.texts)
     warnings += encoder_warnings(model)
-    own_criterion = any(hasattr(head, "criterion") for head in model.heads.values())
-    if own_criterion:
+    own = any(own_criterion(head) is not None for head in model.heads.values())
+    if own:
         warnings += (f"head {config.head} trains with a loss of its own, not with --loss {config.loss}",)
     with flags_named():
         losses = objective.status(device, {task.name: task.num_classes for task in tasks})
@@ -165,7 +166,7 @@ def run(
         split=parts_found,
         encoder={"name": config.encoder, "sha256": read_by},
         truncation=asdict(truncation),
-        training={**_training(state.history), "own_criterion": own_criterion},
+        training={**_training(state.history), "own_criterion": own},
         scores=_scores(said, test, tasks, config.seed),
         spans=_span_scores(said, test, tasks, config.seed),
     )

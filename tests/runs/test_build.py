@@ -13,7 +13,7 @@ import torch
 from run_world import Said, configuration, flags
 from torch import Tensor, nn
 
-from empathy_kit import Encoded, Head, Injection, KitError, Loss, Sampler, Trunk
+from empathy_kit import Encoded, Head, Injection, KitError, Loss, Rationale, Sampler, Trunk
 from empathy_kit.contracts import Spec, Texts
 from empathy_kit.core.heads import LinearHead
 from empathy_kit.plugins import Kind, Provided, Registry, load_registry
@@ -33,7 +33,8 @@ class Flat(nn.Module):
         if self.gives == "a tensor":
             return states, injection.span_logits
         pooled = states[:, :1] if self.gives == "a dimension more" else states[:, 0]
-        return Encoded(pooled, states, texts.response_mask), injection.span_logits
+        encoded = Encoded(pooled, states, texts.response_mask)
+        return encoded if self.gives == "no pair" else (encoded, injection.span_logits)  # type: ignore[return-value]
 
 
 class Wrong(LinearHead):
@@ -49,6 +50,21 @@ class Wrong(LinearHead):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         return logits.softmax(-1).repeat(1, 2) if self.what == "wide" else logits.softmax(-1)
+
+
+class Own(LinearHead):
+    """A head that says what its criterion is, or that it has none."""
+
+    def __init__(self, width: int, criterion: object) -> None:
+        super().__init__(width, 3)
+        self.criterion = criterion
+
+
+class TwoTasks(nn.Module):
+    """An injector that predicts spans of two tasks, however many there are."""
+
+    def forward(self, response: Tensor, mask: Tensor, gold: Tensor | None) -> Injection:
+        return Injection(response[:, :0], mask[:, :0], response[..., :2].transpose(1, 2))
 
 
 def attempt(folder: Path, kind: Kind, spec: Spec, encoder: Path) -> str:
@@ -89,6 +105,21 @@ BAD: list[tuple[Kind, Spec, str]] = [
         "trunk bad of empathy-kit-bad 0.1: its width is 32, but its states for two pairs have shape (2, 1, 32)",
     ),
     (
+        "trunk",
+        Trunk("bad", lambda encoder, injector: Flat(encoder, injector, gives="no pair")),
+        "trunk bad of empathy-kit-bad 0.1: Encoded found as its output, expected an Encoded and span logits or None",
+    ),
+    (
+        "rationale",
+        Rationale("bad", lambda tasks, width: None),  # type: ignore[arg-type,return-value]
+        "rationale bad of empathy-kit-bad 0.1: NoneType found, expected an nn.Module",
+    ),
+    (
+        "rationale",
+        Rationale("bad", lambda tasks, width: TwoTasks()),
+        "rationale bad of empathy-kit-bad 0.1: span logits for two pairs: (2, 2, 2) found, expected (2, 3, 2)",
+    ),
+    (
         "head",
         Head("bad", lambda task, width: Wrong(width, "nothing")),
         "head bad of empathy-kit-bad 0.1: logits of ER for two pairs: NoneType found, expected shape (2, K)",
@@ -107,6 +138,11 @@ BAD: list[tuple[Kind, Spec, str]] = [
         "head",
         Head("bad", lambda task, width: nn.Linear(width, 3)),
         "head bad of empathy-kit-bad 0.1: no method probabilities found, expected an nn.Module with a method probabilities",
+    ),
+    (
+        "head",
+        Head("bad", lambda task, width: Own(width, 5)),
+        "head bad of empathy-kit-bad 0.1: criterion: int found, expected a function or nn.Module",
     ),
     (
         "loss",
@@ -151,6 +187,14 @@ def test_a_trunk_of_a_plugin_is_trained_and_its_width_is_the_heads(tiny_roberta:
     assert finished.record.title == "ce + flat trunk + tag"
     assert finished.record.plugins["trunk"] == {"name": "flat", "distribution": "empathy-kit-flat", "version": "0.1"}
     assert finished.record.spans is not None
+
+
+def test_a_head_whose_criterion_is_none_is_trained_by_the_runs_loss_and_called_so(tiny_roberta: Path, tmp_path: Path) -> None:
+    own = Provided("head", Head("own", lambda task, width: Own(width, None)), "empathy-kit-own", "0.1")
+    config = configuration(tiny_roberta, head="own", loss="focal")
+    opened, *_, finished = run(config, Registry((*load_registry().provided, own)), tmp_path / "run")
+    assert opened.warnings == ()  # type: ignore[union-attr]
+    assert finished.record.title == "focal + own head"  # type: ignore[union-attr]
 
 
 def table(folder: Path, *, spans: dict[str, int]) -> Path:
