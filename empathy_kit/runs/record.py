@@ -90,6 +90,8 @@ def check_output(out: Path) -> None:
     """
     if "\0" in str(out):
         raise KitError(f"--out {str(out)!r}: a NUL byte found, expected a folder's name")
+    if out.name == "..":  # it is there as soon as its parents are made, which is after the work
+        raise KitError(f"--out {out}: leads back to a folder above, expected a new name")
     with _blamed(out):
         files.refuse_existing(out)
         # Missing parents are made with the run and not before, so that a run that never starts leaves nothing.

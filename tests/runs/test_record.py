@@ -233,6 +233,25 @@ def test_an_output_that_cannot_be_written_is_found_before_the_work(tmp_path: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("new/..", "--out new/..: leads back to a folder above, expected a new name"),
+        ("a\0b", "--out 'a\\x00b': a NUL byte found, expected a folder's name"),
+        (".", "--out .: already exists; a run never overwrites another, expected a new name"),
+        ("", "--out .: already exists; a run never overwrites another, expected a new name"),
+    ],
+)
+def test_what_is_no_name_of_a_new_folder_is_found_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(KitError) as error:
+        check_output(Path(name))
+    assert str(error.value) == message
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_parent_without_permission_is_found_before_the_work(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
