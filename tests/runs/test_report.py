@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +12,6 @@ from test_record import make_record
 
 from empathy_kit.config import RunConfig, configure, to_dict
 from empathy_kit.data.schema import EPITOME, Schema, TaskSchema
-from empathy_kit.errors import KitError
-from empathy_kit.runs.picture import class_picture
 from empathy_kit.runs.report import (
     class_tables,
     count_table,
@@ -25,6 +22,7 @@ from empathy_kit.runs.report import (
     score_table,
     span_table,
     split_lines,
+    split_warnings,
     truncation_lines,
     warnings,
 )
@@ -230,25 +228,6 @@ def test_the_count_table_is_the_papers_figure_2_as_bars() -> None:
     assert [line.count("█") for line in one_of_many if "%" in line][:3] == [30, 1, 0]  # few is not none
 
 
-@pytest.mark.parametrize(("suffix", "start"), [(".svg", b"<?xml"), (".png", b"\x89PNG"), (".pdf", b"%PDF")])
-def test_the_picture_is_written_in_three_formats(tmp_path: Path, suffix: str, start: bytes) -> None:
-    path = tmp_path / f"levels{suffix}"
-    class_picture(COUNTS, EPITOME, "costs $5_a_$6: pairs of each level", path)  # a file's name, not a formula
-    assert path.read_bytes().startswith(start)
-
-
-def test_a_picture_that_cannot_be_drawn_is_named(tmp_path: Path) -> None:
-    for name, reason in (
-        ("levels.gif", "a .gif file, expected .svg, .png or .pdf"),
-        ("levels", "a nameless file, expected .svg, .png or .pdf"),
-        ("no/levels.svg", "cannot be written: No such file or directory"),
-    ):
-        with pytest.raises(KitError) as error:
-            class_picture(COUNTS, EPITOME, "", tmp_path / name)
-        assert str(error.value) == f"--picture {tmp_path / name}: {reason}"
-    assert list(tmp_path.iterdir()) == []
-
-
 OTHERS = Schema(
     (
         TaskSchema("warmth", "warmth", "warmth", ("no", "yes")),
@@ -257,7 +236,7 @@ OTHERS = Schema(
 )
 
 
-def test_tasks_of_other_labels_have_tables_and_pictures_too(tmp_path: Path) -> None:
+def test_tasks_of_other_labels_have_tables_too() -> None:
     two = {
         **make_scores(),
         "n": 40,
@@ -289,8 +268,25 @@ def test_tasks_of_other_labels_have_tables_and_pictures_too(tmp_path: Path) -> N
     assert "a hint" in shown(count_table(counts, OTHERS, ""))
     split = {**SPLIT, "class_counts": dict.fromkeys(("train", "validation", "test"), counts)}
     assert re.findall(r"all of it.*?(\d+)", shown(part_table(split, OTHERS))) == ["6"]
-    class_picture(counts, OTHERS, "", tmp_path / "levels.svg")
-    class_picture({"warmth": [1, 0]}, OTHERS.select(["warmth"]), "", tmp_path / "one.svg")
+
+
+def test_spans_of_missing_labels_and_columns_that_were_read_are_said() -> None:
+    spans = {**DATA["spans"], "unlabelled": 1200}
+    found = list(data_lines({**DATA, "spans": spans, "columns": {"read": ["seeker_id", "pair_id"], "ignored": 1}}))
+    assert "spans where the label is missing, not used: 1,200" in found
+    assert "optional columns read: seeker_id, pair_id; 1 other column ignored" in found
+    found = list(data_lines({**DATA, "columns": {"read": [], "ignored": 2}}))
+    assert "optional columns read: none; 2 other columns ignored" in found
+
+
+@pytest.mark.parametrize(("largest", "warned"), [(462, False), (463, True), (3000, True)])
+def test_one_large_group_is_warned_of_from_15_percent_on(largest: int, warned: bool) -> None:
+    line = (
+        f"warning: {largest:,} of 3,084 pairs share a seeker id or seeker post and stay in one part; "
+        "is every seeker_id one person's?"
+    )
+    assert list(split_warnings({**SPLIT, "largest_group": largest})) == [line] * warned
+    assert list(split_warnings(SPLIT)) == []  # a run of format 1, which did not count them
 
 
 def test_how_many_are_labelled_is_said_where_some_are_not() -> None:
