@@ -1,0 +1,197 @@
+"""A file or a folder is written whole or not at all: never half, never over what must stay, never named before it is on disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from empathy_kit import files
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("a hug \U0001f917\n", b"a hug \xf0\x9f\xa4\x97\n"),
+        ("one\r\ntwo\n", b"one\r\ntwo\n"),  # no line ending is translated, on any system
+        (bytes(range(256)), bytes(range(256))),
+        ("", b""),
+    ],
+)
+def test_a_file_holds_just_what_was_given_and_nothing_stands_beside_it(
+    tmp_path: Path, content: str | bytes, expected: bytes
+) -> None:
+    files.write_whole(tmp_path / "file", content)
+    assert (tmp_path / "file").read_bytes() == expected
+    files.write_whole(tmp_path / "file", "another")
+    assert (tmp_path / "file").read_text() == "another"
+    assert names(tmp_path) == ["file"]
+
+
+def full_disk(descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def interrupted(descriptor: int) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("fault", "expected"), [(full_disk, OSError), (interrupted, KeyboardInterrupt)])
+def test_a_write_that_fails_leaves_what_stood_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Callable[[int], None], expected: type[BaseException]
+) -> None:
+    path = tmp_path / "file"
+    files.write_whole(path, "before")
+    monkeypatch.setattr(os, "fsync", fault)
+    with pytest.raises(expected):
+        files.write_whole(path, "after")
+    assert path.read_text() == "before"
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize(("name", "reason"), [("folder", IsADirectoryError), ("no/file", FileNotFoundError)])
+def test_a_place_where_no_file_can_be_is_an_os_error_and_nothing_is_left(
+    tmp_path: Path, name: str, reason: type[OSError]
+) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(reason):
+        files.write_whole(tmp_path / name, "text")
+    assert names(tmp_path) == ["folder"]
+
+
+def test_text_that_is_no_utf_8_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        files.write_whole(tmp_path / "file", "\ud800")
+    assert names(tmp_path) == []
+
+
+def test_a_reader_sees_one_whole_file_or_the_other(tmp_path: Path) -> None:
+    path, contents = tmp_path / "file", {"a" * 200_000, "b" * 300_000}
+    files.write_whole(path, "a" * 200_000)
+    seen: set[str] = set()
+
+    def write(text: str) -> None:
+        for _ in range(10):
+            files.write_whole(path, text)
+
+    writers = [Thread(target=write, args=(text,)) for text in contents]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        seen.add(path.read_text())
+    assert seen <= contents
+    assert path.read_text() in contents
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_folder_appears_with_all_that_is_in_it_and_its_parents_with_it(tmp_path: Path) -> None:
+    out = tmp_path / "a" / "b" / "out"
+    with files.staged_folder(out) as staging:
+        assert staging.parent == out.parent
+        (staging / "inside").mkdir()
+        (staging / "inside" / "file").write_text("text")
+        assert not out.exists()
+    assert (out / "inside" / "file").read_text() == "text"
+    assert names(out.parent) == ["out"]
+
+
+def break_off(out: Path, error: BaseException) -> None:
+    with files.staged_folder(out) as staging:
+        (staging / "half").write_text("half")
+        raise error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyboardInterrupt(), SystemExit(3), OSError(errno.ENOSPC, "full")])
+def test_a_folder_vanishes_with_the_first_exception_which_stays_itself(tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught:
+        break_off(tmp_path / "out", error)
+    assert caught.value is error
+    assert names(tmp_path) == []
+
+
+THERE: dict[str, Callable[[Path], None]] = {
+    "an empty folder": Path.mkdir,  # rename alone would take its place
+    "a file": Path.touch,
+    "a link that leads nowhere": lambda path: path.symlink_to("nowhere"),
+}
+
+
+@pytest.mark.parametrize("kind", THERE)
+def test_nothing_that_is_there_is_written_over(tmp_path: Path, kind: str) -> None:
+    out = tmp_path / "out"
+
+    def overtaken() -> None:
+        with files.staged_folder(out):
+            THERE[kind](out)
+
+    with pytest.raises(FileExistsError, match=r"out already exists$"):
+        overtaken()
+    with pytest.raises(FileExistsError, match=r"out already exists$"):
+        files.refuse_existing(out)
+    assert names(tmp_path) == ["out"]
+    files.refuse_existing(tmp_path / "another")
+
+
+def test_a_staging_name_is_hidden_beside_the_path_and_new_each_time(tmp_path: Path) -> None:
+    one, other = (files.staging_name(tmp_path / "out.json") for _ in range(2))
+    assert one.parent == tmp_path
+    assert one.name.startswith(".out.json.partial-")
+    assert one != other  # not the process's number, which in a container is the same every time
+
+
+@pytest.mark.parametrize("kind", ["a file", "a folder"])
+def test_everything_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    synced: dict[int, int] = {}  # what was forced onto the disk, and how long it was then
+    named: list[bool] = []
+    out, fsync = tmp_path / "out", os.fsync
+
+    def watching(descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        synced[found.st_ino] = found.st_size
+        named.append(out.exists())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watching)
+    if kind == "a file":
+        files.write_whole(out, "text")
+    else:
+        with files.staged_folder(out) as staging:
+            (staging / "inside").mkdir()
+            (staging / "inside" / "file").write_text("text")
+    assert not any(named)
+    written = [out, *out.rglob("*")]
+    assert {path.stat().st_ino for path in written} == synced.keys()
+    for path in filter(Path.is_file, written):
+        assert synced[path.stat().st_ino] == path.stat().st_size > 0  # flushed first
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from empathy_kit import files
+out = Path(sys.argv[1])
+files.write_whole(out, "before")
+os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)
+files.write_whole(out, "after")
+"""
+
+
+def test_a_killed_process_leaves_the_old_file_and_does_not_hinder_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], timeout=60, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert path.read_text() == "before"
+    assert len(names(tmp_path)) == 2  # what it had begun, under another name
+    files.write_whole(path, "next")
+    assert path.read_text() == "next"
