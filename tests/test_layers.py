@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,10 +41,11 @@ LAW = {
     "__main__": 10,
 }
 CORE_MAY_USE = {"core", "contracts", "errors", "files", "cache"}
-MAY_BE_HEAVY = {"core", "losses"}  # and the promises of the conformance kit, which only its checks import
+MAY_BE_HEAVY = {"core"}  # and the promises of the conformance kit, which only its checks import
 HEAVY = {"torch", "transformers", "sklearn", "safetensors"}
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Dotted name to file of every module of the package."""
     return {
@@ -87,7 +89,7 @@ def faults(module: str, source: str) -> list[str]:
             if other != own and not LAW[other] < LAW[own]:
                 found.append(f"{module} imports {used}: {own} comes before {other}")
             elif own == "core" and other not in CORE_MAY_USE:
-                found.append(f"{module} imports {used}: core uses contracts and errors alone")
+                found.append(f"{module} imports {used}: core uses contracts, errors, files and cache alone")
     if own not in MAY_BE_HEAVY and not module.startswith("empathy_kit.testing."):
         heavy = sorted({used for used in imports(tree, module, everywhere=False) if used.split(".")[0] in HEAVY})
         found += [f"{module} imports {used} at module level: only core may" for used in heavy]
@@ -107,6 +109,13 @@ def test_what_everything_stands_on_needs_nothing_but_the_standard_library() -> N
         assert used <= sys.stdlib_module_names
 
 
+def test_no_module_uses_accelerate() -> None:
+    """Its Accelerator is one per process and reads the environment: two runs would share it, and a variable change a run."""
+    for module, path in modules().items():
+        used = imports(ast.parse(path.read_text(encoding="utf-8")), module, everywhere=True)
+        assert not [name for name in used if name.split(".")[0] == "accelerate"], module
+
+
 @pytest.mark.parametrize(
     ("module", "source", "fault"),
     [
@@ -116,7 +125,18 @@ def test_what_everything_stands_on_needs_nothing_but_the_standard_library() -> N
         ("empathy_kit.data.pairs", "from ..cli import main", "data comes before cli"),
         ("empathy_kit.data.pairs", "import empathy_kit.plugins", "data comes before plugins"),
         ("empathy_kit.hookspecs", "from empathy_kit import Loss", "hookspecs comes before vocabulary"),
-        ("empathy_kit.core.model", "from empathy_kit.options import parse", "core uses contracts and errors alone"),
+        ("empathy_kit.core.model", "from empathy_kit.options import parse", "core uses contracts, errors, files and cache alone"),
+        ("empathy_kit.data.tables", "from empathy_kit.config import RunConfig", "data comes before config"),
+        ("empathy_kit.runs.load", "from empathy_kit.comparison import plan", "runs comes before comparison"),
+        ("empathy_kit.core.trainer", "from empathy_kit.builtin import losses", "core comes before builtin"),
+        (
+            "empathy_kit.core.batch",
+            "from empathy_kit.data.pairs import Pair",
+            "core uses contracts, errors, files and cache alone",
+        ),
+        ("empathy_kit.files", "from empathy_kit.errors import KitError", "files comes before errors"),
+        ("empathy_kit.losses", "import torch", "only core may"),
+        ("empathy_kit.testing", "import torch", "only core may"),  # `plugins check` starts without it
         ("empathy_kit.runs.train", "import torch.nn", "only core may"),
         ("empathy_kit.runs.train", "class A:\n    from transformers import AutoModel", "only core may"),
         ("empathy_kit.runs.train", "try:\n    import sklearn\nexcept ImportError:\n    pass", "only core may"),
