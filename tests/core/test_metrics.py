@@ -8,33 +8,41 @@ from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix,
 
 from empathy_kit.core.metrics import Ints, from_confusion, macro_f1, runs, score, score_spans
 
-LEVELS = [0, 1, 2]
 
-
-def random_levels(seed: int, n: int, shares: tuple[float, float, float]) -> tuple[Ints, Ints]:
+def random_levels(seed: int, n: int, shares: tuple[float, ...]) -> tuple[Ints, Ints]:
     rng = np.random.default_rng(seed)
-    target = rng.choice(3, n, p=shares)
-    predicted = np.where(rng.random(n) < 0.6, target, rng.choice(3, n, p=shares))
+    target = rng.choice(len(shares), n, p=shares)
+    predicted = np.where(rng.random(n) < 0.6, target, rng.choice(len(shares), n, p=shares))
     return target, predicted
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize(("n", "shares"), [(464, (0.66, 0.29, 0.05)), (7, (0.5, 0.3, 0.2)), (60, (0.9, 0.1, 0.0))])
-def test_every_score_equals_scikit_learns(seed: int, n: int, shares: tuple[float, float, float]) -> None:
+@pytest.mark.parametrize(
+    ("n", "shares"),
+    [
+        (464, (0.66, 0.29, 0.05)),
+        (7, (0.5, 0.3, 0.2)),
+        (60, (0.9, 0.1, 0.0)),
+        (200, (0.7, 0.3)),
+        (300, (0.4, 0.3, 0.15, 0.1, 0.05)),
+    ],
+)
+def test_every_score_equals_scikit_learns_for_any_number_of_labels(seed: int, n: int, shares: tuple[float, ...]) -> None:
     target, predicted = random_levels(seed, n, shares)
-    scores = score(target, predicted, 3, majority=0, seed=0)
+    levels = list(range(len(shares)))
+    scores = score(target, predicted, len(shares), majority=0, seed=0)
     f1 = {
-        average: f1_score(target, predicted, labels=LEVELS, average=average, zero_division=0) for average in ("weighted", "macro")
+        average: f1_score(target, predicted, labels=levels, average=average, zero_division=0) for average in ("weighted", "macro")
     }
     assert scores.n == n
-    assert scores.confusion == confusion_matrix(target, predicted, labels=LEVELS).tolist()
+    assert scores.confusion == confusion_matrix(target, predicted, labels=levels).tolist()
     assert scores.accuracy.value == pytest.approx(accuracy_score(target, predicted))
     assert scores.weighted_f1.value == pytest.approx(f1["weighted"])
     assert scores.macro_f1.value == pytest.approx(f1["macro"])
-    assert macro_f1(target, predicted, 3) == scores.macro_f1.value
+    assert macro_f1(target, predicted, len(shares)) == scores.macro_f1.value
     if len({*target, *predicted}) > 1:
-        assert scores.kappa.value == pytest.approx(cohen_kappa_score(target, predicted, labels=LEVELS, weights="quadratic"))
-    by_level = precision_recall_fscore_support(target, predicted, labels=LEVELS, zero_division=0)[:3]
+        assert scores.kappa.value == pytest.approx(cohen_kappa_score(target, predicted, labels=levels, weights="quadratic"))
+    by_level = precision_recall_fscore_support(target, predicted, labels=levels, zero_division=0)[:3]
     for estimates, expected in zip((scores.precision, scores.recall, scores.f1), by_level, strict=True):
         assert [estimate.value for estimate in estimates] == pytest.approx(list(expected))
     for estimate in (scores.accuracy, scores.weighted_f1, scores.macro_f1, scores.kappa, *scores.f1):
@@ -48,7 +56,7 @@ def test_the_majority_class_stands_beside_the_scores() -> None:
     assert majority == {
         "accuracy": pytest.approx(accuracy_score(target, always)),
         "weighted_f1": pytest.approx(f1_score(target, always, average="weighted", zero_division=0)),
-        "macro_f1": pytest.approx(f1_score(target, always, labels=LEVELS, average="macro", zero_division=0)),
+        "macro_f1": pytest.approx(f1_score(target, always, labels=[0, 1, 2], average="macro", zero_division=0)),
     }
 
 
