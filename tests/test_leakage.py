@@ -20,12 +20,12 @@ from empathy_kit.core.evaluation import Evaluation
 from empathy_kit.core.rationales import nothing
 from empathy_kit.core.state import Epoch, TrainState
 from empathy_kit.core.trainer import Recipe, Step, Trainer
-from empathy_kit.plugins import Provided, Registry, load_registry
+from empathy_kit.plugins import OURS, Provided, Registry, load_registry
 from empathy_kit.runs.build import build_model, build_objective
 from empathy_kit.runs.choose import Plugins, choose_plugins
 
 TASKS = [Task(name, ("0", "1", "2"), (5, 3, 2)) for name in ("ER", "EX", "IP")]
-CONFIG = RunConfig(options={"trunk.hidden": 16, "trunk.layers": 1})
+CONFIG = RunConfig(options={"trunk.layers": 1})
 RECIPE = Recipe(
     epochs=1,
     batch_size=8,
@@ -62,7 +62,9 @@ def with_spies() -> Registry:
     return Registry((*load_registry().provided, *spies))
 
 
-BUILT_IN = [entry.spec for entry in load_registry().of("rationale") if isinstance(entry.spec, Rationale)]
+OWN = [entry for entry in load_registry().provided if entry.distribution == OURS]
+TRUNKS = [entry.spec.name for entry in OWN if entry.kind == "trunk"]
+BUILT_IN = [entry.spec for entry in OWN if isinstance(entry.spec, Rationale)]
 
 
 def make_examples(n: int, seed: int) -> Examples:
@@ -94,10 +96,11 @@ def opposite(examples: Examples) -> Examples:
 class Training:
     """A model with a rationale injector, and a trainer that may show it annotated spans where the injector's spec says."""
 
-    def __init__(self, rationale: str, *, train: Examples | None = None, weight: float = 1.0) -> None:
+    def __init__(self, rationale: str, *, trunk: str = "gru", train: Examples | None = None, weight: float = 1.0) -> None:
         from transformers import RobertaConfig, RobertaModel
 
-        config = configure(CONFIG, {"rationale": rationale, "options": {"rationale.weight": weight}})
+        options = {"trunk.hidden": 16, "rationale.weight": weight}
+        config = configure(CONFIG, {"rationale": rationale, "trunk": trunk, "options": options})
         self.plugins: Plugins = choose_plugins(config, with_spies())
         torch.manual_seed(0)
         encoder = RobertaModel(
@@ -136,9 +139,12 @@ def test_the_built_in_injectors_declare_what_they_see() -> None:
     }
 
 
+@pytest.mark.parametrize("trunk", TRUNKS)
 @pytest.mark.parametrize("spec", BUILT_IN, ids=lambda spec: spec.name)
-def test_predictions_are_bitwise_the_same_whatever_the_annotation_says_unless_the_run_is_an_oracle(spec: Rationale) -> None:
-    training, test = Training(spec.name), make_examples(40, seed=1)
+def test_predictions_are_bitwise_the_same_whatever_the_annotation_says_unless_the_run_is_an_oracle(
+    spec: Rationale, trunk: str
+) -> None:
+    training, test = Training(spec.name, trunk=trunk), make_examples(40, seed=1)
     training.fit()
     honest, turned = training.evaluate(test), training.evaluate(opposite(test))
     same = [np.array_equal(honest.probabilities[name], turned.probabilities[name]) for name in honest.probabilities]
