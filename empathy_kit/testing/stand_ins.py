@@ -46,13 +46,6 @@ class PostEncoder(nn.Module):
         return copy.deepcopy(self).requires_grad_(not frozen)
 
 
-class NoRationale(nn.Module):
-    """Injects nothing and predicts nothing."""
-
-    def forward(self, response: Tensor, mask: Tensor, gold: Tensor | None) -> Injection:
-        return Injection(response[:, :0], mask[:, :0])
-
-
 class Summaries(nn.Module):
     """Injects one state per task, a mean of the response weighted by predicted spans. Gold makes no difference to it."""
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from empathy_kit.contracts import Encoded, Texts
+from empathy_kit.core.rationales import NoRationale
 from empathy_kit.testing.stand_ins import (
     RESPONSES,
     SEEKERS,
     TASKS,
     WIDTH,
     Marked,
-    NoRationale,
     PostEncoder,
     Scripted,
     Summaries,
