@@ -144,6 +144,23 @@ def test_an_unknown_preset_lists_the_two() -> None:
     assert str(error.value) == "--preset large: unknown, expected small or paper"
 
 
+@pytest.mark.parametrize(
+    ("value", "tasks"),
+    [("ER,IP", ("ER", "IP")), (" IP , ER ", ("IP", "ER")), (["EX"], ("EX",)), ("none", None), (None, None), ("", ())],
+)
+def test_tasks_are_read_from_text_with_commas_and_from_lists(value: object, tasks: tuple[str, ...] | None) -> None:
+    assert configure(RunConfig(), {"tasks": value}).tasks == tasks  # whether there are such tasks, the schema knows
+
+
+def test_a_schema_is_read_from_its_file_by_its_name_and_written_out(tmp_path: Path) -> None:
+    file = tmp_path / "two.toml"
+    file.write_text(TWO_TOML)
+    for value in (str(file), TWO, TWO.to_dict(), json.loads(json.dumps(TWO.to_dict()))):
+        assert configure(RunConfig(), {"schema": value}).schema == TWO
+    assert configure(RunConfig(schema=TWO), {"schema": "epitome"}).schema == EPITOME
+    assert configure(RunConfig(schema=TWO), {"epochs": 1}).schema == TWO
+
+
 @pytest.mark.parametrize("name", _RANGES)
 def test_a_number_out_of_range_is_refused_at_both_ends(name: str) -> None:
     low, high = _RANGES[name]

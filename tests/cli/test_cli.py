@@ -37,6 +37,10 @@ WRONG: dict[str, tuple[list[str], str]] = {
         ["-o", "rationale.weight", "big"],
         "rationale: option 'weight' is 'big'; expected a finite number",
     ),
+    "range of the kit's own option": (
+        ["-o", "rationale.weight", "-1"],
+        "rationale: option 'weight' is -1.0; expected 0 or more",
+    ),
     "route": (["-o", "engine.gamma", "1"], f"-o engine.gamma: {ROUTES}"),
     "route to a task": (["-o", "loss.XX.gamma", "1"], f"-o loss.XX.gamma: {ROUTES}"),
     "route to a task of what has none": (["-o", "trunk.ER.hidden", "1"], f"-o trunk.ER.hidden: {ROUTES}"),
@@ -54,6 +58,13 @@ WRONG: dict[str, tuple[list[str], str]] = {
         ["--no-rationale", "--rationale", "gold"],
         "--no-rationale and --rationale gold: both given, expected one of them",
     ),
+    "trunk": (["--trunk", "x"], "--trunk x: unknown; there are gru, mean"),
+    "sampler": (["--sampler", "x"], "--sampler x: unknown; there are all, over, under"),
+    "a setting that is the trunk's now": (
+        ["--config", "old.toml"],
+        "unknown setting 'hidden'; it is an option of the trunk now, trunk.hidden",
+    ),
+    "schema": (["--schema", "no.toml"], "--schema no.toml: cannot be read: No such file or directory"),
     "data": (
         ["--data", "nowhere.csv"],
         "--data nowhere.csv: no such file or folder; expected sample, reddit, a folder or a .csv, .jsonl or .parquet file",
@@ -76,9 +87,10 @@ def test_what_is_wrong_with_a_run_is_told_in_one_line_and_nothing_is_left(case: 
     (tmp_path / "there").mkdir()
     (tmp_path / "runs").mkdir()
     (tmp_path / "file").touch()
+    (tmp_path / "old.toml").write_text("hidden = 64\n")
     arguments, message = WRONG[case]
     assert kit("run", *arguments) == (2, "", f"Error: {message}\n")
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "runs", "there"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "old.toml", "runs", "there"]
 
 
 def test_an_encoder_folder_that_is_not_there_is_one_line_that_says_what_to_do(kit: Reply, tmp_path: Path) -> None:

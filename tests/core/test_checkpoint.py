@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from small import make_model
 from torch import Tensor, nn
@@ -108,6 +109,18 @@ def test_what_losses_have_learnt_is_saved_and_comes_back_a_heads_own_with_the_he
     assert [loss.scale.item() for loss in losses.losses.values()] == [3, 5]  # type: ignore[operator,union-attr]
     assert int(losses.losses["ER"].seen) == 7  # type: ignore[arg-type]
     checkpoint.load(tmp_path / "model", made()[0])  # to predict, no losses are needed
+
+
+def test_a_disk_that_is_full_is_an_os_error_as_for_every_other_file(
+    tiny_roberta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
+        raise SafetensorError("Error while serializing: No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    encoder, tokenizer = load_encoder(str(tiny_roberta), local=True)
+    with pytest.raises(OSError, match="No space left on device"):
+        checkpoint.save(tmp_path / "model", make_model(), Objective({}), tokenizer, encoder)
 
 
 def test_a_run_that_kept_no_model_is_one_line(tiny_roberta: Path, tmp_path: Path) -> None:

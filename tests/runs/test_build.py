@@ -303,6 +303,7 @@ def test_a_part_of_the_tasks_is_trained_on_the_same_split(
     [
         ("ER,XX", "Error: --tasks: 'XX' is unknown; there are ER, EX, IP"),
         ("ER,ER", "Error: --tasks: ER is given twice, expected each task once"),
+        ("", "Error: --tasks: no task is given; there are ER, EX, IP"),
     ],
 )
 def test_unknown_tasks_are_one_line(
