@@ -66,14 +66,15 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> Clean:
             "-m", "empathy_kit", "plugins", "new", f"new-{kind}", "--kind", kind, "--into", str(folder / "new")
         )
         assert said.returncode == 0, said.stderr
-    for source in (*PUBLISHED, *sorted((folder / "new").iterdir())):
-        _install(folder, site, source)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda source: _install(folder, site, source), (*PUBLISHED, *(folder / "new").iterdir())))
     return environment
 
 
 def _install(folder: Path, site: Path, source: Path) -> None:
-    _python(folder, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder / "wheels", source)
-    wheel = max((folder / "wheels").glob("*.whl"), key=lambda path: path.stat().st_mtime_ns)
+    into = folder / "wheels" / source.name
+    _python(folder, "-m", "build", "--wheel", "--no-isolation", "--outdir", into, source)
+    (wheel,) = into.glob("*.whl")
     shutil.unpack_archive(wheel, site, format="zip")  # what a wheel of pure Python is for
 
 
