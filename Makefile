@@ -11,7 +11,7 @@ run: $(VENV)/run.installed
 	$(BIN)/empathy-kit run --loss focal --no-rationale
 
 test: $(VENV)/dev.installed lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/dev.installed
 	$(BIN)/ruff check .

@@ -199,7 +199,8 @@ def _opening(opened: Opened, start: str) -> Iterable[str | Text]:
         f"head {config.head}, trunk {config.trunk}, seed {config.seed}, on {opened.device}; losses: {opened.losses}"
     )
     if opened.states is not None:
-        yield f"the {config.freeze_layers} lowest layers are frozen; their states of every post are in {opened.states}"
+        what = f"the {config.freeze_layers} lowest layers are frozen; their" if config.freeze_layers else "a frozen encoder's"
+        yield f"{what} states of every post are in {opened.states}"
     if config.posts == "response":
         yield "the model is not shown the seeker posts"
     for warning in opened.warnings:
