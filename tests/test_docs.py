@@ -153,6 +153,17 @@ def test_the_pages_scores_and_differences_stand_in_a_report() -> None:
         assert [row for row in rows if row not in reports] == [], name
 
 
+def test_the_base_size_encoders_speed_is_what_was_measured() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results" / "mpnet.json").read_text("utf-8"))
+    page = (ROOT / "docs" / "performance.md").read_text("utf-8")
+    speed, faster = found["pairs_per_second"], found["kit_faster"]
+    ways = ("padded to the limit", "padded to the longest")
+    kit, limit, longest = (speed[name]["median"] for name in ("kit", *ways))
+    assert f"{kit} pairs/s, against {limit} with every post padded to 64 tokens and {longest} padded to" in page
+    assert f"paired ratios is {faster[ways[0]]['median']} and {faster[ways[1]]['median']}." in page
+    assert found["largest_logit_difference"] < 1e-4
+
+
 def test_the_coverage_of_the_intervals_is_what_was_simulated() -> None:
     rows = json.loads((ROOT / "benchmarks" / "results" / "coverage.json").read_text("utf-8"))["rows"]
     page = (ROOT / "docs" / "comparison.md").read_text("utf-8")
