@@ -43,6 +43,9 @@ from empathy_kit.runs.build import (
 from empathy_kit.runs.choose import choose_plugins
 
 
+HALF = "kit in bfloat16"
+
+
 @dataclass
 class Contender:
     """One way to train, and how fast each of its steps was."""
@@ -62,6 +65,8 @@ class Contender:
 
 def contender(name: str, config: RunConfig, corpus: Any, split: Any) -> tuple[Contender, Examples]:
     """A model, made like all the others, with one way to read its posts."""
+    if name == HALF:
+        config = configure(config, {"precision": "bf16"})
     torch.manual_seed(config.seed)
     plugins = choose_plugins(config, load_registry())
     encoder, tokenizer = open_encoder(config)
@@ -70,7 +75,7 @@ def contender(name: str, config: RunConfig, corpus: Any, split: Any) -> tuple[Co
     tokenization = build_tokenization(config, tokenizer, encoder)
     examples, _ = read_posts(config, tokenization, corpus)
     trainer = build_trainer(config, plugins, tasks, tokenization, examples, examples, torch.device("cpu"))
-    if name == "kit":
+    if name.startswith("kit"):
         remember_states(model, examples.texts)
     else:
         posts: Any = model.trunk.encoder
@@ -96,7 +101,8 @@ def deviation(contenders: list[Contender], examples: Examples) -> float:
 @click.option("--steps", default=12)
 @click.option("--pairs", default=512, help="of the training part")
 @click.option("--threads", type=int)
-def main(encoder: str, freeze_layers: int, steps: int, pairs: int, threads: int | None) -> None:
+@click.option("--bf16", is_flag=True, help="the kit in bfloat16 too: for processors that have it, such as those with AMX")
+def main(encoder: str, freeze_layers: int, steps: int, pairs: int, threads: int | None, bf16: bool) -> None:
     """Print the comparison as JSON."""
     if threads is not None:
         torch.set_num_threads(threads)
@@ -105,7 +111,7 @@ def main(encoder: str, freeze_layers: int, steps: int, pairs: int, threads: int 
     corpus = load_corpus(config.data, config.schema)
     split = make_split(corpus, config.split, 0)
     shown = type(corpus)(corpus.name, take(corpus, split.train[:pairs]), corpus.sources, schema=corpus.schema)
-    names = ("padded to the limit", "padded to the longest", "kit")
+    names = ("padded to the limit", "padded to the longest", "kit", *((HALF,) if bf16 else ()))
     found = [contender(name, config, shown, split=type(split)("grouped", 0, tuple(range(len(shown))), (), ())) for name in names]
     contenders, examples = [each for each, _ in found], found[0][1]
     lengths = [pair.tokens for pair in examples.texts]
@@ -131,7 +137,7 @@ def main(encoder: str, freeze_layers: int, steps: int, pairs: int, threads: int 
         "clock": "processor time of the thread" if torch.get_num_threads() == 1 else "wall",
         "largest_logit_difference": apart,
         "settings": {"batch_size": config.batch_size, "max_tokens": config.max_tokens, "steps": steps, "pairs": len(examples)},
-        "machine": {**machine(), "threads": torch.get_num_threads(), "dtype": "float32"},
+        "machine": {**machine(), "threads": torch.get_num_threads()},
     }
     click.echo(json.dumps(result, indent=2))
 
