@@ -42,7 +42,6 @@ from empathy_kit.runs.build import (
 )
 from empathy_kit.runs.choose import choose_plugins
 
-
 HALF = "kit in bfloat16"
 
 
