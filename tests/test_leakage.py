@@ -6,6 +6,7 @@ Level 0 has no span, so a span at test time is the label.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,9 +21,12 @@ from empathy_kit.core.evaluation import Evaluation
 from empathy_kit.core.rationales import nothing
 from empathy_kit.core.state import Epoch, TrainState
 from empathy_kit.core.trainer import Recipe, Step, Trainer
+from empathy_kit.data.sources import load_corpus
 from empathy_kit.plugins import OURS, Provided, Registry, load_registry
 from empathy_kit.runs.build import build_model, build_objective
 from empathy_kit.runs.choose import Plugins, choose_plugins
+from empathy_kit.runs.load import load
+from empathy_kit.runs.train import Finished, run
 
 TASKS = [Task(name, ("0", "1", "2"), (5, 3, 2)) for name in ("ER", "EX", "IP")]
 CONFIG = RunConfig(options={"trunk.layers": 1})
@@ -169,6 +173,35 @@ def test_an_injector_is_shown_gold_where_its_spec_says_and_nowhere_else(access: 
     assert isinstance(spy, Spy)
     assert spy.shown == {"training": {in_training}, "test": {at_test}}
     assert training.plugins.oracle == at_test
+
+
+@pytest.mark.parametrize(
+    ("access", "in_training", "at_test"), [("never", False, False), ("train", True, False), ("always", True, True)]
+)
+def test_a_run_from_its_data_to_its_record_keeps_to_it_and_a_loaded_model_is_never_shown_gold(
+    tiny_roberta: Path, tmp_path: Path, access: GoldAccess, in_training: bool, at_test: bool
+) -> None:
+    spies: list[Spy] = []
+
+    def build(tasks: object, width: int) -> nn.Module:
+        spies.append(Spy())
+        return spies[-1]
+
+    spy = Provided("rationale", Rationale("spy", build, gold=access), "empathy-kit-spy", "1")
+    registry = Registry((*load_registry().provided, spy))
+    settings = {"encoder": str(tiny_roberta), "rationale": "spy", "epochs": 1, "max_tokens": 16, "batch_size": 64, "threads": 1}
+    config = configure(RunConfig(), {**settings, "options": {"trunk.hidden": 16, "trunk.layers": 1}})
+    *_, finished = run(config, registry, tmp_path / "run")
+    assert isinstance(finished, Finished)
+    (spied,) = spies
+    assert spied.shown["training"] == {in_training}
+    assert spied.shown["test"] - {False} == (
+        {True} if at_test else set()
+    )  # without gold it is asked once, to see whether it fits
+    assert finished.record.oracle == at_test
+    loaded = load(tmp_path / "run", registry)
+    list(loaded.predictor.predict(loaded.tokenization.encode(load_corpus("sample").pairs[:3])))
+    assert spies[1].shown == {"training": set(), "test": {False}}
 
 
 @pytest.mark.parametrize("rationale", ["none", "predicted", "tag"])
