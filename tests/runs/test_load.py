@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from run_world import configuration, read_predictions
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from empathy_kit import KitError, Loss, Task
+from empathy_kit import Head, KitError, Loss, Task
+from empathy_kit.core.heads import LinearHead
 from empathy_kit.core.losses.cross_entropy import cross_entropy
+from empathy_kit.data.pairs import class_counts
 from empathy_kit.data.sources import load_corpus
-from empathy_kit.data.splits import make_split
+from empathy_kit.data.splits import make_split, take
 from empathy_kit.plugins import Provided, Registry, load_registry
 from empathy_kit.runs import record
 from empathy_kit.runs.load import Loaded, load
@@ -43,6 +46,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "response alone": {"posts": "response"},  # it was never shown a seeker post, and is not now
     "some tasks, with evidence": {"tasks": ("IP", "ER"), "rationale": "tag", "head": "attention"},
     "another trunk": {"trunk": "mean", "options": {"trunk.hidden": 16}},
+    "half precision": {"precision": "bf16"},
     "frozen layers": {"freeze_layers": 1, "truncate": "head"},
 }
 
@@ -87,6 +91,29 @@ def test_what_a_runs_losses_have_learnt_is_in_its_checkpoint_and_its_model_needs
     assert 1 not in learnt.values()
     assert len(set(learnt.values())) == 3  # each task has its own
     assert predicted(load(tmp_path / "run", registry)) == recorded(tmp_path / "run")
+
+
+def test_builders_are_told_of_the_tasks_what_the_run_told_them(tiny_roberta: Path, tmp_path: Path) -> None:
+    """Class counts of the training part, and of nothing else: those of the test part are its labels."""
+    told: dict[str, list[Task]] = {"loss": [], "head": []}
+
+    def loss(task: Task) -> Callable[[Tensor, Tensor], Tensor]:
+        told["loss"].append(task)
+        return cross_entropy
+
+    def head(task: Task, width: int) -> nn.Module:
+        told["head"].append(task)
+        return LinearHead(width, task.num_classes)
+
+    own = (Provided("loss", Loss("own", loss), "mine", "1"), Provided("head", Head("own", head), "mine", "1"))
+    registry = Registry((*load_registry().provided, *own))
+    list(run(configuration(tiny_roberta, loss="own", head="own"), registry, tmp_path / "run"))
+    corpus = load_corpus("sample")
+    counts = class_counts(take(corpus, make_split(corpus, "grouped", 0).train), corpus.schema)
+    expected = [Task(task.name, task.labels, counts[task.name]) for task in corpus.schema.tasks]
+    assert told == {"loss": expected, "head": expected}
+    load(tmp_path / "run", registry)
+    assert told == {"loss": expected, "head": [*expected, *expected]}
 
 
 def test_a_plugin_that_has_changed_since_is_warned_of_and_one_that_is_gone_refused(
