@@ -1,4 +1,4 @@
-"""What does not fit is named with its provider before the training: trunks, heads, losses, samplers, spans, the environment."""
+"""What does not fit is named with its provider before the training: every kind of plugin, and the environment."""
 
 from __future__ import annotations
 
@@ -180,6 +180,21 @@ def test_a_plugin_that_does_not_fit_is_named_before_the_training(
     assert attempt(tmp_path, kind, spec, tiny_roberta) == line
 
 
+def test_to_see_whether_a_model_fits_draws_no_random_number(tiny_roberta: Path, tmp_path: Path) -> None:
+    class Drawing(LinearHead):
+        def forward(self, encoded: Encoded) -> Tensor:
+            torch.rand(3)
+            return super().forward(encoded)
+
+    drawing = Provided("head", Head("drawing", lambda task, width: Drawing(width, 3)), "empathy-kit-drawing", "0.1")
+    states = []
+    for head in ("linear", "drawing"):
+        events = run(configuration(tiny_roberta, head=head), Registry((*load_registry().provided, drawing)), tmp_path / head)
+        next(events)
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)
+
+
 def test_a_trunk_of_a_plugin_is_trained_and_its_width_is_the_heads(tiny_roberta: Path, tmp_path: Path) -> None:
     own = Provided("trunk", Trunk("flat", lambda encoder, injector: Flat(encoder, injector)), "empathy-kit-flat", "0.1")
     config = replace(configuration(tiny_roberta, trunk="flat", rationale="tag"), options={})
@@ -195,56 +210,6 @@ def test_a_head_whose_criterion_is_none_is_trained_by_the_runs_loss_and_called_s
     opened, *_, finished = run(config, Registry((*load_registry().provided, own)), tmp_path / "run")
     assert opened.warnings == ()  # type: ignore[union-attr]
     assert finished.record.title == "focal + own head"  # type: ignore[union-attr]
-
-
-def table(folder: Path, *, spans: dict[str, int]) -> Path:
-    """Sixty pairs, as many of which have a span of a task as is said."""
-    rows = []
-    for number in range(60):
-        row: dict[str, Any] = {"seeker_post": f"case {number}", "response_post": f"that is hard, number {number}"}
-        for name in ("ER", "EX", "IP"):
-            row[name] = number % 3
-            if name in spans:
-                row[f"{name}_spans"] = ["that is hard"] if number % 3 and number < spans[name] else []
-        rows.append(row)
-    path = folder / "pairs.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-@pytest.mark.parametrize("rationale", ["gold", "train-only", "predicted", "tag"])
-def test_an_injector_that_learns_from_spans_is_refused_where_there_are_none(
-    tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said], rationale: str
-) -> None:
-    data = table(tmp_path, spans={})
-    said = command("run", *flags(tiny_roberta), "--data", data, "--rationale", rationale, "--out", tmp_path / "run")
-    assert (said.code, said.err.splitlines()[-1]) == (
-        2,
-        f"Error: --rationale {rationale}: it learns from annotated spans, and the training part has none of ER, EX, IP; "
-        "expected --rationale none, or a table with spans",
-    )
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_task_whose_spans_nobody_marked_is_warned_of_and_not_scored(
-    tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said]
-) -> None:
-    data = table(tmp_path, spans={"ER": 60})
-    said = command("run", *flags(tiny_roberta), "--data", data, "--rationale", "tag", "--out", tmp_path / "run")
-    assert said.code == 0
-    for name in ("EX", "IP"):
-        line = f"warning: the training part has no annotated span of {name}: rationale tag learns nothing of it"
-        assert line in said.err.splitlines()
-    spans = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))["spans"]
-    assert spans["ER"]["pairs"] > 0
-    assert spans["EX"] is spans["IP"] is None
-
-
-def test_nothing_of_a_rationale_is_asked_of_a_table_without_spans(
-    tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said]
-) -> None:
-    data = table(tmp_path, spans={})
-    assert command("run", *flags(tiny_roberta), "--data", data, "--out", tmp_path / "run").code == 0
 
 
 def test_a_run_does_not_start_once_per_process_of_torchrun(
