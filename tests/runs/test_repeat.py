@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from run_world import Said, read_json, words
+import torch
+from run_world import Said, configuration, read_json, words
 from safetensors.torch import load_file, save_file
 
 from empathy_kit import __version__
@@ -43,6 +44,17 @@ def test_another_seed_is_another_run(first: tuple[Path, list[Any]], tmp_path: Pa
     list(run(config, load_registry(), tmp_path / "other"))
     assert (tmp_path / "other" / "predictions.csv").read_bytes() != (first[0] / "predictions.csv").read_bytes()
     assert read_json(tmp_path / "other")["split"] == read_json(first[0])["split"]  # the split has a seed of its own
+
+
+def test_the_first_weights_come_from_the_seed_and_from_nothing_before_the_run(tiny_roberta: Path, tmp_path: Path) -> None:
+    found = []
+    for number, seed in enumerate((1, 1, 2)):
+        torch.manual_seed(number)  # whatever state the process is in
+        config = configuration(tiny_roberta, seed=seed, lr=0, encoder_lr=0)
+        list(run(config, load_registry(), tmp_path / str(number)))
+        found.append(load_file(tmp_path / str(number) / "model" / "model.safetensors")["heads.ER.linear.weight"])
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
 
 
 def changed(folder: Path, to: Path, **changes: str) -> Path:

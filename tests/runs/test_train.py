@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from run_world import FILES, Said, assert_tells_nothing, configuration, flags, read_json, read_predictions
-from torch import Tensor
+from torch import Tensor, nn
 
 import empathy_kit
-from empathy_kit import Loss, Task
+from empathy_kit import Encoded, Head, Loss, Task, Trunk
 from empathy_kit.config import RunConfig
-from empathy_kit.core.batch import Examples, Labels, TokenPair
+from empathy_kit.contracts import Texts
+from empathy_kit.core.batch import Examples, Labels, Tokenization, TokenPair
+from empathy_kit.core.encoder import load_encoder
 from empathy_kit.core.state import Epoch
 from empathy_kit.core.trainer import Step
 from empathy_kit.data.schema import EPITOME
@@ -134,6 +137,49 @@ def test_every_response_also_meets_a_strangers_seeker_post(first: tuple[Path, li
     assert swap_seekers(alike, seed=0) == alike
     rows = read_predictions(first[0])
     assert {row[f"{name}_swapped"] for row in rows for name in EPITOME.names} <= {"0", "1", "2"}
+
+
+def test_what_is_recorded_as_swapped_was_predicted_from_the_strangers_post(tiny_roberta: Path, tmp_path: Path) -> None:
+    class Length(nn.Module):
+        """A trunk that sees of a pair how long its seeker post is."""
+
+        width = 1
+
+        def __init__(self, encoder: Any, injector: nn.Module) -> None:
+            super().__init__()
+            self.encoder = encoder
+
+        def forward(self, texts: Texts, gold: Tensor | None = None) -> tuple[Encoded, None]:
+            length = texts.seeker_mask.sum(1, keepdim=True).float()
+            return Encoded(length, length[:, None], torch.ones(len(texts), 1, dtype=torch.bool)), None
+
+    class Even(nn.Module):
+        """A head that says 1 where the length is even, else 0."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.unused = nn.Parameter(torch.zeros(()))
+
+        def forward(self, encoded: Encoded) -> Tensor:
+            even = (encoded.pooled % 2 == 0).float()
+            return torch.cat([0.5 + 0 * even, even, 0 * even], dim=1) + self.unused
+
+        def probabilities(self, logits: Tensor) -> Tensor:
+            return logits.softmax(-1)
+
+    own = (
+        Provided("trunk", Trunk("length", lambda encoder, injector: Length(encoder, injector)), "mine", "1"),
+        Provided("head", Head("even", lambda task, width: Even()), "mine", "1"),
+    )
+    config = replace(configuration(tiny_roberta, trunk="length", head="even", max_tokens=64), options={})
+    list(run(config, Registry((*load_registry().provided, *own)), tmp_path / "run"))
+    _, tokenizer = load_encoder(str(tiny_roberta), local=True)
+    corpus = load_corpus("sample")
+    test = make_split(corpus, "grouped", 0).test
+    examples, _ = Tokenization(tokenizer, 64, "head-tail").encode_labelled([corpus.pairs[at] for at in test])
+    rows = read_predictions(tmp_path / "run")
+    for said, part in (("predicted", examples), ("swapped", swap_seekers(examples, seed=0))):
+        assert [row[f"ER_{said}"] for row in rows] == [str(int(len(pair.seeker) % 2 == 0)) for pair in part.texts]
 
 
 def test_without_the_seeker_posts_they_do_not_matter(tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said]) -> None:
