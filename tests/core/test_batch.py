@@ -234,7 +234,7 @@ def test_a_batch_is_padded_on_the_right_to_its_own_longest_post_or_to_one_length
         TokenPair([0, 7, 2], [0, 8, 9, 2]),
         TokenPair([0, 5, 6, 5, 2], [0, 2]),
     ]
-    labels = [Labels((0, 1, 2), ((), (1,), (1, 2)), (True,) * 3), Labels((1, -1, 0), ((), (), ()), (False, False, True))]
+    labels = [Labels((0, 1, 2), ((), (1,), (1, 2)), (True,) * 3), Labels((1, -1, 0), ((0,), (), ()), (False, False, True))]
     texts, targets = collate_texts(pairs, PAD), collate_targets(labels, 4)
     assert texts.seeker.tolist() == [[0, 7, 2, PAD, PAD], [0, 5, 6, 5, 2]]
     assert texts.response.tolist() == [[0, 8, 9, 2], [0, 2, PAD, PAD]]
@@ -242,7 +242,7 @@ def test_a_batch_is_padded_on_the_right_to_its_own_longest_post_or_to_one_length
     assert texts.response_mask.tolist() == [[True] * 4, [True, True, False, False]]
     assert targets.levels.tolist() == [[0, 1, 2], [1, -1, 0]]
     assert targets.gold_known.tolist() == [[True, True, True], [False, False, True]]
-    assert targets.gold.nonzero().tolist() == [[0, 1, 1], [0, 2, 1], [0, 2, 2]]
+    assert targets.gold.nonzero().tolist() == [[0, 1, 1], [0, 2, 1], [0, 2, 2], [1, 0, 0]]
     texts = collate_texts(pairs, PAD, pad_to=7)
     assert texts.seeker.shape == texts.response.shape == (2, 7)
     assert collate_targets(labels, 7).gold.shape == (2, 3, 7)

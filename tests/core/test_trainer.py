@@ -304,6 +304,20 @@ def test_the_process_may_train_at_two_precisions() -> None:
         Small(precision="fp16")
 
 
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_losses_are_given_float32_whatever_the_precision(precision: str) -> None:
+    seen: set[torch.dtype] = set()
+
+    def watching(logits: Tensor, target: Tensor) -> Tensor:
+        seen.add(logits.dtype)
+        return cross_entropy(logits, target)
+
+    small = Small(replace(RECIPE, epochs=1), criteria=dict.fromkeys(NAMES, watching), precision=precision)
+    small.fit()
+    assert seen == {torch.float32}
+    assert {rows.dtype for rows in small.evaluate().probabilities.values()} == {np.dtype(np.float64)}
+
+
 def test_an_encoded_batch_reaches_every_head() -> None:
     class Constant(LinearHead):
         def forward(self, encoded: Encoded) -> Tensor:
