@@ -45,6 +45,8 @@ def load(folder: Path, registry: Registry) -> Loaded:
         raise KitError(f"{folder}: the run has no model; a comparison keeps its runs' models with --keep-models")
     config = configure(RunConfig(), result.config)
     warnings = compare_providers(result.plugins, config, registry)
+    if result.oracle:
+        warnings += ("the run was an ORACLE: it was scored with annotated spans, which nothing that it predicts now is shown",)
     plugins = choose_plugins(config, registry)
     encoder, tokenizer = rebuild_encoder(folder / record.MODEL)
     counts = result.split["class_counts"]["train"]
