@@ -7,7 +7,9 @@ same machine. Contenders: every post padded to the longest that the recipe allow
 computed anew (as everybody trains it); the same with batches of like length, padded to their longest post; and the kit. All start
 from the same weights, and before the first step their logits are compared.
 
-With `--threads 1` steps are timed by the processor time of that thread, which counts no other process of a busy machine in.
+With `--threads 1` steps are timed by the processor time of that thread, which counts no other process of a busy machine in:
+
+    EMPATHY_KIT_REDDIT=FOLDER python benchmarks/mpnet.py --threads 1 --steps 10 > benchmarks/results/mpnet-one-thread.json
 """
 
 from __future__ import annotations
