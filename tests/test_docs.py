@@ -161,6 +161,8 @@ def test_the_base_size_encoders_speed_is_what_was_measured() -> None:
     kit, limit, longest = (speed[name]["median"] for name in ("kit", *ways))
     assert f"{kit} pairs/s, against {limit} with every post padded to 64 tokens and {longest} padded to" in page
     assert f"paired ratios is {faster[ways[0]]['median']} and {faster[ways[1]]['median']}." in page
+    ranges = [f"from {faster[way]['min']} to {faster[way]['max']}" for way in ways]
+    assert f"Over the steps they range {' and '.join(ranges)}," in page
     assert found["largest_logit_difference"] < 1e-4
 
 
