@@ -64,6 +64,9 @@ def split_grouped(corpus: Corpus, seed: int) -> tuple[Parts, Groups]:
     Iterative stratification (Sechidis et al., ECML 2011) over groups in place of rows: the rarest label that is still to be
     placed goes first, each group to the part that lacks this label most. Groups without any label come last, each to the part
     that lacks rows most.
+
+    Groups are placed in the seed's order, never by size: placed first, the seekers who wrote several times would all fall into
+    the training part, which lacks most.
     """
     groups = _groups(corpus.pairs)
     whole = [*groups]
@@ -89,11 +92,10 @@ def split_grouped(corpus: Corpus, seed: int) -> tuple[Parts, Groups]:
 
     # The rarest first, by its size in the whole corpus: placing it while the parts are empty is what makes it come out even.
     for label in sorted(size, key=lambda label: (size[label], label)):
-        # Large groups first, or the last one overfills its part. The sort is stable, so equals keep the seed's order.
-        for number in sorted(waiting[label], key=lambda g: -len(groups[g])):
+        for number in waiting[label]:
             if number in unplaced:  # not placed with a rarer label
                 place(number, max(range(len(PARTS)), key=lambda part: (lack[part][label], lack_rows[part], -part)))
-    for number in sorted(unplaced, key=lambda g: (-len(groups[g]), g)):
+    for number in sorted(unplaced):
         place(number, max(range(len(PARTS)), key=lambda part: (lack_rows[part], -part)))
     return parts, whole
 

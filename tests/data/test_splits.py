@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import islice, pairwise
+from pathlib import Path
+from statistics import fmean
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import StratifiedGroupKFold
 
+from empathy_kit.data.epitome import load_epitome
 from empathy_kit.data.pairs import Corpus, Pair, class_counts, same_words
 from empathy_kit.data.schema import EPITOME, MISSING, Schema, TaskSchema
 from empathy_kit.data.sources import load_corpus
@@ -65,6 +69,65 @@ def test_every_level_is_spread_evenly_within_a_pair_or_two(sample: Corpus, seed:
         for mechanism, counts in class_counts(take(sample, split.part(name)), EPITOME).items():
             for count, all_of_it in zip(counts, whole[mechanism], strict=True):
                 assert abs(count - fraction * all_of_it) < 2.5
+
+
+def repeated(corpus: Corpus) -> set[int]:
+    """Positions of the pairs whose seeker has others."""
+    counts: dict[str, list[int]] = {}
+    for position, pair in enumerate(corpus.pairs):
+        counts.setdefault(pair.seeker_id or same_words(pair.seeker), []).append(position)
+    return {position for positions in counts.values() if len(positions) > 1 for position in positions}
+
+
+def deviation(corpus: Corpus, parts: list[tuple[int, ...]]) -> float:
+    """The worst of all levels and parts, in pairs."""
+    whole = class_counts(corpus.pairs, corpus.schema)
+    counts = [class_counts(take(corpus, part), corpus.schema) for part in parts]
+    return max(
+        abs(count - len(part) / len(corpus) * total)
+        for part, found in zip(parts, counts, strict=True)
+        for name, levels in found.items()
+        for count, total in zip(levels, whole[name], strict=True)
+    )
+
+
+def by_scikit_learn(corpus: Corpus, seed: int) -> list[tuple[int, ...]]:
+    """15 % for test and as many for validation, from two of seven folds, which know one label per pair: all levels as one."""
+    keys = [pair.seeker_id or same_words(pair.seeker) for pair in corpus.pairs]
+    labels = ["".join(map(str, pair.levels)) for pair in corpus.pairs]
+    folds = StratifiedGroupKFold(7, shuffle=True, random_state=seed).split(keys, labels, keys)
+    test, validation = (set(held.tolist()) for _, held in islice(folds, 2))
+    rest = set(range(len(corpus))) - test - validation
+    return [tuple(sorted(part)) for part in (rest, validation, test)]
+
+
+@pytest.mark.filterwarnings("ignore:The least populated class")
+def test_seekers_who_wrote_several_times_fall_into_every_part_and_the_levels_stay_even(sample: Corpus) -> None:
+    check_repeated_seekers(sample)
+
+
+@pytest.mark.reddit
+@pytest.mark.filterwarnings("ignore:The least populated class")
+def test_the_reddit_datas_repeated_seekers_fall_into_every_part(reddit_folder: Path) -> None:
+    check_repeated_seekers(load_epitome(reddit_folder))
+
+
+def check_repeated_seekers(corpus: Corpus) -> None:
+    """Over 30 seeds: each part holds about its share of them, every seed has some in each, and no level is far off."""
+    siblings = repeated(corpus)
+    shares, ours, theirs = [], [], []
+    for seed in range(30):
+        split = make_split(corpus, "grouped", seed)
+        parts = [split.part(name) for name in PARTS]
+        shares.append([len(siblings.intersection(part)) / len(siblings) for part in parts])
+        ours.append(deviation(corpus, parts))
+        if seed < 4:  # slower by far
+            theirs.append(deviation(corpus, by_scikit_learn(corpus, seed)))
+    assert min(min(row) for row in shares) > 0
+    for share, fraction in zip(zip(*shares, strict=True), FRACTIONS, strict=True):
+        assert abs(sum(share) / len(share) - fraction) < 0.02
+    assert max(ours) <= 2.5
+    assert fmean(ours) < fmean(theirs)  # it knows one label per pair, and all tasks' levels at once are too many labels
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -201,7 +264,7 @@ def test_the_split_is_the_same_whichever_tasks_are_trained(sample: Corpus) -> No
 
 
 def test_a_recorded_split_of_the_sample_stays_as_it_is(sample: Corpus) -> None:
-    assert [make_split(sample, kind, 0).sha256()[:16] for kind in SPLITS] == ["a1032be06a0849f6", "fee3fba8f0d9ddc3"]
+    assert [make_split(sample, kind, 0).sha256()[:16] for kind in SPLITS] == ["60e9f0c27eeeb02c", "fee3fba8f0d9ddc3"]
 
 
 def test_an_empty_corpus_is_refused() -> None:
