@@ -69,6 +69,10 @@ class Labels:
     levels: tuple[int, ...]  # positions in the task's labels; -1 where missing
     gold: tuple[tuple[int, ...], ...]  # positions in the response's tokens that are evidence
     gold_known: tuple[bool, ...]  # False where evidence exists that the annotation does not show, or no label is there
+    # Evidence as stretches of the whole response's tokens, start and end each, what is cut away included; and where the cut is:
+    # from position cut[0] of the shown tokens on, a token stands cut[1] places later in the whole response.
+    evidence: tuple[tuple[tuple[int, int], ...], ...] = ()
+    cut: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -152,10 +156,15 @@ class Tokenization:
             cut_seekers += len(seeker) > self._room
             cut_responses += len(response) > self._room
             gold: list[tuple[int, ...]] = []
+            stretches: list[tuple[tuple[int, int], ...]] = []
+            head, start = len(self._prefix), self._head(len(response))
+            shown = self._kept(len(response))
             for place, task in enumerate(kept):
-                whole = _covered(offsets, pair.spans[task])
-                visible = tuple(len(self._prefix) + new for new, old in enumerate(self._kept(len(response))) if old in whole)
+                covered = _covered(offsets, pair.spans[task])
+                whole = set().union(*covered)
+                visible = tuple(head + new for new, old in enumerate(shown) if old in whole)
                 gold.append(visible)
+                stretches.append(tuple((head + tokens[0], head + tokens[-1] + 1) for tokens in covered))
                 evidence[place] += bool(whole)
                 lost[place] += bool(whole) and not visible
             texts.append(self._shown(seeker, response))
@@ -164,6 +173,8 @@ class Tokenization:
                     levels=tuple(pair.levels[task] for task in kept),
                     gold=tuple(gold),
                     gold_known=tuple(pair.annotated(task) for task in kept),
+                    evidence=tuple(stretches),
+                    cut=(head + start, len(response) - len(shown)),
                 )
             )
         truncation = Truncation(self.max_tokens, cut_seekers, cut_responses, tuple(lost), tuple(evidence))
@@ -189,11 +200,15 @@ class Tokenization:
         )
         return list(zip(coded["input_ids"], coded["offset_mapping"], strict=True))
 
-    def _kept(self, length: int) -> list[int]:
+    def _head(self, length: int) -> int:
+        """How many tokens of a post are kept before the place where it is cut."""
         if length <= self._room:
-            return list(range(length))
-        head = self._room if self.truncate == "head" else self._room - self._room // 2
-        return [*range(head), *range(length - (self._room - head), length)]
+            return length
+        return self._room if self.truncate == "head" else self._room - self._room // 2
+
+    def _kept(self, length: int) -> list[int]:
+        head = self._head(length)
+        return [*range(head), *range(max(head, length - (self._room - head)), length)]
 
     def _shown(self, seeker: list[int], response: list[int]) -> TokenPair:
         return TokenPair(self._shortened(seeker) if self.seekers else self.empty, self._shortened(response))
@@ -212,9 +227,23 @@ def _special_tokens(tokenizer: object) -> tuple[list[int], list[int]]:
     raise ValueError(f"{type(tokenizer).__name__} changes a text's own tokens when it adds special ones")
 
 
-def _covered(offsets: Sequence[tuple[int, int]], spans: Sequence[Stretch]) -> set[int]:
-    """Tokens that share at least one character with a span. A byte-level token's leading space counts as its own."""
-    return {index for index, (start, end) in enumerate(offsets) if any(start < span.end and span.start < end for span in spans)}
+def _covered(offsets: Sequence[tuple[int, int]], spans: Sequence[Stretch]) -> list[list[int]]:
+    """Per span the tokens that share a character with it. A byte-level token's leading space counts as its own."""
+    found = ([at for at, (start, end) in enumerate(offsets) if start < span.end and span.start < end] for span in spans)
+    return [tokens for tokens in found if tokens]
+
+
+def whole_stretches(shown: Iterable[tuple[int, int]], cut: tuple[int, int]) -> list[tuple[int, int]]:
+    """Stretches of the shown tokens as stretches of the whole response's; one that lies across the cut becomes two."""
+    place, missing = cut
+    found = []
+    for start, end in shown:
+        if missing and start < place < end:
+            found += [(start, place), (place + missing, end + missing)]
+        else:
+            moved = missing if start >= place else 0
+            found.append((start + moved, end + moved))
+    return found
 
 
 def collate_texts(pairs: Sequence[TokenPair], pad_id: int, pad_to: int | None = None) -> Texts:

@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Stretch = tuple[int, int]  # tokens: the first, and one after the last
 
 RESAMPLES = 2000
+CHUNK = 100  # resamples of average precision at a time, each of which holds a number per pair
 CONFIDENCE = 0.95
+BATCH = 32  # pairs, in order: Sharma et al. (2020, arXiv 2009.08441) average F1 over the batches of their evaluation
 IOU_MATCH = 0.5  # DeYoung et al. (ERASER, arXiv 1911.03429): a predicted span counts from this overlap on
 
 
@@ -38,6 +41,8 @@ class Scores:
     precision: list[Estimate]
     recall: list[Estimate]
     f1: list[Estimate]
+    average_precision: list[Estimate | None]  # of each level against the others, by its probability; None where no pair has it
+    batch_macro_f1: float  # the mean of macro F1 over `BATCH` pairs at a time: how others have published this data's F1
     majority: dict[str, float]  # the training part's commonest level for every pair: accuracy, weighted_f1, macro_f1
     never_predicted: list[int]  # levels that the test part has and the model never gave
 
@@ -88,20 +93,58 @@ def from_confusion(confusion: Floats) -> dict[str, Floats]:
     }
 
 
-def score(target: Ints, predicted: Ints, classes: int, majority: int, seed: int) -> Scores:
-    """Score one mechanism's predictions, (N,) levels each.
+def average_precision(positive: NDArray[np.bool_], scores: Floats, weights: Floats) -> Floats:
+    """Average precision, the sum of precision times the gain in recall over thresholds, as scikit-learn defines it.
+
+    Args:
+        positive: (N,), which pairs have the level.
+        scores: (N,), its probabilities.
+        weights: (R, N), how often each of R resamples drew a pair.
+
+    Returns:
+        (R,); NaN where a resample drew no positive pair.
+    """
+    order = np.argsort(-scores, kind="stable")
+    last = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))  # equal scores pass a threshold together
+    drawn = weights[:, order]
+    hits, passed = np.cumsum(drawn * positive[order], axis=1)[:, last], np.cumsum(drawn, axis=1)[:, last]
+    gains: Floats = np.diff(hits, axis=1, prepend=0) * _ratio(hits, passed)
+    found: Floats = np.divide(gains.sum(1), hits[:, -1], out=np.full(len(hits), np.nan), where=hits[:, -1] > 0)
+    return found
+
+
+def batch_macro_f1(target: Ints, predicted: Ints, classes: int) -> float:
+    """The mean of macro F1 over batches of `BATCH` pairs in order, each over the levels that occur in it, true or predicted.
+
+    Published figures of the Reddit data are made so. It is no estimate of the F1 over all pairs: a batch without a rare level
+    leaves it out.
+    """
+    starts = range(0, len(target), BATCH)
+    return float(np.mean([_present_f1(target[at : at + BATCH], predicted[at : at + BATCH], classes) for at in starts]))
+
+
+def _present_f1(target: Ints, predicted: Ints, classes: int) -> float:
+    confusion = confusion_matrix(target, predicted, classes)
+    occurs = (confusion.sum(0) + confusion.sum(1)) > 0
+    return float(from_confusion(confusion.astype(np.float64))["f1"][occurs].mean())
+
+
+def score(target: Ints, probabilities: Floats, majority: int, seed: int) -> Scores:
+    """Score one mechanism's predictions: target (N,) levels, probabilities (N, C); the likeliest level is the prediction.
 
     Resampling pairs with replacement draws the confusion matrix's cells from a multinomial distribution, so the bootstrap
-    is exact and needs no loop over pairs.
+    of all scores but average precision needs no loop over pairs.
 
     Raises:
         ValueError: no pairs.
     """
     if not len(target):
         raise ValueError("no pairs to score")
+    predicted, classes = probabilities.argmax(1), probabilities.shape[1]
     confusion = confusion_matrix(target, predicted, classes)
     n = int(confusion.sum())
-    draws = np.random.default_rng(seed).multinomial(n, confusion.ravel() / n, size=RESAMPLES)
+    generator = np.random.default_rng(seed)
+    draws = generator.multinomial(n, confusion.ravel() / n, size=RESAMPLES)
     point = from_confusion(confusion.astype(np.float64))
     spread = from_confusion(draws.reshape(RESAMPLES, classes, classes).astype(np.float64))
     baseline = from_confusion(confusion_matrix(target, np.full_like(target, majority), classes).astype(np.float64))
@@ -119,9 +162,24 @@ def score(target: Ints, predicted: Ints, classes: int, majority: int, seed: int)
         precision=estimates("precision"),
         recall=estimates("recall"),
         f1=estimates("f1"),
+        average_precision=[_ranked(target == level, probabilities[:, level], seed) for level in range(classes)],
+        batch_macro_f1=batch_macro_f1(target, predicted, classes),
         majority={name: float(baseline[name]) for name in ("accuracy", "weighted_f1", "macro_f1")},
         never_predicted=[level for level in range(classes) if confusion[level].any() and not confusion[:, level].any()],
     )
+
+
+def _ranked(positive: NDArray[np.bool_], scores: Floats, seed: int) -> Estimate | None:
+    if not positive.any():
+        return None
+    n = len(scores)
+    generator = np.random.default_rng(seed)
+    found = [
+        average_precision(positive, scores, generator.multinomial(n, np.full(n, 1 / n), size=CHUNK).astype(np.float64))
+        for _ in range(RESAMPLES // CHUNK)
+    ]
+    draws = np.concatenate(found)
+    return _estimate(average_precision(positive, scores, np.ones((1, n)))[0], draws[~np.isnan(draws)])
 
 
 def _estimate(value: Floats, draws: Floats) -> Estimate:
@@ -135,35 +193,35 @@ def macro_f1(target: Ints, predicted: Ints, classes: int) -> float:
     return float(from_confusion(confusion_matrix(target, predicted, classes).astype(np.float64))["macro_f1"])
 
 
-def runs(tokens: Sequence[bool]) -> list[tuple[int, int]]:
+def runs(tokens: Sequence[bool] | NDArray[np.bool_]) -> list[Stretch]:
     """The maximal stretches of True: (start, end) each."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], np.asarray(tokens, dtype=bool), [False]])))
     return [(int(start), int(end)) for start, end in zip(edges[::2], edges[1::2], strict=True)]
 
 
-def _overlap(one: tuple[int, int], other: tuple[int, int]) -> float:
+def _overlap(one: Stretch, other: Stretch) -> float:
     shared = max(0, min(one[1], other[1]) - max(one[0], other[0]))
     return shared / (one[1] - one[0] + other[1] - other[0] - shared)
 
 
-def score_spans(gold: Sequence[Sequence[bool]], predicted: Sequence[Sequence[bool]], seed: int) -> SpanScores:
-    """Score evidence tokens, one sequence a pair, over the corpus (micro).
+def score_spans(gold: Sequence[Sequence[Stretch]], predicted: Sequence[Sequence[Stretch]], seed: int) -> SpanScores:
+    """Score evidence over the corpus (micro), one sequence of stretches per pair: a stretch is the tokens start to end - 1.
 
-    Token-F1 compares tokens; IOU-F1 compares stretches of tokens, which match from an overlap of one half on.
+    Token-F1 compares tokens; IOU-F1 compares stretches, which match from an overlap of one half on. Annotated stretches that
+    touch stay apart, as in ERASER. Both take positions in the whole response, so evidence that truncation cut away is missed.
 
     Raises:
-        ValueError: no pairs.
+        ValueError: no pairs, or not as many of one as of the other.
     """
     if not gold:
         raise ValueError("no pairs to score")
     counts = np.zeros((len(gold), 6))  # a pair: tokens shared, predicted, gold; spans predicted and right, predicted, gold
     found = np.zeros(len(gold))  # gold spans found
     for row, (true, guess) in enumerate(zip(gold, predicted, strict=True)):
-        true_runs, guess_runs = runs(true), runs(guess)
-        right = sum(any(_overlap(one, other) >= IOU_MATCH for other in true_runs) for one in guess_runs)
-        found[row] = sum(any(_overlap(one, other) >= IOU_MATCH for other in guess_runs) for one in true_runs)
-        both = sum(a and b for a, b in zip(true, guess, strict=True))
-        counts[row] = (both, sum(guess), sum(true), right, len(guess_runs), len(true_runs))
+        right = sum(any(_overlap(one, other) >= IOU_MATCH for other in true) for one in guess)
+        found[row] = sum(any(_overlap(one, other) >= IOU_MATCH for other in guess) for one in true)
+        true_tokens, guess_tokens = (set().union(*(range(*one) for one in spans)) for spans in (true, guess))
+        counts[row] = (len(true_tokens & guess_tokens), len(guess_tokens), len(true_tokens), right, len(guess), len(true))
     draws = np.random.default_rng(seed).multinomial(len(gold), np.full(len(gold), 1 / len(gold)), size=RESAMPLES)
 
     def token_f1(sums: Floats) -> Floats:

@@ -17,8 +17,9 @@ from empathy_kit.data.pairs import Corpus
 from empathy_kit.data.schema import Schema
 from empathy_kit.errors import KitError
 
-FORMAT = 2
-RUN, MANIFEST, HISTORY, PREDICTIONS, MODEL = "run.json", "manifest.json", "history.jsonl", "predictions.csv", "model"
+FORMAT = 3
+RUN, MANIFEST, HISTORY, MODEL = "run.json", "manifest.json", "history.jsonl", "model"
+PREDICTIONS, VALIDATION = "predictions.csv", "validation.csv"  # of the test part, and of the part that chose the epoch
 
 
 @dataclass(frozen=True)
@@ -124,13 +125,19 @@ def _blamed(out: Path) -> Iterator[None]:
 
 
 def write(
-    folder: Path, record: Record, history: list[Mapping[str, Any]], columns: list[str], predictions: list[list[str]]
+    folder: Path,
+    record: Record,
+    history: list[Mapping[str, Any]],
+    *,
+    predictions: list[list[str]],
+    validation: list[list[str]],
 ) -> None:
-    """Write all of a run but its model into a staged folder."""
+    """Write all of a run but its model into a staged folder; each table has its header first."""
     _write_json(folder / RUN, asdict(record))
     (folder / HISTORY).write_text("".join(json.dumps(line) + "\n" for line in history), encoding="utf-8")
-    rows = [",".join(row) for row in (columns, *predictions)]  # numbers and hashes: nothing to quote
-    (folder / PREDICTIONS).write_text("\n".join(rows) + "\n", encoding="utf-8")
+    for name, table in ((PREDICTIONS, predictions), (VALIDATION, validation)):
+        rows = "".join(",".join(row) + "\n" for row in table)  # numbers and hashes: nothing to quote
+        (folder / name).write_text(rows, encoding="utf-8")
 
 
 def read(folder: Path, *, model: bool = True) -> Record:
@@ -143,6 +150,8 @@ def read(folder: Path, *, model: bool = True) -> Record:
     content = json.loads((folder / RUN).read_text(encoding="utf-8"))
     if content.get("format") == 1:
         content = _of_today(content)
+    if content.get("format") == 2:
+        content = _of_format_2(content)
     if content.get("format") != FORMAT:
         raise KitError(f"{folder / RUN}: format {content.get('format')!r} found, expected {FORMAT}")
     return Record(**{entry.name: content[entry.name] for entry in fields(Record)})
@@ -153,10 +162,21 @@ def _of_today(content: dict[str, Any]) -> dict[str, Any]:
     ours = {"distribution": "empathy-kit", "version": content["kit"]}
     return {
         **content,
-        "format": FORMAT,
+        "format": 2,
         "config": {**to_dict(RunConfig()), **upgrade(content["config"])},
         "encoder": {},
         "plugins": {**content["plugins"], "sampler": {"name": "all", **ours}, "trunk": {"name": "gru", **ours}},
+    }
+
+
+def _of_format_2(content: dict[str, Any]) -> dict[str, Any]:
+    """A record of format 2: no average precision, and spans scored on what truncation left, which are not those of today."""
+    missing: dict[str, Any] = {"average_precision": [], "batch_macro_f1": None}
+    return {
+        **content,
+        "format": FORMAT,
+        "scores": {task: {**scores, **missing} for task, scores in content["scores"].items()},
+        "spans": None,
     }
 
 

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 from empathy_kit import __version__
 from empathy_kit.config import RunConfig, to_dict
 from empathy_kit.contracts import Task
-from empathy_kit.data.pairs import Corpus
 from empathy_kit.data.sources import load_corpus
-from empathy_kit.data.splits import PARTS, Split, make_split
+from empathy_kit.data.splits import PARTS, make_split
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import Registry
 from empathy_kit.runs import record
@@ -140,6 +139,7 @@ def run(
 
     with plugins.blamed():
         yield from trainer.fit(state)
+        chosen = trainer.evaluate(state, validation)
         said = trainer.evaluate(state, test)
         strangers = swap_seekers(test, config.split_seed)
         swapped = said if strangers is test else trainer.evaluate(state, strangers)
@@ -173,8 +173,14 @@ def run(
     with record.staged(out) as folder:
         if keep_model:
             checkpoint.save(folder / record.MODEL, model, objective, tokenizer, encoder)
-        columns, rows = _prediction_rows(corpus, split, test, said, swapped)
-        record.write(folder, result, [asdict(epoch) for epoch in state.history], columns, rows)
+        ids = record.hashed_ids(corpus)
+        record.write(
+            folder,
+            result,
+            [asdict(epoch) for epoch in state.history],
+            predictions=_prediction_rows([ids[at] for at in split.test], test, said, swapped),
+            validation=_prediction_rows([ids[at] for at in split.validation], validation, chosen),
+        )
     yield Finished(result, out)
 
 
@@ -209,26 +215,27 @@ def _training(history: Sequence[Epoch]) -> dict[str, Any]:
 def _scores(said: Evaluation, examples: Examples, tasks: Sequence[Task], seed: int) -> dict[str, Any]:
     from empathy_kit.core.metrics import score
 
-    target, levels = examples.levels().numpy(), said.levels()
+    target = examples.levels().numpy()
     scores = {}
     for index, task in enumerate(tasks):
         known = target[:, index] >= 0
         majority = task.class_counts.index(max(task.class_counts))
-        found = score(target[known, index], levels[task.name][known], task.num_classes, majority=majority, seed=seed)
+        found = score(target[known, index], said.probabilities[task.name][known], majority=majority, seed=seed)
         scores[task.name] = asdict(found)
     return scores
 
 
 def _span_scores(said: Evaluation, examples: Examples, tasks: Sequence[Task], seed: int) -> dict[str, Any] | None:
-    from empathy_kit.core.metrics import score_spans
+    from empathy_kit.core.batch import whole_stretches
+    from empathy_kit.core.metrics import runs, score_spans
 
     if said.spans is None:
         return None
     scores: dict[str, Any] = {}
     for index, task in enumerate(tasks):
         known = [at for at, labels in enumerate(examples.labels) if labels.gold_known[index]]
-        gold = [[place in examples.labels[at].gold[index] for place in range(len(examples.texts[at].response))] for at in known]
-        predicted = [said.spans[at][index].tolist() for at in known]
+        gold = [examples.labels[at].evidence[index] for at in known]
+        predicted = [whole_stretches(runs(said.spans[at][index]), examples.labels[at].cut) for at in known]
         scores[task.name] = asdict(score_spans(gold, predicted, seed)) if known else None
     return scores
 
@@ -253,23 +260,25 @@ def swap_seekers(examples: Examples, seed: int) -> Examples:
 
 
 def _prediction_rows(
-    corpus: Corpus, split: Split, test: Examples, said: Evaluation, swapped: Evaluation
-) -> tuple[list[str], list[list[str]]]:
-    """The test part's predictions per task: true level, predicted level, that with another's seeker post, probabilities.
+    ids: Sequence[str], examples: Examples, said: Evaluation, swapped: Evaluation | None = None
+) -> list[list[str]]:
+    """A part's predictions, the header first.
 
+    Per task: the true level, the predicted level, the same with another pair's seeker post, and every level's probability.
     Levels are positions in the task's labels, the true one empty where missing. Hashed ids, and no text.
     """
-    ids = record.hashed_ids(corpus)
-    levels, elsewhere = said.levels(), swapped.levels()
+    levels, elsewhere = said.levels(), swapped.levels() if swapped else {}
     columns = ["id"]
     for name, rows in said.probabilities.items():
-        columns += [f"{name}_true", f"{name}_predicted", f"{name}_swapped", *(f"{name}_p{at}" for at in range(rows.shape[1]))]
-    table = []
-    for at, position in enumerate(split.test):
-        row = [ids[position]]
+        columns += [f"{name}_true", f"{name}_predicted", *([f"{name}_swapped"] if swapped else [])]
+        columns += [f"{name}_p{at}" for at in range(rows.shape[1])]
+    table = [columns]
+    for at, hashed in enumerate(ids):
+        row = [hashed]
         for index, (name, rows) in enumerate(said.probabilities.items()):
-            true = test.labels[at].levels[index]
-            row += ["" if true < 0 else str(true), str(int(levels[name][at])), str(int(elsewhere[name][at]))]
+            true = examples.labels[at].levels[index]
+            row += ["" if true < 0 else str(true), str(int(levels[name][at]))]
+            row += [str(int(elsewhere[name][at]))] if swapped else []
             row += [f"{value:.6f}" for value in rows[at]]
         table.append(row)
-    return columns, table
+    return table

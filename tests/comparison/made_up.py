@@ -103,8 +103,8 @@ def made_up_run(folder: Path, config: RunConfig, number: int, seed: int, split: 
         spans=None,
     )
     with record.staged(folder) as staging:
-        rows = [list(map(str, row)) for row in zip(*columns.values(), strict=True)]
-        record.write(staging, content, epochs, list(columns), rows)
+        rows = [list(columns), *(list(map(str, row)) for row in zip(*columns.values(), strict=True))]
+        record.write(staging, content, epochs, predictions=rows, validation=rows[:1])
 
 
 def rewrite(folder: Path, change: Callable[[dict[str, str]], None]) -> None:

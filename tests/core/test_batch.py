@@ -23,6 +23,7 @@ from empathy_kit.core.batch import (
     collate_texts,
     inference_order,
     training_order,
+    whole_stretches,
 )
 from empathy_kit.data.pairs import Pair, unescape
 from empathy_kit.data.spans import Placer
@@ -149,6 +150,33 @@ def test_evidence_that_is_cut_away_whole_is_counted_and_what_is_left_of_it_is_ma
     assert (both.evidence, both.evidence_lost) == ((5, 0, 0), (1, 0, 0))
     for tokens, spans in zip(kept, (1, 1, 0, 2, 1), strict=True):
         assert len(tokens.gold[0]) == spans * len(kept[4].gold[0])
+
+
+def test_evidence_is_known_in_the_whole_response_and_shown_stretches_are_moved_there(tokenizer: Any) -> None:
+    post = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
+    pair = make_pair(post, "two three", "seven eight nine", "fourteen")
+    whole, _ = Tokenization(tokenizer, 128, "head").encode_labelled([pair])
+    stretches = whole.labels[0].evidence[0]
+    assert [tokenizer.decode(whole.texts[0].response[start:end]).strip() for start, end in stretches] == [
+        "two three",
+        "seven eight nine",
+        "fourteen",
+    ]
+    assert whole.labels[0].cut[1] == 0
+    for truncate in ("head", "head-tail"):
+        examples, _ = Tokenization(tokenizer, 16, truncate).encode_labelled([pair])
+        shown, labels = examples.texts[0].response, examples.labels[0]
+        assert labels.evidence == (stretches, (), ())
+        for at, token in enumerate(shown[:-1]):
+            ((start, end),) = whole_stretches([(at, at + 1)], labels.cut)
+            assert (end - start, whole.texts[0].response[start]) == (1, token)
+        # Marked on both sides of the cut: two stretches, and nothing in between.
+        place, missing = labels.cut
+        assert whole_stretches([(place - 2, place + 1)], labels.cut) == [
+            (place - 2, place),
+            (place + missing, place + missing + 1),
+        ]
+    assert whole_stretches([(0, 2), (3, 5)], (5, 0)) == [(0, 2), (3, 5)]
 
 
 def test_a_huge_post_and_one_of_white_space_are_only_posts(tokenizer: Any) -> None:

@@ -12,7 +12,7 @@ from empathy_kit.config import RunConfig, configure
 
 SMALL = {"epochs": 1, "threads": 1, "max_tokens": 16, "batch_size": 64}
 OPTIONS = {"trunk.hidden": 16, "trunk.layers": 1}
-FILES = {"run.json", "manifest.json", "history.jsonl", "predictions.csv"}
+FILES = {"run.json", "manifest.json", "history.jsonl", "predictions.csv", "validation.csv"}
 
 
 class Said(NamedTuple):
@@ -38,8 +38,8 @@ def read_json(folder: Path) -> dict[str, Any]:
     return content
 
 
-def read_predictions(folder: Path) -> list[dict[str, str]]:
-    with (folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+def read_predictions(folder: Path, name: str = "predictions.csv") -> list[dict[str, str]]:
+    with (folder / name).open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
 
 

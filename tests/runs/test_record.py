@@ -47,7 +47,13 @@ def make_run(out: Path, record: Record | None = None) -> Path:
     with staged(out) as folder:
         (folder / "model").mkdir()
         (folder / "model" / "weights").write_bytes(bytes(range(256)))
-        write(folder, record or make_record(), [{"epoch": 1}, {"epoch": 2}], ["id", "ER_true"], [["ab", "1"], ["cd", "0"]])
+        write(
+            folder,
+            record or make_record(),
+            [{"epoch": 1}, {"epoch": 2}],
+            predictions=[["id", "ER_true"], ["ab", "1"], ["cd", "0"]],
+            validation=[["id", "ER_true"], ["ef", "2"]],
+        )
     return out
 
 
@@ -68,15 +74,18 @@ def test_a_run_directory_holds_its_record_history_predictions_and_a_manifest_of_
         "model/weights",
         "predictions.csv",
         "run.json",
+        "validation.csv",
     ]
     assert read(out) == make_record()
     assert [json.loads(line) for line in (out / "history.jsonl").read_text().splitlines()] == [{"epoch": 1}, {"epoch": 2}]
     assert list(csv.reader((out / "predictions.csv").read_text().splitlines())) == [["id", "ER_true"], ["ab", "1"], ["cd", "0"]]
+    assert list(csv.reader((out / "validation.csv").read_text().splitlines())) == [["id", "ER_true"], ["ef", "2"]]
     assert set(json.loads((out / "manifest.json").read_text())["sha256"]) == {
         "history.jsonl",
         "model/weights",
         "predictions.csv",
         "run.json",
+        "validation.csv",
     }
 
 
@@ -120,6 +129,13 @@ def test_a_run_of_format_1_is_read_as_one_of_today(tmp_path: Path) -> None:
         "sampler": {"name": "all", **ours},
         "trunk": {"name": "gru", **ours},
     }
+
+
+def test_a_run_of_format_2_has_no_average_precision_and_its_span_scores_are_not_those_of_today(tmp_path: Path) -> None:
+    """They left out the evidence that truncation had cut away."""
+    found = read(make_run(tmp_path / "run", make_record(format=2, spans={"ER": {"pairs": 3}})))
+    assert (found.format, found.spans) == (FORMAT, None)
+    assert found.scores == {"ER": {"n": 3, "average_precision": [], "batch_macro_f1": None}}
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyboardInterrupt(), KitError("a fault")])

@@ -102,7 +102,8 @@ def test_predictions_agree_with_the_scores_and_bear_no_text_and_no_id(
     folder = first[0]
     rows = read_predictions(folder)
     corpus = load_corpus("sample")
-    test = make_split(corpus, "grouped", 0).test
+    split = make_split(corpus, "grouped", 0)
+    test = split.test
     assert len(rows) == len(test) == len({row["id"] for row in rows})
     assert rows[0].keys() == {
         "id",
@@ -123,6 +124,21 @@ def test_predictions_agree_with_the_scores_and_bear_no_text_and_no_id(
         for raw in (pair.pair_id, pair.seeker_id, str(pair.row)):
             assert row["id"] not in {hashlib.new(kind, raw.encode()).hexdigest()[:16] for kind in ("md5", "sha1", "sha256")}
     assert_tells_nothing(folder, post_words)
+
+
+def test_the_validation_parts_predictions_are_kept_as_they_were_at_the_chosen_epoch(first: tuple[Path, list[Any]]) -> None:
+    folder, events = first
+    rows = read_predictions(folder, "validation.csv")
+    corpus = load_corpus("sample")
+    split = make_split(corpus, "grouped", 0)
+    assert len(rows) == len(split.validation)
+    assert not {row["id"] for row in rows} & {row["id"] for row in read_predictions(folder)}
+    assert "ER_swapped" not in rows[0]
+    best = [event for event in events if isinstance(event, Epoch) and event.best][-1]
+    for index, name in enumerate(EPITOME.names):
+        assert [int(row[f"{name}_true"]) for row in rows] == [corpus.pairs[at].levels[index] for at in split.validation]
+        right = sum(row[f"{name}_true"] == row[f"{name}_predicted"] for row in rows)
+        assert right / len(rows) == pytest.approx(best.validation_accuracy[name])
 
 
 def test_every_response_also_meets_a_strangers_seeker_post(first: tuple[Path, list[Any]]) -> None:
