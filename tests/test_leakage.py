@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from empathy_kit import Rationale, Task
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.contracts import GoldAccess, Injection
-from empathy_kit.core.batch import Examples, Labels, TokenPair
+from empathy_kit.core.batch import Examples
 from empathy_kit.core.evaluation import Evaluation
 from empathy_kit.core.rationales import nothing
 from empathy_kit.core.state import Epoch, TrainState
+from empathy_kit.core.tokens import Labels, TokenPair
 from empathy_kit.core.trainer import Recipe, Step, Trainer
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.plugins import OURS, Provided, Registry, load_registry

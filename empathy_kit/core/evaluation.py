@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from empathy_kit.contracts import GoldAccess
-from empathy_kit.core.batch import Examples, collate_targets, collate_texts, inference_order
+from empathy_kit.core.batch import Examples, collate_targets, collate_texts
 from empathy_kit.core.metrics import Floats
 from empathy_kit.core.model import Model, Output
 from empathy_kit.core.objective import Objective
 from empathy_kit.core.precision import Precision, autocast
+from empathy_kit.core.scored import inference_order
 
 
 @dataclass(frozen=True)

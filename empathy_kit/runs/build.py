@@ -21,9 +21,10 @@ from empathy_kit.runs.choose import Plugins
 if TYPE_CHECKING:
     from torch import device, nn
 
-    from empathy_kit.core.batch import Examples, Tokenization, TokenPair, Truncation
+    from empathy_kit.core.batch import Examples
     from empathy_kit.core.model import Model
     from empathy_kit.core.objective import Criterion, Objective
+    from empathy_kit.core.tokens import Tokenization, TokenPair, Truncation
     from empathy_kit.core.trainer import Trainer
 
 
@@ -58,8 +59,8 @@ def build_tokenization(config: RunConfig, tokenizer: Any, encoder: nn.Module) ->
     Raises:
         KitError: a limit beyond the encoder's positions.
     """
-    from empathy_kit.core.batch import Tokenization
     from empathy_kit.core.encoder import longest_input
+    from empathy_kit.core.tokens import Tokenization
 
     longest = longest_input(encoder)
     if config.max_tokens > longest:
@@ -120,7 +121,8 @@ def check_model(plugins: Plugins, tasks: Sequence[Task], model: Model, tokenizat
     """
     import torch
 
-    from empathy_kit.core.batch import TokenPair, collate_texts
+    from empathy_kit.core.batch import collate_texts
+    from empathy_kit.core.tokens import TokenPair
 
     texts = collate_texts([TokenPair(tokenization.empty, tokenization.empty)] * 2, tokenization.pad_id)
     with torch.random.fork_rng(), torch.inference_mode(), plugins.blamed():

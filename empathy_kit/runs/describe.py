@@ -53,8 +53,8 @@ def describe_split(corpus: Corpus, split: Split) -> dict[str, Any]:
 
 def describe_truncation(config: RunConfig, corpus: Corpus) -> dict[str, Any]:
     """What the length limit takes away, in the tokens of the run's encoder."""
-    from empathy_kit.core.batch import Tokenization
     from empathy_kit.core.encoder import load_tokenizer
+    from empathy_kit.core.tokens import Tokenization
 
     source = encoder_source(config.encoder)
     with flags_named():

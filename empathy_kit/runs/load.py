@@ -15,8 +15,8 @@ from empathy_kit.runs.build import build_model, build_tokenization
 from empathy_kit.runs.choose import choose_plugins, compare_providers
 
 if TYPE_CHECKING:
-    from empathy_kit.core.batch import Tokenization
     from empathy_kit.core.predictor import Predictor
+    from empathy_kit.core.tokens import Tokenization
 
 
 @dataclass(frozen=True)

@@ -38,9 +38,10 @@ from empathy_kit.runs.choose import all_options, choose_plugins, compare_provide
 from empathy_kit.runs.describe import describe_data, describe_split
 
 if TYPE_CHECKING:
-    from empathy_kit.core.batch import Examples, TokenPair, Truncation
+    from empathy_kit.core.batch import Examples
     from empathy_kit.core.evaluation import Evaluation
     from empathy_kit.core.state import Epoch
+    from empathy_kit.core.tokens import TokenPair, Truncation
     from empathy_kit.core.trainer import Step
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
@@ -226,8 +227,8 @@ def _scores(said: Evaluation, examples: Examples, tasks: Sequence[Task], seed: i
 
 
 def _span_scores(said: Evaluation, examples: Examples, tasks: Sequence[Task], seed: int) -> dict[str, Any] | None:
-    from empathy_kit.core.batch import whole_stretches
     from empathy_kit.core.metrics import runs, score_spans
+    from empathy_kit.core.tokens import whole_stretches
 
     if said.spans is None:
         return None

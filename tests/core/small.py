@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from empathy_kit.contracts import GoldAccess
-from empathy_kit.core.batch import Examples, Labels, TokenPair
+from empathy_kit.core.batch import Examples
 from empathy_kit.core.evaluation import Evaluation
 from empathy_kit.core.heads import LinearHead
 from empathy_kit.core.losses.cross_entropy import cross_entropy
@@ -20,6 +20,7 @@ from empathy_kit.core.objective import Criterion, Objective
 from empathy_kit.core.posts import PostEncoder
 from empathy_kit.core.rationales import NoRationale
 from empathy_kit.core.state import Epoch, TrainState
+from empathy_kit.core.tokens import Labels, TokenPair
 from empathy_kit.core.trainer import Recipe, Step, Trainer
 from empathy_kit.core.trunk import GRUTrunk
 

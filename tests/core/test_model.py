@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from empathy_kit import Head, Rationale, Task
 from empathy_kit.contracts import Texts
 from empathy_kit.core import unpadded as unpadded_module
-from empathy_kit.core.batch import Examples, Labels, Tokenization, TokenPair, collate_targets, collate_texts
+from empathy_kit.core.batch import Examples, collate_targets, collate_texts
 from empathy_kit.core.encoder import load_encoder, longest_input
 from empathy_kit.core.model import Model, Output
 from empathy_kit.core.posts import PostEncoder
 from empathy_kit.core.rationales import GoldRationale
+from empathy_kit.core.tokens import Labels, Tokenization, TokenPair
 from empathy_kit.core.trunk import GRUTrunk
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.plugins import load_registry

@@ -13,12 +13,13 @@ import torch
 from small import NAMES, TRAIN, VALIDATION, Small, make_examples, make_model
 
 from empathy_kit.core import predictor as module
-from empathy_kit.core.batch import TokenPair
-from empathy_kit.core.predictor import Prediction, Predictor
+from empathy_kit.core.predictor import Predictor
 from empathy_kit.core.rationales import TaggedRationale
+from empathy_kit.core.scored import Scored
+from empathy_kit.core.tokens import TokenPair
 
 
-def stacked(predictions: list[Prediction], name: str) -> np.ndarray:
+def stacked(predictions: list[Scored], name: str) -> np.ndarray:
     return np.stack([each.probabilities[name] for each in predictions])
 
 

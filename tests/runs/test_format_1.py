@@ -15,7 +15,7 @@ from run_world import read_json
 from safetensors.torch import load_file, save_file
 
 from empathy_kit.config import RunConfig, configure, read_config, to_dict
-from empathy_kit.core.predictor import Prediction
+from empathy_kit.core.scored import Scored
 from empathy_kit.data.schema import EPITOME
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.plugins import load_registry
@@ -84,7 +84,7 @@ def as_format_1(run: Path, folder: Path) -> Path:
 
 
 def test_a_model_of_format_1_predicts_what_it_did(first: tuple[Path, list[Any]], tmp_path: Path) -> None:
-    def said(folder: Path) -> list[Prediction]:
+    def said(folder: Path) -> list[Scored]:
         loaded = load(folder, load_registry())
         assert loaded.warnings == ()
         return list(loaded.predictor.predict(loaded.tokenization.encode(load_corpus("sample").pairs[:20])))

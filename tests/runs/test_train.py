@@ -21,9 +21,10 @@ import empathy_kit
 from empathy_kit import Encoded, Head, Loss, Task, Trunk
 from empathy_kit.config import RunConfig
 from empathy_kit.contracts import Texts
-from empathy_kit.core.batch import Examples, Labels, Tokenization, TokenPair
+from empathy_kit.core.batch import Examples
 from empathy_kit.core.encoder import load_encoder
 from empathy_kit.core.state import Epoch
+from empathy_kit.core.tokens import Labels, Tokenization, TokenPair
 from empathy_kit.core.trainer import Step
 from empathy_kit.data.schema import EPITOME
 from empathy_kit.data.sources import load_corpus

@@ -1,0 +1,55 @@
+"""What a model returns for one pair, and the batches that pairs go through it in. No torch is loaded here."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from empathy_kit.core.tokens import TokenPair
+
+Floats = NDArray[np.float64]
+
+WINDOW = 4096
+"""Pairs that are read ahead, so that posts of like length share a batch: all that a stream keeps in memory."""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a model returns for one pair."""
+
+    probabilities: dict[str, Floats]  # task to (C,) float64, sums to 1
+    evidence: NDArray[np.float32] | None = field(repr=False)
+    """(T, L): the probability that each response token is evidence for each task; None without a span head."""
+
+
+class Engine(Protocol):
+    """What computes: the model in torch, or an exported graph."""
+
+    def predict(self, pairs: Iterable[TokenPair]) -> Iterator[Scored]:
+        """Predict pairs in their order, with bounded memory."""
+
+
+def in_windows(
+    pairs: Iterable[TokenPair],
+    batch_size: int,
+    window: int,
+    score: Callable[[Sequence[TokenPair]], Iterable[Scored]],
+) -> Iterator[Scored]:
+    """Score pairs in batches of like length, and return them in their order."""
+    waiting = iter(pairs)
+    while chunk := list(itertools.islice(waiting, window)):
+        found: dict[int, Scored] = {}
+        for batch in inference_order([pair.tokens for pair in chunk], batch_size):
+            found.update(zip(batch, score([chunk[at] for at in batch]), strict=True))
+        yield from (found[at] for at in range(len(chunk)))
+
+
+def inference_order(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Batches of like length, longest first: what does not fit into memory fails at once."""
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    return (order[at : at + batch_size] for at in range(0, len(order), batch_size))
