@@ -22,7 +22,6 @@ Ints = NDArray[np.int64]
 
 POWER = 0.80
 MANY = 1e6  # degrees of freedom of what is known well
-BINS = 10  # of confidence, in reliability diagrams
 BLOCK = 4_000_000  # numbers that are held at once while pairs are drawn anew
 SCORES = ("accuracy", "weighted_f1", "macro_f1", "kappa", "recall")
 
@@ -224,28 +223,6 @@ def holm(values: Sequence[float]) -> list[float]:
         worst = max(worst, min(1.0, (len(values) - rank) * values[at]))
         corrected[at] = worst
     return corrected
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How far confidence can be believed. Lists run over bins of confidence from 0 to 1."""
-
-    counts: list[int]
-    confidence: list[float]  # mean per bin; 0 in an empty one
-    accuracy: list[float]
-    ece: float  # expected calibration error: the bins' mean distance of the two, weighted by count (Guo et al., arXiv 1706.04599)
-
-
-def calibration(probabilities: Floats, true: Ints) -> Calibration:  # (N, C), (N,)
-    """Confidence in the likeliest label against how often it is right."""
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == true
-    bins = np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-    counts = np.bincount(bins, minlength=BINS)
-    full = np.maximum(counts, 1)
-    means = np.bincount(bins, confidence, BINS) / full
-    shares = np.bincount(bins, right, BINS) / full
-    ece = float((np.abs(means - shares) * counts).sum() / len(true))
-    return Calibration(counts.tolist(), means.tolist(), shares.tolist(), ece)
 
 
 def contrasts(settings: Mapping[str, Mapping[str, object]]) -> list[tuple[str, str]]:

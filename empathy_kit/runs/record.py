@@ -19,6 +19,7 @@ from empathy_kit.errors import KitError
 
 FORMAT = 3
 RUN, MANIFEST, HISTORY, MODEL = "run.json", "manifest.json", "history.jsonl", "model"
+CALIBRATION = "calibration.json"  # in the model's folder
 PREDICTIONS, VALIDATION = "predictions.csv", "validation.csv"  # of the test part, and of the part that chose the epoch
 
 
@@ -40,6 +41,8 @@ class Record:
     training: dict[str, Any]  # what happened; own_criterion: the heads brought their loss, and config's was not used
     scores: dict[str, Any]  # task to core.metrics.Scores
     spans: dict[str, Any] | None  # task to core.metrics.SpanScores
+    # Task to its temperature, fitted on the validation part, and the test part's calibration error without it and with it.
+    calibration: dict[str, dict[str, float]] | None = None  # None in runs from before there was any
 
     @property
     def schema(self) -> Schema:
@@ -140,6 +143,12 @@ def write(
         (folder / name).write_text(rows, encoding="utf-8")
 
 
+def write_temperatures(model: Path, record: Record) -> None:
+    """Write what whoever uses the model has to do with its probabilities into the model's folder."""
+    temperatures = {task: found["temperature"] for task, found in (record.calibration or {}).items()}
+    _write_json(model / CALIBRATION, {"temperatures": temperatures})
+
+
 def read(folder: Path, *, model: bool = True) -> Record:
     """The record of a finished run; without its model, only the other files are compared with the manifest.
 
@@ -152,6 +161,7 @@ def read(folder: Path, *, model: bool = True) -> Record:
         content = _of_today(content)
     if content.get("format") == 2:
         content = _of_format_2(content)
+    content.setdefault("calibration", None)
     if content.get("format") != FORMAT:
         raise KitError(f"{folder / RUN}: format {content.get('format')!r} found, expected {FORMAT}")
     return Record(**{entry.name: content[entry.name] for entry in fields(Record)})

@@ -170,10 +170,12 @@ def run(
         training={**_training(state.history), "own_criterion": own},
         scores=_scores(said, test, tasks, config.seed),
         spans=_span_scores(said, test, tasks, config.seed),
+        calibration=_calibration(chosen, validation, said, test),
     )
     with record.staged(out) as folder:
         if keep_model:
             checkpoint.save(folder / record.MODEL, model, objective, tokenizer, encoder)
+            record.write_temperatures(folder / record.MODEL, result)
         ids = record.hashed_ids(corpus)
         record.write(
             folder,
@@ -239,6 +241,21 @@ def _span_scores(said: Evaluation, examples: Examples, tasks: Sequence[Task], se
         predicted = [whole_stretches(runs(said.spans[at][index]), examples.labels[at].cut) for at in known]
         scores[task.name] = asdict(score_spans(gold, predicted, seed)) if known else None
     return scores
+
+
+def _calibration(chosen: Evaluation, validation: Examples, said: Evaluation, test: Examples) -> dict[str, dict[str, float]]:
+    """Per task the temperature, fitted on the validation part, and the test part's calibration error without it and with it."""
+    from empathy_kit.core.calibration import calibration, fit_temperature, tempered
+
+    seen, unseen = validation.levels().numpy(), test.levels().numpy()
+    found = {}
+    for index, (name, rows) in enumerate(said.probabilities.items()):
+        known, labelled = seen[:, index] >= 0, unseen[:, index] >= 0
+        temperature = fit_temperature(chosen.probabilities[name][known], seen[known, index])
+        true, given = unseen[labelled, index], rows[labelled]
+        before, after = (calibration(each, true).ece for each in (given, tempered(given, temperature)))
+        found[name] = {"temperature": temperature, "ece_before": before, "ece_after": after}
+    return found
 
 
 def swap_seekers(examples: Examples, seed: int) -> Examples:

@@ -15,13 +15,13 @@ from statsmodels.stats.multitest import multipletests
 from empathy_kit.comparison.statistics import (
     Answers,
     Resampled,
-    calibration,
     contrasts,
     different,
     holm,
     paired_test,
     sign_flip,
 )
+from empathy_kit.core.calibration import calibration
 
 Ints = NDArray[np.int64]
 

@@ -13,7 +13,6 @@ from empathy_kit.core.batch import collate_targets, collate_texts, training_orde
 from empathy_kit.core.scored import inference_order
 from empathy_kit.core.tokens import Labels, TokenPair
 
-
 PAD = 1
 
 

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from run_world import FILES, Said, assert_tells_nothing, configuration, flags, read_json, read_predictions
@@ -22,6 +23,7 @@ from empathy_kit import Encoded, Head, Loss, Task, Trunk
 from empathy_kit.config import RunConfig
 from empathy_kit.contracts import Texts
 from empathy_kit.core.batch import Examples
+from empathy_kit.core.calibration import calibration, fit_temperature, tempered
 from empathy_kit.core.encoder import load_encoder
 from empathy_kit.core.state import Epoch
 from empathy_kit.core.tokens import Labels, Tokenization, TokenPair
@@ -140,6 +142,25 @@ def test_the_validation_parts_predictions_are_kept_as_they_were_at_the_chosen_ep
         assert [int(row[f"{name}_true"]) for row in rows] == [corpus.pairs[at].levels[index] for at in split.validation]
         right = sum(row[f"{name}_true"] == row[f"{name}_predicted"] for row in rows)
         assert right / len(rows) == pytest.approx(best.validation_accuracy[name])
+
+
+def test_each_tasks_temperature_is_fitted_on_the_validation_part_and_stands_in_the_models_folder(
+    first: tuple[Path, list[Any]],
+) -> None:
+    folder = first[0]
+    found = read_json(folder)["calibration"]
+    stored = json.loads((folder / "model" / "calibration.json").read_text())
+    assert stored == {"temperatures": {name: values["temperature"] for name, values in found.items()}}
+    seen, unseen = read_predictions(folder, "validation.csv"), read_predictions(folder)
+    for name, values in found.items():
+        chances, true = (
+            (np.array([[float(row[f"{name}_p{level}"]) for level in range(3)] for row in rows]) for rows in (seen, unseen)),
+            [np.array([int(row[f"{name}_true"]) for row in rows]) for rows in (seen, unseen)],
+        )
+        validation, test = chances
+        assert values["temperature"] == pytest.approx(fit_temperature(validation, true[0]), rel=1e-3)
+        assert values["ece_before"] == pytest.approx(calibration(test, true[1]).ece, abs=1e-5)
+        assert values["ece_after"] == pytest.approx(calibration(tempered(test, values["temperature"]), true[1]).ece, abs=1e-5)
 
 
 def test_every_response_also_meets_a_strangers_seeker_post(first: tuple[Path, list[Any]]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from empathy_kit.comparison.pages.summary import Row, Summary
 from empathy_kit.comparison.pages.words import label_of
-from empathy_kit.comparison.statistics import BINS
+from empathy_kit.core.calibration import BINS
 from empathy_kit.data.schema import Schema
 from empathy_kit.runs.picture import draw_classes, literal
 

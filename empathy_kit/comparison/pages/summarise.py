@@ -14,9 +14,7 @@ from empathy_kit.comparison.plan import NOT_COMPARED
 from empathy_kit.comparison.statistics import (
     OPTION,
     Answers,
-    Calibration,
     Resampled,
-    calibration,
     contrasts,
     different,
     holm,
@@ -24,6 +22,7 @@ from empathy_kit.comparison.statistics import (
 )
 from empathy_kit.comparison.yardsticks import MAJORITY, SWAPPED, TITLES
 from empathy_kit.config import PAPER
+from empathy_kit.core.calibration import Calibration, calibration
 from empathy_kit.core.metrics import confusion_matrix
 from empathy_kit.data.schema import EPITOME, TaskSchema
 from empathy_kit.plugins import OURS

@@ -6,7 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from empathy_kit.comparison.statistics import Calibration, PairedTest, SeedEstimate
+from empathy_kit.comparison.statistics import PairedTest, SeedEstimate
+from empathy_kit.core.calibration import Calibration
 from empathy_kit.data.schema import TaskSchema
 
 METRICS = {"accuracy": "accuracy", "weighted_f1": "weighted F1", "macro_f1": "macro F1", "kappa": "kappa"}
