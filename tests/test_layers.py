@@ -37,6 +37,7 @@ LAW = {
     "timings": 7,
     "scaffold": 7,
     "comparison": 8,
+    "inference": 8,
     "cli": 9,
     "__main__": 10,
 }

@@ -123,23 +123,17 @@ class Row:
         return "" if _missing(value) else self._checked(column, value)
 
     def _checked(self, column: str, value: object) -> str:
-        if not isinstance(value, str):
-            raise self.error(column, f"{_kind(value)} found, expected text")
-        if len(value) > MAX_CELL:
-            raise self.error(column, f"{len(value):,} characters found, expected at most {MAX_CELL:,}")
-        if "\0" in value:
-            raise self.error(column, "a NUL byte found, expected text")
-        if _SURROGATE.search(value):  # JSON can spell one, and no tokenizer takes it
-            raise self.error(column, "half a surrogate pair found, expected text")
-        return value
+        fault = not_text(value)
+        if fault:
+            raise self.error(column, fault)
+        return str(value)
 
     def post(self, column: str) -> str:
         """A post: text that a reader can see, entities resolved."""
         value = unescape(self.text(column))
-        if not value.strip():
-            raise self.error(column, "empty, expected a post")
-        if all(_invisible(sign) for sign in value):
-            raise self.error(column, "only invisible characters found, expected a post")
+        fault = unreadable(value)
+        if fault:
+            raise self.error(column, fault)
         return value
 
     def label(self, column: str, labels: LabelReader) -> int:
@@ -190,6 +184,26 @@ class Row:
         """Refuse evidence for a task's lowest label: there is none."""
         if any(quote.strip() for quote in quotes):
             raise self.error(column, f"a span found, expected none where the label is {shown(label)}, the lowest")
+
+
+def not_text(value: object) -> str | None:
+    """Why a cell is no text that the kit reads; None where it is."""
+    if not isinstance(value, str):
+        return f"{_kind(value)} found, expected text"
+    if len(value) > MAX_CELL:
+        return f"{len(value):,} characters found, expected at most {MAX_CELL:,}"
+    if "\0" in value:
+        return "a NUL byte found, expected text"
+    if _SURROGATE.search(value):  # JSON can spell one, and no tokenizer takes it
+        return "half a surrogate pair found, expected text"
+    return None
+
+
+def unreadable(post: str) -> str | None:
+    """Why a post holds nothing that a reader can see; None where it does."""
+    if not post.strip():
+        return "empty, expected a post"
+    return "only invisible characters found, expected a post" if all(_invisible(sign) for sign in post) else None
 
 
 def _missing(value: object) -> bool:

@@ -9,6 +9,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html.entities import html5
 
 from empathy_kit.data.schema import EPITOME, MISSING, Schema
 
@@ -18,7 +19,13 @@ _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,
 
 def unescape(text: str) -> str:
     """Text with its HTML entities resolved once, as forums export them (``&gt;``, ``&amp;``, ``&#39;``)."""
-    return _ENTITY.sub(lambda entity: html.unescape(entity.group()), text)
+    return _ENTITY.sub(_resolved, text)
+
+
+def _resolved(entity: re.Match[str]) -> str:
+    # html.unescape alone takes the longest known beginning, and would turn "&nothing;" into "\u00aching;".
+    found = entity.group()
+    return html.unescape(found) if found[1] == "#" or found[1:] in html5 else found
 
 
 @dataclass(frozen=True)
@@ -27,6 +34,18 @@ class Span:
 
     start: int
     end: int
+
+
+def original_places(spans: Sequence[Span], text: str) -> tuple[Span, ...]:
+    """Stretches of `unescape`'s text as stretches of the text that it was given; part of an entity is all of it."""
+    places: list[tuple[int, int]] = []  # of each unescaped character
+    at = 0
+    for entity in _ENTITY.finditer(text):
+        places += [(place, place + 1) for place in range(at, entity.start())]
+        places += [entity.span()] * len(_resolved(entity))
+        at = entity.end()
+    places += [(place, place + 1) for place in range(at, len(text))]
+    return tuple(Span(places[span.start][0], places[span.end - 1][1]) for span in spans)
 
 
 @dataclass(frozen=True)

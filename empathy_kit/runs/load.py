@@ -29,8 +29,13 @@ class Loaded:
     warnings: tuple[str, ...] = ()  # plugins that are installed in another version than the run had
 
 
-def load(folder: Path, registry: Registry) -> Loaded:
+def load(folder: Path, registry: Registry, *, device: str | None = None) -> Loaded:
     """Rebuild a finished run's model from its folder: no network, no pickle, every byte compared with the manifest.
+
+    Args:
+        folder: the run.
+        registry: where its plugins are.
+        device: where to compute; as the run's configuration has it where None.
 
     Raises:
         KitError: a run that was changed or left no model, or whose plugins are missing.
@@ -54,5 +59,6 @@ def load(folder: Path, registry: Registry) -> Loaded:
     model = build_model(config, plugins, tasks, encoder)
     checkpoint.load(folder / record.MODEL, model)
     tokenization = build_tokenization(config, tokenizer, encoder)
-    predictor = Predictor(model, pad_id=tokenization.pad_id, device=find_device(config.device), precision=config.precision)
+    where = find_device(device or config.device)
+    predictor = Predictor(model, pad_id=tokenization.pad_id, device=where, precision=config.precision)
     return Loaded(result, predictor, tokenization, warnings)

@@ -1,0 +1,205 @@
+"""`load`: a finished run, an exported folder or a published model -> what predicts, without labels, one pair or millions."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from empathy_kit.core.scored import WINDOW, Engine
+from empathy_kit.core.tokens import Tokenization
+from empathy_kit.data.cells import not_text, unreadable
+from empathy_kit.data.pairs import unescape
+from empathy_kit.data.schema import Schema
+from empathy_kit.errors import KitError
+from empathy_kit.inference.prediction import Prediction, columns, make_prediction, row
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+
+Table = TypeVar("Table", "pandas.DataFrame", "pyarrow.Table")
+HUB = "hub:"
+EXPORT, CALIBRATION, MANIFEST = "export.json", "calibration.json", "manifest.json"
+
+
+@dataclass(frozen=True)
+class _Posts:
+    """A pair as the model is shown it: HTML entities resolved, as in training."""
+
+    seeker: str = field(repr=False)
+    response: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class EmpathyModel:
+    """A trained model that predicts. Several may live in one process, and several threads may share one."""
+
+    schema: Schema  # the tasks that it predicts, and their labels
+    tokenization: Tokenization = field(repr=False)
+    engine: Engine = field(repr=False)
+    temperatures: Mapping[str, float] = field(repr=False)  # per task, fitted on the run's validation part
+    digest: str  # sha256 of the folder's manifest, which has one of every file
+    about: Mapping[str, Any] = field(repr=False)  # the run's record as JSON has it, or the exported model's description
+    warnings: tuple[str, ...] = ()  # what a user should know: plugins of other versions, an ORACLE's scores
+
+    @property
+    def reads_seekers(self) -> bool:
+        """Whether the model is shown the seeker posts."""
+        return self.tokenization.seekers
+
+    def predict(self, pairs: Iterable[tuple[str, str]]) -> list[Prediction]:
+        """Predict (seeker post, response post) pairs, one `Prediction` per pair in their order; none of none.
+
+        Raises:
+            KitError: a pair that is no two texts, or a post that holds nothing to read.
+        """
+        return list(self.stream(pairs))
+
+    def stream(self, pairs: Iterable[tuple[str, str]], *, window: int = WINDOW) -> Iterator[Prediction]:
+        """Predict any number of pairs in bounded memory, in their order.
+
+        Args:
+            pairs: (seeker post, response post) each. A model without seeker posts takes any text as the first, also "".
+            window: how many pairs are read ahead, so that posts of like length share a batch. 1 answers each pair at once.
+
+        Raises:
+            KitError: as `predict`, when the pair's turn comes.
+        """
+        waiting = iter(pairs)
+        for start in itertools.count(0, window):
+            chunk = list(itertools.islice(waiting, window))
+            if not chunk:
+                return
+            posts = [self._checked(start + at, pair) for at, pair in enumerate(chunk)]
+            reads = list(self.tokenization.read(posts))
+            scored = self.engine.predict(read.tokens for read in reads)
+            for one, read, (_, response) in zip(scored, reads, chunk, strict=True):
+                yield make_prediction(one, read, response, self.schema, self.temperatures)
+
+    def predict_table(
+        self,
+        table: Table,
+        *,
+        seeker_column: str = "seeker_post",
+        response_column: str = "response_post",
+        evidence: bool = False,
+    ) -> Table:
+        """A pandas or pyarrow table with columns added: label and probabilities per task, and whether a post was truncated.
+
+        Args:
+            table: one pair per row.
+            seeker_column: where the seeker posts stand; it may be missing where the model is not shown them.
+            response_column: where the responses stand.
+            evidence: also add per task a column of lists of ``{"start", "end", "text"}``.
+
+        Raises:
+            KitError: a column that is missing or would stand twice, or a cell that is no post.
+        """
+        names = list(map(str, table.columns if hasattr(table, "iloc") else table.column_names))
+        needed = [*([seeker_column] if self.reads_seekers else []), response_column]
+        missing = next((name for name in needed if name not in names), None)
+        if missing is not None:
+            raise KitError(f"column {missing!r} is missing; there are {', '.join(names) or 'none'}")
+        added = columns(self.schema, evidence=evidence)
+        twice = next((name for name in added if name in names), None)
+        if twice is not None:
+            raise KitError(f"column {twice!r} is in the table already; rename it, it would stand twice")
+        cells = [_column(table, name) for name in needed]
+        seekers = cells[0] if self.reads_seekers else [""] * len(cells[-1])
+        pairs = list(zip(seekers, cells[-1], strict=True))
+        rows = [row(each, pair[1], evidence=evidence) for each, pair in zip(self.stream(pairs), pairs, strict=True)]
+        values: dict[str, list[Any]] = {name: [one[at] for one in rows] for at, name in enumerate(added)}
+        return _with_columns(table, values)
+
+    def _checked(self, at: int, pair: tuple[str, str]) -> _Posts:
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise KitError(f"pair {at}: expected a seeker post and a response post, found {type(pair).__name__}")
+        posts = []
+        for name, post in zip(("seeker post", "response post"), pair, strict=True):
+            if name == "seeker post" and not self.reads_seekers:
+                posts.append("")
+                continue
+            fault = not_text(post) or unreadable(unescape(post))
+            if fault:
+                raise KitError(f"pair {at}, {name}: {fault}")
+            posts.append(unescape(post))
+        return _Posts(*posts)
+
+
+def _column(table: Any, name: str) -> list[Any]:
+    column = table[name]
+    return list(column.tolist() if hasattr(table, "iloc") else column.to_pylist())
+
+
+def _with_columns(table: Any, values: dict[str, list[Any]]) -> Any:
+    if hasattr(table, "iloc"):
+        return table.assign(**values)
+    import pyarrow
+
+    for name, cells in values.items():
+        kind = evidence_type() if name.endswith("_evidence") else None
+        table = table.append_column(name, pyarrow.array(cells, type=kind))
+    return table
+
+
+def evidence_type() -> Any:
+    """What Arrow and Parquet call a cell of evidence."""
+    import pyarrow
+
+    return pyarrow.list_(pyarrow.struct({"start": pyarrow.int64(), "end": pyarrow.int64(), "text": pyarrow.string()}))
+
+
+def load(source: str | Path, *, device: str | None = None, threads: int | None = None) -> EmpathyModel:
+    """Load a model to predict with: no pickle, no code from the folder, every byte compared with its manifest.
+
+    Args:
+        source: a run's folder, an exported folder (which needs no torch), or ``hub:user/name`` with or without ``@revision``.
+        device: where a run's model computes, such as "cpu" or "cuda"; as its run was configured where None.
+        threads: of an exported model; all cores where None.
+
+    Raises:
+        KitError: no model there, one that was changed or whose plugins are missing, or a hub that does not answer.
+    """
+    if str(source).startswith(HUB):
+        from empathy_kit.inference.hub import fetch
+
+        folder = fetch(str(source).removeprefix(HUB))
+    else:
+        folder = Path(source)
+    if (folder / EXPORT).is_file():
+        from empathy_kit.inference.graph import open_export
+
+        description, tokenization, engine = open_export(folder, threads=threads)
+        schema = Schema.from_dict(description["schema"])
+        return EmpathyModel(schema, tokenization, engine, read_temperatures(folder / CALIBRATION), digest(folder), description)
+    from empathy_kit.inference.trained import load_run
+
+    return load_run(folder, device=device)
+
+
+def digest(folder: Path) -> str:
+    """The sha256 of a model folder's manifest, which has one of every file: it names the model."""
+    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+
+
+def read_temperatures(path: Path) -> dict[str, float]:
+    """Per task; none where the model is from before there was any calibration.
+
+    Raises:
+        KitError: a file that holds something else.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        found = {str(task): float(value) for task, value in json.loads(path.read_text(encoding="utf-8"))["temperatures"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        found = {"": math.nan}
+    if not all(math.isfinite(value) and value > 0 for value in found.values()):
+        raise KitError(f"{path}: no temperatures found, expected one number above 0 per task")
+    return found

@@ -1,0 +1,107 @@
+"""What a model says of one pair, in the words of its schema: labels, calibrated probabilities, evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from empathy_kit.core.calibration import tempered
+from empathy_kit.core.metrics import runs
+from empathy_kit.core.scored import Scored
+from empathy_kit.core.tokens import Read
+from empathy_kit.data.pairs import Span, original_places, unescape
+from empathy_kit.data.schema import Schema
+
+EVIDENCE = 0.5
+"""A token is evidence from this probability on."""
+
+
+@dataclass(frozen=True)
+class TaskPrediction:
+    """One task's answer."""
+
+    label: str  # the likeliest of the task's labels
+    level: int  # its position in them, lowest first
+    probabilities: dict[str, float]  # label to its calibrated probability; they sum to 1
+    evidence: tuple[Span, ...] | None = field(repr=False)
+    """Characters of the response that the label rests on; empty at the lowest label, None where the model marks none."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one (seeker post, response post) pair."""
+
+    tasks: Mapping[str, TaskPrediction]  # by the task's name, in the schema's order
+    seeker_truncated: bool  # longer than the model reads: its middle or its end was cut away
+    response_truncated: bool
+
+    def __getitem__(self, task: str) -> TaskPrediction:
+        """One task's answer by the task's name."""
+        return self.tasks[task]
+
+
+def make_prediction(scored: Scored, read: Read, response: str, schema: Schema, temperatures: Mapping[str, float]) -> Prediction:
+    """Put a model's numbers into words.
+
+    Args:
+        scored: what the model returned.
+        read: what it was shown.
+        response: the response as the caller has it, entities unresolved.
+        schema: the model's tasks.
+        temperatures: per task; 1 where it is missing.
+    """
+    tasks = {}
+    for index, task in enumerate(schema.tasks):
+        raw = scored.probabilities[task.name]
+        level = int(raw.argmax())
+        chances = tempered(raw, temperatures.get(task.name, 1.0)).tolist()
+        evidence: tuple[Span, ...] | None = None
+        if scored.evidence is not None:
+            evidence = _spans(scored.evidence[index] > EVIDENCE, read, response) if level else ()
+        tasks[task.name] = TaskPrediction(task.labels[level], level, dict(zip(task.labels, chances, strict=True)), evidence)
+    return Prediction(tasks, read.seeker_truncated, read.response_truncated)
+
+
+def _spans(marked: NDArray[np.bool_], read: Read, response: str) -> tuple[Span, ...]:
+    """Marked tokens as stretches of the response's characters, without white space at their ends."""
+    text = unescape(response)
+    found = []
+    for start, end in runs(marked):
+        # Tokens on both sides of the place where others were cut away are no neighbours.
+        edges = [start, read.cut, end] if read.response_truncated and start < read.cut < end else [start, end]
+        for first, last in pairwise(edges):
+            places = [(one, other) for one, other in read.places[first:last] if one < other]  # special tokens have no characters
+            if places:
+                found.append(Span(places[0][0], places[-1][1]))
+    return original_places([span for span in map(partial(_trimmed, text), found) if span.start < span.end], response)
+
+
+def _trimmed(text: str, span: Span) -> Span:
+    quote = text[span.start : span.end]
+    return Span(span.start + len(quote) - len(quote.lstrip()), span.start + len(quote.rstrip()))
+
+
+def columns(schema: Schema, *, evidence: bool) -> list[str]:
+    """The columns that a table of predictions adds."""
+    names: list[str] = []
+    for task in schema.tasks:
+        names += [f"{task.name}_predicted", *(f"{task.name}_p{level}" for level in range(len(task.labels)))]
+        names += [f"{task.name}_evidence"] if evidence else []
+    return [*names, "seeker_truncated", "response_truncated"]
+
+
+def row(prediction: Prediction, response: str, *, evidence: bool) -> list[str | float | bool | list[dict[str, int | str]] | None]:
+    """One pair's values for `columns`; evidence as a list of ``{"start", "end", "text"}``, None where the model marks none."""
+    values: list[str | float | bool | list[dict[str, int | str]] | None] = []
+    for task in prediction.tasks.values():
+        values += [task.label, *task.probabilities.values()]
+        if evidence:
+            spans = task.evidence
+            quotes = None if spans is None else [asdict(span) | {"text": response[span.start : span.end]} for span in spans]
+            values.append(quotes)
+    return [*values, prediction.seeker_truncated, prediction.response_truncated]

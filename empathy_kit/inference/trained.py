@@ -1,0 +1,32 @@
+"""A run's folder -> the model that predicts with torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from empathy_kit.errors import KitError
+from empathy_kit.inference.model import EmpathyModel, digest, read_temperatures
+from empathy_kit.plugins import load_registry
+from empathy_kit.runs import record
+from empathy_kit.runs.load import load
+
+
+def load_run(folder: Path, *, device: str | None = None) -> EmpathyModel:
+    """The model of a finished run, with its calibration.
+
+    Raises:
+        KitError: no run there, one that was changed or left no model, or whose plugins are missing.
+    """
+    if not folder.is_dir():
+        raise KitError(f"{folder}: no such folder; expected a run, an exported model, or hub:user/name")
+    loaded = load(folder, load_registry(), device=device)
+    return EmpathyModel(
+        schema=loaded.record.tasks,
+        tokenization=loaded.tokenization,
+        engine=loaded.predictor,
+        temperatures=read_temperatures(folder / record.MODEL / record.CALIBRATION),
+        digest=digest(folder),
+        about=asdict(loaded.record),
+        warnings=loaded.warnings,
+    )

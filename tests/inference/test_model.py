@@ -1,0 +1,183 @@
+"""A loaded model answers in its schema's words, calibrated, for one pair or a table, and refuses what is no pair."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+import empathy_kit
+from empathy_kit import EmpathyModel, KitError, Prediction
+from empathy_kit.core.calibration import tempered
+from empathy_kit.data.pairs import Pair
+from empathy_kit.data.sources import load_corpus
+from empathy_kit.data.splits import make_split
+
+SEEKER, RESPONSE = "I failed my exam and I feel lost.", "That sounds so hard &amp; lonely. Have you talked to anyone?"
+
+
+@pytest.fixture(scope="module")
+def model(marking_run: Path) -> EmpathyModel:
+    return empathy_kit.load(marking_run)
+
+
+def posts(pairs: tuple[Pair, ...]) -> list[tuple[str, str]]:
+    return [(pair.seeker, pair.response) for pair in pairs]
+
+
+def test_it_gives_what_its_run_recorded_at_the_recorded_temperature(model: EmpathyModel, marking_run: Path) -> None:
+    corpus = load_corpus("sample")
+    test = tuple(corpus.pairs[at] for at in make_split(corpus, "grouped", 0).test)
+    with (marking_run / "predictions.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    calibration = json.loads((marking_run / "run.json").read_text())["calibration"]
+    for said, row in zip(model.predict(posts(test)), rows, strict=True):
+        assert list(said.tasks) == ["ER", "EX", "IP"]
+        for name, answer in said.tasks.items():
+            assert answer.level == int(row[f"{name}_predicted"])
+            assert answer.label == model.schema.tasks[model.schema.index(name)].labels[answer.level]
+            recorded = np.array([float(row[f"{name}_p{level}"]) for level in range(3)])
+            expected = tempered(recorded, calibration[name]["temperature"])
+            assert list(answer.probabilities) == ["0", "1", "2"]
+            assert list(answer.probabilities.values()) == pytest.approx(expected, abs=1e-4)
+            assert max(answer.probabilities, key=lambda label: answer.probabilities[label]) == answer.label
+
+
+def test_a_stream_is_read_a_window_at_a_time_and_gives_the_same_one_pair_at_a_time(model: EmpathyModel) -> None:
+    pairs, taken = posts(load_corpus("sample").pairs[:30]), 0
+
+    def counted() -> Iterator[tuple[str, str]]:
+        nonlocal taken
+        for pair in pairs:
+            taken += 1
+            yield pair
+
+    stream = model.stream(counted(), window=8)
+    first = next(stream)
+    assert taken == 8
+    whole = model.predict(pairs)
+    for some in ([first, *stream], list(model.stream(pairs, window=1))):
+        for one, other in zip(some, whole, strict=True):
+            for name, answer in one.tasks.items():
+                assert answer.probabilities == pytest.approx(other[name].probabilities, abs=1e-5)
+    assert taken == 30
+    assert model.predict([]) == []
+    assert model.predict(iter(pairs[:1]))[0]["ER"].probabilities == pytest.approx(whole[0]["ER"].probabilities, abs=1e-5)
+
+
+def test_evidence_is_characters_of_the_response_as_the_caller_has_it(model: EmpathyModel) -> None:
+    pairs, marked = posts(load_corpus("sample").pairs[:60]), 0
+    for said, (_, response) in zip(model.predict(pairs), pairs, strict=True):
+        for answer in said.tasks.values():
+            assert answer.evidence is not None
+            assert answer.level or answer.evidence == ()
+            for span in answer.evidence:
+                quote = response[span.start : span.end]
+                assert quote == quote.strip() != ""
+                marked += 1
+        assert response[:12] not in repr(said)
+    assert marked > 10  # a head that was trained for one epoch marks a little of everything
+
+
+def test_a_model_of_responses_alone_needs_no_seeker_post_and_marks_nothing(response_run: Path) -> None:
+    model = empathy_kit.load(response_run)
+    assert not model.reads_seekers
+    (one,), (other,) = model.predict([("", RESPONSE)]), model.predict([(SEEKER, RESPONSE)])
+    assert one == other
+    assert list(one.tasks) == ["ER", "IP"]
+    assert all(answer.evidence is None for answer in one.tasks.values())
+    table = pd.DataFrame({"response_post": [RESPONSE]})
+    assert model.predict_table(table)["IP_predicted"].tolist() == [one["IP"].label]
+
+
+def test_a_post_that_is_too_long_is_answered_and_said_to_be_cut(model: EmpathyModel) -> None:
+    short, seeker, response = model.predict([("I am sad", "I see"), ("sad " * 5000, "I see"), ("I am sad", "so hard " * 5000)])
+    assert [(said.seeker_truncated, said.response_truncated) for said in (short, seeker, response)] == [
+        (False, False),
+        (True, False),
+        (False, True),
+    ]
+
+
+@pytest.mark.parametrize("kind", ["pandas", "pyarrow"])
+def test_a_table_comes_back_with_its_columns_and_the_predictions(model: EmpathyModel, kind: str) -> None:
+    pairs = posts(load_corpus("sample").pairs[:5])
+    columns = {"n": [3, 1, 2, 5, 4], "asks": [pair[0] for pair in pairs], "answers": [pair[1] for pair in pairs]}
+    table = pd.DataFrame(columns, index=list("abcde")) if kind == "pandas" else pa.table(columns)
+    found = model.predict_table(table, seeker_column="asks", response_column="answers", evidence=True)
+    frame = found if kind == "pandas" else found.to_pandas()
+    said = model.predict(pairs)
+    assert list(frame.columns)[:3] == ["n", "asks", "answers"]
+    assert frame["n"].tolist() == columns["n"]
+    assert (kind == "pyarrow") or list(frame.index) == list("abcde")
+    for name in ("ER", "EX", "IP"):
+        assert frame[f"{name}_predicted"].tolist() == [each[name].label for each in said]
+        assert frame[f"{name}_p2"].tolist() == [each[name].probabilities["2"] for each in said]
+        for cell, each, (_, response) in zip(frame[f"{name}_evidence"], said, pairs, strict=True):
+            assert [(quote["start"], quote["text"]) for quote in cell] == [
+                (span.start, response[span.start : span.end]) for span in each[name].evidence or ()
+            ]
+    assert frame["response_truncated"].tolist() == [each.response_truncated for each in said]
+    empty = model.predict_table(
+        table[:0] if kind == "pandas" else table.slice(0, 0), seeker_column="asks", response_column="answers"
+    )
+    assert len(empty) == 0
+
+
+def test_a_table_without_a_column_or_with_one_that_would_stand_twice_is_refused(model: EmpathyModel) -> None:
+    table = pd.DataFrame({"seeker_post": [SEEKER], "response": [RESPONSE]})
+    with pytest.raises(KitError) as error:
+        model.predict_table(table)
+    assert str(error.value) == "column 'response_post' is missing; there are seeker_post, response"
+    with pytest.raises(KitError) as error:
+        model.predict_table(table.assign(response_post=RESPONSE, ER_p0=1))
+    assert str(error.value) == "column 'ER_p0' is in the table already; rename it, it would stand twice"
+    with pytest.raises(KitError) as error:
+        model.predict_table(table.assign(response_post=[None]))
+    assert str(error.value) == "pair 0, response post: a NoneType found, expected text"
+
+
+@pytest.mark.parametrize(
+    ("pair", "reason"),
+    [
+        (("", RESPONSE), "pair 1, seeker post: empty, expected a post"),
+        ((SEEKER, " \n\t"), "pair 1, response post: empty, expected a post"),
+        ((SEEKER, "\u200b"), "pair 1, response post: only invisible characters found, expected a post"),
+        ((SEEKER, "a\0b"), "pair 1, response post: a NUL byte found, expected text"),
+        ((SEEKER, "\ud800"), "pair 1, response post: half a surrogate pair found, expected text"),
+        ((SEEKER, "x" * 100_001), "pair 1, response post: 100,001 characters found, expected at most 100,000"),
+        ((SEEKER, 7), "pair 1, response post: a number found, expected text"),
+        ((SEEKER,), "pair 1: expected a seeker post and a response post, found tuple"),
+        ("ab", "pair 1: expected a seeker post and a response post, found str"),
+    ],
+)
+def test_what_is_no_pair_is_named_by_its_place_and_never_shown(model: EmpathyModel, pair: object, reason: str) -> None:
+    with pytest.raises(KitError) as error:
+        model.predict([(SEEKER, RESPONSE), pair])  # type: ignore[list-item]
+    assert str(error.value) == reason
+
+
+def test_a_folder_without_a_model_is_one_line(tmp_path: Path, marking_run: Path) -> None:
+    with pytest.raises(KitError) as error:
+        empathy_kit.load(tmp_path / "nothing")
+    assert str(error.value) == f"{tmp_path / 'nothing'}: no such folder; expected a run, an exported model, or hub:user/name"
+    with pytest.raises(KitError) as error:
+        empathy_kit.load(tmp_path)
+    assert str(error.value) == f"{tmp_path}: not a finished run: manifest.json is missing or unreadable"
+    assert empathy_kit.load(marking_run).digest == empathy_kit.load(str(marking_run)).digest
+
+
+def test_importing_the_kit_loads_no_torch_and_a_model_only_when_asked_for() -> None:
+    code = "import sys, empathy_kit; empathy_kit.load; empathy_kit.Prediction; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    with pytest.raises(AttributeError, match="module 'empathy_kit' has no attribute 'nothing'"):
+        empathy_kit.nothing  # noqa: B018
+    assert empathy_kit.Prediction is Prediction

@@ -1,0 +1,86 @@
+"""Marked tokens become characters of the text that the caller has, whatever was cut, unescaped or special."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from empathy_kit.core.scored import Scored
+from empathy_kit.core.tokens import Read, TokenPair
+from empathy_kit.data.pairs import Span, original_places, unescape
+from empathy_kit.data.schema import Schema, TaskSchema
+from empathy_kit.inference.prediction import columns, make_prediction, row
+
+SCHEMA = Schema((TaskSchema("A", "A", "a", ("no", "yes")),))
+
+
+def marked(response: str, places: list[tuple[int, int]], marks: str, *, cut: int | None = None, level: int = 1) -> Any:
+    """Evidence of a response whose tokens stand at these places, between two special ones, where x is marked."""
+    shown = [(0, 0), *places, (0, 0)]
+    read = Read(TokenPair([], [0] * len(shown)), shown, len(shown) if cut is None else cut, False, cut is not None)
+    chances = np.array([[0.9 if mark == "x" else 0.1 for mark in marks]], np.float32)
+    scored = Scored({"A": np.array([0.2, 0.8] if level else [0.8, 0.2])}, chances)
+    return make_prediction(scored, read, response, SCHEMA, {"A": 1.0})["A"].evidence
+
+
+def words(text: str) -> list[tuple[int, int]]:
+    """Each word with the space before it, as byte-level tokens have it."""
+    ends = [at for at, sign in enumerate(text) if sign == " "] + [len(text)]
+    return list(zip([0, *ends[:-1]], ends, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("marks", "quotes"),
+    [
+        (".xx...", ["I hear"]),
+        ("...x..", ["you"]),  # the token's space is not the evidence's
+        (".x.x..", ["I", "you"]),
+        ("xxxxxx", ["I hear you friend"]),  # special tokens have no characters
+        ("x....x", []),
+        ("......", []),
+    ],
+)
+def test_neighbouring_tokens_are_one_stretch_without_white_space_at_its_ends(marks: str, quotes: list[str]) -> None:
+    response = "I hear you friend"
+    assert [response[span.start : span.end] for span in marked(response, words(response), marks)] == quotes
+
+
+def test_tokens_on_both_sides_of_a_cut_are_no_neighbours() -> None:
+    response = "I hear you my dear friend"
+    kept = [words(response)[at] for at in (0, 1, 4, 5)]
+    assert marked(response, kept, ".xxxx.", cut=3) == (Span(0, 6), Span(14, 25))
+    assert marked(response, kept, ".xx...", cut=3) == (Span(0, 6),)
+    assert marked(response, kept, "...xx.", cut=3) == (Span(14, 25),)
+
+
+def test_the_lowest_label_has_no_evidence() -> None:
+    assert marked("I hear", words("I hear"), ".xx.", level=0) == ()
+
+
+def test_offsets_are_those_of_the_text_before_its_entities_were_resolved() -> None:
+    response = "so &lt;3 &amp; hard &#39;yes&#39; &nothing; &bogus"
+    text = unescape(response)
+    assert text == "so <3 & hard 'yes' &nothing; &bogus"
+    for quote, original in (("<3", "&lt;3"), ("& hard", "&amp; hard"), ("'yes'", "&#39;yes&#39;"), ("&bogus", "&bogus")):
+        start = text.index(quote)
+        (span,) = original_places([Span(start, start + len(quote))], response)
+        assert response[span.start : span.end] == original
+    assert marked(response, words(text), ".xx" + "." * 6) == (Span(0, 8),)
+
+
+def test_a_table_has_a_column_per_label_and_says_what_was_cut() -> None:
+    scored = Scored({"A": np.array([0.25, 0.75])}, np.array([[0.1, 0.9, 0.9, 0.1]], np.float32))
+    read = Read(TokenPair([], [0] * 4), [(0, 0), (0, 2), (2, 4), (0, 0)], 3, True, False)
+    said = make_prediction(scored, read, "abcd", SCHEMA, {})
+    assert columns(SCHEMA, evidence=True) == [
+        "A_predicted",
+        "A_p0",
+        "A_p1",
+        "A_evidence",
+        "seeker_truncated",
+        "response_truncated",
+    ]
+    assert row(said, "abcd", evidence=True) == ["yes", 0.25, 0.75, [{"start": 0, "end": 4, "text": "abcd"}], True, False]
+    assert row(said, "abcd", evidence=False) == ["yes", 0.25, 0.75, True, False]
