@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from empathy_kit.core.scored import WINDOW, Engine
 from empathy_kit.core.tokens import Tokenization
@@ -17,7 +17,7 @@ from empathy_kit.data.cells import not_text, unreadable
 from empathy_kit.data.pairs import unescape
 from empathy_kit.data.schema import Schema
 from empathy_kit.errors import KitError
-from empathy_kit.inference.prediction import Prediction, columns, make_prediction, row
+from empathy_kit.inference.prediction import Prediction, columns, evidence_type, make_prediction, row
 
 if TYPE_CHECKING:
     import pandas
@@ -148,19 +148,12 @@ def _with_columns(table: Any, values: dict[str, list[Any]]) -> Any:
     return table
 
 
-def evidence_type() -> Any:
-    """What Arrow and Parquet call a cell of evidence."""
-    import pyarrow
-
-    return pyarrow.list_(pyarrow.struct({"start": pyarrow.int64(), "end": pyarrow.int64(), "text": pyarrow.string()}))
-
-
-def load(source: str | Path, *, device: str | None = None, threads: int | None = None) -> EmpathyModel:
+def load(source: str | Path, *, device: Literal["auto", "cpu"] | None = None, threads: int | None = None) -> EmpathyModel:
     """Load a model to predict with: no pickle, no code from the folder, every byte compared with its manifest.
 
     Args:
         source: a run's folder, an exported folder (which needs no torch), or ``hub:user/name`` with or without ``@revision``.
-        device: where a run's model computes, such as "cpu" or "cuda"; as its run was configured where None.
+        device: where a run's model computes: "cpu", or "auto" for an accelerator if there is one; as in its run where None.
         threads: of an exported model; all cores where None.
 
     Raises:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,3 +106,10 @@ def row(prediction: Prediction, response: str, *, evidence: bool) -> list[str | 
             quotes = None if spans is None else [asdict(span) | {"text": response[span.start : span.end]} for span in spans]
             values.append(quotes)
     return [*values, prediction.seeker_truncated, prediction.response_truncated]
+
+
+def evidence_type() -> Any:
+    """What Arrow and Parquet call a cell of evidence."""
+    import pyarrow
+
+    return pyarrow.list_(pyarrow.struct({"start": pyarrow.int64(), "end": pyarrow.int64(), "text": pyarrow.string()}))

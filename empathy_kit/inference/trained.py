@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 from empathy_kit.errors import KitError
 from empathy_kit.inference.model import EmpathyModel, digest, read_temperatures
@@ -12,7 +13,7 @@ from empathy_kit.runs import record
 from empathy_kit.runs.load import load
 
 
-def load_run(folder: Path, *, device: str | None = None) -> EmpathyModel:
+def load_run(folder: Path, *, device: Literal["auto", "cpu"] | None = None) -> EmpathyModel:
     """The model of a finished run, with its calibration.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.contracts import Task
@@ -29,7 +29,7 @@ class Loaded:
     warnings: tuple[str, ...] = ()  # plugins that are installed in another version than the run had
 
 
-def load(folder: Path, registry: Registry, *, device: str | None = None) -> Loaded:
+def load(folder: Path, registry: Registry, *, device: Literal["auto", "cpu"] | None = None) -> Loaded:
     """Rebuild a finished run's model from its folder: no network, no pickle, every byte compared with the manifest.
 
     Args:

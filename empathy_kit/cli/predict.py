@@ -1,0 +1,114 @@
+"""`empathy-kit predict`: a trained model over a table of any size, or over standard input."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from empathy_kit.errors import KitError
+
+if TYPE_CHECKING:
+    from empathy_kit.inference.model import EmpathyModel
+    from empathy_kit.inference.scoring import Job
+    from empathy_kit.inference.tables import Columns
+
+
+@click.command()
+@click.argument("model")
+@click.argument("source", metavar="INPUT")
+@click.option("--out", type=click.Path(path_type=Path), help="a .csv, .jsonl or .parquet file, which must not exist")
+@click.option("--seeker-column", default="seeker_post", metavar="NAME", help="the seeker posts  [seeker_post]")
+@click.option("--response-column", default="response_post", metavar="NAME", help="the responses  [response_post]")
+@click.option("--id-column", metavar="NAME", help="a column that names the pairs, carried through")
+@click.option("--keep", multiple=True, metavar="NAME|all", help="carry a column through untouched, or all; may be given often")
+@click.option("--evidence", is_flag=True, help="add what each label rests on, with its text")
+@click.option("--errors", type=click.Choice(["stop", "skip"]), default="stop", help="what a row that is no pair does  [stop]")
+@click.option("--device", type=click.Choice(["auto", "cpu"]), help="where a run's model computes  [as it was trained]")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="of an exported model  [all cores]")
+def predict(
+    *,
+    model: str,
+    source: str,
+    out: Path | None,
+    seeker_column: str,
+    response_column: str,
+    id_column: str | None,
+    keep: tuple[str, ...],
+    evidence: bool,
+    errors: str,
+    device: Literal["auto", "cpu"] | None,
+    threads: int | None,
+) -> None:
+    """Predict every pair of INPUT, a .csv, .jsonl or .parquet table, into --out, in its order.
+
+    MODEL is a run's folder, an exported folder, or hub:user/name. An INPUT of - reads JSON Lines from standard input and writes
+    them to standard output. A job that was stopped is continued by the same command.
+    """
+    from empathy_kit.inference.scoring import Job, check_output
+
+    kept = tuple(name for name in (id_column, *keep) if name is not None and name != "all")
+    if source == "-" and out is not None:
+        raise KitError("--out: standard input is answered on standard output, expected no file")
+    if source != "-" and out is None:
+        raise KitError("--out FILE is missing: where are the predictions of a table to go?")
+    if out is not None:
+        check_output(out)
+    from empathy_kit.cli.run import quiet_libraries
+    from empathy_kit.inference.model import load
+    from empathy_kit.inference.tables import Columns
+
+    quiet_libraries()
+    loaded = load(model, device=device, threads=threads)
+    for warning in loaded.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    columns = Columns(seeker_column if loaded.reads_seekers else None, response_column, kept, "all" in keep)
+    if out is None:
+        _stream(columns, loaded, evidence, errors)
+    else:
+        _table(Job(Path(source), out, columns, evidence, errors == "skip"), loaded)
+
+
+def _stream(columns: Columns, model: EmpathyModel, evidence: bool, errors: str) -> None:
+    from empathy_kit.inference.scoring import predict_stream
+    from empathy_kit.inference.tables import Bad, PairTable
+
+    table = PairTable(None, columns, io.BufferedReader(io.FileIO(sys.stdin.fileno(), closefd=False)))
+
+    def bad(row: Bad) -> None:
+        if errors == "stop":
+            raise row.error(table.name)
+        click.echo(f"skipped: {row.error(table.name)}", err=True)
+
+    for text in predict_stream(table, model, evidence=evidence, bad=bad):
+        sys.stdout.buffer.write(text.encode())
+        sys.stdout.buffer.flush()
+
+
+def _table(job: Job, model: EmpathyModel) -> None:
+    import time
+
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    from empathy_kit.inference.scoring import predict_table
+
+    console = Console(stderr=True, markup=False, emoji=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    started, state = time.perf_counter(), None
+    with Progress(*columns, console=console, transient=True, disable=not console.is_interactive) as bar:
+        task = bar.add_task("reading", total=1.0)
+        for state in predict_table(job, model):
+            speed = (state.rows - state.reused) / (time.perf_counter() - started)
+            bar.update(task, description=f"{state.rows:,} pairs, {speed:.0f} pairs/s", completed=state.fraction)
+    if state is None:
+        console.print(f"{job.out}: already complete", highlight=False, soft_wrap=True)
+        return
+    predicted = f"{state.rows - state.bad:,} pairs predicted"
+    again = f", {state.reused:,} of them by an earlier call" if state.reused else ""
+    console.print(f"{predicted}{again}: {job.out}", highlight=False, soft_wrap=True)
+    if state.bad:
+        console.print(f"{state.bad:,} rows skipped: {job.skipped}", highlight=False, soft_wrap=True)

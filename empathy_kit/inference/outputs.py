@@ -1,0 +1,109 @@
+"""Predictions as CSV, JSON Lines or Parquet: written in parts, and the parts joined to one file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from empathy_kit.data.schema import Schema
+from empathy_kit.inference.prediction import columns, evidence_type
+
+ROW = "row"  # the first column: the row of the input, from 1
+
+
+class Output:
+    """The columns of a file of predictions, and how it is written.
+
+    A kept column has the type that a Parquet input gives it; from a CSV it is text, and from JSON Lines whatever JSON has it be,
+    which Parquet takes as JSON text.
+    """
+
+    def __init__(self, suffix: str, schema: Schema, kept: Sequence[str], types: dict[str, Any], *, evidence: bool) -> None:
+        self.suffix = suffix
+        self.names = [ROW, *kept, *columns(schema, evidence=evidence)]
+        self._kept = len(kept)
+        self._types = types
+        self._schema = schema
+
+    def write_part(self, path: Path, rows: Sequence[Sequence[Any]]) -> None:
+        """Write some rows; the header of a CSV comes with the joined file."""
+        if self.suffix == ".parquet":
+            import pyarrow.parquet
+
+            pyarrow.parquet.write_table(self._table(rows), path)
+        else:
+            path.write_text(self.text(rows), encoding="utf-8", newline="")
+
+    def text(self, rows: Sequence[Sequence[Any]]) -> str:
+        """The rows as CSV without a header, or as JSON Lines."""
+        text = io.StringIO(newline="")
+        if self.suffix == ".csv":
+            csv.writer(text, lineterminator="\n").writerows([[_cell(value) for value in row] for row in rows])
+        else:
+            for row in rows:
+                values = {name: _rounded(value) for name, value in zip(self.names, row, strict=True)}
+                text.write(json.dumps(values, ensure_ascii=False, default=str) + "\n")
+        return text.getvalue()
+
+    def join(self, parts: Sequence[Path], out: Path) -> None:
+        """Lay parts end to end in one file; memory holds one of them."""
+        if self.suffix == ".parquet":
+            import pyarrow.parquet
+
+            with pyarrow.parquet.ParquetWriter(out, self._arrow()) as writer:
+                for part in parts:
+                    writer.write_table(pyarrow.parquet.read_table(part, schema=self._arrow()))
+            return
+        with out.open("wb") as whole:
+            if self.suffix == ".csv":
+                header = io.StringIO(newline="")
+                csv.writer(header, lineterminator="\n").writerow(self.names)
+                whole.write(header.getvalue().encode())
+            for part in parts:
+                with part.open("rb") as stream:
+                    shutil.copyfileobj(stream, whole)
+
+    def _arrow(self) -> Any:
+        import pyarrow
+
+        kept = [(name, self._types.get(name, pyarrow.string())) for name in self.names[1 : 1 + self._kept]]
+        return pyarrow.schema([(ROW, pyarrow.int64()), *kept, *self._predicted()])
+
+    def _predicted(self) -> list[tuple[str, Any]]:
+        import pyarrow
+
+        kinds = {"predicted": pyarrow.string(), "evidence": evidence_type(), "truncated": pyarrow.bool_()}
+        names = self.names[1 + self._kept :]
+        return [(name, kinds.get(name.rpartition("_")[2], pyarrow.float64())) for name in names]
+
+    def _table(self, rows: Sequence[Sequence[Any]]) -> Any:
+        import pyarrow
+
+        schema = self._arrow()
+        cells = [[_rounded(row[at]) for row in rows] for at in range(len(self.names))]
+        for at in range(1, 1 + self._kept):
+            if self.names[at] not in self._types:
+                cells[at] = [value if value is None else str(_cell(value)) for value in cells[at]]
+        arrays = [pyarrow.array(values, type=entry.type) for values, entry in zip(cells, schema, strict=True)]
+        return pyarrow.Table.from_arrays(arrays, schema=schema)
+
+
+def _rounded(value: Any) -> Any:
+    # Six digits are more than a model means, and the same on every run of a machine.
+    return round(value, 6) if type(value) is float else value
+
+
+def _cell(value: Any) -> Any:
+    """A value as text, where a format has none but that."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return repr(_rounded(value))
+    return value if isinstance(value, str | int) else json.dumps(value, ensure_ascii=False, default=str)

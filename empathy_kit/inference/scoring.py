@@ -1,0 +1,310 @@
+"""Tables in, tables out, every row exactly once: parts that a killed job leaves are used by the next, and nothing else is."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from empathy_kit import __version__, files
+from empathy_kit.core.scored import WINDOW
+from empathy_kit.data.schema import shown
+from empathy_kit.errors import KitError
+from empathy_kit.inference.model import EmpathyModel
+from empathy_kit.inference.outputs import ROW, Output
+from empathy_kit.inference.prediction import columns, row
+from empathy_kit.inference.tables import FORMATS, Bad, Columns, Input, PairTable
+
+PART = WINDOW  # rows of a part: a batch never crosses its end, so that a part is the same whenever it is made
+JOB, DONE, LOCK, JOINED = "job.json", "done.json", "lock", "joined"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is."""
+
+    rows: int  # of the input, the bad ones too
+    bad: int
+    fraction: float  # of the input's bytes
+    reused: int  # rows of parts that an earlier call had left
+
+
+@dataclass(frozen=True)
+class Job:
+    """A table to predict, and where to."""
+
+    source: Path
+    out: Path
+    columns: Columns
+    evidence: bool = False
+    skip_errors: bool = False
+
+    @property
+    def parts(self) -> Path:
+        """Where finished parts wait for the others."""
+        return parts_of(self.out)
+
+    @property
+    def skipped(self) -> Path:
+        """The table of rows that could not be predicted."""
+        return self.out.with_name(f"{self.out.name}.skipped.csv")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows ``first`` to ``first + rows - 1`` of the input, predicted."""
+
+    number: int
+    first: int
+    rows: int
+    bad: tuple[tuple[int, str, str], ...]  # row, column, reason
+    sha256: str
+
+
+def parts_of(out: Path) -> Path:
+    """Where an output's finished parts wait for the others."""
+    return out.with_name(f"{out.name}.parts")
+
+
+def check_output(out: Path) -> None:
+    """Find out before a model is loaded whether an output can be made.
+
+    Raises:
+        KitError: a format that is unknown, or an output that exists.
+    """
+    if out.suffix.lower() not in FORMATS:
+        raise KitError(f"--out {out}: a {out.suffix or 'nameless'} file, expected {', '.join(FORMATS)}")
+    if (out.exists() or out.is_symlink()) and not (parts_of(out) / DONE).is_file():
+        raise KitError(f"--out {out}: already exists; predictions never overwrite a file, use another --out")
+
+
+def predict_table(job: Job, model: EmpathyModel) -> Iterator[Progress]:
+    """Predict a table into a file that appears whole or not at all, and yield after each part.
+
+    A job that is stopped in any way leaves its finished parts next to the output, and the same call continues from them: its
+    output is that of an undisturbed one. Parts of another input, model or setting are refused, and never mixed in.
+
+    Raises:
+        KitError: an input, row or column that is not as expected, an output that exists or cannot be written, another job at
+            work on it, or parts of another job.
+    """
+    check_output(job.out)
+    table = PairTable(job.source, job.columns)
+    with _writing(job.out), _locked(job):
+        identity = _identity(job, table, model)
+        if _finished(job, identity):
+            return
+        _claim(job, identity)
+        yield from _predict_parts(job, table, model)
+        _join(job, identity, table, model)
+
+
+def _predict_parts(job: Job, table: PairTable, model: EmpathyModel) -> Iterator[Progress]:
+    rows = table.rows()
+    done = bad = reused = 0
+    for number in itertools.count():
+        there = read_part(job, number)
+        chunk = list(itertools.islice(rows, PART))
+        if not chunk and not done:
+            raise KitError(f"{table.name}: no rows, expected at least one pair")
+        if not chunk:
+            return
+        if there is None or there.rows != len(chunk):
+            there = write_part(job, number, done + 1, chunk, table, model)
+        else:
+            _refuse_bad(job, table, [Bad(*each) for each in there.bad])
+            reused += there.rows
+        done += there.rows
+        bad += len(there.bad)
+        yield Progress(done, bad, table.fraction, reused)
+
+
+def write_part(job: Job, number: int, first: int, chunk: Sequence[Input | Bad], table: PairTable, model: EmpathyModel) -> Part:
+    """Predict one part's rows and leave them, with an entry that appears last.
+
+    Raises:
+        KitError: a bad row, where these are not skipped.
+    """
+    bad = [each for each in chunk if isinstance(each, Bad)]
+    _refuse_bad(job, table, bad)
+    good = [each for each in chunk if isinstance(each, Input)]
+    path = part_path(job, number)
+    staging = files.staging_name(path)
+    _output(job, table, model).write_part(staging, list(predicted(good, model, evidence=job.evidence)))
+    files.sync(staging)
+    staging.replace(path)
+    entry = Part(number, first, len(chunk), tuple((each.number, each.column, each.reason) for each in bad), _sha256(path))
+    files.write_whole(_entry_path(job, number), json.dumps(asdict(entry)))
+    return entry
+
+
+def _refuse_bad(job: Job, table: PairTable, bad: Sequence[Bad]) -> None:
+    if bad and not job.skip_errors:
+        raise KitError(f"{bad[0].error(table.name)}; --errors skip predicts the other rows and lists such ones")
+
+
+def read_part(job: Job, number: int) -> Part | None:
+    """A part that is there and whole, or None."""
+    try:
+        content = json.loads(_entry_path(job, number).read_text(encoding="utf-8"))
+        entry = Part(**{**content, "bad": tuple(tuple(each) for each in content["bad"])})
+        return entry if entry.sha256 == _sha256(part_path(job, number)) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # written again: whatever is wrong with it, the input is still there
+
+
+def part_path(job: Job, number: int) -> Path:
+    """Where a part's rows lie."""
+    return job.parts / f"{number:08d}{job.out.suffix.lower()}"
+
+
+def predicted(rows: Sequence[Input], model: EmpathyModel, *, evidence: bool) -> Iterator[list[Any]]:
+    """Rows of the output: the input's row number, what is kept of it, and the prediction."""
+    said = model.stream([(each.seeker, each.response) for each in rows])
+    for each, prediction in zip(rows, said, strict=True):
+        yield [each.number, *each.kept, *row(prediction, each.response, evidence=evidence)]
+
+
+def predict_stream(table: PairTable, model: EmpathyModel, *, evidence: bool, bad: Callable[[Bad], None]) -> Iterator[str]:
+    """JSON Lines in, JSON Lines out, a few at a time; ``bad`` is told of rows that cannot be predicted."""
+    rows = table.rows()
+    while chunk := list(itertools.islice(rows, model_batch(model))):
+        for each in chunk:
+            if isinstance(each, Bad):
+                bad(each)
+        output = Output(".jsonl", model.schema, table.kept, {}, evidence=evidence)
+        yield output.text(list(predicted([each for each in chunk if isinstance(each, Input)], model, evidence=evidence)))
+
+
+def model_batch(model: EmpathyModel) -> int:
+    """Pairs that a stream waits for before it answers."""
+    return int(getattr(model.engine, "batch_size", 64))
+
+
+def _identity(job: Job, table: PairTable, model: EmpathyModel) -> dict[str, Any]:
+    """What a part depends on."""
+    return {
+        "kit": __version__,
+        "input": table.sha256(),
+        "format": job.source.suffix.lower(),
+        "output": job.out.suffix.lower(),
+        "columns": json.loads(json.dumps(asdict(job.columns))),
+        "evidence": job.evidence,
+        "model": model.digest,
+        "part": PART,
+    }
+
+
+def _claim(job: Job, identity: dict[str, Any]) -> None:
+    path = job.parts / JOB
+    if not path.exists() or not any(
+        job.parts.glob(f"*{job.out.suffix.lower()}")
+    ):  # nothing of another job that could be mixed in
+        files.write_whole(path, json.dumps(identity, indent=2))
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        different = [name for name in identity if found.get(name) != identity[name]]
+    except (OSError, ValueError, AttributeError):
+        different = ["everything"]
+    if different:
+        raise KitError(
+            f"{job.parts}: holds parts of another job (different: {', '.join(different)}); "
+            "repeat that job's command, delete the folder, or use another --out"
+        )
+
+
+def _finished(job: Job, identity: dict[str, Any]) -> bool:
+    """Whether a job that was killed at its very end has left the output whole; what is left beside it then goes."""
+    if not (job.out.exists() or job.out.is_symlink()):
+        return False
+    try:
+        done = json.loads((job.parts / DONE).read_text(encoding="utf-8"))
+        whole = done["job"] == identity and done["sha256"] == _sha256(job.out)
+    except (OSError, ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise KitError(f"--out {job.out}: already exists; predictions never overwrite a file, use another --out")
+    shutil.rmtree(job.parts)
+    return True
+
+
+def _join(job: Job, identity: dict[str, Any], table: PairTable, model: EmpathyModel) -> None:
+    entries: list[Part] = []
+    for number in itertools.count():
+        entry = read_part(job, number)
+        if entry is None:
+            break
+        entries.append(entry)
+    if job.skip_errors:
+        files.write_whole(job.skipped, _skipped(each for entry in entries for each in entry.bad))
+    joined = job.parts / JOINED
+    _output(job, table, model).join([part_path(job, entry.number) for entry in entries], joined)
+    files.sync(joined)
+    files.write_whole(job.parts / DONE, json.dumps({"job": identity, "sha256": _sha256(joined)}))
+    files.refuse_existing(job.out)
+    joined.rename(job.out)
+    files.sync(job.out.absolute().parent)
+    shutil.rmtree(job.parts)
+
+
+def _skipped(rows: Iterable[tuple[int, str, str]]) -> str:
+    import csv
+    import io
+
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([("row", "column", "reason"), *rows])
+    return text.getvalue()
+
+
+def _output(job: Job, table: PairTable, model: EmpathyModel) -> Output:
+    added = [ROW, *columns(model.schema, evidence=job.evidence)]
+    twice = next((name for name in table.kept if name in added), None)
+    if twice is not None:
+        raise KitError(f"{table.name}: column {shown(twice)} is kept and predicted; rename it, or do not keep it")
+    return Output(job.out.suffix.lower(), model.schema, table.kept, table.types, evidence=job.evidence)
+
+
+def _entry_path(job: Job, number: int) -> Path:
+    return job.parts / f"{number:08d}.json"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@contextmanager
+def _locked(job: Job) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    job.parts.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(job.parts / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise KitError(f"--out {job.out}: another job is at work on it; wait for it, or use another --out") from None
+    try:
+        yield
+    finally:
+        if not any(job.parts.glob("[0-9]*")):  # no part is finished: nothing to continue from
+            shutil.rmtree(job.parts, ignore_errors=True)
+        lock.release()
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileExistsError:
+        raise KitError(f"--out {out}: already exists; predictions never overwrite a file, use another --out") from None
+    except OSError as error:
+        raise KitError(
+            f"--out {out}: cannot be written: {error.strerror or error}; finished parts are kept, repeat the command to continue"
+        ) from None

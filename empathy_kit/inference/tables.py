@@ -1,0 +1,246 @@
+"""Rows of a table of pairs, one after the other and never all at once; one that cannot be read does not end the table."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from empathy_kit.data.cells import not_text, unreadable
+from empathy_kit.data.pairs import unescape
+from empathy_kit.data.readers import Header
+from empathy_kit.data.schema import shown
+from empathy_kit.errors import KitError
+
+FORMATS = (".csv", ".jsonl", ".parquet")
+LONGEST = 2**24  # characters of a cell or bytes of a line that are read in order to be refused; a broken quote swallows more
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which of a table's columns are read, and which are carried through."""
+
+    seeker: str | None  # None where the model is not shown the seeker posts
+    response: str
+    keep: tuple[str, ...] = ()
+    keep_all: bool = False  # every column that is not read as a post
+
+
+@dataclass(frozen=True)
+class Input:
+    """One row to predict."""
+
+    number: int  # from 1; the header is not counted
+    seeker: str = field(repr=False)
+    response: str = field(repr=False)
+    kept: tuple[Any, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Bad:
+    """One row that cannot be predicted, and why; never what it holds."""
+
+    number: int
+    column: str  # empty where the whole row is at fault
+    reason: str
+
+    def error(self, file: str) -> KitError:
+        """The same as one line."""
+        column = f", column {shown(self.column)}" if self.column else ""
+        return KitError(f"{file}, row {self.number}{column}: {self.reason}")
+
+
+class PairTable:
+    """A CSV, JSON Lines or Parquet file, or a stream of JSON Lines.
+
+    Raises:
+        KitError: a file that cannot be read or has another ending, or lacks a column.
+    """
+
+    def __init__(self, path: Path | None, columns: Columns, stream: io.BufferedReader | None = None) -> None:
+        self.path = path
+        self.name = "standard input" if path is None else path.name
+        self.columns = columns
+        self._stream = stream
+        if path is not None and path.suffix.lower() not in FORMATS:
+            raise KitError(f"{path}: a {path.suffix or 'nameless'} file, expected {', '.join(FORMATS)}")
+        needed = [name for name in (columns.seeker, columns.response) if name is not None]
+        twice = next((name for name in columns.keep if columns.keep.count(name) > 1), None)
+        if twice is not None:
+            raise KitError(f"column {shown(twice)} is to be kept twice, expected once")
+        self.header = Header(self.name, list(dict.fromkeys([*needed, *columns.keep])))
+        self._names: dict[str, str] = {}  # what is asked for to what the table calls it
+        self.kept: tuple[str, ...] = columns.keep  # all that are kept, known from the first row on
+        self.types: dict[str, Any] = {}  # of a Parquet file's kept columns, as Arrow has them
+        self.fraction = 0.0  # of the file, read so far
+
+    def sha256(self) -> str:
+        """A hash of the file's bytes."""
+        if self.path is None:
+            raise ValueError("a stream has no hash before it is read")
+        with self._open() as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    def rows(self) -> Iterator[Input | Bad]:
+        """Every row in order.
+
+        Raises:
+            KitError: what makes the whole table unreadable.
+        """
+        kind = ".jsonl" if self.path is None else self.path.suffix.lower()
+        with self._open() as stream:
+            yield from {".csv": self._csv, ".jsonl": self._jsonl, ".parquet": self._parquet}[kind](stream)
+
+    def _open(self) -> io.BufferedReader:
+        if self.path is None:
+            assert self._stream is not None
+            return self._stream
+        try:
+            return self.path.open("rb")
+        except FileNotFoundError:
+            raise KitError(f"{self.path}: no such file") from None
+        except OSError as error:
+            raise KitError(f"{self.path}: cannot be read: {error.strerror}") from None
+
+    def _csv(self, stream: io.BufferedReader) -> Iterator[Input | Bad]:
+        start = stream.read(4)
+        if start.startswith((b"\xff\xfe", b"\xfe\xff")) or start[:2].count(0) == 1:
+            raise KitError(f"{self.name}: UTF-16 found, expected UTF-8; save it again as UTF-8")
+        stream.seek(0)
+        size = stream.seek(0, io.SEEK_END)
+        stream.seek(0)
+        csv.field_size_limit(max(csv.field_size_limit(), LONGEST))
+        # What is not UTF-8 becomes surrogates, which the cell's check finds: one bad byte costs one row.
+        with io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+            yield from self._csv_rows(csv.reader(text, strict=True), stream, size)
+
+    def _csv_rows(self, reader: Any, stream: io.BufferedReader, size: int) -> Iterator[Input | Bad]:
+        columns: list[str] | None = None
+        number = 0
+        while True:
+            try:
+                cells = next(reader)
+            except StopIteration:
+                break
+            except csv.Error as error:
+                if columns is None:
+                    raise KitError(f"{self.name}, line {reader.line_num}: not a valid CSV header: {error}") from None
+                number += 1
+                yield Bad(number, "", f"line {reader.line_num}: not a valid CSV row: {error}")
+                continue
+            if columns is None:
+                columns = self._begin([column.strip() for column in cells])
+            elif cells:  # a blank line is no row
+                number += 1
+                self.fraction = min(1.0, stream.tell() / size)
+                if len(cells) != len(columns):
+                    yield Bad(number, "", f"{len(cells)} cells found, expected {len(columns)}")
+                else:
+                    yield self._row(number, dict(zip(columns, cells, strict=True)))
+        if columns is None:
+            raise KitError(f"{self.name}: empty, expected a header with the columns {', '.join(self.header.required)}")
+
+    def _jsonl(self, stream: io.BufferedReader) -> Iterator[Input | Bad]:
+        size = self.path.stat().st_size if self.path is not None else 0
+        number, done = 0, 0
+        while line := stream.readline(LONGEST):
+            done += len(line)
+            whole = len(line) < LONGEST or line.endswith(b"\n")
+            while not line.endswith(b"\n") and len(line) == LONGEST:
+                line = stream.readline(LONGEST)
+                done += len(line)
+            self.fraction = min(1.0, done / size) if size else 0.0
+            if number == 0:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if not line.strip():
+                continue
+            number += 1
+            if not whole:
+                yield Bad(number, "", f"a line of {LONGEST:,} bytes or more found, expected one row per line")
+                continue
+            try:
+                content = json.loads(line.decode("utf-8"), object_pairs_hook=_object)
+            except UnicodeDecodeError:
+                yield Bad(number, "", "not UTF-8; save it again as UTF-8")
+                continue
+            except (ValueError, RecursionError) as error:
+                reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error) or type(error).__name__
+                yield Bad(number, "", f"not valid JSON: {reason}")
+                continue
+            if not isinstance(content, dict):
+                yield Bad(number, "", f"a {type(content).__name__} found, expected an object")
+                continue
+            if not self._names:
+                self._begin(list(content))
+            missing = next((name for name in self.header.required if self._names[name] not in content), None)
+            yield Bad(number, missing, "missing") if missing is not None else self._row(number, content)
+
+    def _parquet(self, stream: io.BufferedReader) -> Iterator[Input | Bad]:
+        import pyarrow
+        import pyarrow.parquet
+
+        number = 0
+        try:
+            table = pyarrow.parquet.ParquetFile(stream)
+            schema = table.schema_arrow
+            columns = self._begin(schema.names)
+            wanted = [column for column in columns if column in {*self._names.values(), *self.kept}]
+            self.types = {name: schema.field(name).type for name in self.kept}
+            for batch in table.iter_batches(batch_size=1_000, columns=wanted):
+                cells = {name: column.to_pylist() for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+                for at in range(batch.num_rows):
+                    number += 1
+                    yield self._row(number, {name: values[at] for name, values in cells.items()})
+                self.fraction = number / table.metadata.num_rows
+        except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+            raise KitError(f"{self.name}: not a readable Parquet file ({type(error).__name__})") from None
+
+    def _begin(self, columns: Sequence[str]) -> list[str]:
+        """Find the columns that are asked for."""
+        self.header.check(columns)
+        found = self.header.names(columns)
+        self._names = {name: column for name, column in zip(found, columns, strict=True) if name is not None}
+        posts = {self._names[name] for name in (self.columns.seeker, self.columns.response) if name is not None}
+        if self.columns.keep_all:
+            others = [column for column in columns if column not in posts]
+            twice = next((column for column in others if others.count(column) > 1), None)
+            if twice is not None:
+                raise KitError(f"{self.name}: column {shown(twice)} stands twice in the header, it cannot be kept")
+            self.kept = tuple(others)
+        else:
+            self.kept = tuple(self._names[name] for name in self.columns.keep)
+        return list(columns)
+
+    def _row(self, number: int, cells: dict[str, Any]) -> Input | Bad:
+        for name in (self.columns.seeker, self.columns.response):
+            if name is not None:
+                post = cells[self._names[name]]
+                text = "" if post is None else post
+                fault = _fault(text) or not_text(text) or unreadable(unescape(text))
+                if fault:
+                    return Bad(number, name, fault)
+        kept = tuple(cells.get(name) for name in self.kept)
+        for name, value in zip(self.kept, kept, strict=True):
+            fault = _fault(value)
+            if fault:
+                return Bad(number, name, fault)
+        seeker = "" if self.columns.seeker is None else cells[self._names[self.columns.seeker]]
+        return Input(number, seeker, cells[self._names[self.columns.response]], kept)
+
+
+def _fault(value: object) -> str | None:
+    """Text that came from bytes which are not UTF-8, or that no file can hold."""
+    surrogate = isinstance(value, str) and not value.isascii() and any("\ud800" <= sign <= "\udfff" for sign in value)
+    return "not UTF-8, or half a surrogate pair, found; save it again as UTF-8" if surrogate else None
+
+
+def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(members)
+    if len(found) < len(members):
+        raise ValueError("a name stands twice in one object")
+    return found
