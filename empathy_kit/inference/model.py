@@ -18,6 +18,7 @@ from empathy_kit.data.pairs import unescape
 from empathy_kit.data.schema import Schema
 from empathy_kit.errors import KitError
 from empathy_kit.inference.prediction import Prediction, columns, evidence_type, make_prediction, row
+from empathy_kit.runs.seen import Seen, read_seen
 
 if TYPE_CHECKING:
     import pandas
@@ -47,6 +48,7 @@ class EmpathyModel:
     digest: str  # sha256 of the folder's manifest, which has one of every file
     about: Mapping[str, Any] = field(repr=False)  # the run's record as JSON has it, or the exported model's description
     warnings: tuple[str, ...] = ()  # what a user should know: plugins of other versions, an ORACLE's scores
+    seen: Seen | None = field(default=None, repr=False)  # its training posts' hashes; None where it is from before these
 
     @property
     def reads_seekers(self) -> bool:
@@ -170,7 +172,15 @@ def load(source: str | Path, *, device: Literal["auto", "cpu"] | None = None, th
 
         description, tokenization, engine = open_export(folder, threads=threads)
         schema = Schema.from_dict(description["schema"])
-        return EmpathyModel(schema, tokenization, engine, read_temperatures(folder / CALIBRATION), digest(folder), description)
+        return EmpathyModel(
+            schema=schema,
+            tokenization=tokenization,
+            engine=engine,
+            temperatures=read_temperatures(folder / CALIBRATION),
+            digest=digest(folder),
+            about=description,
+            seen=read_seen(folder),
+        )
     from empathy_kit.inference.trained import load_run
 
     return load_run(folder, device=device)

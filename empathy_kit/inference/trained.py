@@ -11,6 +11,7 @@ from empathy_kit.inference.model import EmpathyModel, digest, read_temperatures
 from empathy_kit.plugins import load_registry
 from empathy_kit.runs import record
 from empathy_kit.runs.load import load
+from empathy_kit.runs.seen import read_seen
 
 
 def load_run(folder: Path, *, device: Literal["auto", "cpu"] | None = None) -> EmpathyModel:
@@ -30,4 +31,5 @@ def load_run(folder: Path, *, device: Literal["auto", "cpu"] | None = None) -> E
         digest=digest(folder),
         about=asdict(loaded.record),
         warnings=loaded.warnings,
+        seen=read_seen(folder / record.MODEL),
     )

@@ -36,6 +36,7 @@ from empathy_kit.runs.build import (
 )
 from empathy_kit.runs.choose import all_options, choose_plugins, compare_providers, provenance
 from empathy_kit.runs.describe import describe_data, describe_split
+from empathy_kit.runs.seen import see, write_seen
 
 if TYPE_CHECKING:
     from empathy_kit.core.batch import Examples
@@ -176,6 +177,7 @@ def run(
         if keep_model:
             checkpoint.save(folder / record.MODEL, model, objective, tokenizer, encoder)
             record.write_temperatures(folder / record.MODEL, result)
+            write_seen(folder / record.MODEL, see(corpus, split, key=data["sha256"]))
         ids = record.hashed_ids(corpus)
         record.write(
             folder,
