@@ -17,6 +17,7 @@ COMMANDS = {
     "--version": 0,
     "run --help": 0,
     "data describe --help": 0,
+    "evaluate --help": 0,
     "plugins list": 0,
     "plugins list --json": 0,
     "data check": 0,

@@ -125,47 +125,48 @@ class Tokenization:
             cut = (self.seekers and len(seeker) > self._room, len(response) > self._room)
             yield Read(self._shown(seeker, response), places, self._head(len(response)) + len(self._prefix), *cut)
 
-    def encode_labelled(self, pairs: Sequence[LabelledPosts], tasks: Sequence[int] | None = None) -> tuple[Examples, Truncation]:
-        """Posts as ids, and apart from them labels, with the annotated spans placed on the response's tokens.
+    def labelled(
+        self, pairs: Iterable[LabelledPosts], tasks: Sequence[int] | None = None
+    ) -> Iterator[tuple[TokenPair, Labels, bool]]:
+        """Posts as ids, apart from them their labels with the annotated spans placed on the response's tokens, pair by pair.
 
         Args:
             pairs: what to read.
             tasks: positions of the tasks to keep; all where None.
+
+        Yields:
+            ids, labels, and whether the seeker post was cut.
         """
+        head = len(self._prefix)
+        for pair, (seeker, _), (response, offsets) in self._coded(pairs):
+            kept = range(len(pair.levels)) if tasks is None else tasks
+            shown = self._kept(len(response))
+            covered = [_covered(offsets, pair.spans[task]) for task in kept]
+            whole = [set().union(*spans) for spans in covered]
+            labels = Labels(
+                levels=tuple(pair.levels[task] for task in kept),
+                gold=tuple(tuple(head + new for new, old in enumerate(shown) if old in tokens) for tokens in whole),
+                gold_known=tuple(pair.annotated(task) for task in kept),
+                evidence=tuple(tuple((head + tokens[0], head + tokens[-1] + 1) for tokens in spans) for spans in covered),
+                cut=(head + self._head(len(response)), len(response) - len(shown)),
+            )
+            yield self._shown(seeker, response), labels, len(seeker) > self._room
+
+    def encode_labelled(self, pairs: Sequence[LabelledPosts], tasks: Sequence[int] | None = None) -> tuple[Examples, Truncation]:
+        """All that `labelled` yields as one value to train on, and what the length limit takes away."""
         from empathy_kit.core.batch import Examples
 
         kept = range(len(pairs[0].levels) if pairs else 0) if tasks is None else tasks
-        texts: list[TokenPair] = []
-        labels: list[Labels] = []
-        cut_seekers = cut_responses = 0
-        lost, evidence = [0] * len(kept), [0] * len(kept)
-        for pair, (seeker, _), (response, offsets) in self._coded(pairs):
-            cut_seekers += len(seeker) > self._room
-            cut_responses += len(response) > self._room
-            gold: list[tuple[int, ...]] = []
-            stretches: list[tuple[tuple[int, int], ...]] = []
-            head, start = len(self._prefix), self._head(len(response))
-            shown = self._kept(len(response))
-            for place, task in enumerate(kept):
-                covered = _covered(offsets, pair.spans[task])
-                whole = set().union(*covered)
-                visible = tuple(head + new for new, old in enumerate(shown) if old in whole)
-                gold.append(visible)
-                stretches.append(tuple((head + tokens[0], head + tokens[-1] + 1) for tokens in covered))
-                evidence[place] += bool(whole)
-                lost[place] += bool(whole) and not visible
-            texts.append(self._shown(seeker, response))
-            labels.append(
-                Labels(
-                    levels=tuple(pair.levels[task] for task in kept),
-                    gold=tuple(gold),
-                    gold_known=tuple(pair.annotated(task) for task in kept),
-                    evidence=tuple(stretches),
-                    cut=(head + start, len(response) - len(shown)),
-                )
-            )
-        truncation = Truncation(self.max_tokens, cut_seekers, cut_responses, tuple(lost), tuple(evidence))
-        return Examples(tuple(texts), tuple(labels)), truncation
+        read = list(self.labelled(pairs, kept))
+        labels = tuple(each for _, each, _ in read)
+        truncation = Truncation(
+            max_tokens=self.max_tokens,
+            seekers=sum(cut for _, _, cut in read),
+            responses=sum(each.cut[1] > 0 for each in labels),
+            evidence_lost=tuple(sum(bool(each.evidence[at]) and not each.gold[at] for each in labels) for at in range(len(kept))),
+            evidence=tuple(sum(bool(each.evidence[at]) for each in labels) for at in range(len(kept))),
+        )
+        return Examples(tuple(texts for texts, _, _ in read), labels), truncation
 
     def _coded(self, pairs: Iterable[P]) -> Iterator[tuple[P, _Coded, _Coded]]:
         waiting = iter(pairs)

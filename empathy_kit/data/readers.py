@@ -112,13 +112,13 @@ class Header:
         raise KitError(f"{self.file}: column {missing!r} is missing; there are {there_are or 'none'}{advice}")
 
 
-def table_header(file: str, schema: Schema) -> Header:
-    """The header of a table with a schema's tasks: both posts and every label are required, ids and spans optional."""
-    return Header(
-        file,
-        (*POSTS, *(task.column for task in schema.tasks)),
-        (*IDS, *(task.spans_column for task in schema.tasks)),
-    )
+def table_header(file: str, schema: Schema, *, partial: bool = False) -> Header:
+    """The header of a table with a schema's tasks: both posts and every label are required, ids and spans optional.
+
+    In a ``partial`` table a task's column may be missing, too.
+    """
+    labels, spans = ([getattr(task, kind) for task in schema.tasks] for kind in ("column", "spans_column"))
+    return Header(file, POSTS, (*labels, *IDS, *spans)) if partial else Header(file, (*POSTS, *labels), (*IDS, *spans))
 
 
 def _almost(name: str, known: str) -> bool:

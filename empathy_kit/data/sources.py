@@ -28,18 +28,24 @@ REDDIT_SHA256 = {
 }
 
 
-def load_corpus(data: str, schema: Schema = EPITOME) -> Corpus:
+def load_corpus(data: str, schema: Schema = EPITOME, *, flag: str = "--data", partial: bool = False) -> Corpus:
     """The pairs that ``--data`` names, with the labels of a schema's tasks.
+
+    Args:
+        data: sample, reddit, a folder, or a table.
+        schema: its tasks.
+        flag: what names the data, for messages.
+        partial: take what the data has of these tasks. A table may lack columns; all other data has EPITOME's tasks.
 
     Raises:
         KitError: nothing by that name, a fault in its files, or a schema for data whose tasks are EPITOME's.
     """
     path = Path(data)
     folder = os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises where the name is too long
-    if schema != EPITOME and (data in ("sample", "reddit") or folder):
+    if schema != EPITOME and not partial and (data in ("sample", "reddit") or folder):
         raise KitError(
-            f"--schema: --data {data} has EPITOME's tasks {', '.join(EPITOME.names)}, expected a table of other tasks; "
-            "leave --schema out, or give a .csv, .jsonl or .parquet file as --data"
+            f"--schema: {flag} {data} has EPITOME's tasks {', '.join(EPITOME.names)}, expected a table of other tasks; "
+            f"leave --schema out, or give a .csv, .jsonl or .parquet file as {flag}"
         )
     if data == "sample":
         with resources.as_file(resources.files("empathy_kit.data") / "sample" / "pairs.jsonl") as path:
@@ -50,9 +56,9 @@ def load_corpus(data: str, schema: Schema = EPITOME) -> Corpus:
         return load_epitome(path, name=path.resolve().name)
     if not os.path.exists(path):  # noqa: PTH110
         raise KitError(
-            f"--data {data}: no such file or folder; expected sample, reddit, a folder or a .csv, .jsonl or .parquet file"
+            f"{flag} {data}: no such file or folder; expected sample, reddit, a folder or a .csv, .jsonl or .parquet file"
         )
-    return load_table(path, schema)
+    return load_table(path, schema, partial=partial)
 
 
 def _download(url: str) -> bytes:

@@ -13,8 +13,10 @@ from empathy_kit.data.spans import Placer
 from empathy_kit.errors import KitError
 
 
-def load_table(path: Path, schema: Schema = EPITOME, name: str | None = None) -> Corpus:
+def load_table(path: Path, schema: Schema = EPITOME, name: str | None = None, *, partial: bool = False) -> Corpus:
     """One table with the columns of both posts and of every task of a schema; ids and spans are optional.
+
+    In a ``partial`` table a task's column may be missing: no pair has a label for it.
 
     Raises:
         KitError: the file, or the first cell of it that is not as documented.
@@ -23,7 +25,7 @@ def load_table(path: Path, schema: Schema = EPITOME, name: str | None = None) ->
     if read is None:
         raise KitError(f"{path}: a {path.suffix or 'nameless'} file, expected {', '.join(READERS)} or a folder")
     data = read_bytes(path)
-    header = table_header(path.name, schema)
+    header = table_header(path.name, schema, partial=partial)
     placer = Placer(schema.names)
     labels = [LabelReader(task) for task in schema.tasks]
     pairs = tuple(_pair(row, schema, labels, placer) for row in read(data, header))

@@ -1,0 +1,207 @@
+"""A model on a labelled table: its scores with intervals, its calibration, and how many of the pairs it has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from empathy_kit.core.calibration import calibration, tempered
+from empathy_kit.core.metrics import Scores, SpanScores, runs, score, score_spans
+from empathy_kit.core.scored import Scored
+from empathy_kit.core.tokens import Labels, whole_stretches
+from empathy_kit.data.cells import LabelReader
+from empathy_kit.data.pairs import Corpus, Pair
+from empathy_kit.data.schema import MISSING, Schema, TaskSchema, shown
+from empathy_kit.data.sources import load_corpus
+from empathy_kit.errors import KitError
+from empathy_kit.inference.model import EmpathyModel
+from empathy_kit.inference.prediction import EVIDENCE
+from empathy_kit.runs.record import Record
+from empathy_kit.runs.seen import Overlap
+
+Value = TypeVar("Value")
+
+SEED = 0
+"""Of the resampling: the same for every model, and that of a run by default, so that its recorded intervals are repeated."""
+
+
+@dataclass(frozen=True)
+class TaskEvaluation:
+    """One task's scores. Levels are positions in the labels."""
+
+    labels: tuple[str, ...]  # the model's, lowest first
+    scores: Scores  # the majority is that of these pairs: no constant answer has a higher accuracy
+    temperature: float
+    ece_before: float  # expected calibration error of the model's probabilities as they are
+    ece_after: float  # at the model's temperature: that of the probabilities which `predict` returns
+    spans: SpanScores | None  # None where the model marks no evidence, or nobody has marked any in these pairs
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's scores on a labelled table."""
+
+    model: str  # what its run is called
+    digest: str  # sha256 of the model folder's manifest
+    oracle: bool  # its own run saw annotated spans at inference; here it is shown none
+    data: str
+    sha256: str  # of all that the kit reads of the data
+    pairs: int  # in the data
+    seen: Overlap | None  # None where the model does not hold hashes of what it was trained on
+    unseen: int | None  # how many pairs it was neither trained nor validated on
+    scored: int  # all pairs, or the unseen ones alone
+    tasks: Mapping[str, TaskEvaluation]
+    left_out: tuple[str, ...]  # tasks of the model that no scored pair has a label for
+    warnings: tuple[str, ...]  # of the model
+
+
+def read_labelled(model: EmpathyModel, data: str, schema: Schema | None = None) -> Corpus:
+    """The labelled pairs to score a model on.
+
+    Args:
+        model: whose tasks are looked for.
+        data: sample, reddit, a folder or a table.
+        schema: the table's tasks and labels; the model's where None, of which the table may then lack some.
+
+    Raises:
+        KitError: nothing by that name, or a fault in its files.
+    """
+    return load_corpus(data, schema or model.schema, flag="DATA", partial=schema is None)
+
+
+def evaluate(model: EmpathyModel, corpus: Corpus, *, unseen: bool = False) -> Evaluation:
+    """Score a model on every labelled pair, or on those whose seeker post it was neither trained nor validated on.
+
+    Labels are matched by their text. The model is shown neither labels nor annotated spans.
+
+    Raises:
+        KitError: no task in common, a label that the model does not know, or nothing to score.
+    """
+    pairs = _aligned(model.schema, corpus)
+    overlap, strangers = model.seen.overlap(corpus.pairs) if model.seen else (None, None)
+    if unseen:
+        pairs = [pairs[at] for at in _left(strangers, corpus)]
+    labelled = {
+        name: [at for at, pair in enumerate(pairs) if pair.levels[index] != MISSING]
+        for index, name in enumerate(model.schema.names)
+    }
+    if not any(labelled.values()):
+        which = f"--unseen: none of the {len(pairs)} unseen pairs of {corpus.name}" if unseen else f"{corpus.name}: no pair"
+        raise KitError(f"{which} has a label for {', '.join(labelled)}, expected one for at least one of them")
+    read = list(model.tokenization.labelled(pairs))
+    answers = list(model.engine.predict(tokens for tokens, _, _ in read))
+    tasks = {
+        task.name: _score(
+            index,
+            task,
+            [(answers[at], read[at][1]) for at in labelled[task.name]],
+            marked=any(pairs[at].spans[index] for at in labelled[task.name]),
+            temperature=model.temperatures.get(task.name, 1.0),
+        )
+        for index, task in enumerate(model.schema.tasks)
+        if labelled[task.name]
+    }
+    return Evaluation(
+        model=_title(model.about),
+        digest=model.digest,
+        oracle=bool(model.about.get("oracle", False)),
+        data=corpus.name,
+        sha256=corpus.sha256(),
+        pairs=len(corpus),
+        seen=overlap,
+        unseen=None if strangers is None else len(strangers),
+        scored=len(pairs),
+        tasks=tasks,
+        left_out=tuple(name for name in model.schema.names if name not in tasks),
+        warnings=model.warnings,
+    )
+
+
+def _left(strangers: list[int] | None, corpus: Corpus) -> list[int]:
+    """The positions that ``--unseen`` leaves."""
+    if strangers is None:
+        raise KitError("--unseen: the model holds no hashes of its training posts, which older kits did not keep; train it again")
+    if not strangers:
+        raise KitError(
+            f"--unseen: the model was trained or validated on the seeker post of every pair of {corpus.name} ({len(corpus)}); "
+            "nothing is left to score"
+        )
+    return strangers
+
+
+def _aligned(schema: Schema, corpus: Corpus) -> list[Pair]:
+    """The pairs with one level per task of the model: the position of the same label text, or MISSING."""
+    positions = [corpus.schema.names.index(name) if name in corpus.schema.names else None for name in schema.names]
+    if all(position is None for position in positions):
+        raise KitError(
+            f"{corpus.name}: its tasks are {', '.join(corpus.schema.names)}, expected one of the model's, "
+            f"{', '.join(schema.names)}; give them the model's names in --schema"
+        )
+    levels = [
+        {MISSING: MISSING} if position is None else _levels(corpus.name, task, corpus.schema.tasks[position])
+        for task, position in zip(schema.tasks, positions, strict=True)
+    ]
+
+    def take(values: Sequence[Value], default: Value) -> tuple[Value, ...]:
+        return tuple(default if position is None else values[position] for position in positions)
+
+    return [
+        replace(
+            pair,
+            levels=tuple(known[level] for known, level in zip(levels, take(pair.levels, MISSING), strict=True)),
+            spans=take(pair.spans, ()),
+            unplaced=take(pair.unplaced, 0),
+        )
+        for pair in corpus.pairs
+    ]
+
+
+def _levels(name: str, ours: TaskSchema, theirs: TaskSchema) -> dict[int, int]:
+    """A table's level of a task -> the model's level with the same label."""
+    reader = LabelReader(ours)
+    found = {MISSING: MISSING}
+    for level, label in enumerate(theirs.labels):
+        same = reader.level(label)
+        if same is None:
+            raise KitError(
+                f"{name}: task {ours.name} has the label {shown(label)}, which the model does not know; "
+                f"its labels are {', '.join(ours.labels)}"
+            )
+        found[level] = same
+    return found
+
+
+def _score(
+    index: int, task: TaskSchema, found: Sequence[tuple[Scored, Labels]], *, marked: bool, temperature: float
+) -> TaskEvaluation:
+    true = np.array([labels.levels[index] for _, labels in found])
+    rows = np.stack([scored.probabilities[task.name] for scored, _ in found])
+    return TaskEvaluation(
+        labels=task.labels,
+        scores=score(true, rows, majority=int(np.bincount(true).argmax()), seed=SEED),
+        temperature=temperature,
+        ece_before=calibration(rows, true).ece,
+        ece_after=calibration(tempered(rows, temperature), true).ece,
+        spans=_score_spans(index, found) if marked else None,
+    )
+
+
+def _score_spans(index: int, found: Sequence[tuple[Scored, Labels]]) -> SpanScores | None:
+    """As a run scores them: every marked token counts, also where the predicted level is the lowest."""
+    gold, predicted = [], []
+    for scored, labels in found:
+        if scored.evidence is not None and labels.gold_known[index]:
+            gold.append(labels.evidence[index])
+            predicted.append(whole_stretches(runs(scored.evidence[index] > EVIDENCE), labels.cut))
+    return score_spans(gold, predicted, SEED) if gold else None
+
+
+def _title(about: Mapping[str, Any]) -> str:
+    """What tables call the model: as they call its run."""
+    names = [each.name for each in fields(Record)]
+    if not all(name in about for name in names):
+        return str(about.get("title", "the model"))
+    return Record(**{name: about[name] for name in names}).title
