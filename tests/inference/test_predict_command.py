@@ -1,0 +1,101 @@
+"""`empathy-kit predict` talks: to files, to pipes, and in one line where something is wrong."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from pretend import pretend_model
+
+from empathy_kit import cli
+from empathy_kit.inference import model
+
+PAIR = {"id": "a", "seeker_post": "I am sad", "response_post": "so sorry", "ER": 1}
+
+
+class Said(NamedTuple):
+    code: int | str | None
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
+    """The command line with a model that needs no training, in a folder of the test's own."""
+    monkeypatch.setattr(model, "load", lambda source, **_: pretend_model(seekers=source != "responses"))
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str, stdin: str = "") -> Said:
+        given = tmp_path / "stdin"
+        given.write_text(stdin, encoding="utf-8")
+        monkeypatch.setattr(sys, "argv", ["empathy-kit", "predict", *arguments])
+        with given.open("rb", buffering=0) as stream:
+            monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(stream)))
+            with pytest.raises(SystemExit) as end:
+                cli.main()
+        return Said(end.value.code, *capfd.readouterr())
+
+    return call
+
+
+def table(*pairs: dict[str, Any]) -> str:
+    return "".join(json.dumps(pair) + "\n" for pair in pairs)
+
+
+def test_a_table_becomes_a_table_and_the_last_line_names_it(command: Any) -> None:
+    Path("in.jsonl").write_text(table(*[PAIR] * 5))
+    said = command("model", "in.jsonl", "--out", "out.csv", "--id-column", "id", "--keep", "ER")
+    assert said == (0, "", "5 pairs predicted: out.csv\n")
+    assert Path("out.csv").read_text().splitlines()[0].startswith("row,id,ER,warm_predicted,warm_p0,warm_p1,ER_predicted,")
+    assert len(Path("out.csv").read_text().splitlines()) == 6
+    assert command("model", "in.jsonl", "--out", "out.csv") == (
+        2,
+        "",
+        "Error: --out out.csv: already exists; predictions never overwrite a file, use another --out\n",
+    )
+
+
+def test_rows_that_are_skipped_are_counted_and_listed(command: Any) -> None:
+    Path("in.jsonl").write_text(table(PAIR, {**PAIR, "response_post": ""}, PAIR))
+    said = command("model", "in.jsonl", "--out", "out.csv", "--errors", "skip")
+    assert said == (0, "", "2 pairs predicted: out.csv\n1 rows skipped: out.csv.skipped.csv\n")
+
+
+def test_standard_input_is_answered_on_standard_output(command: Any) -> None:
+    said = command("model", "-", "--keep", "all", "--evidence", stdin=table(PAIR, PAIR))
+    assert (said.code, said.err) == (0, "")
+    first, second = map(json.loads, said.out.splitlines())
+    assert (first["row"], second["row"], first["id"], first["ER"]) == (1, 2, "a", 1)
+    assert first["warm_predicted"] in {"no", "yes"}
+    assert isinstance(first["ER_evidence"], list)
+    said = command("model", "-", "--errors", "skip", stdin=table(PAIR, {"seeker_post": "", "response_post": "x"}))
+    assert said.err == "skipped: standard input, row 2, column 'seeker_post': empty, expected a post\n"
+    assert len(said.out.splitlines()) == 1
+    assert command("model", "-", stdin="{") == (
+        2,
+        "",
+        "Error: standard input, row 1: not valid JSON: Expecting property name enclosed in double quotes\n",
+    )
+
+
+def test_a_model_of_responses_alone_asks_for_no_seeker_column(command: Any) -> None:
+    Path("in.csv").write_text("answer\nso sorry\n")
+    assert command("responses", "in.csv", "--out", "out.jsonl", "--response-column", "answer").code == 0
+    assert json.loads(Path("out.jsonl").read_text())["row"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("model", "in.csv"), "--out FILE is missing: where are the predictions of a table to go?"),
+        (("model", "-", "--out", "x.csv"), "--out: standard input is answered on standard output, expected no file"),
+        (("model", "in.csv", "--out", "x.txt"), "--out x.txt: a .txt file, expected .csv, .jsonl, .parquet"),
+        (("model", "in.csv", "--out", "x.csv"), "in.csv: no such file"),
+    ],
+)
+def test_what_cannot_be_is_one_line(command: Any, arguments: tuple[str, ...], reason: str) -> None:
+    assert command(*arguments) == (2, "", f"Error: {reason}\n")

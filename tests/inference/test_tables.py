@@ -1,0 +1,155 @@
+"""A table is read row by row: what makes a row unreadable is said of that row, what makes the table unreadable of the table."""
+
+from __future__ import annotations
+
+import io
+import json
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from empathy_kit import KitError
+from empathy_kit.inference.tables import LONGEST, Bad, Columns, Input, PairTable
+
+COLUMNS = Columns("seeker_post", "response_post")
+
+
+def rows(path: Path, columns: Columns = COLUMNS) -> list[Input | Bad]:
+    return list(PairTable(path, columns).rows())
+
+
+def csv_of(path: Path, *lines: bytes, header: bytes = b"seeker_post,response_post,note") -> Path:
+    path.write_bytes(b"\n".join((header, *lines)) + b"\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "reason"),
+    [
+        (b",hug,1", "seeker_post", "empty, expected a post"),
+        (b'"  \t ",hug,1', "seeker_post", "empty, expected a post"),
+        ("sad,\u200b\u200b,1".encode(), "response_post", "only invisible characters found, expected a post"),
+        (b"sad,a\0b,1", "response_post", "a NUL byte found, expected text"),
+        (b"sad,caf\xe9,1", "response_post", "not UTF-8, or half a surrogate pair, found; save it again as UTF-8"),
+        (b"sad,hug,caf\xe9", "note", "not UTF-8, or half a surrogate pair, found; save it again as UTF-8"),
+        (b"sad," + b"x" * 10_000_000 + b",1", "response_post", "10,000,000 characters found, expected at most 100,000"),
+        (b"sad,hug", "", "2 cells found, expected 3"),
+        (b'sad,"hug"x,1', "", "line 3: not a valid CSV row: ',' expected after '\"'"),
+    ],
+)
+def test_a_bad_row_of_a_csv_is_named_and_the_others_are_read(tmp_path: Path, line: bytes, column: str, reason: str) -> None:
+    path = csv_of(tmp_path / "in.csv", b"one,hug,1", line, b"", b"three,hug,3")
+    first, second, third = rows(path, Columns("seeker_post", "response_post", keep=("note",)))
+    assert (first, third) == (Input(1, "one", "hug", ("1",)), Input(3, "three", "hug", ("3",)))
+    assert second == Bad(2, column, reason)
+    shown = f", column '{column}'" if column else ""
+    assert str(Bad(2, column, reason).error("in.csv")) == f"in.csv, row 2{shown}: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "reason"),
+    [
+        ('{"seeker_post": "sad"}', "response_post", "missing"),
+        ('{"seeker_post": null, "response_post": "hug"}', "seeker_post", "empty, expected a post"),
+        ('{"seeker_post": 3, "response_post": "hug"}', "seeker_post", "a number found, expected text"),
+        ('{"seeker_post": "sad", "response_post": "\\ud83d"}', "response_post", None),
+        (
+            '{"seeker_post": "sad", "seeker_post": "glad", "response_post": "hug"}',
+            "",
+            "not valid JSON: a name stands twice in one object",
+        ),
+        ("[1]", "", "a list found, expected an object"),
+        ("{", "", "not valid JSON: Expecting property name enclosed in double quotes"),
+        ("[" * 100_000, "", None),
+    ],
+)
+def test_a_bad_line_of_json_is_named_and_the_others_are_read(tmp_path: Path, line: str, column: str, reason: str | None) -> None:
+    good = json.dumps({"Seeker Post": "one", "response_post": "h\u2028g"}, ensure_ascii=False)
+    again = line.replace('"seeker_post"', '"Seeker Post"')
+    (tmp_path / "in.jsonl").write_text(f"\ufeff{good}\n\n{again}\n{good}", encoding="utf-8")
+    first, second, third = rows(tmp_path / "in.jsonl")
+    assert [first, third] == [Input(1, "one", "h\u2028g", ()), Input(3, "one", "h\u2028g", ())]
+    assert isinstance(second, Bad)
+    assert (second.number, second.column) == (2, column)
+    assert reason is None or second.reason == reason
+
+
+def test_a_line_without_an_end_is_not_read_into_memory(tmp_path: Path) -> None:
+    good = b'{"seeker_post": "one", "response_post": "hug"}\n'
+    (tmp_path / "in.jsonl").write_bytes(good + b'{"seeker_post": "' + b"x" * (2 * LONGEST) + b'"}\n' + good)
+    found = rows(tmp_path / "in.jsonl")
+    assert found[1] == Bad(2, "", f"a line of {LONGEST:,} bytes or more found, expected one row per line")
+    assert isinstance(found[2], Input)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("in.csv", b"", "in.csv: empty, expected a header with the columns seeker_post, response_post"),
+        (
+            "in.csv",
+            "seeker_post,response_post\n".encode("utf-16"),
+            "in.csv: UTF-16 found, expected UTF-8; save it again as UTF-8",
+        ),
+        ("in.csv", b"seeker_post,answer\n", "in.csv: column 'response_post' is missing; there are seeker_post, 1 of other names"),
+        (
+            "in.csv",
+            b"seeker_post;response_post\na;b\n",
+            "in.csv: the columns are separated by semicolons, expected commas; save it as CSV with commas",
+        ),
+        ("in.jsonl", b'{"a": 1}\n', "in.jsonl: column 'seeker_post' is missing; there are 1 of other names"),
+        ("in.parquet", b"PAR1 not really", "in.parquet: not a readable Parquet file (ArrowInvalid)"),
+        ("in.xlsx", b"", "{path}: a .xlsx file, expected .csv, .jsonl, .parquet"),
+    ],
+)
+def test_a_table_that_is_none_is_one_line(tmp_path: Path, name: str, content: bytes, reason: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(KitError) as error:
+        rows(path)
+    assert str(error.value) == reason.format(path=path)
+
+
+def test_a_file_that_is_missing_or_a_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    for name, reason in (("none.csv", "no such file"), ("folder.csv", "cannot be read: Is a directory")):
+        with pytest.raises(KitError) as error:
+            rows(tmp_path / name)
+        assert str(error.value) == f"{tmp_path / name}: {reason}"
+
+
+def test_columns_are_found_by_the_names_that_are_asked_for(tmp_path: Path) -> None:
+    path = csv_of(tmp_path / "in.csv", b"sad,hug,7", header=b"\xef\xbb\xbfQuestion,ANSWER,note")
+    assert rows(path, Columns("question", "answer", keep_all=True)) == [Input(1, "sad", "hug", ("7",))]
+    assert rows(path, Columns(None, "answer", keep_all=True)) == [Input(1, "", "hug", ("sad", "7"))]  # not read, so kept
+    with pytest.raises(KitError) as error:
+        rows(path, Columns("question", "answer", keep=("notes",)))
+    assert str(error.value) == "in.csv: column 'notes' is missing; there are question, answer, 1 of other names"
+
+
+def test_parquet_is_read_a_batch_at_a_time_and_unread_columns_may_hold_anything(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "response_post": ["hug"] * 3000,
+            "seeker_post": ["sad"] * 3000,
+            "odd": pa.array([None] * 3000, type=pa.large_binary()),
+            "at": pa.array(range(3000), type=pa.timestamp("us")),
+        }
+    )
+    pa.parquet.write_table(table, tmp_path / "in.parquet")
+    source = PairTable(tmp_path / "in.parquet", Columns("seeker_post", "response_post", keep=("at",)))
+    found = list(source.rows())
+    assert (len(found), found[-1].number, source.types["at"]) == (3000, 3000, pa.timestamp("us"))
+
+
+def test_standard_input_is_json_lines_and_is_read_as_it_comes() -> None:
+    line = b'{"seeker_post": "sad", "response_post": "hug"}\n'
+    stream = io.BufferedReader(io.BytesIO(line * 3))  # type: ignore[arg-type]
+    table = PairTable(None, COLUMNS, stream)
+    assert list(islice(table.rows(), 2)) == [Input(1, "sad", "hug", ()), Input(2, "sad", "hug", ())]
+    with pytest.raises(KitError) as error:
+        next(iter(PairTable(None, COLUMNS, io.BufferedReader(io.BytesIO(b"{}\n"))).rows()))  # type: ignore[arg-type]
+    assert str(error.value) == "standard input: column 'seeker_post' is missing; there are none"
