@@ -20,6 +20,7 @@ lint: $(VENV)/dev.installed
 types: $(VENV)/dev.installed
 	$(BIN)/mypy
 	$(BIN)/mypy plugins/*/empathy_kit_*
+	$(BIN)/mypy docs/figures.py docs/blocks
 
 $(VENV)/run.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

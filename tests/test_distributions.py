@@ -134,7 +134,7 @@ def test_plugins_check_holds_for_all_of_them(judged: Judged) -> None:
     assert all(row["failure"] is None for row in checks)
 
 
-def test_every_published_distribution_has_its_scores_in_its_readme() -> None:
+def test_every_published_distributions_readme_names_its_paper_and_how_to_measure_it() -> None:
     for source in PUBLISHED:
         text = (source / "README.md").read_text(encoding="utf-8")
         assert "## Scores" in text

@@ -1,4 +1,4 @@
-"""The documentation's commands and code run as they stand, its tree is the tree, and its reference is complete."""
+"""The documentation's commands and code run as they are written, its tree is the tree, and its reference is complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from click.testing import CliRunner
 
 from empathy_kit import Encoded, Head, Injection, Loss, Rationale, Sampler, Task, Texts, Trunk, hookspecs
 from empathy_kit.cli import cli
+from empathy_kit.comparison.parse import parse_configurations
+from empathy_kit.config import RunConfig
 from empathy_kit.plugins import Registry, load_registry
+from empathy_kit.runs.choose import choose_plugins
 from empathy_kit.scaffold import scaffold
 from empathy_kit.testing import examine
 
@@ -116,22 +119,6 @@ def test_the_annotated_tree_names_every_module() -> None:
     assert [name for name in sorted(set(named)) if name not in tree] == []
 
 
-def test_the_tables_on_losses_are_what_was_measured() -> None:
-    page = (ROOT / "docs" / "losses.md").read_text("utf-8").splitlines()
-    ends = (ROOT / "benchmarks" / "results" / "ends.md").read_text("utf-8").splitlines()
-    assert [line for line in ends if line not in page] == []
-    rows = json.loads((ROOT / "benchmarks" / "results" / "losses.json").read_text("utf-8"))["rows"]
-    for name in {row["implementation"] for row in rows}:
-        times = [(row["milliseconds"], row["of_eager"]) for row in rows if row["implementation"] == name]
-        cells = [f"{ms:.3f} ({of:.2f})" if ms < 1 else f"{ms:.{1 if ms < 100 else 0}f} ({of:.2f})" for ms, of in times]
-        assert f"| {name} | {' | '.join(cells)} |" in page
-    compiled = json.loads((ROOT / "benchmarks" / "results" / "ahead-of-time.json").read_text("utf-8"))["rows"]
-    few = [row for row in compiled if (row["kernel"], row["mode"], row["way"], row["dtype"]) == ("few", 2, "gradients", "fp32")]
-    counts = [row["instructions"] for row in few if row["target"].startswith("sm")]
-    row = next(line for line in page if line.startswith("| 3 classes, 3 heads, gamma 2, gradients"))
-    assert f"| {min(counts)} to {max(counts)} |" in row
-
-
 COMPARISONS = sorted(path.parent for path in (ROOT / "benchmarks" / "results").glob("*/comparison.json"))
 
 
@@ -141,29 +128,6 @@ def test_a_comparisons_report_can_be_rebuilt_from_its_runs(committed: Path, tmp_
     result = CliRunner().invoke(cli, ["compare", "--figures-from", str(folder)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert (folder / "report.md").read_text("utf-8") == (committed / "report.md").read_text("utf-8")
-
-
-def test_the_pages_scores_and_differences_stand_in_a_report() -> None:
-    reports = {line for folder in COMPARISONS for line in (folder / "report.md").read_text("utf-8").splitlines()}
-    for name in ("README.md", "docs/comparison.md", "docs/leakage.md"):
-        lines = (ROOT / name).read_text("utf-8").splitlines()
-        scores = re.compile(r"\.\d\d\d \[|of 46\d \[|\(\d of \d seeds\)|in the paper")
-        rows = [line for line in lines if line.startswith("|") and scores.search(line)]
-        assert rows, name
-        assert [row for row in rows if row not in reports] == [], name
-
-
-def test_the_base_size_encoders_speed_is_what_was_measured() -> None:
-    found = json.loads((ROOT / "benchmarks" / "results" / "mpnet.json").read_text("utf-8"))
-    page = (ROOT / "docs" / "performance.md").read_text("utf-8")
-    speed, faster = found["pairs_per_second"], found["kit_faster"]
-    ways = ("padded to the limit", "padded to the longest")
-    kit, limit, longest = (speed[name]["median"] for name in ("kit", *ways))
-    assert f"{kit} pairs/s, against {limit} with every post padded to 64 tokens and {longest} padded to" in page
-    assert f"paired ratios is {faster[ways[0]]['median']} and {faster[ways[1]]['median']}." in page
-    ranges = [f"from {faster[way]['min']} to {faster[way]['max']}" for way in ways]
-    assert f"Over the steps they range {' and '.join(ranges)}," in page
-    assert found["largest_logit_difference"] < 1e-4
 
 
 def test_the_coverage_of_the_intervals_is_what_was_simulated() -> None:
@@ -176,6 +140,32 @@ def test_the_coverage_of_the_intervals_is_what_was_simulated() -> None:
         share, held = (sum(cell["pairs_alone"][what] for cell in cells) / len(cells) for what in ("share", "held"))
         row = [f"{mean:.3f}", f"{min(ours):.3f}, {max(ours):.3f}", f"{share:.2f}", f"{held / share:.3f}", f"{percentile:.3f}"]
         assert f"| {seeds} | {' | '.join(row)} |" in page
+
+
+@pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)
+def test_the_comparison_that_a_plugins_page_names_can_be_made(folder: Path, published: list[Path]) -> None:
+    (command,) = re.findall(r"^(empathy-kit compare .+)$", (folder / "README.md").read_text("utf-8"), re.MULTILINE)
+    _, _, *given = shlex.split(command)
+    assert given[-3:] == ["--data", "reddit", "--resplit"]
+    configurations = parse_configurations(given[:-3], None, RunConfig(), {})
+    used = [choose_plugins(config, load_registry()) for config in configurations.values()]
+    assert folder.name in {entry.distribution for plugins in used for entry in plugins.chosen.values()}
+
+
+def test_a_finished_run_is_loaded_as_the_readme_loads_it(
+    tmp_path: Path, cache: Path, tiny_roberta: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ((_, code),) = [each for each in _blocks(ROOT / "README.md", "python") if each[0] == "example.py"]
+    (folder,) = re.findall(r'Path\("(.+)"\)', code)
+    monkeypatch.chdir(tmp_path)
+    quick = ["--encoder", str(tiny_roberta), "--epochs", "1", "--max-tokens", "16", "--threads", "1"]
+    result = CliRunner().invoke(cli, ["run", "--loss", "focal", "--out", folder, *quick], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    capsys.readouterr()
+    exec(compile(code, "README.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert all(re.fullmatch(r"\{'ER': [012], 'EX': [012], 'IP': [012]\}", line) for line in lines)
 
 
 def test_links_between_pages_lead_somewhere() -> None:

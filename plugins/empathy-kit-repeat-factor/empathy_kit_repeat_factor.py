@@ -1,4 +1,4 @@
-"""Repeat-factor sampling: a pair is shown as often as the rarest of its labels asks for."""
+"""Repeat-factor sampling: a pair is shown as often as the largest factor of its labels."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def cues(tasks: Sequence[Task], width: int, *, cues: int = 8) -> Module:
-    """A few learnt cues a mechanism find its evidence in the response; one summary of it a mechanism is injected.
+    """A few learnt cues per mechanism find its evidence in the response; one summary per mechanism is injected.
 
     The cues are trained by the kit's span loss, from the annotated spans of the training part; no span is seen otherwise, so
     the injection is made the same way in training and at test. Prototypes as in Snell et al., arXiv 1703.05175, of the

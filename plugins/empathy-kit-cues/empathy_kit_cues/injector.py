@@ -9,7 +9,7 @@ from empathy_kit import Injection
 
 
 class CueInjector(nn.Module):
-    """P cues a mechanism; a token is as likely evidence as its best cue says, and the likely tokens' mean is injected."""
+    """P cues per mechanism; a token near one of them is likely evidence, and the mean of the likely tokens is injected."""
 
     def __init__(self, mechanisms: int, width: int, cues: int) -> None:
         super().__init__()

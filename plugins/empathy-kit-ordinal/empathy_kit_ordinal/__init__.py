@@ -1,4 +1,4 @@
-"""An ordinal head: the levels are ordered, 0 < 1 < 2, and each is asked for given the one below."""
+"""An ordinal head: the levels are ordered, 0 < 1 < 2, and each is predicted given the one below."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def ordinal(task: Task, width: int) -> Module:
-    """Is it above level 0? If so, above level 1? One binary question a step, each with a loss of its own (CORN).
+    """Is it above level 0? If so, above level 1? One binary question per step, each with a loss of its own (CORN).
 
     Shi, Cao and Raschka, Deep neural networks for rank-consistent ordinal regression based on conditional probabilities,
     arXiv 2111.08851. Trains with its own criterion; the run's loss is not used.

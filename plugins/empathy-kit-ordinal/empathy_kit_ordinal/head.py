@@ -10,7 +10,7 @@ from empathy_kit import Encoded
 
 
 class OrdinalHead(nn.Module):
-    """C - 1 logits; logit k says how likely the level is above k, given that it is above k - 1."""
+    """C - 1 logits; logit k is the log-odds of a level above k, given one above k - 1."""
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
@@ -28,9 +28,9 @@ class OrdinalHead(nn.Module):
         return above * torch.cat([(-logits).sigmoid(), certain], dim=1)
 
     def criterion(self, logits: Tensor, target: Tensor) -> Tensor:  # (N, C - 1), (N,) -> (N,)
-        """The sum of the questions that the item was asked: of question k, only items above level k - 1 are.
+        """The sum of the losses of the questions that apply to the item: question k applies above level k - 1.
 
-        The paper divides by the questions' count over the whole batch; here an item's loss is its own, and the kit takes the
+        The paper divides by the questions' count over the whole batch. Here an item's loss is its own, and the kit takes the
         mean over items.
         """
         question = torch.arange(logits.shape[1], device=logits.device)  # (C - 1,)

@@ -1,0 +1,41 @@
+"""What the blocks of the pages hold, by name: functions from committed results to Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from blocks import findings, paper_split, readme, spans, speed, tables
+from blocks.reading import ROOT
+
+__all__ = ["BLOCKS", "ROOT"]
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "readme-picture": readme.picture,
+    "readme-data": readme.data,
+    "readme-findings": readme.main_findings,
+    "grouped-command": lambda: tables.command("reddit-grouped"),
+    "grouped-time": tables.time,
+    "grouped-accuracy": lambda: tables.scores("reddit-grouped", "accuracy"),
+    "grouped-macro-f1": lambda: tables.scores("reddit-grouped", "macro_f1"),
+    "grouped-differences": lambda: tables.differences("reddit-grouped"),
+    "grouped-rare-levels": lambda: tables.rare_levels("reddit-grouped"),
+    "grouped-findings": findings.grouped,
+    "paper-command": lambda: tables.command("reddit-paper"),
+    "paper-accuracy": lambda: tables.scores("reddit-paper", "accuracy"),
+    "paper-weighted-f1": lambda: tables.scores("reddit-paper", "weighted_f1"),
+    "paper-differences": lambda: tables.differences("reddit-paper"),
+    "paper-findings": paper_split.findings,
+    "sharing": speed.sharing,
+    "leakage-rule": spans.rule,
+    "leakage-best": spans.best,
+    "leakage-accuracy": lambda: spans.scores("accuracy"),
+    "leakage-macro-f1": lambda: spans.scores("macro_f1"),
+    "leakage-findings": spans.findings,
+    "time": speed.time,
+    "loss-ends": speed.ends,
+    "loss-times": speed.loss_times,
+    "loss-memory": speed.loss_memory,
+    "loss-findings": speed.loss_findings,
+    "loss-step": speed.loss_step,
+    "gpu-code": speed.gpu_code,
+}

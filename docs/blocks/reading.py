@@ -1,0 +1,151 @@
+"""Committed results, read once; and how a number becomes words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from empathy_kit.comparison.finished import Results, read_finished
+from empathy_kit.comparison.pages import Summary, summarise
+from empathy_kit.comparison.pages.summary import Contrast, Row
+from empathy_kit.comparison.pages.words import chance, gain, interval, macro_gain
+from empathy_kit.comparison.statistics import SeedEstimate
+
+ROOT = Path(__file__).parent.parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+SURE = 0.05  # a corrected p-value at or below it is called a difference
+COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A committed comparison: its runs, and the figures of its report. Any run may be missing."""
+
+    results: Results
+    summary: Summary
+
+    def row(self, name: str) -> Row | None:
+        """A configuration or yardstick."""
+        return next((row for row in self.summary.rows if row.name == name), None)
+
+    def rows(self, names: Iterable[str]) -> list[Row]:
+        """Those of some configurations and yardsticks that are there."""
+        return [row for row in map(self.row, names) if row is not None]
+
+    def contrasts(self, first: str, second: str) -> list[Contrast]:
+        """Two configurations on every task; empty where one is missing."""
+        return [found for found in self.summary.contrasts if (found.first, found.second) == (first, second)]
+
+
+@cache
+def comparison(name: str) -> Comparison:
+    """A comparison of benchmarks/results."""
+    results = read_finished(RESULTS / name)
+    return Comparison(results, summarise(results))
+
+
+@cache
+def measured(name: str) -> Any:
+    """The JSON of a benchmark."""
+    return json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+    return "\n".join(line.replace("|  |", "| |") for line in lines)
+
+
+def listed(parts: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def count(number: int) -> str:
+    """A small number as a word."""
+    return COUNTS[number] if number < len(COUNTS) else f"{number:,}"
+
+
+def seeds_of(found: Comparison) -> str:
+    """``five seeds``, with what is missing of those that were planned."""
+    there, planned = len(found.summary.seeds), len(found.results.plan.seeds)
+    plural = "" if there == 1 else "s"
+    return f"{count(there)} seed{plural}" if there == planned else f"{count(there)} of {count(planned)} seeds"
+
+
+def points(value: float) -> str:
+    """A difference of scores in points: ``+2.8``."""
+    return f"{100 * value:+z.1f}"
+
+
+def gains(contrasts: Sequence[Contrast]) -> str:
+    """``+3.6 [-0.4, +7.6] (ER), ... and ... (IP) of 462 pairs``: right answers of the second less those of the first."""
+    sizes = {f"{found.test_pairs:.0f}" for found in contrasts}
+    if len(sizes) > 1:  # a label may be missing for some pairs
+        return f"{listed([f'{gain(found)} ({found.task})' for found in contrasts])} pairs"
+    size = sizes.pop()
+    return f"{listed([f'{gain(found)} ({found.task})'.replace(f' of {size}', '', 1) for found in contrasts])} of {size} pairs"
+
+
+def macro_gains(contrasts: Sequence[Contrast]) -> str:
+    """The same in macro F1."""
+    return listed([f"{macro_gain(found)} ({found.task})" for found in contrasts])
+
+
+def verdict(contrasts: Sequence[Contrast]) -> str:
+    """Which of some differences can be told from chance, after Holm's correction."""
+    sure = [found for found in contrasts if found.corrected <= SURE]
+    if not sure:
+        least = chance(min(found.corrected for found in contrasts))
+        what = "no difference of these" if len(contrasts) > 1 else "no difference"
+        return f"After Holm's correction {what} can be told from chance (smallest p: {least})."
+    told = []
+    for pair in dict.fromkeys((found.first, found.second) for found in sure):
+        for word, better in (("more", True), ("fewer", False)):
+            where = [found for found in sure if (found.first, found.second) == pair and (found.accuracy.value > 0) == better]
+            if where:
+                tasks = listed([f"{found.task} (p {_equals(found.corrected)})" for found in where])
+                told.append(f"{pair[1]} has {word} right answers than {pair[0]} on {tasks}")
+    rest = "" if len(sure) == len(contrasts) else "; the other differences cannot be told from chance"
+    return f"After Holm's correction {listed(told)}{rest}."
+
+
+def _equals(p: float) -> str:
+    text = chance(p)
+    return text if text.startswith("<") else f"= {text}"
+
+
+def power(contrasts: Sequence[Contrast]) -> str:
+    """What the design would have found; nothing where one seed leaves that open."""
+    parts = [
+        f"{found.accuracy.smallest * found.test_pairs:.1f} ({found.task})"
+        for found in contrasts
+        if found.accuracy.smallest is not None
+    ]
+    return f"The smallest difference that this design finds four times of five is {listed(parts)} pairs." if parts else ""
+
+
+def zero(contrasts: Sequence[Contrast]) -> str:
+    """Which intervals of macro F1 hold 0; nothing where there is no interval."""
+    known = [(found.task, found.macro_f1.low, found.macro_f1.high) for found in contrasts]
+    known = [(task, low, high) for task, low, high in known if low is not None and high is not None]
+    without = [task for task, low, high in known if low is not None and high is not None and low * high > 0]
+    if not known:
+        return ""
+    if not without:
+        return "These intervals hold 0." if len(known) > 1 else "This interval holds 0."
+    return f"The interval on {listed(without)} leaves 0 out." if len(without) == 1 else f"Those on {listed(without)} leave 0 out."
+
+
+def score(estimate: SeedEstimate, value: str) -> str:
+    """A score with its interval, where it has one."""
+    return f"{value} {interval(estimate)}".rstrip()
+
+
+def sentences(*parts: str) -> str:
+    """Sentences in a row, without the empty ones."""
+    return " ".join(part for part in parts if part)

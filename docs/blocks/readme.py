@@ -1,0 +1,63 @@
+"""The README's first screen: whom it is about, the picture, and what came out."""
+
+from __future__ import annotations
+
+from blocks.findings import against_the_paper, seeker
+from blocks.reading import Comparison, comparison, count, gains, listed, seeds_of, verdict
+from blocks.tables import rarest_levels, recalled
+from empathy_kit.comparison.pages.words import label_of
+
+
+def picture() -> str:
+    """The picture of the scores, for light and for dark pages, and what it shows."""
+    found = comparison("reddit-grouped")
+    split = ", each with a split of its own" if found.summary.resplit else ""
+    return f"""<picture>
+  <source media="(prefers-color-scheme: dark)" srcset="docs/scores-dark.svg">
+  <img src="docs/scores-light.svg" alt="Accuracy and macro F1 of every model, with 95 % intervals">
+</picture>
+
+Scores on the Reddit part of EPITOME: means of {seeds_of(found)}{split}, with 95 % intervals over pairs and seeds. No test pair's
+seeker post was seen in training. [Every run, every difference, and how sure each is](docs/comparison.md)."""
+
+
+def data() -> str:
+    """How many pairs there are, and how rare the rare levels."""
+    summary = comparison("reddit-grouped").summary
+    rarest = rarest_levels(summary)
+    shares = [
+        f"{100 * counts[rarest[task.name]] / summary.pairs:.1f} % of the pairs are {label_of(task, rarest[task.name])}"
+        for task, counts in ((task, summary.class_counts[task.name]) for task in summary.tasks)
+    ]
+    return (
+        f"The Reddit part of EPITOME has {summary.pairs:,} pairs. One level of each mechanism is rare, so the loss may "
+        f"matter: {listed(shares)}."
+    )
+
+
+def main_findings() -> str:
+    """The findings that a first reader should know."""
+    found = comparison("reddit-grouped")
+    focal, with_rationale = found.contrasts("T1", "T3"), [*found.contrasts("T1", "T2"), *found.contrasts("T3", "T4")]
+    texts = (
+        focal and f"**Focal loss** (T3) against cross-entropy (T1) changes the right answers by {gains(focal)}. {verdict(focal)}",
+        rare(found),
+        with_rationale and f"**Predicted rationales** (T2, T4). {verdict(with_rationale)}",
+        seeker(found),
+        against_the_paper(found),
+    )
+    return "\n".join(f"- {text}" for text in texts if text)
+
+
+def rare(found: Comparison) -> str:
+    """What T1 and T3 recall of the rarest levels."""
+    rows = found.rows(("T1", "T3"))
+    if len(rows) < 2:
+        return ""
+    rarest = rarest_levels(found.summary)
+    told = []
+    for task in found.summary.tasks:
+        counts = [(row.name, *recalled(row, task.name, rarest[task.name])[:2]) for row in rows if task.name in row.cells]
+        told.append(f"{label_of(task, rarest[task.name])}: {listed([f'{right} of {of} ({name})' for name, right, of in counts])}")
+    parts = "one test part" if len(found.summary.seeds) == 1 else f"{count(len(found.summary.seeds))} test parts"
+    return f"**Rare levels** that are recalled, over {parts}: {'; '.join(told)}."

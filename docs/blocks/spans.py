@@ -1,0 +1,61 @@
+"""What annotated spans give away: the figures of docs/leakage.md."""
+
+from __future__ import annotations
+
+from blocks import tables
+from blocks.reading import comparison, count, gains, listed, measured, sentences, table, verdict
+
+SHOWN = ("T1", "T3", "T2", "T2t", "T2g", "T4g")
+
+
+def rule() -> str:
+    """The rule that reads no word."""
+    found = measured("leakage")
+    lines = [[task, f"{scores['accuracy']:.3f}", f"{scores['macro_f1']:.3f}"] for task, scores in found["scores"].items()]
+    return f"Mean of {count(len(found['seeds']))} {found['split']} splits:\n\n{table(['', 'accuracy', 'macro F1'], lines)}"
+
+
+def best() -> str:
+    """How far the best honest models are from the rule."""
+    summary, by_task = comparison("reddit-grouped").summary, measured("leakage")["scores"]
+    top = {
+        task: max(row.cells[task].scores["accuracy"].value for row in summary.ranked() if task in row.cells)
+        for task in summary.names
+    }
+    gaps = [f"{100 * (by_task[task]['accuracy'] - value):.1f} ({task})" for task, value in top.items()]
+    return (
+        "The most accurate models of [the comparison](comparison.md) that see no annotated span at test time are "
+        f"{listed(gaps)} points of accuracy below it."
+    )
+
+
+def scores(metric: str) -> str:
+    """The rows that differ in what they see of the spans."""
+    return tables.scores("reddit-grouped", metric, SHOWN)
+
+
+def findings() -> str:
+    """What the spans are worth at test time, and what they do in training alone."""
+    found = comparison("reddit-grouped")
+    oracle, honest = found.row("T2g"), found.row("T1")
+    told = []
+    shared = [at for at, seed in enumerate(oracle.seeds) if seed in honest.seeds] if oracle and honest else []
+    if oracle and honest and shared:
+        worth = []
+        for task, cell in oracle.cells.items():
+            of_seed = dict(zip(honest.seeds, honest.cells[task].runs["accuracy"], strict=True))
+            gaps = [cell.runs["accuracy"][at] - of_seed[oracle.seeds[at]] for at in shared]
+            worth.append(f"{sum(gaps) / len(gaps) * found.summary.labelled[task]:.0f} ({task})")
+        told.append(
+            f"The spans at test time are worth {listed(worth)} of {found.summary.test_pairs:.0f} pairs: T2g against T1. The "
+            "oracles' one use is to show the size of the leak."
+        )
+    in_training, predicted = found.contrasts("T1", "T2t"), found.contrasts("T1", "T2")
+    if in_training:
+        told.append(
+            "T2t is given the spans in training alone, and learns to rely on what is missing at test time. Against T1 its right "
+            f"answers change by {gains(in_training)}. {verdict(in_training)}"
+        )
+    if predicted:
+        told.append(f"`predicted` (T2), which needs no span at test time, changes them by {gains(predicted)}.")
+    return sentences(*told)

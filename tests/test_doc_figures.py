@@ -1,0 +1,169 @@
+"""Every measured number of README and docs is in a block that docs/figures.py writes from a committed result."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from click import ClickException
+from click.testing import CliRunner
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def figures() -> Iterator[ModuleType]:
+    """docs/figures.py, as if it were run."""
+    sys.path.insert(0, str(ROOT / "docs"))
+    import figures
+
+    yield figures
+    sys.path.remove(str(ROOT / "docs"))
+
+
+def test_every_page_and_picture_is_what_the_results_give(figures: ModuleType) -> None:
+    assert list(figures.stale()) == []
+
+
+def test_every_block_is_on_a_page(figures: ModuleType) -> None:
+    used = {name for page in figures.PAGES for name, _ in figures.BLOCK.findall(page.read_text("utf-8"))}
+    assert used == set(figures.BLOCKS)
+
+
+def test_a_number_that_was_changed_by_hand_is_found(figures: ModuleType) -> None:
+    page = (ROOT / "docs" / "comparison.md").read_text("utf-8")
+    row = next(line for line in page.splitlines() if line.startswith("| T1: ce |"))
+    assert figures.written(page.replace(row, row.replace(".7", ".9", 1), 1), "docs/comparison.md") == page
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<!-- figures: best-loss -->\n<!-- end -->\n", r"page.md: figures best-loss: no such block, expected one of .*time"),
+        ("<!-- figures: time -->\n", "page.md: a block of figures has no <!-- end -->"),
+        ("<!-- figures: time -->\n<!-- figures: sharing -->\n<!-- end -->\n", "page.md: a block of figures has no <!-- end -->"),
+    ],
+    ids=["unknown", "open", "open, and another one after it"],
+)
+def test_a_block_that_cannot_be_written_is_named(figures: ModuleType, text: str, message: str) -> None:
+    with pytest.raises(ClickException) as error:
+        figures.written(text, "page.md")
+    assert re.fullmatch(message, error.value.message)
+
+
+def test_check_fails_where_a_page_differs_and_without_it_the_page_is_written(
+    figures: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = (ROOT / "README.md").read_text("utf-8")
+    page = tmp_path / "README.md"
+    page.write_text(right.replace("**Rare levels**", "**Common levels**"), "utf-8")
+    for name, value in {"ROOT": tmp_path, "PAGES": [page], "FILES": {}}.items():
+        monkeypatch.setattr(figures, name, value)
+    checked = CliRunner().invoke(figures.main, ["--check"])
+    assert (checked.exit_code, checked.output) == (1, "Error: README.md: not what the results give; run python docs/figures.py\n")
+    assert CliRunner().invoke(figures.main).output == "written: README.md\n"
+    assert page.read_text("utf-8") == right
+    assert CliRunner().invoke(figures.main, ["--check"]).exit_code == 0
+
+
+# What looks measured outside a block, and why it may stand there.
+MEASURED = re.compile(
+    r"""
+      [\d.,]+\ ?%                                             # a share
+    | \b[\d.,]+\ (?:s|ms|µs|seconds?|minutes?|hours?)\b       # a time
+    | \b[\d.,]+\ (?:pairs|rows|tokens)/s\b                    # a speed
+    | \b\d[\d.,]*(?<!\.)\ ?(?:x|times)\b                      # a ratio
+    | (?<![\w.])\.\d+\b | \b0\.\d+\b                          # a score or a share
+    | [+-]\d+(?:\.\d+)?\ (?:pairs|points)\b | \b[\d.,]+\ points\b
+    | \b\d+\ of\ (?:the\ )?\d+\b                              # a count
+    """,
+    re.VERBOSE,
+)
+SETTINGS = {
+    "docs/data.md": ["15 %"],  # of the pairs in one group: where `split` warns
+    "docs/hooks.md": ["5 %", "0.1 %"],  # tolerances of the promises, which the checks hold
+    "plugins/empathy-kit-biencoder/README.md": [".794", ".745", ".926", ".726", ".840", ".626"],  # their paper's, and called so
+}
+OF_OTHER_TESTS = {"docs/comparison.md": ["How to read it", "How often the intervals are right"]}  # tests/test_docs.py holds them
+
+
+def prose(page: Path) -> str:
+    """What a page holds outside of blocks, code and links, and outside of the sections that other tests hold."""
+    text = page.read_text("utf-8")
+    name = str(page.relative_to(ROOT))
+    for heading in OF_OTHER_TESTS.get(name, []):
+        text = re.sub(rf"^## {heading}\n.*?(?=^## )", "", text, flags=re.DOTALL | re.MULTILINE)
+    for left_out in (
+        r"<!-- figures: .*?<!-- end -->",
+        r"```.*?```",
+        r"`[^`\n]*`",
+        r"\]\([^)]*\)",
+        r"arXiv \d+\.\d+",
+        r"arxiv\.org/\S+",
+    ):
+        text = re.sub(left_out, " ", text, flags=re.DOTALL)
+    return text
+
+
+def test_no_page_has_a_measured_number_outside_a_block(figures: ModuleType) -> None:
+    loose = {}
+    for page in figures.PAGES:
+        name = str(page.relative_to(ROOT))
+        found = [each.strip() for each in MEASURED.findall(prose(page)) if each.strip() not in SETTINGS.get(name, [])]
+        if found:
+            loose[name] = found
+    assert loose == {}
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "takes 14 to 18 minutes",
+        "took 311 s, at 37 pairs/s",
+        "**1.53 times** faster",
+        "in 83 % of cases",
+        "has .810 and .767",
+        "0.797 / 0.787",
+        "recalls 32 of the 75",
+        "2.8 points above",
+        "at most +4.3 pairs",
+        "19 µs there",
+    ],
+)
+def test_what_looks_measured(sentence: str) -> None:
+    assert MEASURED.search(sentence)
+
+
+@pytest.mark.parametrize("sentence", ["EMNLP 2020", "3,084 pairs", "70/15/15", "1e4", "T1 to T4", "Python 3.11", "0.x and 1.x"])
+def test_what_does_not_look_measured(sentence: str) -> None:
+    assert not MEASURED.search(sentence)
+
+
+def test_the_sentences_cope_with_runs_that_are_missing(
+    figures: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from blocks import reading
+
+    for name, kept in {"reddit-grouped": {"T1-0", "T1-1", "T3-1"}, "reddit-paper": {"T2-0"}}.items():
+        copy = shutil.copytree(ROOT / "benchmarks" / "results" / name, tmp_path / name)
+        for run in (copy / "runs").iterdir():
+            if run.name not in kept:
+                shutil.rmtree(run)
+    for file in (ROOT / "benchmarks" / "results").glob("*.*"):
+        shutil.copy(file, tmp_path)
+    monkeypatch.setattr(reading, "RESULTS", tmp_path)
+    reading.comparison.cache_clear()
+    try:
+        made = {name: make() for name, make in figures.BLOCKS.items()}
+        assert "means of two of five seeds" in made["readme-picture"]
+        assert "T2" not in made["grouped-findings"]
+        assert "From T1 (cross-entropy) to T3 (focal)" in made["grouped-findings"]
+        assert "of 464 pairs" not in made["paper-findings"].replace("gains", "")
+        assert figures.draw(dark=True).startswith("<svg")
+    finally:
+        reading.comparison.cache_clear()
