@@ -115,7 +115,7 @@ def covered(
 
 
 @click.command()
-@click.option("--repeats", default=1000, help="simulated comparisons a cell")
+@click.option("--repeats", default=1000, help="simulated comparisons per cell")
 @click.option("--pairs", default=463)
 def main(repeats: int, pairs: int) -> None:
     """Print coverage as JSON."""

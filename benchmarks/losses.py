@@ -37,7 +37,7 @@ from empathy_kit.core.losses.formula import reference
 SHAPES = {"32x3": (32, 3), "4096x3": (4096, 3), "1Mx3": (1 << 20, 3), "8192x32k": (8192, 32_768)}
 ON_A_GPU = {**SHAPES, "32768x131072": (32_768, 131_072)}  # the last in bfloat16: 8.6 GB
 GAMMA = 2.0
-PATIENCE = 20.0  # seconds a step
+PATIENCE = 20.0  # seconds per step
 
 
 def everybody(device: str = "cpu") -> dict[str, Implementation]:

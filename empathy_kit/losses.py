@@ -1,4 +1,4 @@
-"""The kit's exact, fused losses, for everybody who writes one. Import it where a loss is built: it loads torch."""
+"""The kit's exact, fused losses, for authors of losses. Import it where a loss is built: it loads torch."""
 
 from empathy_kit.core.losses.cross_entropy import balanced_weights, cross_entropy
 from empathy_kit.core.losses.focal import FocalLoss, focal

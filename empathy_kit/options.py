@@ -69,7 +69,7 @@ def options_of(build: Callable[..., Any]) -> dict[str, Option]:
 
 
 def _default(parameter: inspect.Parameter, annotation: Any) -> Any:
-    # Defaults are written into run.json: one that JSON does not have (inf, say) would fail there, after the training.
+    # Defaults are written into run.json: one that JSON does not have (such as inf) would fail there, after the training.
     if parameter.default is inspect.Parameter.empty:
         return parameter.default
     try:
@@ -114,7 +114,7 @@ def parse(expected: Any, value: Any) -> Any:
     """A value of the expected type, from command-line text or from a JSON or TOML value.
 
     Raises:
-        ValueError: with a phrase that says what was expected.
+        ValueError: with a phrase that names what was expected.
     """
     origin = get_origin(expected)
     if origin in (Union, types.UnionType):

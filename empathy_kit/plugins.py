@@ -99,7 +99,7 @@ class Registry:
         """The provider of a name.
 
         Raises:
-            KitError: there is none; the message lists what there is and what did not load.
+            KitError: it is missing; the message lists what exists and what did not load.
         """
         for entry in self.of(kind):
             if entry.spec.name == name:
@@ -119,7 +119,7 @@ class Registry:
         """A registry with specs of the caller's own, by the same rules as everybody's; the record names ``distribution``.
 
         Raises:
-            KitError: a spec that is none, a name that is taken, or an option that belongs to the kit.
+            KitError: a value that is not a spec, a name that is taken, or an option that belongs to the kit.
         """
         if same_distribution(distribution, OURS):
             raise KitError(f"distribution {distribution!r}: the kit's own name, expected another")
@@ -184,9 +184,9 @@ def load_registry(files: Sequence[Path] = ()) -> Registry:
 
 
 def fingerprint(entry: Provided) -> str | None:
-    """sha256 of the Python files that a plugin consists of; None for the kit's own, and where there is no file.
+    """sha256 of the Python files that a plugin consists of; None for the kit's own, and where no file is found.
 
-    A version says what was released. This also notices code that was changed in place, as in an editable installation.
+    A version names what was released. This also notices code that was changed in place, as in an editable installation.
     """
     if entry.distribution == OURS or entry.module is None:
         return None
@@ -258,7 +258,7 @@ def _collect(plugin: object, source: Source) -> Iterator[Provided]:
     manager = pluggy.PluginManager(hookspecs.PROJECT)
     manager.add_hookspecs(hookspecs)
     manager.register(plugin)
-    manager.check_pending()  # a misspelt hook is silent until asked
+    manager.check_pending()  # a misspelt hook is silent until this check
     implemented = {caller.name for caller in manager.get_hookcallers(plugin) or ()}
     if not implemented:
         raise TypeError(f"no hook found, expected {', '.join(HOOKS)} marked with @empathy_kit.hookimpl")

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import pytest
 
 TIMINGS = Path(__file__).with_name("timings.py")
-"""Times every installed loss. Not named like a test, so that it is collected where it is asked for and nowhere else."""
+"""Times every installed loss. Not named like a test, so that it is collected where it is named and nowhere else."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

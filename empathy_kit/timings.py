@@ -56,7 +56,7 @@ def test_forward_and_backward(benchmark: Any, loss: Provided, shape: str) -> Non
 
 
 def _assert_sound(step: Callable[[], Tensor], owner: str) -> None:
-    # A fast wrong loss is no result.
+    # A fast wrong loss is not a result.
     gradient = step()
     assert gradient.isfinite().all(), f"{owner}: its gradient is not finite"
     assert gradient.abs().max() > 0, f"{owner}: its gradient is zero"

@@ -101,7 +101,7 @@ def verdict(contrasts: Sequence[Contrast]) -> str:
     sure = [found for found in contrasts if found.corrected <= SURE]
     if not sure:
         least = chance(min(found.corrected for found in contrasts))
-        what = "no difference of these" if len(contrasts) > 1 else "no difference"
+        what = "none of these differences" if len(contrasts) > 1 else "no difference"
         return f"After Holm's correction {what} can be told from chance (smallest p: {least})."
     told = []
     for pair in dict.fromkeys((found.first, found.second) for found in sure):

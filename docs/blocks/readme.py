@@ -26,12 +26,12 @@ def data() -> str:
     summary = comparison("reddit-grouped").summary
     rarest = rarest_levels(summary)
     shares = [
-        f"{100 * counts[rarest[task.name]] / summary.pairs:.1f} % of the pairs are {label_of(task, rarest[task.name])}"
+        f"{100 * counts[rarest[task.name]] / summary.pairs:.1f} % are {label_of(task, rarest[task.name])}"
         for task, counts in ((task, summary.class_counts[task.name]) for task in summary.tasks)
     ]
     return (
         f"The Reddit part of EPITOME has {summary.pairs:,} pairs. One level of each mechanism is rare, so the loss may "
-        f"matter: {listed(shares)}."
+        f"matter: of the pairs, {listed(shares)}."
     )
 
 

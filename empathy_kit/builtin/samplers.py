@@ -16,7 +16,7 @@ def everything(tasks: Sequence[Task], labels: Tensor) -> Callable[[Generator], T
     """Every training pair once per epoch."""
     import torch
 
-    # Draws nothing: the kit goes on to order the pairs with this generator, and released runs keep their order.
+    # Draws nothing: the kit then orders the pairs with this generator, and released runs keep their order.
     return lambda generator: torch.arange(len(labels))  # noqa: ARG005 - every sampler is given one
 
 

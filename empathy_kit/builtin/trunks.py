@@ -17,7 +17,7 @@ WIDEST, DEEPEST, DROPPED = 65536, 64, 0.99
 def gru(encoder: Any, injector: Module, *, hidden: int = 256, layers: int = 2, dropout: float = 0.3) -> Module:
     """A GRU over the seeker post, the response and the rationale, end to end: the paper's.
 
-    ``dropout`` stands between the layers and on what the heads are given.
+    ``dropout`` applies between the layers and to what the heads are given.
 
     Raises:
         KitError: an option out of range.

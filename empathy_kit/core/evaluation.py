@@ -20,7 +20,7 @@ from empathy_kit.core.scored import inference_order
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the model says of N pairs, in their order."""
+    """What the model predicts for N pairs, in their order."""
 
     probabilities: dict[str, Floats]  # task to (N, C)
     loss: float  # the sum over tasks of the mean over labelled pairs, the span loss left out

@@ -1,4 +1,4 @@
-"""Lower encoder layers that are not trained: what they say of a post is computed once, and read from a file ever after."""
+"""Lower encoder layers that are not trained: their states of a post are computed once, and read from a file afterwards."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def freeze(encoder: nn.Module, depth: int) -> list[nn.Module]:
     """Stop the training of all but the layers above ``depth``; what is returned is in eval mode, and must stay there.
 
     Not of the embeddings and the lowest layers alone: what they share with the others, such as MPNet's position bias, or what
-    stands between them, such as ELECTRA's projection, would still change their states.
+    is between them, such as ELECTRA's projection, would still change their states.
 
     Raises:
         KitError: an encoder that has fewer layers, or none that can be told apart.
@@ -78,11 +78,11 @@ class FrozenStates:
         """Open the file for these posts, or compute it. The file's name is a hash of posts and frozen weights.
 
         Raises:
-            KitError: the folder cannot be written, or the cache's limit is no number.
+            KitError: the folder cannot be written, or the cache's limit is not a number.
         """
         self._encoder = encoder
         self._depth = depth
-        # Sorted, so that every run computes the same calls and gets the same bits, whoever is first.
+        # Sorted, so that every run computes the same calls and gets the same bits, whichever is first.
         unique = sorted(set(posts), key=lambda post: (len(post), post))
         self.starts: dict[Post, int] = {}
         total = 0
@@ -118,7 +118,7 @@ class FrozenStates:
         try:
             with self.path.open("rb") as stream:
                 hold(stream, self.path)  # for as long as it is mapped, which is longer than it is open here
-                # The length first: whatever the file says of itself, no more is read, mapped or computed than is expected.
+                # The length first: whatever the file declares, no more is read, mapped or computed than is expected.
                 if os.fstat(stream.fileno()).st_size != len(header) + 4 * math.prod(shape) + DIGEST or not _is_sound(
                     stream, header
                 ):
@@ -136,7 +136,7 @@ class FrozenStates:
         digest = hashlib.sha256()
         try:
             private_folder(self.path.parent)
-            # Not mapped: there, a full disk would be a signal that kills the process. For nobody else to read: the posts can be
+            # Not mapped: there, a full disk would be a signal that kills the process. The owner alone may read it: posts can be
             # recovered from their states.
             with os.fdopen(os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o600), "wb") as stream:
                 for block in (_header(shape), *self._blocks(posts)):

@@ -26,7 +26,7 @@ _LAYERS = re.compile(r"layers?$")
 def check_files(source: str, *, local: bool) -> None:
     """Refuse an encoder whose files would load a pickle, lead elsewhere, or take unbounded time or memory.
 
-    A file that is missing or broken is not judged: whoever loads it says so.
+    A file that is missing or broken is not judged: loading it raises the error.
 
     Raises:
         KitError: one of these.
@@ -104,5 +104,5 @@ def _file(source: str, name: str, local: bool) -> Path | None:
         return path if path.is_file() else None
     try:
         return Path(hf_hub_download(source, name, local_files_only=local))
-    except Exception:  # not there, no network, no such name: loading says which
+    except Exception:  # missing, no network, no such name: loading raises which
         return None

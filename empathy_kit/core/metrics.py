@@ -116,7 +116,7 @@ def average_precision(positive: NDArray[np.bool_], scores: Floats, weights: Floa
 def batch_macro_f1(target: Ints, predicted: Ints, classes: int) -> float:
     """The mean of macro F1 over batches of `BATCH` pairs in order, each over the levels that occur in it, true or predicted.
 
-    Published figures of the Reddit data are made so. It is no estimate of the F1 over all pairs: a batch without a rare level
+    Published figures of the Reddit data are made so. It does not estimate the F1 over all pairs: a batch without a rare level
     leaves it out.
     """
     starts = range(0, len(target), BATCH)

@@ -69,7 +69,7 @@ class Objective(nn.Module):
         """Which way the losses are computed on a device, and why. Each is called once to find out.
 
         Raises:
-            KitError: fused kernels are asked for, and there is none, or a loss does not use them.
+            KitError: fused kernels are required, and none can be used, or a loss does not use them.
         """
         with kernels.fused(self.fused):
             used = {name: probe(criterion, classes[name], device) for name, criterion in self.criteria.items()}

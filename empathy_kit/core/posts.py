@@ -40,7 +40,7 @@ class PostEncoder(nn.Module):
         self._states: FrozenStates | None = None
 
     def remember(self, posts: Iterable[Post], folder: Path) -> FrozenStates | None:
-        """Compute what the frozen layers say of these posts once, and keep it in a file that other runs share.
+        """Compute the frozen layers' states of these posts once, and keep them in a file that other runs share.
 
         None, and nothing is kept, where no layer is frozen or the encoder is not read without padding.
 

@@ -31,6 +31,6 @@ def check_precision(device: torch.device, precision: Precision) -> None:
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """The context in which a model computes; a new one for each use, so that threads do not meet in it."""
+    """The context in which a model computes; a new one for each use, so that threads do not share it."""
     dtype = _TYPES[precision]
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)

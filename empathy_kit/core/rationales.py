@@ -41,7 +41,7 @@ class GoldRationale(nn.Module):
 
 
 class SpanHead(nn.Module):
-    """One linear probe a mechanism on every response token."""
+    """One linear probe per mechanism on every response token."""
 
     def __init__(self, mechanisms: int, width: int) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ def resample(
     fewest: float,
     most: float,
 ) -> Callable[[torch.Generator], Tensor]:  # generator -> (M,) int64
-    """A sampler that shows every pair as often as `frequencies` says, on average over epochs."""
+    """A sampler that shows every pair as often as `frequencies` gives, on average over epochs."""
     kind, _, _ = _combinations(labels)
     often = frequencies(labels, power=power, fewest=fewest, most=most)
     return lambda generator: draw(often, kind, generator)

@@ -79,7 +79,7 @@ class TrainState:
     """The model, what losses have learnt, optimiser, schedule, average, best epoch, random numbers, and how far training is.
 
     `Trainer.start` makes it and `Trainer.fit` changes it. It may be saved whenever `fit` has yielded; a fresh state of the same
-    run that loads it goes on with the same bits.
+    run that loads it continues with the same bits.
     """
 
     def __init__(

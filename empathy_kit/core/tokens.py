@@ -66,9 +66,9 @@ class Labels:
 
     levels: tuple[int, ...]  # positions in the task's labels; -1 where missing
     gold: tuple[tuple[int, ...], ...]  # positions in the response's tokens that are evidence
-    gold_known: tuple[bool, ...]  # False where evidence exists that the annotation does not show, or no label is there
+    gold_known: tuple[bool, ...]  # False where evidence exists that the annotation does not show, or the label is missing
     # Evidence as stretches of the whole response's tokens, start and end each, what is cut away included; and where the cut is:
-    # from position cut[0] of the shown tokens on, a token stands cut[1] places later in the whole response.
+    # from position cut[0] of the shown tokens on, a token is cut[1] places later in the whole response.
     evidence: tuple[tuple[tuple[int, int], ...], ...] = ()
     cut: tuple[int, int] = (0, 0)
 
@@ -222,7 +222,7 @@ def _covered(offsets: Sequence[tuple[int, int]], spans: Sequence[Stretch]) -> li
 
 
 def whole_stretches(shown: Iterable[tuple[int, int]], cut: tuple[int, int]) -> list[tuple[int, int]]:
-    """Stretches of the shown tokens as stretches of the whole response's; one that lies across the cut becomes two."""
+    """Stretches of the shown tokens as stretches of the whole response's; one that crosses the cut becomes two."""
     place, missing = cut
     found = []
     for start, end in shown:

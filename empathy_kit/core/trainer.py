@@ -126,7 +126,7 @@ class Trainer:
         lengths = [pair.tokens for pair in self.train.texts]
         while not state.done:
             started = time.perf_counter()
-            # Drawn again where training goes on within an epoch: the generator is where it was when the epoch began.
+            # Drawn again where training continues within an epoch: the generator is where it was when the epoch began.
             state.generator.set_state(state.epoch_start)
             sampled = self._sampled(state.generator)
             order = training_order(lengths, sampled, self.recipe.batch_size, state.generator)
@@ -179,7 +179,7 @@ class Trainer:
         return value
 
     def evaluate(self, state: TrainState, examples: Examples) -> Evaluation:
-        """What the model says of labelled pairs now."""
+        """What the model predicts for labelled pairs now."""
         return evaluate(
             state.model,
             state.objective,
@@ -193,19 +193,19 @@ class Trainer:
 
     def _end_epoch(self, state: TrainState, pairs: int, started: float) -> Epoch:
         with state.averaged():  # what is validated is what would be kept
-            said = self.evaluate(state, self.validation)
-            if not np.isfinite(said.loss):
+            found = self.evaluate(state, self.validation)
+            if not np.isfinite(found.loss):
                 raise KitError(
-                    f"the validation loss became {said.loss} in epoch {state.epoch}; try a smaller learning rate or another loss"
+                    f"the validation loss became {found.loss} in epoch {state.epoch}; try a smaller learning rate or another loss"
                 )
-            f1, accuracy = _validation_scores(said, self.validation)
-            merit = -said.loss if self.recipe.select == "loss" else sum(f1.values()) / len(f1)
+            f1, accuracy = _validation_scores(found, self.validation)
+            merit = -found.loss if self.recipe.select == "loss" else sum(f1.values()) / len(f1)
             better = state.keep_if_best(merit)
         _, seconds = _lap(started, state.epoch_seconds)
         epoch = Epoch(
             epoch=state.epoch,
             train_loss=state.loss_sum / pairs,
-            validation_loss=said.loss,
+            validation_loss=found.loss,
             validation_macro_f1=f1,
             validation_accuracy=accuracy,
             best=better,
@@ -229,11 +229,11 @@ def _factor(recipe: Recipe, step: int, steps: int) -> float:
     return 1.0 if recipe.schedule == "constant" else max(0.0, (steps - step) / max(1, steps - rising))
 
 
-def _validation_scores(said: Evaluation, examples: Examples) -> tuple[dict[str, float], dict[str, float]]:
+def _validation_scores(found: Evaluation, examples: Examples) -> tuple[dict[str, float], dict[str, float]]:
     """Macro F1 and accuracy per task, over its labelled pairs."""
-    true, guess = examples.levels().numpy(), said.levels()
+    true, guess = examples.levels().numpy(), found.levels()
     f1, accuracy = {}, {}
-    for index, (name, rows) in enumerate(said.probabilities.items()):
+    for index, (name, rows) in enumerate(found.probabilities.items()):
         known = true[:, index] >= 0
         f1[name] = macro_f1(true[known, index], guess[name][known], rows.shape[1])
         accuracy[name] = float((true[known, index] == guess[name][known]).mean())

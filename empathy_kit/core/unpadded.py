@@ -41,11 +41,11 @@ _LAYERS: dict[str, Layer] = {
 }
 ARCHITECTURES = frozenset(_LAYERS)
 """Encoders whose tokens meet in attention alone, and take explicit position ids. Others are padded: a convolution, or a window
-over neighbouring tokens, would count across the posts' borders in silence."""
+over neighbouring tokens, would silently count across the posts' borders."""
 
 
 def make_unpadded(encoder: nn.Module) -> bool:
-    """Prepare an encoder for `encode_unpadded`, or say that it cannot be. Padded batches still work as before."""
+    """Prepare an encoder for `encode_unpadded`, or report that it cannot be. Padded batches still work as before."""
     config: Any = encoder.config
     layer = _LAYERS.get(getattr(config, "model_type", ""))
     if layer is _bert_layer:

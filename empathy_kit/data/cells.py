@@ -16,7 +16,7 @@ from empathy_kit.data.schema import MISSING, TaskSchema, as_number, shown
 from empathy_kit.errors import KitError
 
 MAX_CELL = 100_000
-"""The most characters a cell may hold. The longest real reply is a tenth of it; a longer cell is a broken quote."""
+"""The most characters a cell may hold. The longest real reply has a tenth of that; a longer cell has a broken quote."""
 
 MAX_SPANS = 100
 """The most spans a cell may hold. The real data's fullest has six."""
@@ -25,7 +25,7 @@ MAX_SPANS = 100
 _NO_TEXT = frozenset({"na", "n/a", "nan", "none", "null", "\\n", "<na>", "#n/a"})
 _NO_VALUE = _NO_TEXT | {"-", "?", "[deleted]", "[removed]"}
 
-_SHOWN = re.compile(r"[+-]?[0-9]{1,3}(?:\.[0-9]{1,3})?")  # what a message may show: a short number is nobody's post
+_SHOWN = re.compile(r"[+-]?[0-9]{1,3}(?:\.[0-9]{1,3})?")  # what a message may show: a short number is not a post
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
 _ROUNDED = re.compile(r"[0-9](?:\.[0-9]+)?[eE]\+[0-9]+")
 _EXACT = 2**53  # from here on a float skips whole numbers
@@ -48,7 +48,7 @@ class LabelReader:
         self._expected = _listed(task.labels)
 
     def level(self, value: object) -> int | None:
-        """The position of a cell's label; MISSING where the cell is empty, None where it is no label."""
+        """The position of a cell's label; MISSING where the cell is empty, None where it is not a label."""
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return MISSING
         if isinstance(value, bool):
@@ -73,7 +73,7 @@ class LabelReader:
         return level
 
     def fault(self, value: object) -> str:
-        """What is wrong with a cell that is no label. In a table whose columns are shifted it is somebody's post: not shown."""
+        """What is wrong with a cell that is not a label. Where columns are shifted it may be a post, so it is not shown."""
         short = type(value) is float or (type(value) is int and abs(value) < 1000)  # str() of a huge one raises
         text = value.strip() if isinstance(value, str) else str(value) if short else ""
         if _SHOWN.fullmatch(text):
@@ -118,7 +118,7 @@ class Row:
         return KitError(f"{self.file}, row {self.number}, column {column!r}: {problem}")
 
     def text(self, column: str) -> str:
-        """A cell's text, as it stands; empty where there is none."""
+        """A cell's text, unchanged; empty where it is missing."""
         value = self.cells.get(column)
         return "" if _missing(value) else self._checked(column, value)
 
@@ -181,7 +181,7 @@ class Row:
         return [self._checked(column, quote) for quote in quotes]
 
     def refuse_quotes(self, column: str, quotes: list[str], label: str) -> None:
-        """Refuse evidence for a task's lowest label: there is none."""
+        """Refuse evidence for a task's lowest label, which has none."""
         if any(quote.strip() for quote in quotes):
             raise self.error(column, f"a span found, expected none where the label is {shown(label)}, the lowest")
 
@@ -221,7 +221,7 @@ _ESCAPED = {"n": "\n", "t": "\t", "r": "\r"}
 
 
 def _read_list(text: str) -> list[str] | None:
-    """The texts of a list that pandas, numpy or json wrote into a cell; None where the cell is no such list.
+    """The texts of a list that pandas, numpy or json wrote into a cell; None where the cell is not such a list.
 
     numpy puts no comma between them, so Python itself would read one long text there.
     """

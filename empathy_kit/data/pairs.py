@@ -141,7 +141,7 @@ _PLACEHOLDER = re.compile(
 
 
 def placeholders(pairs: Sequence[Pair]) -> tuple[tuple[int, str], ...]:
-    """(row, column) of each post that is no post: ``[removed]``, ``[deleted]``, or a usual word for a missing value."""
+    """(row, column) of each placeholder in place of a post: ``[removed]``, ``[deleted]``, or a usual word for a missing value."""
     return tuple(
         (pair.row, column)
         for pair in pairs

@@ -45,7 +45,7 @@ class Header:
         """Refuse a table whose columns are not those that are required.
 
         Raises:
-            KitError: one is missing, or one of the kit's stands twice.
+            KitError: one is missing, or one of the kit's occurs twice.
         """
         known = {self._known.get(fold(column)) for column in columns}
         missing = next((column for column in self.required if column not in known), None)
@@ -166,7 +166,7 @@ def read_csv(data: bytes, header: Header) -> Iterator[Row]:
                 columns = [column.strip() for column in cells]
                 header.check(columns)
                 names = header.names(columns)
-            elif cells:  # a blank line is no row
+            elif cells:  # a blank line is not a row
                 number += 1
                 if len(cells) != len(names):
                     raise KitError(f"{file}, row {number}: {len(cells)} cells found, expected {len(names)}")
@@ -223,7 +223,7 @@ def read_parquet(data: bytes, header: Header) -> Iterator[Row]:
         table = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
         header.check(table.schema_arrow.names)
         names = header.names(table.schema_arrow.names)
-        # The columns that nobody asked for stay unread: their types need not have a Python value.
+        # Columns that are not used stay unread: their types need not have a Python value.
         wanted = [column for column, name in zip(table.schema_arrow.names, names, strict=True) if name is not None]
         kit = [name for name in names if name is not None]
         for batch in table.iter_batches(batch_size=1_000, columns=wanted):

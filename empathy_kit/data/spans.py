@@ -63,7 +63,7 @@ class Response:
             quote: the annotation, as its author copied it.
             taken: spans of the same task that were placed before: a quote given twice is found twice.
         """
-        # As it stands too, or "&lt;" is not found in a response whose author meant to show an entity.
+        # Unchanged too, or "&lt;" is not found in a response whose author meant to show an entity.
         readings = dict.fromkeys((unescape(quote).strip(), quote.strip()))
 
         def exact(reading: str) -> Iterator[Span]:
@@ -143,7 +143,7 @@ def _choose(found: Iterable[Span], taken: Sequence[Span]) -> Span | None:
 
 
 def _repeats(span: Span, other: Span) -> bool:
-    """Whether a place is that of the same quote, or lies across it. Another quote's span may hold this one."""
+    """Whether a place is that of the same quote, or overlaps it. Another quote's span may hold this one."""
     same_length = span.end - span.start == other.end - other.start
     return same_length and span.start < other.end and other.start < span.end
 

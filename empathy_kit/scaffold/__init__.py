@@ -1,4 +1,4 @@
-"""`plugins new`: a complete distribution, whole or not at all, from the templates beside this file."""
+"""`plugins new`: a complete distribution, whole or not at all, from the templates next to this file."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def parse_kind(text: str) -> Kind:
     """A kind by its name.
 
     Raises:
-        KitError: there is none of that name.
+        KitError: none has that name.
     """
     for kind in KINDS:
         if text == kind:

@@ -187,7 +187,7 @@ def examine(plugins: Iterable[Provided], options: Mapping[Kind, Mapping[str, Any
             found = checks(plugin.spec, options=given, known_failures=_declared(plugin))
         except KitError:
             raise
-        except Exception as error:  # what it declares is no mapping, or names no check
+        except Exception as error:  # what it declares is not a mapping, or names no check
             yield Outcome(plugin, "known-failures", f"{KNOWN_FAILURES} names checks and reasons.", one_line(error))
             continue
         yield from (_outcome(plugin, check) for check in found)

@@ -221,7 +221,7 @@ def criterion_leads_to_the_right_label(build: Build) -> None:
 
 
 def _logits(head: nn.Module, given: Encoded) -> Tensor:
-    """The logits; `Unjudged` where they lack what another check asks for, so that a fault has one name."""
+    """The logits; `Unjudged` where they lack what another check tests, so that a fault has one name."""
     logits, again = head(given), head(given)  # (B, K) each
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(given.mask):
         raise Unjudged("one-row-of-logits-per-pair is broken")

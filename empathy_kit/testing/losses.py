@@ -215,7 +215,7 @@ def compiles_whole(build: Build) -> None:
     logits, target = batch(6, 3)
     plain = _values(loss, logits, target)
     torch._dynamo.reset()
-    # aot_eager: whether it can be traced is asked here, not whether this machine has a compiler.
+    # aot_eager: this checks whether it can be traced, not whether this machine has a compiler.
     with torch.enable_grad():  # as in _values
         values = torch.compile(loss, fullgraph=True, backend="aot_eager")(logits, target)
     assert near(values, plain), f"{values.tolist()} compiled, {plain.tolist()} not"
@@ -262,7 +262,7 @@ def absent_labels_are_refused_or_survived(build: Build) -> None:
 
 
 def _values(loss: LossFunction, logits: Tensor, target: Tensor) -> Tensor:
-    """The losses; `Unjudged` where they lack what another check asks for, so that a fault has one name."""
+    """The losses; `Unjudged` where they lack what another check tests, so that a fault has one name."""
     with torch.enable_grad():  # its end undoes what a loss may do to gradient mode
         values, again = loss(logits, target), loss(logits, target)
     if not isinstance(values, Tensor) or values.shape != target.shape or not values.requires_grad:

@@ -112,7 +112,7 @@ def _called(injector: nn.Module, response: Tensor, mask: Tensor, gold: Tensor | 
 
 
 def _inject(injector: nn.Module, response: Tensor, mask: Tensor, gold: Tensor | None) -> Injection:
-    """What it injects; `Unjudged` where it lacks what another check asks for, so that a fault has one name."""
+    """What it injects; `Unjudged` where it lacks what another check tests, so that a fault has one name."""
     found, again = (_called(injector, response, mask, gold) for _ in range(2))
     if torch.is_autocast_enabled("cpu"):
         return found  # type: ignore[no-any-return]
@@ -136,7 +136,7 @@ def works_without_gold(build: Build) -> None:
 
 
 def never_leaks_gold(build: Build) -> None:
-    """What is read at inference depends on gold only where the spec says "always"; with "never" nothing does, ever."""
+    """What is read at inference depends on gold only where the spec has "always"; with "never" nothing does, ever."""
     response, mask, gold = responses()
     if build.gold == "never":
         for training in (True, False):

@@ -153,7 +153,7 @@ def _holds(build: Build, labels: Tensor, where: str, classes: Sequence[int] = CL
 
 
 def _positions(sample: Sample, seed: int, count: int) -> Tensor:
-    """An epoch; `Unjudged` where it is none, so that a fault has one name."""
+    """An epoch; `Unjudged` where it is not one, so that a fault has one name."""
     positions = sample(seeded(seed))
     if _wrong(positions, count) is not None:
         raise Unjudged("positions-are-of-training-pairs is broken")

@@ -275,7 +275,7 @@ def _readings(output: tuple[Encoded, Tensor | None], rows: range | list[int]) ->
 
 
 def _read(trunk: nn.Module, texts: Texts, gold: Tensor | None, *, rows: range | list[int] = range(COUNT)) -> list[Reading]:
-    """What is read of each pair; `Unjudged` where it lacks what another check asks for, so that a fault has one name."""
+    """What is read of each pair; `Unjudged` where it lacks what another check tests, so that a fault has one name."""
     output, again = trunk(texts, gold), trunk(texts, gold)
     if _fault(output, trunk, len(texts)) is not None:
         raise Unjudged("encoded-has-its-shapes is broken")

@@ -170,7 +170,7 @@ def without_dropout(module: Part) -> Part:
 
 
 def reload(trained: nn.Module, fresh: nn.Module) -> None:
-    """Carry the state of one module to another as a checkpoint does: through safetensors, and nothing beside it."""
+    """Carry the state of one module to another as a checkpoint does: through safetensors, and nothing else."""
     state = {name: tensor.clone().contiguous() for name, tensor in trained.state_dict().items()}
     fresh.load_state_dict(safetensors.torch.load(safetensors.torch.save(state)))
 

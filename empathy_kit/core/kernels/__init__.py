@@ -130,7 +130,7 @@ def status(device: torch.device) -> str:
 
 @functools.cache
 def find(device: torch.device) -> Kernel | str:
-    """A device's kernel, or why there is none; checked against the formula before it is first used."""
+    """A device's kernel, or why it is missing; checked against the formula before it is first used."""
     if device.type == "cpu":
         found: Kernel | str = load()
     elif device.type == "cuda":  # ROCm's too

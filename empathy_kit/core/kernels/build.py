@@ -23,7 +23,7 @@ SIMD = ("-fopenmp-simd",)  # vectors without threads, where a compiler has no Op
 
 
 class UnavailableError(Exception):
-    """There is no kernel, and this is why."""
+    """Why no kernel can be used."""
 
 
 def built() -> Path:
@@ -32,7 +32,7 @@ def built() -> Path:
     Its name holds the digest of what it was made from, and that of its bytes: loading a part of a library kills the process.
 
     Raises:
-        UnavailableError: there is none.
+        UnavailableError: no kernel can be built.
     """
     if sys.platform == "win32":
         raise UnavailableError("Windows is not supported")

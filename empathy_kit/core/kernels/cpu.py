@@ -32,7 +32,7 @@ class Library:
         """Losses (N,). One head: gamma and weight are (C,).
 
         Raises:
-            ValueError: a target that is no class, a negative gamma or weight.
+            ValueError: a target that is not a class, a negative gamma or weight.
         """
         n, classes = logits.shape
         loss = logits.new_empty(n)
@@ -113,7 +113,7 @@ class Library:
 
 
 def load() -> Library | str:
-    """The kernel, or why there is none."""
+    """The kernel, or why it is missing."""
     try:
         library = ctypes.CDLL(str(built()))
         functions = (

@@ -49,7 +49,7 @@ class Triton:
         return replace(self, early=True)
 
     def forward(self, logits: Tensor, target: Tensor, gamma: Tensor, weight: Tensor, mode: int) -> tuple[Tensor, Tensor]:
-        """Losses (N,), NaN where a target is no class; for the backward pass the gradients, or maxima and sums, or nothing."""
+        """Losses (N,), NaN where a target is not a class; for the backward pass the gradients, or maxima and sums, or nothing."""
         loss = logits.new_empty(len(logits))
         parts = logits.new_empty((len(logits), 2), dtype=torch.float32) if layout(logits) is many else loss
         gradient = torch.empty_like(logits) if self.early else loss

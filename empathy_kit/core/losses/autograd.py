@@ -97,7 +97,7 @@ class FusedMean(torch.autograd.Function):
     def backward(ctx: Any, up: Tensor) -> tuple[Tensor, None, None, None, None]:
         """The logits' gradient."""
         logits, target, gamma, weight = ctx.saved_tensors
-        # Given away: whoever gets it may add to it. Were it kept as well, it would be copied first.
+        # Handed over: the receiver may add to it. Were it kept as well, it would be copied first.
         gradient, ctx.gradient = ctx.gradient, None
         if torch.is_grad_enabled():
             each = (up / len(target)).expand(len(target))

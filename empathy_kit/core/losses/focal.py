@@ -26,7 +26,7 @@ def focal(
 ) -> Tensor:  # (N,)
     """Softmax focal loss ``w_y (1 - p)^gamma * -log p`` of the target's probability p, per item (Lin et al., arXiv 1708.02002).
 
-    The weight stands outside the power, and p is the unweighted probability. Gamma 0 is cross-entropy. A fused kernel reads the
+    The weight is outside the power, and p is the unweighted probability. Gamma 0 is cross-entropy. A fused kernel reads the
     logits once, where there is one: in C for float32 on a CPU, in Triton for float32 and half precision on a GPU. Elsewhere torch
     computes the closed form. All have the formula's numbers, and compute half precision in float32. Only the logits get a
     gradient, which can be differentiated again.
@@ -35,7 +35,7 @@ def focal(
     that reading and keeps a tensor of the logits' size until then.
 
     Raises:
-        ValueError: shapes or types that do not fit, a gamma or weight that requires a gradient, a target that is no class, a
+        ValueError: shapes or types that do not fit, a gamma or weight that requires a gradient, a target that is not a class, a
             negative gamma or weight; of what it finds in a tensor a GPU's kernel cannot raise without waiting for the device: it
             gives such a row NaN, loss and gradient.
     """
@@ -77,7 +77,7 @@ def focal_heads(
     """`focal` of T heads with as many classes each, in one launch where a GPU's kernel computes it.
 
     Raises:
-        ValueError: as `focal`; on a GPU's kernel a target that is no class gives NaN instead.
+        ValueError: as `focal`; on a GPU's kernel a target that is not a class gives NaN instead.
     """
     if not in_one_call(logits) or _is_transformed(logits):
         heads = (focal(logits[:, head], target[:, head], gamma[head], weight[head]) for head in range(len(gamma)))

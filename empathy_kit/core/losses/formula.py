@@ -85,7 +85,7 @@ def check_values(target: Tensor, classes: int, gamma: float | Tensor, weight: Te
     """What tensors hold; on a GPU that waits for the device.
 
     Raises:
-        ValueError: a target that is no class, a negative gamma or weight.
+        ValueError: a target that is not a class, a negative gamma or weight.
     """
     if len(target) and not bool(((target >= 0) & (target < classes)).all()):
         raise ValueError(out_of_range(target, classes))
