@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -82,18 +83,24 @@ def points(value: float) -> str:
     return f"{100 * value:+z.1f}"
 
 
+def _unmarked(text: str) -> str:
+    """An interval without the letter that tables have behind it, for what kind it is."""
+    return re.sub(r"\] [a-z]\b", "]", text)
+
+
 def gains(contrasts: Sequence[Contrast]) -> str:
     """``+3.6 [-0.4, +7.6] (ER), ... and ... (IP) of 462 pairs``: right answers of the second less those of the first."""
     sizes = {f"{found.test_pairs:.0f}" for found in contrasts}
     if len(sizes) > 1:  # a label may be missing for some pairs
-        return f"{listed([f'{gain(found)} ({found.task})' for found in contrasts])} pairs"
+        return _unmarked(f"{listed([f'{gain(found)} ({found.task})' for found in contrasts])} pairs")
     size = sizes.pop()
-    return f"{listed([f'{gain(found)} ({found.task})'.replace(f' of {size}', '', 1) for found in contrasts])} of {size} pairs"
+    told = [f"{gain(found)} ({found.task})".replace(f" of {size}", "", 1) for found in contrasts]
+    return _unmarked(f"{listed(told)} of {size} pairs")
 
 
 def macro_gains(contrasts: Sequence[Contrast]) -> str:
     """The same in macro F1."""
-    return listed([f"{macro_gain(found)} ({found.task})" for found in contrasts])
+    return _unmarked(listed([f"{macro_gain(found)} ({found.task})" for found in contrasts]))
 
 
 def verdict(contrasts: Sequence[Contrast]) -> str:
@@ -143,7 +150,7 @@ def zero(contrasts: Sequence[Contrast]) -> str:
 
 def score(estimate: SeedEstimate, value: str) -> str:
     """A score with its interval, where it has one."""
-    return f"{value} {interval(estimate)}".rstrip()
+    return _unmarked(f"{value} {interval(estimate)}".rstrip())
 
 
 def sentences(*parts: str) -> str:

@@ -70,7 +70,7 @@ def _beyond(summary: Summary, metric: str) -> Iterator[list[str]]:
             yield [f"{name} in the paper: RoBERTa, its own split, one run", *cells]
     if metric == "accuracy" and summary.agreement is not None:
         agreed = (number(summary.agreement[task]) for task in summary.names)
-        yield [f"agreement of labels where a pair was labelled twice ({summary.agreement_groups} pairs)", *agreed]
+        yield [f"agreement between labels ({summary.agreement_groups} pairs labelled more than once)", *agreed]
 
 
 def differences(name: str) -> str:
