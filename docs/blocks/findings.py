@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from blocks.reading import (
     Comparison,
@@ -116,7 +116,7 @@ def against_the_paper(found: Comparison) -> str:
     if not contrasts:
         return ""
     theirs = [f"{paper_gain('T1', 'T3', each.task):+d} ({each.task})" for each in contrasts]
-    ranges = [f"{_signed(min(each.gains))} to {_signed(max(each.gains))} ({each.task})" for each in contrasts]
+    ranges = [f"{_range(each.gains)} ({each.task})" for each in contrasts]
     return sentences(
         f"**Against the paper's table.** From T1 to T3 it gains {listed(theirs)} of {PAPERS_PAIRS} pairs, in one run each.",
         f"Here single seeds gain {listed(ranges)}.",
@@ -128,8 +128,9 @@ def paper_gain(first: str, second: str, task: str) -> int:
     return round((PAPER[second][task][0] - PAPER[first][task][0]) * PAPERS_PAIRS)
 
 
-def _signed(pairs: int) -> str:
-    return f"{pairs:+d}" if pairs else "0"
+def _range(pairs: Sequence[int]) -> str:
+    ends = [f"{end:+d}" if end else "0" for end in (min(pairs), max(pairs))]
+    return " to ".join(dict.fromkeys(ends))
 
 
 def simpler(found: Comparison) -> str:

@@ -11,14 +11,18 @@ from empathy_kit.comparison.pages.words import label_of
 def picture() -> str:
     """The picture of the scores, for light and for dark pages, and what it shows."""
     found = comparison("reddit-grouped")
-    split = ", each with a split of its own" if found.summary.resplit else ""
+    many = len(found.summary.seeds) > 1
+    split = ", each with a split of its own" if many and found.summary.resplit else ""
+    sure = ", with 95 % intervals over pairs and seeds" if many else "; one seed has no interval"
+    shared = [run.record.split["leakage"]["test"]["seekers"] for runs in found.results.runs.values() for run in runs]
+    unseen = "" if any(shared) else " No test pair's seeker post was seen in training."
     return f"""<picture>
   <source media="(prefers-color-scheme: dark)" srcset="docs/scores-dark.svg">
   <img src="docs/scores-light.svg" alt="Accuracy and macro F1 of every model, with 95 % intervals">
 </picture>
 
-Scores on the Reddit part of EPITOME: means of {seeds_of(found)}{split}, with 95 % intervals over pairs and seeds. No test pair's
-seeker post was seen in training. [Every run, every difference, and how sure each is](docs/comparison.md)."""
+Scores on the Reddit part of EPITOME: {"means" if many else "scores"} of {seeds_of(found)}{split}{sure}.{unseen}
+[Every run, every difference, and how sure each is](docs/comparison.md)."""
 
 
 def data() -> str:

@@ -57,5 +57,5 @@ def findings() -> str:
             f"answers change by {gains(in_training)}. {verdict(in_training)}"
         )
     if predicted:
-        told.append(f"`predicted` (T2), which needs no span at test time, changes them by {gains(predicted)}.")
+        told.append(f"With `predicted` (T2), which needs no span at test time, T1's right answers change by {gains(predicted)}.")
     return sentences(*told)
