@@ -58,13 +58,25 @@ class Job:
 
 @dataclass(frozen=True)
 class Part:
-    """Rows ``first`` to ``first + rows - 1`` of the input, predicted."""
+    """Some rows of the input, predicted."""
 
-    number: int
-    first: int
+    number: int  # from 0
+    first: int  # the first row's number, from 1
     rows: int
     bad: tuple[tuple[int, str, str], ...]  # row, column, reason
-    sha256: str
+    sha256: str  # of its file
+
+
+@dataclass(frozen=True)
+class Request:
+    """A part that is to be made."""
+
+    number: int
+    rows: tuple[Input | Bad, ...]
+    output: Output
+
+
+Write = Callable[[Iterator[Request]], Iterator[Part]]
 
 
 def parts_of(out: Path) -> Path:
@@ -84,11 +96,16 @@ def check_output(out: Path) -> None:
         raise KitError(f"--out {out}: already exists; predictions never overwrite a file, use another --out")
 
 
-def predict_table(job: Job, model: EmpathyModel) -> Iterator[Progress]:
+def predict_table(job: Job, model: EmpathyModel, write: Write | None = None) -> Iterator[Progress]:
     """Predict a table into a file that appears whole or not at all, and yield after each part.
 
     A job that is stopped in any way leaves its finished parts next to the output, and the same call continues from them: its
     output is that of an undisturbed one. Parts of another input, model or setting are refused, and never mixed in.
+
+    Args:
+        job: what to predict, and where to.
+        model: what predicts.
+        write: what turns missing parts into written ones, in their order; `write_part` in this process where None.
 
     Raises:
         KitError: an input, row or column that is not as expected, an output that exists or cannot be written, another job at
@@ -101,52 +118,63 @@ def predict_table(job: Job, model: EmpathyModel) -> Iterator[Progress]:
         if _finished(job, identity):
             return
         _claim(job, identity)
-        yield from _predict_parts(job, table, model)
-        _join(job, identity, table, model)
+        yield from _predict_parts(
+            job, table, model, write or (lambda missing: (write_part(job, each, model) for each in missing))
+        )
+        _join(job, identity, _output(job, table, model))
 
 
-def _predict_parts(job: Job, table: PairTable, model: EmpathyModel) -> Iterator[Progress]:
+def _predict_parts(job: Job, table: PairTable, model: EmpathyModel, write: Write) -> Iterator[Progress]:
+    there: list[Part] = []  # what an earlier call has left
+    made: list[Part] = []
+
+    def progress(fraction: float) -> Progress:
+        every = [*there, *made]
+        return Progress(
+            sum(part.rows for part in every), sum(len(part.bad) for part in every), fraction, sum(part.rows for part in there)
+        )
+
+    for part in write(_missing(job, table, model, there)):
+        made.append(part)
+        yield progress(table.fraction)
+    if not there and not made:
+        raise KitError(f"{table.name}: no rows, expected at least one pair")
+    yield progress(1.0)
+
+
+def _missing(job: Job, table: PairTable, model: EmpathyModel, there: list[Part]) -> Iterator[Request]:
+    """The parts that are to be made. The whole input is read, or a fault in a row of a finished part would go unseen."""
     rows = table.rows()
-    done = bad = reused = 0
     for number in itertools.count():
-        there = read_part(job, number)
-        chunk = list(itertools.islice(rows, PART))
-        if not chunk and not done:
-            raise KitError(f"{table.name}: no rows, expected at least one pair")
+        chunk = tuple(itertools.islice(rows, PART))
         if not chunk:
             return
-        if there is None or there.rows != len(chunk):
-            there = write_part(job, number, done + 1, chunk, table, model)
+        _refuse_bad(job, table, chunk)
+        part = read_part(job, number)
+        if part is not None and part.rows == len(chunk):
+            there.append(part)
         else:
-            _refuse_bad(job, table, [Bad(*each) for each in there.bad])
-            reused += there.rows
-        done += there.rows
-        bad += len(there.bad)
-        yield Progress(done, bad, table.fraction, reused)
+            yield Request(number, chunk, _output(job, table, model))
 
 
-def write_part(job: Job, number: int, first: int, chunk: Sequence[Input | Bad], table: PairTable, model: EmpathyModel) -> Part:
-    """Predict one part's rows and leave them, with an entry that appears last.
-
-    Raises:
-        KitError: a bad row, where these are not skipped.
-    """
-    bad = [each for each in chunk if isinstance(each, Bad)]
-    _refuse_bad(job, table, bad)
-    good = [each for each in chunk if isinstance(each, Input)]
-    path = part_path(job, number)
+def write_part(job: Job, request: Request, model: EmpathyModel) -> Part:
+    """Predict one part's rows and leave them, with an entry that appears last."""
+    path = part_path(job, request.number)
     staging = files.staging_name(path)
-    _output(job, table, model).write_part(staging, list(predicted(good, model, evidence=job.evidence)))
+    good = [each for each in request.rows if isinstance(each, Input)]
+    request.output.write_part(staging, list(predicted(good, model, evidence=job.evidence)))
     files.sync(staging)
     staging.replace(path)
-    entry = Part(number, first, len(chunk), tuple((each.number, each.column, each.reason) for each in bad), _sha256(path))
-    files.write_whole(_entry_path(job, number), json.dumps(asdict(entry)))
+    bad = tuple((each.number, each.column, each.reason) for each in request.rows if isinstance(each, Bad))
+    entry = Part(request.number, request.rows[0].number, len(request.rows), bad, _sha256(path))
+    files.write_whole(_entry_path(job, request.number), json.dumps(asdict(entry)))
     return entry
 
 
-def _refuse_bad(job: Job, table: PairTable, bad: Sequence[Bad]) -> None:
-    if bad and not job.skip_errors:
-        raise KitError(f"{bad[0].error(table.name)}; --errors skip predicts the other rows and lists such ones")
+def _refuse_bad(job: Job, table: PairTable, rows: Iterable[Input | Bad]) -> None:
+    bad = None if job.skip_errors else next((each for each in rows if isinstance(each, Bad)), None)
+    if bad is not None:
+        raise KitError(f"{bad.error(table.name)}; --errors skip predicts the other rows and lists such ones")
 
 
 def read_part(job: Job, number: int) -> Part | None:
@@ -235,7 +263,7 @@ def _finished(job: Job, identity: dict[str, Any]) -> bool:
     return True
 
 
-def _join(job: Job, identity: dict[str, Any], table: PairTable, model: EmpathyModel) -> None:
+def _join(job: Job, identity: dict[str, Any], output: Output) -> None:
     entries: list[Part] = []
     for number in itertools.count():
         entry = read_part(job, number)
@@ -245,7 +273,7 @@ def _join(job: Job, identity: dict[str, Any], table: PairTable, model: EmpathyMo
     if job.skip_errors:
         files.write_whole(job.skipped, _skipped(each for entry in entries for each in entry.bad))
     joined = job.parts / JOINED
-    _output(job, table, model).join([part_path(job, entry.number) for entry in entries], joined)
+    output.join([part_path(job, entry.number) for entry in entries], joined)
     files.sync(joined)
     files.write_whole(job.parts / DONE, json.dumps({"job": identity, "sha256": _sha256(joined)}))
     files.refuse_existing(job.out)
