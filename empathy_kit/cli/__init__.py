@@ -13,6 +13,7 @@ from empathy_kit.cli.doctor import doctor
 from empathy_kit.cli.evaluate import evaluate
 from empathy_kit.cli.plugins import plugins
 from empathy_kit.cli.predict import predict
+from empathy_kit.cli.publish import publish
 from empathy_kit.cli.run import run
 from empathy_kit.errors import KitError
 
@@ -29,6 +30,7 @@ cli.add_command(predict)
 cli.add_command(evaluate)
 cli.add_command(data)
 cli.add_command(plugins)
+cli.add_command(publish)
 cli.add_command(doctor)
 
 

@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -46,7 +46,8 @@ class EmpathyModel:
     engine: Engine = field(repr=False)
     temperatures: Mapping[str, float] = field(repr=False)  # per task, fitted on the run's validation part
     digest: str  # sha256 of the folder's manifest, which has one of every file
-    about: Mapping[str, Any] = field(repr=False)  # the run's record as JSON has it, or the exported model's description
+    # The run's record as JSON has it, or the exported model's description; "hub": user/name@commit, of a published model.
+    about: Mapping[str, Any] = field(repr=False)
     warnings: tuple[str, ...] = ()  # what a user should know: plugins of other versions, an ORACLE's scores
     seen: Seen | None = field(default=None, repr=False)  # its training posts' hashes; None where it is from before these
 
@@ -164,9 +165,11 @@ def load(source: str | Path, *, device: Literal["auto", "cpu"] | None = None, th
     if str(source).startswith(HUB):
         from empathy_kit.inference.hub import fetch
 
-        folder = fetch(str(source).removeprefix(HUB))
-    else:
-        folder = Path(source)
+        name = str(source).removeprefix(HUB)
+        folder = fetch(name)
+        model = load(folder, device=device, threads=threads)
+        return replace(model, about={**model.about, "hub": f"{name.partition('@')[0]}@{folder.name}"})
+    folder = Path(source)
     if (folder / EXPORT).is_file():
         from empathy_kit.inference.graph import open_export
 

@@ -20,6 +20,8 @@ from empathy_kit.errors import KitError
 FORMAT = 3
 RUN, MANIFEST, HISTORY, MODEL = "run.json", "manifest.json", "history.jsonl", "model"
 CALIBRATION = "calibration.json"  # in the model's folder
+CARD = "README.md"  # of a published model
+UNLISTED = (MANIFEST, CARD, ".gitattributes")  # the card and the hub's own file: nothing reads them, and both may be edited there
 PREDICTIONS, VALIDATION = "predictions.csv", "validation.csv"  # of the test part, and of the part that chose the epoch
 
 
@@ -217,11 +219,17 @@ def _hashes(folder: Path, *, model: bool = True) -> dict[str, str]:
     for path in sorted(folder.rglob("*")):
         if not model and folder / MODEL in path.parents:
             continue
-        if path.is_file() and path != folder / MANIFEST:
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in UNLISTED:
             with path.open("rb") as stream:
-                hashes[path.relative_to(folder).as_posix()] = hashlib.file_digest(stream, "sha256").hexdigest()
+                hashes[name] = hashlib.file_digest(stream, "sha256").hexdigest()
     return hashes
 
 
+def to_json(content: Mapping[str, Any]) -> str:
+    """A value as the files of a run hold it."""
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(to_json(content), encoding="utf-8")

@@ -1,0 +1,38 @@
+"""`empathy-kit publish`: a trained or exported model, with a card made from its record, to the Hugging Face hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path), metavar="MODEL")
+@click.argument("name", metavar="USER/NAME")
+@click.option("--private", is_flag=True, help="make a new repository private")
+@click.option("--revision", metavar="BRANCH", help="the branch; it is made where it does not exist  [main]")
+@click.option("--license", "licence", metavar="ID", help="the hub's identifier, such as mit; the card names none without it")
+@click.option("--token-file", type=click.Path(path_type=Path), help="where the access token stands  [what `hf auth login` left]")
+@click.option("--dry-run", "out", type=click.Path(path_type=Path), metavar="FOLDER", help="write a folder, upload nothing")
+def publish(
+    model: Path,
+    name: str,
+    private: bool,
+    revision: str | None,
+    licence: str | None,
+    token_file: Path | None,
+    out: Path | None,
+) -> None:
+    """Publish MODEL, a run's folder or an exported one, with a model card; anybody may load it as hub:USER/NAME."""
+    from empathy_kit.inference import hub
+
+    held = hub.contents(model, name, licence=licence)
+    if out is not None:
+        hub.repository(name, revision)
+        hub.write(held, out)
+        click.echo(f"{len(held)} files in {out}; nothing was uploaded")
+        return
+    token = None if token_file is None else hub.read_token(token_file)
+    done = hub.publish(held, name, private=private, revision=revision, token=token)
+    click.echo(f"published hub:{done.name}@{done.commit}")

@@ -1,0 +1,226 @@
+"""A run's record -> the model card of its published model: Markdown for people, metadata for the hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from importlib import resources
+from typing import Any, NamedTuple
+
+from empathy_kit.encoders import MPNET_HUB
+from empathy_kit.errors import KitError
+from empathy_kit.runs.record import Record
+from empathy_kit.runs.report import HEADLINE, estimate, number
+
+OWN = "empathy-kit"
+HUB_NAMES = {"minilm": "sentence-transformers/all-MiniLM-L6-v2", "mpnet": MPNET_HUB}  # of the kit's short encoder names
+METRICS = {"accuracy": ("accuracy", {}), "weighted_f1": ("f1", {"average": "weighted"}), "macro_f1": ("f1", {"average": "macro"})}
+
+
+class Markdown(str):
+    """Text that is Markdown already; whatever else a card shows is escaped."""
+
+    __slots__ = ()
+
+
+class LevelRow(NamedTuple):
+    """How well one label of a task was predicted, as cells."""
+
+    label: str
+    pairs: int
+    cells: list[Markdown]  # precision, recall, average precision
+    never: bool  # the test part has it, and the model never gave it
+
+
+def write_card(record: Record, name: str, *, licence: str | None, export: Mapping[str, Any] | None = None) -> str:
+    """The text of ``README.md``.
+
+    Args:
+        record: the run's.
+        name: where the model will be: ``user/name``.
+        licence: an identifier such as "mit"; the card has none where None.
+        export: what an exported model's ``export.json`` holds besides the record and the schema; None for a run.
+
+    Raises:
+        KitError: the metadata does not survive the hub client's own reading.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    results = _results(record)
+    data = ModelCardData(
+        language="en" if record.data["name"] in ("sample", "reddit") else None,
+        license=licence,
+        library_name=OWN,
+        pipeline_tag="text-classification",
+        tags=["empathy", "peer-support", "text-classification"],
+        base_model=_base_model(record),
+        metrics=["accuracy", "f1"],
+        model_name=name.rpartition("/")[2],
+        eval_results=results,
+    )
+    text = f"---\n{data.to_yaml()}\n---\n\n{_body(record, name, export or {})}"
+    try:  # what the client offers without a network: the card is read back, and its model-index taken apart
+        found = ModelCard(text).data
+    except ValueError as error:
+        raise KitError(f"{name}: no model card can be made of this record: {str(error).splitlines()[0]}") from None
+    if found.get("eval_results") != results:
+        raise KitError(f"{name}: no model card can be made of this record: its scores are not read back as they were written")
+    return text
+
+
+def _base_model(record: Record) -> str | None:
+    name = HUB_NAMES.get(record.config["encoder"], record.config["encoder"])
+    return name if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII) else None
+
+
+def _results(record: Record) -> list[Any]:
+    """The headline scores as the hub's ``model-index`` has them; its dataset's configuration is the task."""
+    from huggingface_hub import EvalResult
+
+    name = plain(record.data["name"])
+    hashes = {"sha256": record.data["sha256"], "split": plain(record.split["kind"]), "split_sha256": record.split["sha256"]}
+    return [
+        EvalResult(
+            task_type="text-classification",
+            task_name=plain(task.title),
+            dataset_type=re.sub(r"[^\w.-]+", "-", name) or "table",
+            dataset_name=name,
+            dataset_config=plain(task.name),
+            dataset_split="test",
+            dataset_args=hashes,
+            metric_type=kind,
+            metric_name=f"{title}, {plain(task.name)}",
+            metric_value=_rounded(record, task.name, key, "value")[0],
+            metric_args={
+                **settings,
+                "interval_95": [round(record.scores[task.name][key][bound], 4) for bound in ("low", "high")],
+            },
+        )
+        for task in record.tasks.tasks
+        for (key, title), (kind, settings) in zip(HEADLINE, METRICS.values(), strict=True)
+    ]
+
+
+def _rounded(record: Record, task: str, key: str, *parts: str) -> list[float]:
+    return [round(record.scores[task][key][part], 4) for part in parts]
+
+
+def _body(record: Record, name: str, export: Mapping[str, Any]) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=False,  # noqa: S701 - Markdown, not HTML: `finalize` escapes whatever is shown
+        finalize=lambda value: value if isinstance(value, Markdown | int | float) else escaped(value),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["cells"] = _cells
+    template = resources.files("empathy_kit.inference").joinpath("card.md.j2").read_text(encoding="utf-8")
+    settings = {key: value for key, value in record.config.items() if key not in ("schema", "options")}
+    page = environment.from_string(template).render(
+        record=record,
+        name=Markdown(name),
+        tasks=record.tasks.tasks,
+        headline=[title for _, title in HEADLINE],
+        scores={task: [Markdown(estimate(found[key])) for key, _ in HEADLINE] for task, found in record.scores.items()},
+        majority={
+            task: [Markdown(number(found["majority"][key])) for key, _ in HEADLINE] for task, found in record.scores.items()
+        },
+        levels={task.name: _level_rows(record, task.name, task.labels) for task in record.tasks.tasks},
+        spans={
+            task: [Markdown(estimate(found[key])) for key in ("token_f1", "iou_f1")]
+            for task, found in (record.spans or {}).items()
+            if found is not None
+        },
+        calibration={
+            task: [
+                Markdown(f"{found['temperature']:.3g}"),
+                *(Markdown(number(found[key])) for key in ("ece_before", "ece_after")),
+            ]
+            for task, found in (record.calibration or {}).items()
+        },
+        recipe=[(code(key), code(_setting(value))) for key, value in {**settings, **record.config["options"]}.items()],
+        versions=[(code(key), code(value)) for key, value in {OWN: record.kit, **record.versions}.items()],
+        plugins=_plugins(record),
+        export=[(code(key), code(value)) for key, value in _leaves(export)],
+    )
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r" +\n", "\n", page))
+
+
+def _cells(values: Iterable[object]) -> Markdown:
+    return Markdown(" | ".join(value if isinstance(value, Markdown) else escaped(value) for value in values))
+
+
+def _level_rows(record: Record, task: str, labels: tuple[str, ...]) -> list[LevelRow]:
+    scores = record.scores[task]
+    ranked = scores["average_precision"] or [None] * len(labels)  # runs of formats 1 and 2 have none
+    return [
+        LevelRow(
+            label,
+            sum(scores["confusion"][at]),
+            [
+                Markdown("-" if found is None else estimate(found))
+                for found in (scores["precision"][at], scores["recall"][at], ranked[at])
+            ],
+            at in scores["never_predicted"],
+        )
+        for at, label in enumerate(labels)
+    ]
+
+
+def _plugins(record: Record) -> list[Markdown]:
+    """The distributions that the model needs besides the kit, as pip takes them."""
+    found = {f"{used['distribution']}=={used['version']}" for used in record.plugins.values() if used["distribution"] != OWN}
+    return [code(each) for each in sorted(found)]
+
+
+def _setting(value: Any) -> str:
+    if value is None:
+        return "none"
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _leaves(value: Any, name: str = "") -> list[tuple[str, str]]:
+    """Every figure of nested JSON with its way there: ``scores.ER.accuracy``."""
+    if isinstance(value, Mapping):
+        return [leaf for key, inner in value.items() for leaf in _leaves(inner, f"{name}.{key}" if name else str(key))]
+    return [(name, _setting(value))]
+
+
+def plain(value: object) -> str:
+    """What others wrote, on one line and without what would not be seen but obeyed."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in str(value)).split())
+
+
+def escaped(value: object) -> Markdown:
+    """What others wrote, so that Markdown shows it as it is: no link, image, heading, table cell or HTML of theirs."""
+    return Markdown(re.sub(r"([!-+./:-@\[-`{-~])", r"\\\1", plain(value)))
+
+
+def code(value: object) -> Markdown:
+    """What others wrote as Markdown's code in a cell of a table, between more backticks than it has in a row."""
+    text = plain(value) or "-"
+    if "|" in text:  # ends the cell in code too, and what a backslash before it does is not the same everywhere
+        return escaped(text)
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    space = " " if len(fence) > 1 else ""
+    return Markdown(f"{fence}{space}{text}{space}{fence}")
+
+
+def without_paths(value: Any) -> Any:
+    """A record as JSON has it, with every absolute path cut to its last part: folders often bear their owner's name."""
+    if isinstance(value, dict):
+        return {key: without_paths(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_paths(inner) for inner in value]
+    if isinstance(value, str) and re.match(r"/|~|\\\\|[A-Za-z]:[/\\]|\.\.?[/\\]", value):
+        return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
+    return value
+
+
+def published(record: Record) -> Record:
+    """The record without what tells of the machine that made it."""
+    return Record(**without_paths(asdict(record)))
