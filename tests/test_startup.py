@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = {"torch", "transformers", "accelerate", "sklearn", "safetensors", "numpy", "matplotlib", "pyarrow", "tokenizers"}
+HEAVY = {"torch", "transformers", "accelerate", "sklearn", "safetensors", "numpy", "matplotlib", "pyarrow", "tokenizers"} | {
+    "huggingface_hub"
+}
 
 COMMANDS = {
     "--help": 0,
     "--version": 0,
     "run --help": 0,
+    "publish --help": 0,
     "data describe --help": 0,
     "evaluate --help": 0,
     "plugins list": 0,

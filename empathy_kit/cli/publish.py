@@ -25,14 +25,15 @@ def publish(
     out: Path | None,
 ) -> None:
     """Publish MODEL, a run's folder or an exported one, with a model card; anybody may load it as hub:USER/NAME."""
-    from empathy_kit.inference import hub
+    from empathy_kit.inference import upload
+    from empathy_kit.inference.hub import check_name
 
-    held = hub.contents(model, name, licence=licence)
+    check_name(name, revision)
+    held = upload.contents(model, name, licence=licence)
     if out is not None:
-        hub.repository(name, revision)
-        hub.write(held, out)
+        upload.write(held, out)
         click.echo(f"{len(held)} files in {out}; nothing was uploaded")
         return
-    token = None if token_file is None else hub.read_token(token_file)
-    done = hub.publish(held, name, private=private, revision=revision, token=token)
+    token = None if token_file is None else upload.read_token(token_file)
+    done = upload.publish(held, name, private=private, revision=revision, token=token)
     click.echo(f"published hub:{done.name}@{done.commit}")

@@ -1,0 +1,202 @@
+"""A run's folder or an exported one -> what is published of it -> a folder, or the hub in one commit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+from empathy_kit import __version__, files
+from empathy_kit.errors import KitError
+from empathy_kit.inference.card import OWN, published, without_paths, write_card
+from empathy_kit.inference.hub import READ, answering, check_name, listed, names
+from empathy_kit.inference.model import EXPORT
+from empathy_kit.runs import record
+
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import ModelInfo
+
+MAIN = "main"
+KEPT_BACK = (record.PREDICTIONS, record.VALIDATION)  # a line per pair of the data: of use to who trained the model alone
+
+
+def contents(folder: Path, name: str, *, licence: str | None = None) -> dict[str, Path | bytes]:
+    """What is published of a run's folder or an exported one: every file by its name there, the card among them.
+
+    Predictions are kept back, and absolute paths in the record are cut to their last part.
+
+    Raises:
+        KitError: a folder that holds no model or was changed, an ORACLE, or a name that the hub does not take.
+    """
+    check_name(name)
+    if licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,49}", licence):
+        raise KitError(f"--license {licence!r}: expected one of the hub's identifiers, such as mit, apache-2.0 or cc-by-4.0")
+    if not folder.is_dir():
+        raise KitError(f"{folder}: no such folder; expected a run or an exported model")
+    exported = (folder / EXPORT).is_file()
+    found, export = _exported(folder) if exported else (_trained(folder), None)
+    if found.oracle:
+        raise KitError(f"{folder}: an ORACLE is not published: its scores are those of a model that sees annotated spans")
+    manifest = _json(folder / record.MANIFEST)
+    about = EXPORT if exported else record.RUN
+    description = record.to_json(without_paths(_json(folder / about))).encode()
+    hashes = {each: value for each, value in manifest["sha256"].items() if each not in KEPT_BACK}
+    hashes[about] = hashlib.sha256(description).hexdigest()
+    other = next((each for each in hashes if not READ.fullmatch(each)), None)
+    if other is not None:
+        raise KitError(f"{folder / other}: not of a kind that is published; expected data alone, no code and no pickle")
+    return {
+        **{each: folder / each for each in hashes},
+        about: description,
+        record.MANIFEST: record.to_json({**manifest, "sha256": hashes}).encode(),
+        record.CARD: write_card(published(found), name, licence=licence, export=without_paths(export)).encode(),
+    }
+
+
+def _trained(folder: Path) -> record.Record:
+    found = record.read(folder)
+    if not (folder / record.MODEL).is_dir():
+        raise KitError(f"{folder}: the run has no model; a comparison keeps its runs' models with --keep-models")
+    return found
+
+
+def _exported(folder: Path) -> tuple[record.Record, dict[str, Any]]:
+    """The record of the run that was exported, and whatever else the export tells of itself."""
+    record.verify(folder)
+    described = _json(folder / EXPORT)
+    try:
+        found = record.Record(**described["record"])
+    except (KeyError, TypeError):
+        raise KitError(
+            f"{folder / EXPORT}: has no record of the run, which the card is made from; export the run again"
+        ) from None
+    return found, {key: value for key, value in described.items() if key not in ("record", "schema", "format")}
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write(held: Mapping[str, Path | bytes], out: Path) -> None:
+    """Write what would be published into a new folder, whole or not at all; the kit loads it as it loads a run.
+
+    Raises:
+        KitError: something is there already, or it cannot be written.
+    """
+    try:
+        files.refuse_existing(out)
+        with files.staged_folder(out) as staging:
+            for name, content in held.items():
+                path = staging / name
+                path.parent.mkdir(exist_ok=True)
+                if isinstance(content, bytes):
+                    path.write_bytes(content)
+                else:
+                    shutil.copyfile(content, path)
+    except FileExistsError:
+        raise KitError(f"--dry-run {out}: already exists; give a new name") from None
+    except OSError as error:
+        raise KitError(f"--dry-run {out}: cannot be written: {error.strerror or error}") from None
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where a model is now."""
+
+    name: str  # user/name
+    commit: str  # 40 hexadecimal digits: this name and @ and these load the same bytes for good
+
+
+def publish(
+    held: Mapping[str, Path | bytes],
+    name: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+) -> Published:
+    """Upload in one commit. Files of an earlier publication that are no more are deleted by it; all others stay.
+
+    Args:
+        held: as `contents` gives it.
+        name: ``user/name``.
+        private: make a new repository private.
+        revision: a branch; it is made from the main one where it does not exist.
+        token: as the hub gave it; what `hf auth login` or ``HF_TOKEN`` left where None.
+
+    Raises:
+        KitError: no answer, no right to do so, or a repository that holds something else.
+    """
+    check_name(name, revision)
+    branch, api = revision or MAIN, HfApi(token=token, library_name=OWN, library_version=__version__)
+    with answering(name, "published"):
+        found = _found(api, name, branch)
+        there = found and names(found)
+        if found is None:
+            api.create_repo(name, private=private or None)
+        elif private and not found.private:
+            raise KitError(f"{name}: exists and is public; make it private on the hub, or leave --private out")
+        elif there and not there <= set(record.UNLISTED) and record.MANIFEST not in there:
+            raise KitError(f"{name}: holds something else than a model of empathy-kit; give a new name")
+        if revision is not None:
+            api.create_branch(name, branch=branch, exist_ok=True)
+        stale: set[str] = set()
+        if found is not None and there and record.MANIFEST in there:
+            stale = (set(_manifest(api, name, found.sha)) & there) - set(held)
+        done = api.create_commit(
+            name,
+            [
+                *(CommitOperationDelete(path_in_repo=each) for each in sorted(stale)),
+                *(
+                    CommitOperationAdd(path_in_repo=each, path_or_fileobj=content if isinstance(content, bytes) else str(content))
+                    for each, content in held.items()
+                ),
+            ],
+            commit_message=f"Publish a model of {OWN} {__version__}",
+            revision=branch,
+        )
+    return Published(name, done.oid)
+
+
+def _found(api: HfApi, name: str, branch: str) -> ModelInfo | None:
+    # First of all requests: the only one that waits no longer than it is told to, and so finds out whether anybody is there.
+    for revision in dict.fromkeys((branch, None)):
+        try:
+            return api.model_info(name, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        except RevisionNotFoundError:
+            continue
+        except RepositoryNotFoundError:
+            return None
+    return None
+
+
+def _manifest(api: HfApi, name: str, commit: str | None) -> list[str]:
+    """What an earlier publication consists of; nothing where that cannot be read."""
+    try:
+        path = api.hf_hub_download(name, record.MANIFEST, revision=commit)
+        return listed(Path(path).read_bytes(), name)
+    except KitError:
+        return []
+
+
+def read_token(path: Path) -> str:
+    """An access token that stands alone in a file, so that it stands in no command line.
+
+    Raises:
+        KitError: no such file, or one that holds something else.
+    """
+    try:
+        token = path.read_text(encoding="utf-8-sig").strip()
+    except (OSError, ValueError) as error:
+        raise KitError(f"--token-file {path}: cannot be read: {getattr(error, 'strerror', None) or 'it is not text'}") from None
+    if not re.fullmatch(r"[!-~]{1,500}", token):
+        raise KitError(f"--token-file {path}: expected one access token and nothing else")
+    return token

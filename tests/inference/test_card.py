@@ -1,0 +1,170 @@
+"""A model card tells what the record holds, and nothing in the record can make it tell something else."""
+
+from __future__ import annotations
+
+import copy
+import html
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hub_stand_in import card_errors
+from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
+
+from empathy_kit.inference.card import published, without_paths, write_card
+from empathy_kit.runs import record
+from empathy_kit.runs.record import Record
+from empathy_kit.runs.report import estimate, number
+
+COMMITTED = Path(__file__).parents[2] / "benchmarks" / "results" / "reddit-grouped" / "runs" / "T1-0"  # of format 1
+
+
+@pytest.fixture(scope="module")
+def found(marking_run: Path) -> Record:
+    return record.read(marking_run)
+
+
+def rendered(card: str) -> str:
+    return MarkdownIt("commonmark").enable("table").render(str(ModelCard(card).text))
+
+
+def tables(card: str) -> dict[str, list[list[str]]]:
+    """Heading of the first column and the second to rows of cells."""
+    found: dict[str, list[list[str]]] = {}
+    for block in ModelCard(card).text.split("\n\n"):
+        if block.strip().startswith("|"):
+            rows = [[cell.strip() for cell in line.strip().strip("|").split(" | ")] for line in block.strip().splitlines()]
+            found[", ".join(rows[0])] = rows[2:]
+    return found
+
+
+def test_it_shows_the_scores_of_every_task_and_label_with_their_intervals(found: Record) -> None:
+    shown = tables(write_card(found, "me/model", licence=None))
+    headline, by_label = (
+        shown["task, test pairs, accuracy, weighted F1, macro F1"],
+        shown["task, label, test pairs, precision, recall, average precision"],
+    )
+    for at, task in enumerate(found.tasks.tasks):
+        scores = found.scores[task.name]
+        keys = ("accuracy", "weighted_f1", "macro_f1")
+        assert headline[2 * at] == [task.name, str(scores["n"]), *(estimate(scores[key]) for key in keys)]
+        assert headline[2 * at + 1][-3:] == [number(scores["majority"][key]) for key in keys]
+        for level, label in enumerate(task.labels):
+            cells = [estimate(scores[key][level]) for key in ("precision", "recall", "average_precision")]
+            assert by_label[3 * at + level] == [task.name, label, str(sum(scores["confusion"][level])), *cells]
+    assert found.calibration is not None
+    assert shown["task, temperature, ECE without it, ECE with it"] == [
+        [name, f"{one['temperature']:.3g}", number(one["ece_before"]), number(one["ece_after"])]
+        for name, one in found.calibration.items()
+    ]
+    assert [row[0] for row in shown["task, token F1, IOU F1"]] == ["ER", "EX", "IP"]
+    assert shown["task, label, pairs, training, validation, test"][2] == ["ER", "2", "20", "14", "3", "3"]
+
+
+def test_it_tells_what_the_model_was_made_of_and_how_to_load_it(found: Record) -> None:
+    card = write_card(found, "me/model", licence="mit")
+    for text in (found.data["sha256"], found.split["sha256"], found.encoder["sha256"], 'empathy_kit.load("hub:me/model")'):
+        assert text in card
+    recipe = {row[0]: row[1] for row in tables(card)["setting, value"]}
+    expected = {
+        **{key: value for key, value in found.config.items() if key not in ("schema", "options")},
+        **found.config["options"],
+    }
+    assert list(recipe) == [f"`{name}`" for name in expected]
+    assert recipe["`trunk.hidden`"] == "`16`"
+    assert recipe["`tasks`"] == "`none`"
+    assert {row[0] for row in tables(card)["software, version"]} == {f"`{name}`" for name in ("empathy-kit", *found.versions)}
+    for heading in ("What it is for", "What it is not for", "Data and split", "Scores", "Calibration", "Recipe", "Limits"):
+        assert f"\n## {heading}\n" in card
+    never = [(task.name, level) for task in found.tasks.tasks for level in found.scores[task.name]["never_predicted"]]
+    assert card.count("was never predicted**") == len(never)
+    assert "install them with pip" not in card
+
+
+def test_the_hub_reads_its_scores(found: Record) -> None:
+    card = write_card(found, "me/model", licence="cc-by-4.0")
+    assert card_errors(card) == []
+    data: Any = ModelCard(card).data
+    assert (data.license, data.library_name, data.model_name, data.language) == ("cc-by-4.0", "empathy-kit", "model", "en")
+    assert [
+        (one.dataset_config, one.metric_type, (one.metric_args or {}).get("average"), one.metric_value)
+        for one in data.eval_results
+    ] == [
+        (name, kind, average, round(scores[key]["value"], 4))
+        for name, scores in found.scores.items()
+        for key, kind, average in (("accuracy", "accuracy", None), ("weighted_f1", "f1", "weighted"), ("macro_f1", "f1", "macro"))
+    ]
+    assert "license" not in ModelCard(write_card(found, "me/model", licence=None)).data.to_dict()
+
+
+HOSTILE = [
+    "</table><script>alert(1)</script>",
+    "[click](https://evil.example) ![x](https://evil.example/x.png) <https://evil.example>",
+    "a | b \\| c",
+    "x\n\n# Heading\n\n---\nlicense: theirs\n---\n- list",
+    "`` ` `code` *bold* _em_ ~~s~~ &lt;b&gt;",
+    "{{ 7 * 7 }} {% raw %}",
+    "'\": [yaml, {a: b}] #!\u202e\x1b[2J\ud800",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_others_wrote_is_shown_and_not_obeyed(found: Record, text: str) -> None:
+    shown = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
+
+    def with_text(text: str, line: str) -> str:
+        told = copy.deepcopy(asdict(found))
+        for task in told["config"]["schema"]["tasks"]:
+            task["title"], task["labels"][1] = line, line  # a schema is printable
+        told["data"]["name"] = told["split"]["kind"] = told["config"]["encoder"] = told["config"]["options"]["trunk.x"] = text
+        told["versions"]["torch"] = told["config"]["data"] = text
+        told["plugins"]["loss"] = {"name": "ce", "distribution": text, "version": text}
+        return write_card(Record(**told), "me/model", licence=None, export={"what": {text: text}})
+
+    card, tame = with_text(text, shown), with_text("tame", "tame")
+    page, expected = rendered(card), rendered(tame)
+    for tag in ("<h1", "<h2", "<table", "<tr", "<td", "<li", "<p>", "<hr", "<strong", "<em", "<pre"):
+        assert page.count(tag) == expected.count(tag), tag
+    for tag in ("<a ", "<img", "<script", "\x1b", "\u202e"):
+        assert tag not in page
+    data, plain = ModelCard(card).data.to_dict(), ModelCard(tame).data.to_dict()
+    assert data.keys() == plain.keys()
+    assert card_errors(card) == []
+    assert data["model-index"][0]["results"][0]["dataset"]["name"] == shown
+    assert shown in html.unescape(page)
+
+
+def test_a_run_of_an_old_format_has_a_card_without_what_was_not_measured() -> None:
+    old = record.read(COMMITTED, model=False)
+    card = write_card(old, "me/model", licence=None)
+    assert card_errors(card) == []
+    assert "\n## Calibration\n" not in card
+    assert {row[-1] for row in tables(card)["task, label, test pairs, precision, recall, average precision"]} == {"-"}
+    assert ModelCard(card).data.to_dict()["base_model"] == "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def test_a_model_of_a_plugin_names_what_to_install(found: Record) -> None:
+    plugins = {**found.plugins, "loss": {"name": "poly1", "distribution": "empathy-kit-poly1", "version": "1.2"}}
+    card = write_card(Record(**{**asdict(found), "plugins": plugins}), "me/model", licence=None)
+    assert "The model needs these plugins: `empathy-kit-poly1==1.2`; install them with pip.\n" in card
+
+
+@pytest.mark.parametrize(
+    ("path", "kept"),
+    [
+        ("/home/ann/data/pairs.csv", "pairs.csv"),
+        ("~/models/x/", "x"),
+        ("C:\\Users\\ann\\pairs.csv", "pairs.csv"),
+        ("\\\\server\\ann\\pairs.csv", "pairs.csv"),
+        ("../ann/pairs.csv", "pairs.csv"),
+        ("sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"),
+        ("minilm", "minilm"),
+        (".832", ".832"),
+    ],
+)
+def test_a_path_is_cut_to_what_it_names(path: str, kept: str, found: Record) -> None:
+    assert without_paths({"a": [path, {"b": path}, 1, None]}) == {"a": [kept, {"b": kept}, 1, None]}
+    config = {**found.config, "data": path, "encoder": path}
+    assert published(Record(**{**asdict(found), "config": config})).config["encoder"] == kept
