@@ -190,6 +190,7 @@ def _reason(error: BaseException) -> str:
             401: "the hub does not know you; log in with `hf auth login`, or give --token-file",
             403: "your token does not allow it; expected one with write access to that user or organisation",
             409: "it exists already and is not yours to see, or somebody is changing it just now",
+            412: "it was changed meanwhile; try again",
             429: "the hub has had too many requests; try again later",
         }
         return reasons.get(status, f"the hub answers with status {status}; try again later")

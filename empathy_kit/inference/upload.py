@@ -162,6 +162,7 @@ def publish(
             ],
             commit_message=f"Publish a model of {OWN} {__version__}",
             revision=branch,
+            parent_commit=found.sha if found is not None else None,  # or two who publish at once would mix their files
         )
     return Published(name, done.oid)
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -52,6 +52,7 @@ class Hub:
     requests: list[str] = field(default_factory=list)
     status: int | None = None  # what every request is answered with
     silent: threading.Event | None = None  # nobody is answered before it is set
+    meanwhile: Callable[[], object] | None = None  # happens once, before a commit
 
     def asked(self, what: str) -> list[str]:
         return [each for each in self.requests if re.search(what, each)]
@@ -110,6 +111,8 @@ class Handler(BaseHTTPRequestHandler):
         try:
             if self.hub.silent is not None:
                 self.hub.silent.wait()
+                self.close_connection = True  # whoever asked has gone
+                return
             self.route(path)
         except RefusedError as refused:
             headers = {"X-Error-Code": refused.code, "X-Error-Message": refused.message}
@@ -229,12 +232,17 @@ class Handler(BaseHTTPRequestHandler):
     def commit(self, name: str, branch: str) -> None:
         repo = self.repo(name)
         self.may_write(name.split("/")[0])
-        files = dict(self.snapshot(repo, branch)[1])
-        message = ""
+        meanwhile, self.hub.meanwhile = self.hub.meanwhile, None
+        if meanwhile:
+            meanwhile()
+        parent, before = self.snapshot(repo, branch)
+        files, message = dict(before), ""
         for line in map(json.loads, self.body.splitlines()):
             value = line["value"]
             if line["key"] == "header":
                 message = value["summary"]
+                if value.get("parentCommit", parent) != parent:
+                    raise RefusedError(412, message="A commit has happened since")
             elif line["key"] == "deletedFile":
                 del files[value["path"]]
             elif line["key"] == "lfsFile":

@@ -2,89 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hub_stand_in import OWNER, READER, Hub, serving
-from huggingface_hub import close_session, constants
+from folders import files
+from hub_stand_in import OWNER, Hub, serving
+from huggingface_hub import constants
 
 import empathy_kit
 from empathy_kit import KitError
-from empathy_kit.cli.publish import publish as command
 from empathy_kit.inference import hub as hub_module
 from empathy_kit.inference.hub import fetch
-from empathy_kit.inference.upload import contents, publish, read_token, write
-from empathy_kit.runs import record
+from empathy_kit.inference.upload import contents, publish
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's own, where it uploads by LFS
 
 NAME = "me/model"
 PAIR = ("I failed my exam and I feel lost.", "That sounds so hard. Have you talked to anyone?")
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
-    """A stand-in that the client in this process talks to, with a cache of its own. The client reads its variables at import."""
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    with serving() as served:
-        for name, value in {
-            "ENDPOINT": served.endpoint,
-            "HUGGINGFACE_CO_URL_TEMPLATE": f"{served.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
-            "HF_HUB_OFFLINE": False,
-            "HF_HUB_CACHE": str(tmp_path / "hub"),
-            "HF_TOKEN_PATH": str(tmp_path / "token"),
-            "HF_HUB_DISABLE_XET": True,  # the stand-in knows LFS alone
-            "HF_HUB_DISABLE_PROGRESS_BARS": True,
-        }.items():
-            monkeypatch.setattr(constants, name, value)
-        yield served
-        close_session()
-
-
-def altered(folder: Path, out: Path, change: Callable[[Path], None]) -> Path:
-    """A copy of a folder that was changed before its manifest was written."""
-    shutil.copytree(folder, out)
-    change(out)
-    found = sorted(path for path in out.rglob("*") if path.is_file() and path.name != record.MANIFEST)
-    hashes = {path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
-    (out / record.MANIFEST).write_text(json.dumps({"format": record.FORMAT, "sha256": hashes}))
-    return out
-
-
-def rewritten(**changes: Any) -> Callable[[Path], None]:
-    def change(folder: Path) -> None:
-        told = json.loads((folder / "run.json").read_text())
-        (folder / "run.json").write_text(json.dumps({**told, **changes}))
-
-    return change
-
-
-def exported(run: Path, out: Path) -> Path:
-    """What an export looks like to whoever publishes it."""
-
-    def change(folder: Path) -> None:
-        shutil.rmtree(folder / "model")
-        told = {"format": 1, "schema": {}, "record": json.loads((folder / "run.json").read_text()), "int8": True}
-        for name in ("run.json", "history.jsonl", "predictions.csv", "validation.csv"):
-            (folder / name).unlink()
-        (folder / "export.json").write_text(json.dumps(told))
-        (folder / "model.onnx").write_bytes(b"graph" * 1000)
-        (folder / "tokenizer.json").write_text("{}")
-
-    return altered(run, out, change)
-
-
-def files(folder: Path) -> set[str]:
-    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_run_comes_back_from_the_hub_and_predicts_the_same(hub: Hub, marking_run: Path) -> None:
@@ -138,90 +79,6 @@ def test_the_clients_own_variables_decide_where_it_looks_and_a_copy_is_read_with
     )
 
 
-def test_an_exported_folder_is_published_with_its_runs_card(hub: Hub, marking_run: Path, tmp_path: Path) -> None:
-    folder = exported(marking_run, tmp_path / "export")
-    publish(contents(folder, NAME), NAME, token=OWNER)
-    assert set(hub.repos[NAME].main) == files(folder) | {"README.md", ".gitattributes"}
-    assert hub.repos[NAME].main["README.md"].decode().count("| `int8` | `True` |") == 1
-    fetched = fetch(NAME)
-    assert (fetched / "model.onnx").read_bytes() == b"graph" * 1000
-    description = json.loads((fetched / "export.json").read_text())
-    assert description["record"]["config"]["encoder"] == "tiny-roberta0"  # where that lies is nobody's business
-    record.verify(fetched)
-
-
-def test_a_branch_is_made_and_a_commit_stays_what_it_was(hub: Hub, marking_run: Path, tmp_path: Path) -> None:
-    first = publish(contents(marking_run, NAME), NAME, token=OWNER)
-    second = publish(contents(exported(marking_run, tmp_path / "export"), NAME), NAME, revision="int8", token=OWNER)
-    repo = hub.repos[NAME]
-    assert repo.branches == {"main": first.commit, "int8": second.commit}
-    # The run's files are no longer part of the model, and are deleted; the card is written anew.
-    assert set(repo.commits[second.commit]) == {
-        ".gitattributes",
-        "README.md",
-        "export.json",
-        "manifest.json",
-        "model.onnx",
-        "tokenizer.json",
-    }
-    assert [fetch(f"{NAME}{at}").name for at in ("", "@main", "@int8", f"@{first.commit}")] == [
-        first.commit,
-        first.commit,
-        second.commit,
-        first.commit,
-    ]
-    hub.requests.clear()
-    assert fetch(f"{NAME}@{second.commit}").name == second.commit
-    assert hub.requests == []
-
-
-def test_a_dry_run_writes_what_would_be_published_and_the_kit_loads_it(hub: Hub, marking_run: Path, tmp_path: Path) -> None:
-    out = tmp_path / "new" / "folder"
-    write(contents(marking_run, NAME), out)
-    assert hub.requests == []
-    assert files(out) == files(marking_run) - {"predictions.csv", "validation.csv"} | {"README.md"}
-    (out / "README.md").write_text("edited")  # as people do on the hub
-    assert empathy_kit.load(out).predict([PAIR]) == empathy_kit.load(marking_run).predict([PAIR])
-    with pytest.raises(KitError) as error:
-        write(contents(marking_run, NAME), out)
-    assert str(error.value) == f"--dry-run {out}: already exists; give a new name"
-    held = {**contents(marking_run, NAME), "history.jsonl": tmp_path / "vanished"}
-    with pytest.raises(KitError, match=r"--dry-run .*: cannot be written: No such file or directory"):
-        write(held, tmp_path / "half")
-    assert [path.name for path in tmp_path.iterdir() if "half" in path.name] == []
-
-
-def test_what_is_no_model_or_an_oracle_is_not_published(marking_run: Path, tmp_path: Path) -> None:
-    def without_model(folder: Path) -> None:
-        shutil.rmtree(folder / "model")
-
-    def with_code(folder: Path) -> None:
-        (folder / "model" / "head.py").write_text("import os\n")
-
-    oracle = altered(marking_run, tmp_path / "oracle", rewritten(oracle=True))
-    bare = altered(marking_run, tmp_path / "bare", without_model)
-    code = altered(marking_run, tmp_path / "code", with_code)
-    damaged = tmp_path / "damaged"
-    shutil.copytree(marking_run, damaged)
-    (damaged / "model" / "config.json").write_text("{}")
-    recordless = altered(exported(marking_run, tmp_path / "export"), tmp_path / "recordless", lambda folder: _strip(folder))
-    for folder, reason in {
-        tmp_path / "nothing": "no such folder; expected a run or an exported model",
-        oracle: "an ORACLE is not published: its scores are those of a model that sees annotated spans",
-        bare: "the run has no model; a comparison keeps its runs' models with --keep-models",
-        code / "model/head.py": "not of a kind that is published; expected data alone, no code and no pickle",
-        damaged / "model/config.json": "changed after the run (sha256 differs from the manifest)",
-        recordless / "export.json": "has no record of the run, which the card is made from; export the run again",
-    }.items():
-        with pytest.raises(KitError) as error:
-            contents(next(path for path in (folder, *folder.parents) if path.parent == tmp_path), NAME)
-        assert str(error.value) == f"{folder}: {reason}"
-
-
-def _strip(folder: Path) -> None:
-    (folder / "export.json").write_text(json.dumps({"format": 1, "schema": {}}))
-
-
 @pytest.mark.parametrize("name", ["model", "a/b/c", "me/../x", "me/m odel", "/model", "me/", "me/-x", "me/x.git"])
 def test_a_name_that_the_hub_does_not_take_is_refused_before_anything_is_asked(name: str, hub: Hub, marking_run: Path) -> None:
     reason = f"{name!r}: no name that the hub takes; expected user/name, of letters, digits, '-', '_' and '.'"
@@ -241,51 +98,6 @@ def test_so_is_what_is_no_revision(revision: str, hub: Hub) -> None:
         fetch(f"{NAME}@")
     assert str(error.value) == f"hub:{NAME}@: nothing stands after the @; expected a branch, a tag or a commit"
     assert hub.requests == []
-
-
-def test_a_repository_that_holds_something_else_or_is_public_is_left_alone(hub: Hub, marking_run: Path) -> None:
-    held = contents(marking_run, NAME)
-    publish(held, NAME, token=OWNER)
-    with pytest.raises(KitError) as error:
-        publish(held, NAME, private=True, token=OWNER)
-    assert str(error.value) == f"{NAME}: exists and is public; make it private on the hub, or leave --private out"
-    hub.repos[NAME].commit("main", {"pytorch_model.bin": b"pickle", ".gitattributes": b""}, "theirs")
-    with pytest.raises(KitError) as error:
-        publish(held, NAME, token=OWNER)
-    assert str(error.value) == f"{NAME}: holds something else than a model of empathy-kit; give a new name"
-    assert hub.repos[NAME].messages[-1] == "theirs"
-
-
-@pytest.mark.parametrize(
-    ("token", "user", "reason"),
-    [
-        (None, "me", "the hub does not know you; log in with `hf auth login`, or give --token-file"),
-        ("hf_wrong_secret", "me", "the hub does not know you; log in with `hf auth login`, or give --token-file"),
-        (READER, "me", "your token does not allow it; expected one with write access to that user or organisation"),
-        (OWNER, "you", "your token does not allow it; expected one with write access to that user or organisation"),
-    ],
-)
-def test_who_may_not_write_is_told_so_and_no_token_is_shown(
-    token: str | None, user: str, reason: str, hub: Hub, marking_run: Path
-) -> None:
-    with pytest.raises(KitError) as error:
-        publish(contents(marking_run, f"{user}/model"), f"{user}/model", token=token)
-    assert str(error.value) == f"{user}/model: cannot be published: {reason}"
-    assert hub.repos == {}
-
-
-def test_a_token_stands_alone_in_its_file(tmp_path: Path) -> None:
-    path = tmp_path / "token"
-    path.write_bytes(b"\xef\xbb\xbf" + OWNER.encode() + b"\r\n")
-    assert read_token(path) == OWNER
-    for content in (b"", b"one two", b"HF_TOKEN=x\nhf_x\n", "hf_\u00e9".encode()):
-        path.write_bytes(content)
-        with pytest.raises(KitError) as error:
-            read_token(path)
-        assert str(error.value) == f"--token-file {path}: expected one access token and nothing else"
-    with pytest.raises(KitError) as error:
-        read_token(tmp_path / "other")
-    assert str(error.value) == f"--token-file {tmp_path / 'other'}: cannot be read: No such file or directory"
 
 
 def test_a_model_that_cannot_be_had_is_one_line(hub: Hub, marking_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -398,10 +210,3 @@ def test_a_damaged_byte_is_found_there_and_in_the_copy_here(hub: Hub, marking_ru
         fetch(NAME)
     path = copy / "snapshots" / oid / "model" / "calibration.json"
     assert str(error.value) == f"hub:{NAME}: damaged: {path}: {reason}; delete {copy} and load it again"
-
-
-def test_the_page_names_every_option() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "publish.md").read_text("utf-8")
-    assert [
-        option for each in command.params for option in each.opts if option.startswith("--") and f"`{option}" not in page
-    ] == []
