@@ -13,6 +13,7 @@ import click
 @click.option("--private", is_flag=True, help="make a new repository private")
 @click.option("--revision", metavar="BRANCH", help="the branch; it is made where it does not exist  [main]")
 @click.option("--license", "licence", metavar="ID", help="the hub's identifier, such as mit; the card names none without it")
+@click.option("--without-seen", is_flag=True, help="keep the hashes of the training posts back; see docs/leakage.md")
 @click.option("--token-file", type=click.Path(path_type=Path), help="where the access token stands  [what `hf auth login` left]")
 @click.option("--dry-run", "out", type=click.Path(path_type=Path), metavar="FOLDER", help="write a folder, upload nothing")
 def publish(
@@ -21,6 +22,7 @@ def publish(
     private: bool,
     revision: str | None,
     licence: str | None,
+    without_seen: bool,
     token_file: Path | None,
     out: Path | None,
 ) -> None:
@@ -29,7 +31,7 @@ def publish(
     from empathy_kit.inference.hub import check_name
 
     check_name(name, revision)
-    held = upload.contents(model, name, licence=licence)
+    held = upload.contents(model, name, licence=licence, seen=not without_seen)
     if out is not None:
         upload.write(held, out)
         click.echo(f"{len(held)} files in {out}; nothing was uploaded")

@@ -33,7 +33,9 @@ class LevelRow(NamedTuple):
     never: bool  # the test part has it, and the model never gave it
 
 
-def write_card(record: Record, name: str, *, licence: str | None, export: Mapping[str, Any] | None = None) -> str:
+def write_card(
+    record: Record, name: str, *, licence: str | None, export: Mapping[str, Any] | None = None, seen: bool = False
+) -> str:
     """The text of ``README.md``.
 
     Args:
@@ -41,6 +43,7 @@ def write_card(record: Record, name: str, *, licence: str | None, export: Mappin
         name: where the model will be: ``user/name``.
         licence: an identifier such as "mit"; the card has none where None.
         export: what an exported model's ``export.json`` holds besides the record and the schema; None for a run.
+        seen: whether the hashes of the training posts are there.
 
     Raises:
         KitError: the metadata does not survive the hub client's own reading.
@@ -59,7 +62,7 @@ def write_card(record: Record, name: str, *, licence: str | None, export: Mappin
         model_name=name.rpartition("/")[2],
         eval_results=results,
     )
-    text = f"---\n{data.to_yaml()}\n---\n\n{_body(record, name, export or {})}"
+    text = f"---\n{data.to_yaml()}\n---\n\n{_body(record, name, export or {}, seen)}"
     try:  # what the client offers without a network: the card is read back, and its model-index taken apart
         found = ModelCard(text).data
     except ValueError as error:
@@ -106,7 +109,7 @@ def _rounded(record: Record, task: str, key: str, *parts: str) -> list[float]:
     return [round(record.scores[task][key][part], 4) for part in parts]
 
 
-def _body(record: Record, name: str, export: Mapping[str, Any]) -> str:
+def _body(record: Record, name: str, export: Mapping[str, Any], seen: bool) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
@@ -122,6 +125,7 @@ def _body(record: Record, name: str, export: Mapping[str, Any]) -> str:
     settings = {key: value for key, value in record.config.items() if key not in ("schema", "options")}
     page = environment.from_string(template).render(
         record=record,
+        seen=seen,
         name=Markdown(name),
         tasks=record.tasks.tasks,
         headline=[title for _, title in HEADLINE],

@@ -39,7 +39,7 @@ MOST_BYTES = 16 * 2**30
 MOST_MANIFEST = 2**20
 
 # What the kit reads: data by these names, in the folder itself or in a run's model/. No code, and no pickle.
-READ = re.compile(r"(model/)?[A-Za-z0-9_][A-Za-z0-9._-]{0,99}\.(json|jsonl|csv|txt|safetensors|onnx|model)")
+READ = re.compile(r"(model/)?[A-Za-z0-9_][A-Za-z0-9._-]{0,99}\.(json|jsonl|txt|safetensors|onnx|model)")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 

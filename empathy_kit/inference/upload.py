@@ -20,18 +20,24 @@ from empathy_kit.inference.card import OWN, published, without_paths, write_card
 from empathy_kit.inference.hub import READ, answering, check_name, listed, names
 from empathy_kit.inference.model import EXPORT
 from empathy_kit.runs import record
+from empathy_kit.runs.seen import SEEN
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
 MAIN = "main"
-KEPT_BACK = (record.PREDICTIONS, record.VALIDATION)  # a line per pair of the data: of use to who trained the model alone
 
 
-def contents(folder: Path, name: str, *, licence: str | None = None) -> dict[str, Path | bytes]:
+def contents(folder: Path, name: str, *, licence: str | None = None, seen: bool = True) -> dict[str, Path | bytes]:
     """What is published of a run's folder or an exported one: every file by its name there, the card among them.
 
-    Predictions are kept back, and absolute paths in the record are cut to their last part.
+    Tables are kept back, for they have a line per pair of the data. Absolute paths in the record are cut to their last part.
+
+    Args:
+        folder: the run or the export.
+        name: where it goes: ``user/name``.
+        licence: an identifier for the card, such as "mit".
+        seen: whether the hashes of the training posts are published too.
 
     Raises:
         KitError: a folder that holds no model or was changed, an ORACLE, or a name that the hub does not take.
@@ -48,16 +54,19 @@ def contents(folder: Path, name: str, *, licence: str | None = None) -> dict[str
     manifest = _json(folder / record.MANIFEST)
     about = EXPORT if exported else record.RUN
     description = record.to_json(without_paths(_json(folder / about))).encode()
-    hashes = {each: value for each, value in manifest["sha256"].items() if each not in KEPT_BACK}
+    kept_back = re.compile(r".*\.csv" if seen else rf".*\.csv|(.*/)?{re.escape(SEEN)}")
+    hashes = {each: value for each, value in manifest["sha256"].items() if not kept_back.fullmatch(each)}
     hashes[about] = hashlib.sha256(description).hexdigest()
     other = next((each for each in hashes if not READ.fullmatch(each)), None)
     if other is not None:
         raise KitError(f"{folder / other}: not of a kind that is published; expected data alone, no code and no pickle")
+    has_seen = any(each.endswith(SEEN) for each in hashes)
+    card = write_card(published(found), name, licence=licence, export=without_paths(export), seen=has_seen)
     return {
         **{each: folder / each for each in hashes},
         about: description,
         record.MANIFEST: record.to_json({**manifest, "sha256": hashes}).encode(),
-        record.CARD: write_card(published(found), name, licence=licence, export=without_paths(export)).encode(),
+        record.CARD: card.encode(),
     }
 
 

@@ -36,8 +36,8 @@ def exported(run: Path, out: Path) -> Path:
     def change(folder: Path) -> None:
         shutil.rmtree(folder / "model")
         told = {"format": 1, "schema": {}, "record": json.loads((folder / "run.json").read_text()), "int8": True}
-        for name in ("run.json", "history.jsonl", "predictions.csv", "validation.csv"):
-            (folder / name).unlink()
+        for path in filter(Path.is_file, list(folder.iterdir())):
+            path.unlink()
         (folder / "export.json").write_text(json.dumps(told))
         (folder / "model.onnx").write_bytes(b"graph" * 1000)
         (folder / "tokenizer.json").write_text("{}")
@@ -47,3 +47,8 @@ def exported(run: Path, out: Path) -> Path:
 
 def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def data(run: Path) -> set[str]:
+    """The files of a run that are published as they are: all but its tables."""
+    return {name for name in files(run) if not name.endswith(".csv")}

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from folders import files
+from folders import data, files
 from hub_stand_in import OWNER, Hub, serving
 from huggingface_hub import constants
 
@@ -32,7 +32,7 @@ def test_a_run_comes_back_from_the_hub_and_predicts_the_same(hub: Hub, marking_r
     done = publish(contents(marking_run, NAME, licence="mit"), NAME, token=OWNER)
     repo = hub.repos[NAME]
     assert repo.messages == ["initial commit", f"Publish a model of empathy-kit {empathy_kit.__version__}"]  # one commit
-    sent = files(marking_run) - {"predictions.csv", "validation.csv"}
+    sent = data(marking_run)
     assert set(repo.main) == sent | {"README.md", ".gitattributes"}
     weights = (marking_run / "model" / "model.safetensors").read_bytes()
     assert list(hub.stored.values()) == [weights]  # by LFS, and nothing else
@@ -71,7 +71,7 @@ def test_the_clients_own_variables_decide_where_it_looks_and_a_copy_is_read_with
         assert first.returncode == 0, first.stderr
     again = ran("-c", write_name, NAME, HF_HUB_OFFLINE="1", **there)
     assert again.stdout == first.stdout == str(tmp_path / "home" / "hub" / "models--me--model" / "snapshots" / commit)
-    assert files(Path(again.stdout)) == files(marking_run) - {"predictions.csv", "validation.csv"}
+    assert files(Path(again.stdout)) == data(marking_run)
     other = ran("-c", "from empathy_kit.inference.hub import fetch; fetch('me/other')", HF_HUB_OFFLINE="1", **there)
     assert other.stderr.splitlines()[-1] == (
         f"empathy_kit.errors.KitError: hub:me/other: no whole copy in {tmp_path / 'home' / 'hub'}, and HF_HUB_OFFLINE keeps from "
@@ -183,7 +183,7 @@ def test_what_lies_in_the_repository_besides_stays_there(hub: Hub, marking_run: 
     publish(contents(marking_run, NAME), NAME, token=OWNER)
     repo = hub.repos[NAME]
     repo.commit("main", {**repo.main, "evil.py": b"", "pytorch_model.bin": b"", "README.md": b"edited"}, "theirs")
-    assert files(fetch(NAME)) == files(marking_run) - {"predictions.csv", "validation.csv"}
+    assert files(fetch(NAME)) == data(marking_run)
     publish(contents(marking_run, NAME), NAME, token=OWNER)
     assert {"evil.py", "pytorch_model.bin"} <= set(repo.main)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from folders import altered, exported, files, rewritten
+from folders import altered, data, exported, files, rewritten
 from hub_stand_in import OWNER, READER, Hub
 
 import empathy_kit
@@ -65,7 +65,7 @@ def test_a_dry_run_writes_what_would_be_published_and_the_kit_loads_it(hub: Hub,
     out = tmp_path / "new" / "folder"
     write(contents(marking_run, NAME), out)
     assert hub.requests == []
-    assert files(out) == files(marking_run) - {"predictions.csv", "validation.csv"} | {"README.md"}
+    assert files(out) == data(marking_run) | {"README.md"}
     (out / "README.md").write_text("edited")  # as people do on the hub
     assert empathy_kit.load(out).predict([PAIR]) == empathy_kit.load(marking_run).predict([PAIR])
     with pytest.raises(KitError) as error:
@@ -82,6 +82,14 @@ def test_a_dry_run_writes_what_would_be_published_and_the_kit_loads_it(hub: Hub,
     assert str(error.value) == (
         "--license 'MIT License': expected one of the hub's identifiers, such as mit, apache-2.0 or cc-by-4.0"
     )
+
+
+def test_the_hashes_of_the_training_posts_are_kept_back_where_asked(hub: Hub, marking_run: Path, tmp_path: Path) -> None:
+    shown, bare = contents(marking_run, NAME), contents(marking_run, NAME, seen=False)
+    assert set(shown) - set(bare) == {"model/seen.json"}
+    assert [b"seen.json" in card for card in (shown["README.md"], bare["README.md"]) if isinstance(card, bytes)] == [True, False]
+    write(bare, tmp_path / "bare")
+    assert empathy_kit.load(tmp_path / "bare").seen is None
 
 
 def test_what_is_no_model_or_an_oracle_is_not_published(marking_run: Path, tmp_path: Path) -> None:
