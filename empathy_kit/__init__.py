@@ -11,6 +11,7 @@ from empathy_kit.hookspecs import hookimpl
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from empathy_kit.inference.estimator import EmpathyClassifier
     from empathy_kit.inference.model import EmpathyModel, load
     from empathy_kit.inference.prediction import Prediction
 
@@ -26,13 +27,14 @@ __all__ = [
     "Texts",
     "Trunk",
     "hookimpl",
+    "EmpathyClassifier",
     "EmpathyModel",
     "Prediction",
     "load",
 ]
 
 # What uses a model is imported when it is asked for: a plugin's author needs none of it.
-_LAZY = {"EmpathyModel": "model", "Prediction": "prediction", "load": "model"}
+_LAZY = {"EmpathyClassifier": "estimator", "EmpathyModel": "model", "Prediction": "prediction", "load": "model"}
 
 
 def __getattr__(name: str) -> Any:

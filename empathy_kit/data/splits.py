@@ -59,7 +59,12 @@ def split_paper(corpus: Corpus, seed: int) -> tuple[Parts, Groups]:
 
 
 def split_grouped(corpus: Corpus, seed: int) -> tuple[Parts, Groups]:
-    """70/15/15 by groups of pairs that share a seeker id or a seeker post, every label of every task spread evenly.
+    """70/15/15 by groups of pairs that share a seeker id or a seeker post, every label of every task spread evenly."""
+    return _place(corpus, seed, FRACTIONS)
+
+
+def _place(corpus: Corpus, seed: int, fractions: Sequence[float]) -> tuple[Parts, Groups]:
+    """Parts of these sizes, by groups of pairs that share a seeker id or a seeker post, every label spread evenly.
 
     Iterative stratification (Sechidis et al., ECML 2011) over groups in place of rows: the rarest label that is still to be
     placed goes first, each group to the part that lacks this label most. Groups without any label come last, each to the part
@@ -77,9 +82,9 @@ def split_grouped(corpus: Corpus, seed: int) -> tuple[Parts, Groups]:
         for label in sorted(set().union(*rows)):
             waiting[label].append(number)
     size = {label: sum(sum(label in row for row in levels[g]) for g in held) for label, held in waiting.items()}
-    lack_rows = [fraction * len(corpus) for fraction in FRACTIONS]
-    lack = [{label: fraction * count for label, count in size.items()} for fraction in FRACTIONS]
-    parts: list[list[int]] = [[], [], []]
+    lack_rows = [fraction * len(corpus) for fraction in fractions]
+    lack = [{label: fraction * count for label, count in size.items()} for fraction in fractions]
+    parts: list[list[int]] = [[] for _ in fractions]
     unplaced = set(range(len(groups)))
 
     def place(number: int, best: int) -> None:
@@ -94,9 +99,9 @@ def split_grouped(corpus: Corpus, seed: int) -> tuple[Parts, Groups]:
     for label in sorted(size, key=lambda label: (size[label], label)):
         for number in waiting[label]:
             if number in unplaced:  # not placed with a rarer label
-                place(number, max(range(len(PARTS)), key=lambda part: (lack[part][label], lack_rows[part], -part)))
+                place(number, max(range(len(parts)), key=lambda part: (lack[part][label], lack_rows[part], -part)))
     for number in sorted(unplaced):
-        place(number, max(range(len(PARTS)), key=lambda part: (lack_rows[part], -part)))
+        place(number, max(range(len(parts)), key=lambda part: (lack_rows[part], -part)))
     return parts, whole
 
 
@@ -121,6 +126,19 @@ def make_split(corpus: Corpus, kind: str, seed: int, tasks: Schema | None = None
     _check(corpus, f"--split {kind} of {corpus.name}", parts, groups, tasks or corpus.schema)
     train, validation, test = (tuple(sorted(part)) for part in parts)
     return Split(kind, seed, train, validation, test, groups=len(groups), largest=max(map(len, groups)))
+
+
+def hold_out(corpus: Corpus, fraction: float, seed: int) -> Split:
+    """A training and a validation part, grouped as `split_grouped` groups; the test part is empty.
+
+    Where the pairs are too few for a validation part with a label of every task, and a training part with every label, all
+    are in the training part.
+    """
+    parts, groups = _place(corpus, seed, (1 - fraction, fraction))
+    train, validation = (class_counts(take(corpus, part), corpus.schema) for part in parts)
+    if not all(map(all, train.values())) or not all(map(any, validation.values())):
+        parts = [range(len(corpus)), ()]
+    return Split("grouped", seed, tuple(sorted(parts[0])), tuple(sorted(parts[1])), (), len(groups), max(map(len, groups)))
 
 
 def _labels(pair: Pair) -> set[tuple[int, int]]:

@@ -15,27 +15,14 @@ from empathy_kit import __version__
 from empathy_kit.config import RunConfig, to_dict
 from empathy_kit.contracts import Task
 from empathy_kit.data.sources import load_corpus
-from empathy_kit.data.splits import PARTS, make_split
+from empathy_kit.data.splits import make_split
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import Registry
 from empathy_kit.runs import record
-from empathy_kit.runs.build import (
-    build_model,
-    build_objective,
-    build_tasks,
-    build_tokenization,
-    build_trainer,
-    check_model,
-    check_spans,
-    encoder_warnings,
-    flags_named,
-    open_encoder,
-    own_criterion,
-    read_posts,
-    remember_states,
-)
+from empathy_kit.runs.build import flags_named, open_encoder, own_criterion
 from empathy_kit.runs.choose import all_options, choose_plugins, compare_providers, provenance
 from empathy_kit.runs.describe import describe_data, describe_split
+from empathy_kit.runs.prepare import prepare
 from empathy_kit.runs.seen import see, write_seen
 
 if TYPE_CHECKING:
@@ -109,7 +96,6 @@ def run(
 
     from empathy_kit.core import checkpoint
     from empathy_kit.core.fingerprint import fingerprint
-    from empathy_kit.core.precision import find_device
 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -117,19 +103,11 @@ def run(
     encoder, tokenizer = open_encoder(config)
     read_by = fingerprint(encoder, tokenizer)
     _check_same("encoder", read_by, expected)
-    tokenization = build_tokenization(config, tokenizer, encoder)
-    examples, truncation = read_posts(config, tokenization, corpus)
-    train, validation, test = (examples.take(split.part(name)) for name in PARTS)
-
-    tasks = build_tasks(corpus, split, schema)
-    model = build_model(config, plugins, tasks, encoder)
-    objective = build_objective(config, plugins, tasks, model)
-    if check_model(plugins, tasks, model, tokenization) or plugins.rationale.gold != "never":
-        warnings += check_spans(plugins, tasks, train)
-    device = find_device(config.device)
-    trainer = build_trainer(config, plugins, tasks, tokenization, train, validation, device)
-    states = remember_states(model, examples.texts)
-    warnings += encoder_warnings(model)
+    prepared = prepare(config, plugins, corpus, split, encoder, tokenizer)
+    tasks, model, objective, trainer = prepared.tasks, prepared.model, prepared.objective, prepared.trainer
+    validation, test, truncation = prepared.validation, prepared.test, prepared.truncation
+    device, states = prepared.device, prepared.states
+    warnings += prepared.warnings
     own = any(own_criterion(head) is not None for head in model.heads.values())
     if own:
         warnings += (f"head {config.head} trains with a loss of its own, not with --loss {config.loss}",)

@@ -1,0 +1,312 @@
+"""The kit as a scikit-learn classifier: pairs of posts in, labels of one or several tasks out."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import accuracy_score
+from sklearn.utils import assert_all_finite, check_array, check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from empathy_kit.config import RunConfig, configure
+from empathy_kit.data.cells import Row
+from empathy_kit.data.pairs import Corpus, Pair
+from empathy_kit.data.schema import MISSING, Schema, TaskSchema
+from empathy_kit.data.splits import hold_out
+from empathy_kit.errors import KitError
+from empathy_kit.options import parse
+from empathy_kit.plugins import load_registry
+from empathy_kit.runs.memory import train
+
+SETTINGS = (
+    *("loss", "rationale", "head", "sampler", "trunk", "encoder", "options", "posts", "max_tokens", "freeze_layers"),
+    *("epochs", "batch_size", "encoder_lr", "lr", "select", "patience", "device"),
+)
+"""Parameters that are settings of a run, under the same names and with the same defaults."""
+
+POSTS = ("seeker_post", "response_post")
+
+
+class EstimatorError(KitError, ValueError):
+    """A fault that the user can fix, also a ValueError: what scikit-learn raises for parameters and data."""
+
+
+class _Post(NamedTuple):
+    seeker: str
+    response: str
+
+
+class EmpathyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Labels of (seeker post, response post) pairs, by an encoder that is fine-tuned on them.
+
+    The parameters are settings of a run, whose other settings keep their defaults, and these three:
+
+    Args:
+        options: options of the plugins, such as ``{"loss.gamma": 1.5}``; ``{"loss.ER.gamma": 3}`` is one task's own.
+        validation_fraction: share of the pairs that chooses the epoch and is not trained on. Pairs with the same seeker post,
+            or the same group, are all in it or all outside. Where it is 0, or the pairs are too few, the training pairs choose.
+        random_state: the seed of the split, the first weights, the batches and dropout.
+
+    Attributes:
+        classes_: labels in sorted order, (C,); for several tasks a list of these.
+        tasks_: the tasks' names: y's column names where they can be used in options, else y, or y0, y1, ...
+        n_features_in_: always 2.
+        feature_names_in_: X's column names, (2,); only where it has names that are all text.
+        history_: per epoch a mapping with its losses and validation scores, and whether it is the best so far.
+        validation_indices_: positions in X of the pairs that chose the epoch; empty where the training pairs did.
+        trained_: the model, as settings and bytes.
+    """
+
+    def __init__(
+        self,
+        loss: str = "ce",
+        *,
+        rationale: str = "none",
+        head: str = "linear",
+        sampler: str = "all",
+        trunk: str = "gru",
+        encoder: str = "minilm",
+        options: Mapping[str, Any] | None = None,
+        posts: str = "both",
+        max_tokens: int = 64,
+        freeze_layers: int = 0,
+        epochs: int = 5,
+        batch_size: int = 32,
+        encoder_lr: float = 5e-5,
+        lr: float = 1e-3,
+        select: str = "macro-f1",
+        patience: int = 2,
+        device: str = "auto",
+        validation_fraction: float = 0.15,
+        random_state: Any = 0,
+    ) -> None:
+        self.loss = loss
+        self.rationale = rationale
+        self.head = head
+        self.sampler = sampler
+        self.trunk = trunk
+        self.encoder = encoder
+        self.options = options
+        self.posts = posts
+        self.max_tokens = max_tokens
+        self.freeze_layers = freeze_layers
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.encoder_lr = encoder_lr
+        self.lr = lr
+        self.select = select
+        self.patience = patience
+        self.device = device
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:  # noqa: N803 - scikit-learn's name
+        """Train on labelled pairs.
+
+        Args:
+            X: (n, 2) texts, the seeker post first.
+            y: (n,) labels, or (n, T) labels of T tasks; there, None or NaN is a label that is missing.
+            groups: (n,) whatever tells seekers apart, such as their ids; None where the seeker posts do.
+
+        Raises:
+            ValueError: parameters, posts or labels that are not as described.
+        """
+        with _kit_errors():
+            pairs = self._read(X, reset=True)
+            if y is None:
+                validate_data(self, X, y, skip_check_array=True)  # raises, in scikit-learn's words
+            names, classes, levels = _targets(y)
+            check_consistent_length(pairs, levels, groups)
+            schema = _schema(names, classes)
+            settings = {name: _plain(getattr(self, name)) for name in SETTINGS}
+            settings |= {"options": settings["options"] or {}, "seed": _seed(self.random_state), "schema": schema}
+            config = configure(RunConfig(), settings)
+            corpus = Corpus("X", _pairs(pairs, levels, groups), {}, schema=schema)
+            split = hold_out(corpus, _fraction(self.validation_fraction), config.seed)
+            trained = train(config, load_registry(), corpus, split)
+        for text in trained.warnings:
+            warnings.warn(text, stacklevel=2)
+        self.classes_ = classes[0] if len(classes) == 1 else classes
+        self.tasks_ = schema.names
+        self.history_ = trained.history
+        self.validation_indices_ = np.array(split.validation, dtype=np.intp)
+        self.trained_ = trained
+        return self
+
+    def predict_proba(self, X: Any) -> Any:  # noqa: N803
+        """Probabilities of the labels in ``classes_``.
+
+        Args:
+            X: (n, 2) texts, the seeker post first.
+
+        Returns:
+            (n, C) float64 whose rows sum to 1; for several tasks a list of these.
+
+        Raises:
+            ValueError: posts that are not as described, or a plugin that is missing.
+        """
+        check_is_fitted(self)
+        with _kit_errors():
+            posts = self._read(X, reset=False)
+            ready = self.trained_.ready
+            scored = [each.probabilities for each in ready.predictor.predict(ready.tokenization.encode(posts))]
+        for text in ready.warnings:
+            warnings.warn(text, stacklevel=2)
+        # The model's softmax is in float32, and scikit-learn's metrics want sums of 1 in float64.
+        found = [np.stack([each[name] for each in scored]) for name in self.tasks_]
+        found = [rows / rows.sum(axis=1, keepdims=True) for rows in found]
+        return found if isinstance(self.classes_, list) else found[0]
+
+    def predict(self, X: Any) -> NDArray[Any]:  # noqa: N803
+        """The likeliest labels: (n,), or (n, T) for several tasks.
+
+        Raises:
+            ValueError: as `predict_proba`.
+        """
+        found = self.predict_proba(X)
+        if not isinstance(self.classes_, list):
+            best: NDArray[Any] = self.classes_[found.argmax(axis=1)]
+            return best
+        columns = [labels[rows.argmax(axis=1)] for labels, rows in zip(self.classes_, found, strict=True)]
+        kinds = {labels.dtype.kind for labels in self.classes_}
+        return np.stack(columns if len(kinds) == 1 else [column.astype(object) for column in columns], axis=1)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: N803
+        """Accuracy; for several tasks the mean of their accuracies, each over the pairs that have its label.
+
+        Raises:
+            ValueError: as `predict_proba`.
+        """
+        found = self.predict(X)
+        if found.ndim == 1:
+            return float(accuracy_score(y, found, sample_weight=sample_weight))
+        true = check_array(y, dtype=object, ensure_all_finite=False, input_name="y")
+        check_consistent_length(true, found)
+        scores = []
+        for column, guess in zip(true.T, found.T, strict=True):
+            known = _known(column)
+            weights = None if sample_weight is None else np.asarray(sample_weight)[known]
+            right = np.array([label == said for label, said in zip(column[known], guess[known], strict=True)])
+            scores.append(float(np.average(right, weights=weights)))
+        return sum(scores) / len(scores)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.target_tags.multi_output = True
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def _read(self, X: Any, *, reset: bool) -> list[_Post]:  # noqa: N803
+        """The posts, by the rules for a table's; row numbers are counted from 1 there."""
+        cells = validate_data(self, X, reset=reset, dtype=object, ensure_min_features=2)
+        if cells.shape[1] != 2:
+            raise EstimatorError(f"X has {cells.shape[1]} features, expected 2: the seeker post and the response post")
+        rows = (Row("X", number, dict(zip(POSTS, row, strict=True))) for number, row in enumerate(cells, start=1))
+        return [_Post(*(row.post(column) for column in POSTS)) for row in rows]
+
+
+def _targets(y: Any) -> tuple[list[str], list[NDArray[Any]], NDArray[np.int64]]:
+    """The tasks' names, their classes, and levels (n, T), MISSING where a label is."""
+    values = check_array(y, dtype=None, ensure_2d=False, ensure_all_finite=False, input_name="y")
+    single = values.ndim == 1 or values.shape[1] == 1
+    if single:
+        values = column_or_1d(values, warn=True)
+        assert_all_finite(values, input_name="y")
+    columns = [values] if single else list(values.T)
+    names = _names(list(getattr(y, "columns", [getattr(y, "name", None)])), len(columns))
+    classes = []
+    levels = np.full((len(values), len(columns)), MISSING, dtype=np.int64)
+    for at, (name, column) in enumerate(zip(names, columns, strict=True)):
+        known = _known(column)
+        if single and not known.all():
+            raise EstimatorError(f"y: no label at position {int(np.argmin(known))}, expected one for every pair")
+        found = column[known]
+        if found.dtype == object and not any(isinstance(label, str) for label in found):
+            found = np.array(found.tolist())  # numbers that stand next to a column of text
+        check_classification_targets(found)
+        try:
+            labels, levels[known, at] = np.unique(found, return_inverse=True)
+        except TypeError:
+            raise EstimatorError(f"y: the labels of {name} cannot be sorted, expected all of one type") from None
+        if len(labels) < 2:
+            raise EstimatorError(f"y: {name} has {len(labels)} class, expected at least 2 classes")
+        classes.append(labels)
+    return names, classes, levels
+
+
+def _known(column: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where a column has a label: what is missing is None, or not equal to itself (NaN, NaT), or pandas' NA."""
+    labels = column.tolist()
+    return np.array([label is not None and type(label).__name__ != "NAType" and label == label for label in labels], dtype=bool)
+
+
+def _names(given: Sequence[Any], tasks: int) -> list[str]:
+    """The names of y's columns where all of them can be names of tasks."""
+    try:
+        return list(Schema.from_dict({"tasks": [{"name": name, "labels": [0, 1]} for name in given]}).names)
+    except KitError:
+        return ["y"] if tasks == 1 else [f"y{at}" for at in range(tasks)]
+
+
+def _schema(names: Sequence[str], classes: Sequence[NDArray[Any]]) -> Schema:
+    found = zip(names, classes, strict=True)
+    return Schema(tuple(TaskSchema(name, name, name, tuple(map(str, labels.tolist()))) for name, labels in found))
+
+
+def _pairs(posts: Sequence[_Post], levels: NDArray[np.int64], groups: Any) -> tuple[Pair, ...]:
+    seekers = [""] * len(posts) if groups is None else [str(group) for group in groups]
+    rows = zip(posts, seekers, levels.tolist(), strict=True)
+    return tuple(
+        Pair(row, str(row), seeker, post.seeker, post.response, tuple(labels))
+        for row, (post, seeker, labels) in enumerate(rows, start=1)
+    )
+
+
+def _plain(value: Any) -> Any:
+    """A parameter as the kit's settings have it: a grid over an array of numpy gives numpy's numbers."""
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _seed(random_state: Any) -> Any:
+    """An integer is the seed itself; anything else draws one, as scikit-learn has it."""
+    plain = _plain(random_state)
+    return plain if isinstance(plain, int) else int(check_random_state(plain).randint(2**31))
+
+
+def _fraction(given: Any) -> float:
+    try:
+        fraction: float = parse(float, _plain(given))
+    except ValueError as error:
+        raise EstimatorError(f"validation_fraction {given}: {error}") from None
+    if not 0 <= fraction < 1:
+        raise EstimatorError(f"validation_fraction {given}: out of range, expected at least 0 and less than 1")
+    return fraction
+
+
+_NAMES = {"-o": "options", "--seed": "random_state"}
+
+
+@contextmanager
+def _kit_errors() -> Iterator[None]:
+    """The kit's messages name flags of the command line: make them parameters."""
+    try:
+        yield
+    except EstimatorError:
+        raise
+    except KitError as error:
+        raise EstimatorError(re.sub(r"(?<!\S)(--[a-z][a-z-]*|-o)\b", _parameter, str(error))) from None
+
+
+def _parameter(flag: re.Match[str]) -> str:
+    return _NAMES.get(flag[0], flag[0].lstrip("-").replace("-", "_"))
