@@ -39,7 +39,9 @@ class EstimatorError(KitError, ValueError):
     """A fault that the user can fix, also a ValueError: what scikit-learn raises for parameters and data."""
 
 
-class _Post(NamedTuple):
+class Post(NamedTuple):
+    """A pair of posts, as it is read."""
+
     seeker: str
     response: str
 
@@ -120,16 +122,16 @@ class EmpathyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             ValueError: parameters, posts or labels that are not as described.
         """
         with _kit_errors():
-            pairs = self._read(X, reset=True)
             if y is None:
                 validate_data(self, X, y, skip_check_array=True)  # raises, in scikit-learn's words
             names, classes, levels = _targets(y)
-            check_consistent_length(pairs, levels, groups)
+            posts = self._read(X, reset=True)
+            check_consistent_length(posts, levels, groups)
             schema = _schema(names, classes)
             settings = {name: _plain(getattr(self, name)) for name in SETTINGS}
             settings |= {"options": settings["options"] or {}, "seed": _seed(self.random_state), "schema": schema}
             config = configure(RunConfig(), settings)
-            corpus = Corpus("X", _pairs(pairs, levels, groups), {}, schema=schema)
+            corpus = Corpus("X", _pairs(posts, levels, groups), {}, schema=schema)
             split = hold_out(corpus, _fraction(self.validation_fraction), config.seed)
             trained = train(config, load_registry(), corpus, split)
         for text in trained.warnings:
@@ -205,13 +207,13 @@ class EmpathyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.classifier_tags.multi_label = True
         return tags
 
-    def _read(self, X: Any, *, reset: bool) -> list[_Post]:  # noqa: N803
+    def _read(self, X: Any, *, reset: bool) -> list[Post]:  # noqa: N803
         """The posts, by the rules for a table's; row numbers are counted from 1 there."""
         cells = validate_data(self, X, reset=reset, dtype=object, ensure_min_features=2)
         if cells.shape[1] != 2:
             raise EstimatorError(f"X has {cells.shape[1]} features, expected 2: the seeker post and the response post")
         rows = (Row("X", number, dict(zip(POSTS, row, strict=True))) for number, row in enumerate(cells, start=1))
-        return [_Post(*(row.post(column) for column in POSTS)) for row in rows]
+        return [Post(*(row.post(column) for column in POSTS)) for row in rows]
 
 
 def _targets(y: Any) -> tuple[list[str], list[NDArray[Any]], NDArray[np.int64]]:
@@ -232,13 +234,14 @@ def _targets(y: Any) -> tuple[list[str], list[NDArray[Any]], NDArray[np.int64]]:
         found = column[known]
         if found.dtype == object and not any(isinstance(label, str) for label in found):
             found = np.array(found.tolist())  # numbers that stand next to a column of text
-        check_classification_targets(found)
         try:
             labels, levels[known, at] = np.unique(found, return_inverse=True)
         except TypeError:
             raise EstimatorError(f"y: the labels of {name} cannot be sorted, expected all of one type") from None
+        check_classification_targets(found)
         if len(labels) < 2:
-            raise EstimatorError(f"y: {name} has {len(labels)} class, expected at least 2 classes")
+            count = "1 class" if len(labels) else "no class"
+            raise EstimatorError(f"y: {name} has {count}, expected at least 2 classes")
         classes.append(labels)
     return names, classes, levels
 
@@ -262,7 +265,7 @@ def _schema(names: Sequence[str], classes: Sequence[NDArray[Any]]) -> Schema:
     return Schema(tuple(TaskSchema(name, name, name, tuple(map(str, labels.tolist()))) for name, labels in found))
 
 
-def _pairs(posts: Sequence[_Post], levels: NDArray[np.int64], groups: Any) -> tuple[Pair, ...]:
+def _pairs(posts: Sequence[Post], levels: NDArray[np.int64], groups: Any) -> tuple[Pair, ...]:
     seekers = [""] * len(posts) if groups is None else [str(group) for group in groups]
     rows = zip(posts, seekers, levels.tolist(), strict=True)
     return tuple(
