@@ -209,6 +209,11 @@ class EmpathyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _read(self, X: Any, *, reset: bool) -> list[Post]:  # noqa: N803
         """The posts, by the rules for a table's; row numbers are counted from 1 there."""
+        dimensions = getattr(X, "ndim", None) or np.asarray(X, dtype=object).ndim
+        if dimensions != 2:  # scikit-learn's message would show the posts
+            raise EstimatorError(
+                f"X is {dimensions}-dimensional, expected (n, 2) texts. Reshape your data: [(seeker, response), ...]"
+            )
         cells = validate_data(self, X, reset=reset, dtype=object, ensure_min_features=2)
         if cells.shape[1] != 2:
             raise EstimatorError(f"X has {cells.shape[1]} features, expected 2: the seeker post and the response post")

@@ -202,6 +202,8 @@ def test_a_parameter_is_refused_in_the_kits_words(changes: dict[str, Any], messa
         ([(1.5, 2.5)] * 2, [0, 1], "X, row 1, column 'seeker_post': a number found, expected text"),
         (NO_POST, [0, 1], "X, row 2, column 'response_post': empty, expected a post"),
         ([("a", "b", "c")] * 2, [0, 1], "X has 3 features, expected 2: the seeker post and the response post"),
+        (X[0], [0, 1], "X is 1-dimensional, expected (n, 2) texts. Reshape your data: [(seeker, response), ...]"),
+        ([X[0], ("a",)], [0, 1], "X is 1-dimensional, expected (n, 2) texts. Reshape your data: [(seeker, response), ...]"),
         (X[:2], [1, 1], "y: y has 1 class, expected at least 2 classes"),
         (X[:2], ["a", None], "y: no label at position 1, expected one for every pair"),
         (X[:3], [[1, None], [0, None], [0, None]], "y: y1 has no class, expected at least 2 classes"),
