@@ -17,8 +17,8 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from empathy_kit.config import RunConfig, configure
-from empathy_kit.data.cells import Row
-from empathy_kit.data.pairs import Corpus, Pair
+from empathy_kit.data.cells import not_text, unreadable
+from empathy_kit.data.pairs import Corpus, Pair, unescape
 from empathy_kit.data.schema import MISSING, Schema, TaskSchema
 from empathy_kit.data.splits import hold_out
 from empathy_kit.errors import KitError
@@ -32,7 +32,7 @@ SETTINGS = (
 )
 """Parameters that are settings of a run, under the same names and with the same defaults."""
 
-POSTS = ("seeker_post", "response_post")
+POSTS = ("seeker post", "response post")
 
 
 class EstimatorError(KitError, ValueError):
@@ -208,7 +208,7 @@ class EmpathyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
     def _read(self, X: Any, *, reset: bool) -> list[Post]:  # noqa: N803
-        """The posts, by the rules for a table's; row numbers are counted from 1 there."""
+        """The posts, by the rules for those of a table."""
         dimensions = getattr(X, "ndim", None) or np.asarray(X, dtype=object).ndim
         if dimensions != 2:  # scikit-learn's message would show the posts
             raise EstimatorError(
@@ -217,8 +217,14 @@ class EmpathyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         cells = validate_data(self, X, reset=reset, dtype=object, ensure_min_features=2)
         if cells.shape[1] != 2:
             raise EstimatorError(f"X has {cells.shape[1]} features, expected 2: the seeker post and the response post")
-        rows = (Row("X", number, dict(zip(POSTS, row, strict=True))) for number, row in enumerate(cells, start=1))
-        return [Post(*(row.post(column) for column in POSTS)) for row in rows]
+        return [Post(*(_checked(at, name, text) for name, text in zip(POSTS, row, strict=True))) for at, row in enumerate(cells)]
+
+
+def _checked(at: int, name: str, text: Any) -> str:
+    fault = not_text(text) or unreadable(unescape(text))
+    if fault:
+        raise EstimatorError(f"X, pair {at}, {name}: {fault}")
+    return unescape(text)
 
 
 def _targets(y: Any) -> tuple[list[str], list[NDArray[Any]], NDArray[np.int64]]:

@@ -199,8 +199,8 @@ def test_a_parameter_is_refused_in_the_kits_words(changes: dict[str, Any], messa
 @pytest.mark.parametrize(
     ("posts", "labels", "message"),
     [
-        ([(1.5, 2.5)] * 2, [0, 1], "X, row 1, column 'seeker_post': a number found, expected text"),
-        (NO_POST, [0, 1], "X, row 2, column 'response_post': empty, expected a post"),
+        ([(1.5, 2.5)] * 2, [0, 1], "X, pair 0, seeker post: a number found, expected text"),
+        (NO_POST, [0, 1], "X, pair 1, response post: empty, expected a post"),
         ([("a", "b", "c")] * 2, [0, 1], "X has 3 features, expected 2: the seeker post and the response post"),
         (X[0], [0, 1], "X is 1-dimensional, expected (n, 2) texts. Reshape your data: [(seeker, response), ...]"),
         ([X[0], ("a",)], [0, 1], "X is 1-dimensional, expected (n, 2) texts. Reshape your data: [(seeker, response), ...]"),

@@ -18,7 +18,10 @@ from sklearn.utils.validation import validate_data
 
 from empathy_kit import EmpathyClassifier
 from empathy_kit.data.sources import load_corpus
+from empathy_kit.inference import estimator
 from empathy_kit.inference.estimator import EstimatorError, Post
+from empathy_kit.plugins import load_registry
+from empathy_kit.runs import memory
 
 PAIRS = load_corpus("sample").pairs
 X = np.array([(pair.seeker, pair.response) for pair in PAIRS[:40]], dtype=object)
@@ -61,6 +64,14 @@ DO_NOT_APPLY = dict.fromkeys(
 )
 
 
+@pytest.fixture(autouse=True)
+def one_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fits are many here: the installed distributions are looked through once."""
+    registry = load_registry()
+    for module in (estimator, memory):
+        monkeypatch.setattr(module, "load_registry", lambda: registry)
+
+
 def small(kind: type[EmpathyClassifier], encoder: Path, **changes: Any) -> EmpathyClassifier:
     return kind(**{"encoder": str(encoder), "trunk": "mean", "epochs": 1, "max_tokens": 8, "batch_size": 64, **changes})
 
@@ -78,10 +89,10 @@ class OfNumbers(EmpathyClassifier):
         return tags
 
 
-def outcomes(estimator: EmpathyClassifier, expected: dict[str, str]) -> dict[str, set[str]]:
+def outcomes(classifier: EmpathyClassifier, expected: dict[str, str]) -> dict[str, set[str]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        results = check_estimator(estimator, expected_failed_checks=expected, on_skip=None, on_fail=None)
+        results = check_estimator(classifier, expected_failed_checks=expected, on_skip=None, on_fail=None)
     return {
         status: {each["check_name"] for each in results if each["status"] == status} for status in ("passed", "failed", "xfail")
     }
@@ -102,12 +113,12 @@ def test_where_numbers_are_written_as_posts_every_one_of_them_applies_and_passes
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_cross_validation_by_groups_gives_the_same_however_many_fits_run_at_once(jobs: int, tiny_roberta: Path) -> None:
-    estimator, settings = small(EmpathyClassifier, tiny_roberta), {"cv": GroupKFold(2), "scoring": "neg_log_loss"}
+    classifier, settings = small(EmpathyClassifier, tiny_roberta), {"cv": GroupKFold(2), "scoring": "neg_log_loss"}
     people = np.arange(40) // 2
     with joblib.parallel_config("threading", n_jobs=jobs):
-        scores = cross_val_score(estimator, X, Y, groups=people, error_score="raise", **settings)
+        scores = cross_val_score(classifier, X, Y, groups=people, error_score="raise", **settings)
     folds = GroupKFold(2).split(X, Y, people)
-    alone = [-log_loss(Y[test], clone(estimator).fit(X[train], Y[train]).predict_proba(X[test])) for train, test in folds]
+    alone = [-log_loss(Y[test], clone(classifier).fit(X[train], Y[train]).predict_proba(X[test])) for train, test in folds]
     assert scores.tolist() == alone
 
 
@@ -116,21 +127,21 @@ def test_a_search_goes_over_losses_and_their_options(tiny_roberta: Path) -> None
         {"loss": ["ce"], "batch_size": np.array([16, 64])},
         {"loss": ["focal"], "options": [{"loss.gamma": gamma} for gamma in np.array([0.5, 2.0])]},
     ]
-    estimator = small(EmpathyClassifier, tiny_roberta)
-    search = GridSearchCV(estimator, grid, scoring=["accuracy", "neg_log_loss"], refit="neg_log_loss", cv=2, error_score="raise")
+    classifier = small(EmpathyClassifier, tiny_roberta)
+    search = GridSearchCV(classifier, grid, scoring=["accuracy", "neg_log_loss"], refit="neg_log_loss", cv=2, error_score="raise")
     search.fit(X, Y)
     assert len(set(search.cv_results_["mean_test_neg_log_loss"])) == 4
-    assert search.best_estimator_.get_params() == {**estimator.get_params(), **search.best_params_}
+    assert search.best_estimator_.get_params() == {**classifier.get_params(), **search.best_params_}
     assert search.predict(X).shape == (40,)
     with pytest.raises(EstimatorError, match=r"^loss focal: unknown option 'gama'; its options: gamma"):
-        clone(estimator).set_params(loss="focal", options={"loss.gama": 1}).fit(X, Y)
+        clone(classifier).set_params(loss="focal", options={"loss.gama": 1}).fit(X, Y)
 
 
 @pytest.mark.parametrize("method", ["sigmoid", "isotonic", "temperature"])
 def test_its_probabilities_can_be_calibrated(method: str, tiny_roberta: Path) -> None:
-    estimator = small(EmpathyClassifier, tiny_roberta)
-    calibrated = CalibratedClassifierCV(estimator, method=method, cv=2).fit(X, Y)
+    classifier = small(EmpathyClassifier, tiny_roberta)
+    calibrated = CalibratedClassifierCV(classifier, method=method, cv=2).fit(X, Y)
     probabilities = calibrated.predict_proba(X)
     assert probabilities.shape == (40, 2)
     assert np.allclose(probabilities.sum(axis=1), 1)
-    assert not np.allclose(probabilities, clone(estimator).fit(X, Y).predict_proba(X))
+    assert not np.allclose(probabilities, clone(classifier).fit(X, Y).predict_proba(X))
