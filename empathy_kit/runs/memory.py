@@ -66,7 +66,7 @@ class Ready:
 def train(config: RunConfig, registry: Registry, corpus: Corpus, split: Split) -> Trained:
     """Train on the corpus' training part, and choose the epoch by its validation part.
 
-    The process's random states are what they were afterwards, and do not matter before.
+    The random states of the process do not count, and are restored.
 
     Raises:
         KitError: anything in the configuration or the pairs that the user can mend.
