@@ -13,7 +13,7 @@ from empathy_kit.errors import KitError
 
 if TYPE_CHECKING:
     from empathy_kit.inference.model import EmpathyModel
-    from empathy_kit.inference.scoring import Job
+    from empathy_kit.inference.scoring import Job, Write
     from empathy_kit.inference.tables import Columns
 
 
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 @click.option("--errors", type=click.Choice(["stop", "skip"]), default="stop", help="what a row that is no pair does  [stop]")
 @click.option("--device", type=click.Choice(["auto", "cpu"]), help="where a run's model computes  [as it was trained]")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="of an exported model  [all cores]")
+@click.option("--on", "where", type=click.Choice(["here", "ray"]), default="here", help="one process, or a Ray cluster  [here]")
+@click.option("--ray-address", default="local", metavar="ADDRESS", help="of the cluster; local starts one  [local]")
+@click.option("--workers", type=click.IntRange(1), metavar="N", help="of the cluster that predict  [its cores]")
 def predict(
     *,
     model: str,
@@ -42,6 +45,9 @@ def predict(
     errors: str,
     device: Literal["auto", "cpu"] | None,
     threads: int | None,
+    where: str,
+    ray_address: str,
+    workers: int | None,
 ) -> None:
     """Predict every pair of INPUT, a .csv, .jsonl or .parquet table, into --out, in its order.
 
@@ -68,8 +74,15 @@ def predict(
     columns = Columns(seeker_column if loaded.reads_seekers else None, response_column, kept, "all" in keep)
     if out is None:
         _stream(columns, loaded, evidence, errors)
-    else:
-        _table(Job(Path(source), out, columns, evidence, errors == "skip"), loaded)
+        return
+    job = Job(Path(source), out, columns, evidence, errors == "skip")
+    if where == "here":
+        _table(job, loaded, None)
+        return
+    from empathy_kit.inference.cluster import connected, write_on_ray
+
+    with connected(ray_address, workers) as count:
+        _table(job, loaded, write_on_ray(job, model, count))
 
 
 def _stream(columns: Columns, model: EmpathyModel, evidence: bool, errors: str) -> None:
@@ -88,7 +101,7 @@ def _stream(columns: Columns, model: EmpathyModel, evidence: bool, errors: str) 
         sys.stdout.buffer.flush()
 
 
-def _table(job: Job, model: EmpathyModel) -> None:
+def _table(job: Job, model: EmpathyModel, write: Write | None) -> None:
     import time
 
     from rich.console import Console
@@ -101,7 +114,7 @@ def _table(job: Job, model: EmpathyModel) -> None:
     started, state = time.perf_counter(), None
     with Progress(*columns, console=console, transient=True, disable=not console.is_interactive) as bar:
         task = bar.add_task("reading", total=1.0)
-        for state in predict_table(job, model):
+        for state in predict_table(job, model, write):
             speed = (state.rows - state.reused) / (time.perf_counter() - started)
             bar.update(task, description=f"{state.rows:,} pairs, {speed:.0f} pairs/s", completed=state.fraction)
     if state is None:

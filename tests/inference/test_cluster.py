@@ -1,0 +1,80 @@
+"""On Ray a job gives the bytes of the local way, whichever worker dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from empathy_kit import KitError
+from empathy_kit.data.sources import load_corpus
+from empathy_kit.inference import cluster, scoring
+from empathy_kit.inference.model import load
+from empathy_kit.inference.scoring import Job, Part, Request, predict_table
+from empathy_kit.inference.tables import Columns
+
+
+class Mortal(cluster.Scorer):
+    """A worker that is killed in the middle of its second part, once."""
+
+    def write(self, request: Request) -> Part:
+        last_words = self.job.parts / "died"
+        if request.number == 1 and not last_words.exists():
+            last_words.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().write(request)
+
+
+@pytest.fixture
+def two_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    ray = pytest.importorskip("ray", reason="Ray is not installed")
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    # Ray's own processes are found by their path; what is imported here must be found by its workers too.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+    with cluster.connected("local", 2) as workers:
+        yield workers
+
+
+@pytest.mark.filterwarnings("ignore")  # of Ray's own sockets and threads
+def test_parts_on_two_workers_are_those_of_one_process_and_a_killed_worker_changes_nothing(
+    two_workers: int, marking_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "PART", 15)
+    monkeypatch.setattr(cluster, "Scorer", Mortal)
+    source = tmp_path / "in.csv"
+    rows = [
+        f'"{pair.seeker}","{pair.response}"'
+        for pair in load_corpus("sample").pairs[:70]
+        if '"' not in pair.seeker + pair.response
+    ]
+    rows[40] = '"",""'
+    source.write_text("\n".join(["seeker_post,response_post", *rows]) + "\n", encoding="utf-8")
+    model = load(marking_run, threads=1)
+    job = Job(source, tmp_path / "here.parquet", Columns("seeker_post", "response_post"), evidence=True, skip_errors=True)
+    list(predict_table(job, model))
+    there = replace(job, out=tmp_path / "there.parquet")
+    write = cluster.write_on_ray(there, str(marking_run), two_workers)
+    died = False
+
+    def watched(missing: Iterator[Request]) -> Iterator[Part]:
+        nonlocal died
+        yield from write(missing)
+        died = (there.parts / "died").exists()
+
+    *_, last = predict_table(there, model, watched)
+    assert (died, last.rows, last.bad) == (True, len(rows), 1)
+    assert there.out.read_bytes() == job.out.read_bytes()
+    assert there.skipped.read_bytes() == job.skipped.read_bytes()
+
+
+def test_without_ray_or_a_cluster_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "ray", None)
+        with pytest.raises(KitError) as error, cluster.connected("local", 1):
+            pass
+        assert str(error.value) == "--on ray: Ray is not installed; pip install 'empathy-kit[ray]'"
