@@ -1,6 +1,9 @@
-"""The one exception that means: the user can fix this."""
+"""The exception that means "the user can fix this", and how what others wrote stands in its messages."""
 
 from __future__ import annotations
+
+_JOINERS = "\u200c\u200d"  # not printable to Python, and part of words in Persian and Hindi
+_LONGEST = 60
 
 
 class KitError(Exception):
@@ -9,3 +12,19 @@ class KitError(Exception):
     The command line prints it without a traceback and ends with exit code 2. Any other exception is a bug of the kit
     and keeps its traceback. A message never holds post text.
     """
+
+
+def visible(text: str) -> str:
+    r"""Text that others wrote, for a terminal or a page: on one line, with escapes for what would not be seen but obeyed.
+
+    Control characters, line ends, bidirectional overrides and broken Unicode are escaped: ``\x1b[2J``, ``\u202e``.
+    """
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() or sign in _JOINERS else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def shown(value: object) -> str:
+    """A value that others wrote, for a message: quoted, short, and as `visible` makes it."""
+    text = visible(repr(value))
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

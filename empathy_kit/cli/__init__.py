@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import click
 
 from empathy_kit import __version__
+from empathy_kit.cli import terminal
 from empathy_kit.cli.compare import compare
 from empathy_kit.cli.data import data
 from empathy_kit.cli.doctor import doctor
@@ -36,9 +38,22 @@ cli.add_command(doctor)
 
 def main() -> None:
     """Run the command line; a `KitError` is one line on stderr and exit code 2."""
+    with terminal.opened():
+        sys.exit(_exit_code())
+
+
+def _exit_code() -> int:
     try:
-        cli()
+        return cli.main(standalone_mode=False) or 0
     except KitError as error:
-        # A name may hold line ends; the message stays one line.
-        click.echo("\\n".join(f"Error: {error}".splitlines()), err=True)
-        sys.exit(2)
+        terminal.remark(f"Error: {error}")
+        return 2
+    except click.ClickException as error:
+        usage = io.StringIO()
+        error.show(usage)  # it may repeat the arguments, which may be the names of files
+        for line in usage.getvalue().removesuffix("\n").split("\n"):
+            terminal.remark(line)
+        return error.exit_code
+    except click.Abort:
+        terminal.remark("Aborted!")
+        return 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from empathy_kit.cli import terminal
 from empathy_kit.cli.run import quiet_libraries, setting_flags
 from empathy_kit.config import RunConfig, configure, preset
 from empathy_kit.errors import KitError
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from empathy_kit.comparison.plan import Plan
@@ -104,24 +103,24 @@ def compare(
 
 
 def _write_report(folder: Path, as_json: bool) -> None:
-    from rich.console import Console
-
+    from empathy_kit.cli.console import KitConsole
     from empathy_kit.comparison import pages
     from empathy_kit.comparison.finished import read_finished
     from empathy_kit.comparison.pages.terminal import tables
 
     summary = pages.summarise(read_finished(folder))
     paths = pages.write(summary, folder)
-    if as_json:
-        click.echo(json.dumps(pages.to_json(summary)))
-        return
-    console = Console(markup=False, emoji=False)
-    for table in tables(summary):
-        console.print(table)
-    for line in pages.notes(summary):
-        console.print(line, highlight=False)
-    for path in paths:
-        console.print(f"report: {path}", highlight=False, soft_wrap=True)
+    with terminal.kept(f"the comparison is in {folder}"):
+        if as_json:
+            terminal.content(pages.to_json(summary))
+            return
+        console = KitConsole()
+        for table in tables(summary):
+            console.print(table)
+        for line in pages.notes(summary):
+            console.print(line, highlight=False)
+        for path in paths:
+            console.print_line(f"report: {path}")
 
 
 @dataclass
@@ -136,12 +135,12 @@ class _State:
 
 def _watch(events: Iterable[Progress | Done | Failed], plan: Plan, jobs: int) -> list[Failed]:
     """Draw all runs in one live table on stderr; where nobody watches, print a line for each that ends."""
-    from rich.console import Console
     from rich.live import Live
 
+    from empathy_kit.cli.console import KitConsole
     from empathy_kit.comparison.worker import Done, Failed, Progress
 
-    console = Console(stderr=True, markup=False, emoji=False)
+    console = KitConsole(stderr=True)
     rows = {run: _State() for run in plan.runs()}
     failures = []
     with Live(console=console, transient=True, auto_refresh=False) as live:
@@ -152,18 +151,14 @@ def _watch(events: Iterable[Progress | Done | Failed], plan: Plan, jobs: int) ->
             elif isinstance(event, Done):
                 row.text, row.share = "found finished" if event.found else "done", 1.0
                 row.spent = None if event.found else event.seconds
-                _say(console, f"{event.name}, seed {event.seed}: {row.text}")
+                console.print_line(f"{event.name}, seed {event.seed}: {row.text}")
             elif isinstance(event, Failed):
                 row.text, row.share = "failed", 1.0
                 failures.append(event)
-                _say(console, f"{event.name}, seed {event.seed}: failed: {event.reason}")
+                console.print_line(f"{event.name}, seed {event.seed}: failed: {event.reason}")
             if console.is_interactive:
                 live.update(_live_table(rows, jobs), refresh=True)
     return failures
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, highlight=False, soft_wrap=True)
 
 
 def _live_table(rows: dict[tuple[str, int], _State], jobs: int) -> Table:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from empathy_kit.cli import terminal
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.errors import KitError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from empathy_kit.data.pairs import Corpus
 
 _data = click.option("--data", "source", default="sample", metavar="DATA", help="sample, reddit, a folder or a table  [sample]")
@@ -37,15 +35,15 @@ def check(source: str, schema: str) -> None:
 
     corpus = _load(source, schema)
     for line in data_lines(describe_data(corpus)):
-        click.echo(line)
+        terminal.line(line)
     empty: dict[str, list[str]] = {}
     for row, column in placeholders(corpus.pairs):
         empty.setdefault(column, []).append(str(row))
     for column, rows in empty.items():
-        click.echo(f"placeholders such as [removed] in place of a post: {column} row{'s' * (len(rows) > 1)} {', '.join(rows)}")
+        terminal.line(f"placeholders such as [removed] in place of a post: {column} row{'s' * (len(rows) > 1)} {', '.join(rows)}")
     for row, task in corpus.placement.lost:
         file, column = corpus.span_columns[task]
-        click.echo(f"{file}, row {row}, column {column!r}: a span is not in its response, expected its words", err=True)
+        terminal.remark(f"{file}, row {row}, column {column!r}: a span is not in its response, expected its words")
     if corpus.placement.lost:
         raise KitError(f"{corpus.name}: {len(corpus.placement.lost)} spans are not in their responses (listed above)")
 
@@ -59,6 +57,7 @@ def check(source: str, schema: str) -> None:
 @_json
 def describe(source: str, schema: str, picture: Path | None, encoder: str, max_tokens: str, as_json: bool) -> None:
     """Class counts (the paper's Fig. 2), duplicates and their agreement, and what truncation takes away."""
+    from empathy_kit.cli.console import KitConsole
     from empathy_kit.runs import report
     from empathy_kit.runs.describe import describe_data, describe_truncation
     from empathy_kit.runs.picture import class_picture
@@ -73,15 +72,15 @@ def describe(source: str, schema: str, picture: Path | None, encoder: str, max_t
     if picture:
         class_picture(found["class_counts"], corpus.schema, title, picture)
     if as_json:
-        click.echo(json.dumps(found))
+        terminal.content(found)
         return
-    console = _console()
+    console = KitConsole()
     for line in report.data_lines(found):
-        click.echo(line)
+        terminal.line(line)
     console.print(report.count_table(found["class_counts"], corpus.schema, title))
     for how, truncation in found["truncation"].items():
         for line in report.truncation_lines(truncation, how, len(corpus), corpus.schema.names):
-            click.echo(line)
+            terminal.line(line)
 
 
 @data.command()
@@ -93,6 +92,7 @@ def describe(source: str, schema: str, picture: Path | None, encoder: str, max_t
 @_json
 def split(source: str, schema: str, tasks: str, kind: str, split_seed: str, as_json: bool) -> None:
     """Sizes of the parts, their labels, and what they share with the training part."""
+    from empathy_kit.cli.console import KitConsole
     from empathy_kit.data.splits import make_split
     from empathy_kit.runs import report
     from empathy_kit.runs.describe import describe_split
@@ -102,13 +102,13 @@ def split(source: str, schema: str, tasks: str, kind: str, split_seed: str, as_j
     parts = make_split(corpus, config.split, config.split_seed, corpus.schema.select(config.tasks))
     found: dict[str, Any] = describe_split(corpus, parts)
     for line in report.split_warnings(found):
-        click.echo(line, err=True)
+        terminal.remark(line)
     if as_json:
-        click.echo(json.dumps(found))
+        terminal.content(found)
         return
     for line in report.split_lines(found):
-        click.echo(line)
-    _console().print(report.part_table(found, corpus.schema))
+        terminal.line(line)
+    KitConsole().print(report.part_table(found, corpus.schema))
 
 
 @data.command()
@@ -116,16 +116,10 @@ def fetch() -> None:
     """Fetch the Reddit part of EPITOME from its authors, once, and check its sha256."""
     from empathy_kit.data.sources import fetch_reddit
 
-    click.echo(str(fetch_reddit()))
+    terminal.line(str(fetch_reddit()))
 
 
 def _load(source: str, schema: str) -> Corpus:
     from empathy_kit.data.sources import load_corpus
 
     return load_corpus(source, configure(RunConfig(), {"schema": schema}).schema)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(markup=False, emoji=False)  # a file's name may look like either

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 from pathlib import Path
 
 import click
+
+from empathy_kit.cli import terminal
 
 
 @click.command()
@@ -45,10 +46,10 @@ def doctor(as_json: bool) -> None:
         **{f"not loaded, {number}": str(failure) for number, failure in enumerate(registry.failures, start=1)},
     }
     if as_json:
-        click.echo(json.dumps(found))
+        terminal.content(found)
         return
     for name, text in found.items():
-        click.echo(f"{name}: {text}")
+        terminal.line(f"{name}: {text}")
 
 
 def _size(folder: Path, size: int) -> str:

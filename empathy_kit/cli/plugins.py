@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import json
 import re
-import shutil
 import sys
-import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from empathy_kit.cli import terminal
 from empathy_kit.errors import KitError
 
 if TYPE_CHECKING:
@@ -58,20 +56,20 @@ def list_plugins(plugin_files: tuple[Path, ...], as_json: bool) -> None:
             {**_origin(entry), "summary": first_line(entry.spec.build), "options": _options(entry)} for entry in registry.provided
         ]
         failures = [vars(failure) for failure in registry.failures]
-        click.echo(json.dumps({"plugins": rows, "failures": failures, "warnings": registry.warnings}))
+        terminal.content({"plugins": rows, "failures": failures, "warnings": registry.warnings})
         return
     for kind, (title, purpose) in KINDS.items():
         entries = [entry for entry in registry.provided if entry.kind == kind]
-        click.echo(_wrapped(f"{title}: {purpose}; --{kind} NAME", ""))
+        terminal.wrapped(f"{title}: {purpose}; --{kind} NAME", "")
         widest = max(len(entry.spec.name) for entry in entries)
         for entry in entries:
             lead = " " * (widest + 4)
-            click.echo(_wrapped(f"  {entry.spec.name:<{widest}}  {_shown(first_line(entry.spec.build))}", lead))
+            terminal.wrapped(f"  {entry.spec.name:<{widest}}  {first_line(entry.spec.build)}", lead)
             for option in _options(entry):
-                click.echo(_wrapped(f"{lead}-o {kind}.{_shown(option)}", f"{lead}   "))
+                terminal.wrapped(f"{lead}-o {kind}.{option}", f"{lead}   ")
             if entry.distribution != OURS:
-                click.echo(_wrapped(f"{lead}from {_shown(entry.distribution)} {_shown(entry.version)}", lead))
-        click.echo()
+                terminal.wrapped(f"{lead}from {entry.distribution} {entry.version}", lead)
+        terminal.line("")
     _report(registry)
 
 
@@ -96,17 +94,17 @@ def show(name: str, plugin_files: tuple[Path, ...], as_json: bool) -> None:
         for entry in entries
     ]
     if as_json:
-        click.echo(json.dumps({"plugins": rows}))
+        terminal.content({"plugins": rows})
         return
     for row in rows:
-        click.echo(_shown(f"{row['kind']} {row['name']}, from {row['distribution']} {row['version']}"))
+        terminal.line(f"{row['kind']} {row['name']}, from {row['distribution']} {row['version']}")
         if "gold" in row:
-            click.echo(f"annotated spans: {row['gold']}")
+            terminal.line(f"annotated spans: {row['gold']}")
         for option in row["options"]:
-            click.echo(f"  -o {row['kind']}.{_shown(option)}")
+            terminal.line(f"  -o {row['kind']}.{option}")
         for paper in row["papers"]:
-            click.echo(f"  {paper}")
-        click.echo("\n" + "\n".join(map(_shown, row["docstring"].split("\n"))) + "\n")
+            terminal.line(f"  {paper}")
+        terminal.lines("\n" + row["docstring"] + "\n")
 
 
 @plugins.command("check")
@@ -133,7 +131,7 @@ def check(
     for outcome in examine(chosen, _routed(options, chosen)):
         if not as_json:
             if not outcomes or outcomes[-1].plugin is not outcome.plugin:
-                click.echo(_title(outcome.plugin))
+                terminal.line(_title(outcome.plugin))
             _print_outcome(outcome)
         outcomes.append(outcome)
     broken = sum(outcome.failure is not None for outcome in outcomes)
@@ -141,15 +139,15 @@ def check(
         rows = [
             {**_origin(end.plugin), "check": end.check, "failure": end.failure, "not_judged": end.unjudged} for end in outcomes
         ]
-        click.echo(json.dumps({"checks": rows, "failures": [vars(failure) for failure in failures]}))
+        terminal.content({"checks": rows, "failures": [vars(failure) for failure in failures]})
     else:
         for failure in failures:
-            click.echo(f"not loaded: {_shown(str(failure))}")
+            terminal.line(f"not loaded: {failure}")
         if not chosen and not failures:
-            click.echo("no plugin next to the kit's own is installed; --all checks those")
+            terminal.line("no plugin next to the kit's own is installed; --all checks those")
         else:
             unjudged = sum(outcome.unjudged is not None for outcome in outcomes)
-            click.echo(
+            terminal.line(
                 f"{_count(len(outcomes), 'promise')} of {_count(len(chosen), 'plugin')}: {len(outcomes) - broken - unjudged} "
                 f"kept, {broken} broken, {unjudged} not judged; {len(failures)} not loaded"
             )
@@ -167,29 +165,29 @@ def new(name: str, kind: str, into: Path) -> None:
     from empathy_kit.scaffold import parse_kind, scaffold
 
     folder = scaffold(name, parse_kind(kind), into, load_registry())
-    click.echo(f"written: {folder}")
-    click.echo("next:")
+    terminal.line(f"written: {folder}")
+    terminal.line("next:")
     for step in (f"cd {folder}", "pip install --editable '.[test]'", f"empathy-kit plugins check {name}", "pytest"):
-        click.echo(f"  {step}")
+        terminal.line(f"  {step}")
 
 
 def _title(entry: Provided) -> str:
-    return _shown(f"{entry.kind} {entry.spec.name}, from {entry.distribution} {entry.version}")
+    return f"{entry.kind} {entry.spec.name}, from {entry.distribution} {entry.version}"
 
 
 def _print_outcome(outcome: Outcome) -> None:
     end = "BROKEN" if outcome.failure is not None else "ok" if outcome.unjudged is None else "not judged"
-    text = outcome.promise if outcome.unjudged is None else _shown(outcome.unjudged)
-    click.echo(_wrapped(f"  {end:<10}  {outcome.check}: {text}", " " * 14))
+    text = outcome.promise if outcome.unjudged is None else outcome.unjudged
+    terminal.wrapped(f"  {end:<10}  {outcome.check}: {text}", " " * 14)
     if outcome.failure is not None:
-        click.echo("\n".join(map(_shown, (outcome.traceback or outcome.failure).split("\n"))))
+        terminal.lines(outcome.traceback or outcome.failure)
 
 
 def _report(registry: Registry) -> None:
     for failure in registry.failures:
-        click.echo(f"not loaded: {_shown(str(failure))}", err=True)
+        terminal.remark(f"not loaded: {failure}")
     for warning in registry.warnings:
-        click.echo(f"slow: {_shown(warning)}", err=True)
+        terminal.remark(f"slow: {warning}")
 
 
 def _routed(options: Iterable[tuple[str, str]], chosen: Sequence[Provided]) -> dict[Kind, dict[str, str]]:
@@ -220,22 +218,6 @@ def _papers(entry: Provided) -> list[str]:
     return [
         f"https://arxiv.org/abs/{number}" for number in re.findall(r"\b\d{4}\.\d{5}\b", inspect.getdoc(entry.spec.build) or "")
     ]
-
-
-def _wrapped(text: str, indent: str) -> str:
-    """Lines that fit the terminal and at most 100 columns, broken between words alone."""
-    width = min(shutil.get_terminal_size((80, 24)).columns, 100)
-    return textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-
-
-def _shown(text: str) -> str:
-    """What others wrote, in one line and without what a terminal would obey."""
-    return "".join(_visible(text))
-
-
-def _visible(text: str) -> Iterator[str]:
-    for character in text:
-        yield character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 def _count(number: int, what: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Container, Iterable
 from dataclasses import asdict
@@ -11,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 import click
 
+from empathy_kit.cli import terminal
 from empathy_kit.config import PRESETS, RunConfig, configure, flag, preset, read_config, read_hashes, read_providers, settings
 from empathy_kit.errors import KitError
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.text import Text
 
+    from empathy_kit.cli.console import KitConsole
     from empathy_kit.core.state import Epoch
     from empathy_kit.core.trainer import Step
     from empathy_kit.runs.train import Finished, Opened
@@ -77,23 +77,22 @@ def run(
     The defaults are a recipe for the small encoder on the bundled sample; --preset paper is the paper's section 4.2.
     """
     config = _configuration(preset_name, config_file, options, no_rationale, {k: v for k, v in values.items() if v is not None})
-    from rich.console import Console
-
+    from empathy_kit.cli.console import KitConsole
     from empathy_kit.plugins import load_registry
     from empathy_kit.runs.train import run as train
 
     quiet_libraries()
-    progress = Console(stderr=True, markup=False, emoji=False)
     start = f"config {config_file}" if config_file else f"preset {preset_name or 'small'}"
     changed = {name for name, value in values.items() if value is not None}
     expected = read_hashes(config_file, changed) if config_file else None
     providers = read_providers(config_file) if config_file else None
     events = train(config, load_registry(files), out or _free_folder(config), expected=expected, providers=providers)
-    finished = _watch(events, config, start, progress)
-    if as_json:
-        click.echo(json.dumps(asdict(finished.record)))
-    else:
-        _print_scores(finished)
+    finished = _watch(events, config, start, KitConsole(stderr=True))
+    with terminal.kept(f"the run is complete in {finished.folder}"):
+        if as_json:
+            terminal.content(asdict(finished.record))
+        else:
+            _print_scores(finished)
 
 
 def _configuration(
@@ -136,7 +135,7 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 
-def _watch(events: Iterable[Any], config: RunConfig, start: str, console: Console) -> Finished:
+def _watch(events: Iterable[Any], config: RunConfig, start: str, console: KitConsole) -> Finished:
     """Draw what happens on stderr, and return the last event."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -149,14 +148,14 @@ def _watch(events: Iterable[Any], config: RunConfig, start: str, console: Consol
         for event in events:
             if isinstance(event, Opened):
                 for line in _opening(event, start):
-                    console.print(line, highlight=False, soft_wrap=True)
+                    console.print_line(line)
             elif isinstance(event, Finished):
                 return event
             else:
                 from empathy_kit.core.state import Epoch  # by now it is loaded; before, a wrong name would wait for torch
 
                 if isinstance(event, Epoch):
-                    console.print(_epoch_line(event), highlight=False, soft_wrap=True)
+                    console.print_line(_epoch_line(event))
                 else:
                     bar.update(task, description=_step_line(event), total=event.steps * config.epochs, completed=_done(event))
     raise RuntimeError("the run ended without a record")
@@ -210,11 +209,10 @@ def _opening(opened: Opened, start: str) -> Iterable[str | Text]:
 
 
 def _print_scores(finished: Finished) -> None:
-    from rich.console import Console
-
+    from empathy_kit.cli.console import KitConsole
     from empathy_kit.runs import report
 
-    console = Console(markup=False, emoji=False)
+    console = KitConsole()
     record = finished.record
     for table in (report.score_table(record), *report.class_tables(record), report.span_table(record)):
         if table is not None:
@@ -227,4 +225,4 @@ def _print_scores(finished: Finished) -> None:
         f"{training['seconds']:.0f} s, {training['pairs_per_second']:.0f} pairs/s in training",
         highlight=False,
     )
-    console.print(f"record: {finished.folder}", highlight=False, soft_wrap=True)
+    console.print_line(f"record: {finished.folder}")

@@ -12,8 +12,8 @@ from decimal import Decimal
 from typing import Any
 
 from empathy_kit.data.pairs import unescape
-from empathy_kit.data.schema import MISSING, TaskSchema, as_number, shown
-from empathy_kit.errors import KitError
+from empathy_kit.data.schema import MISSING, TaskSchema, as_number
+from empathy_kit.errors import KitError, shown
 
 MAX_CELL = 100_000
 """The most characters a cell may hold. The longest real reply has a tenth of that; a longer cell has a broken quote."""

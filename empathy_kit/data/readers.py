@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from empathy_kit.data.cells import Row
-from empathy_kit.data.schema import IDS, POSTS, Schema, fold, shown
-from empathy_kit.errors import KitError
+from empathy_kit.data.schema import IDS, POSTS, Schema, fold
+from empathy_kit.errors import KitError, shown
 
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 

@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from empathy_kit.errors import KitError
+from empathy_kit.errors import KitError, shown
 
 MISSING = -1
 """The level of a pair that has no label for a task."""
@@ -38,13 +38,6 @@ def fold(name: str) -> str:
 def as_number(text: str) -> Decimal | None:
     """The number that a text is in plain decimal writing: "1" and "1.0" are one."""
     return Decimal(text) if _NUMBER.fullmatch(text) else None
-
-
-def shown(value: Any) -> str:
-    """Something that others wrote, as a message may hold it: short, in one line, without control characters."""
-    text = repr(value)
-    text = text if text.isprintable() else ascii(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 @dataclass(frozen=True)

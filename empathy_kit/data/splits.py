@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from empathy_kit.data.pairs import Corpus, Pair, class_counts, same_words
-from empathy_kit.data.schema import MISSING, Schema, shown
-from empathy_kit.errors import KitError
+from empathy_kit.data.schema import MISSING, Schema
+from empathy_kit.errors import KitError, shown
 
 PARTS = ("train", "validation", "test")
 FRACTIONS = (0.70, 0.15, 0.15)

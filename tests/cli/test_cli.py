@@ -21,7 +21,7 @@ ROUTES = (
 
 WRONG: dict[str, tuple[list[str], str]] = {
     "loss": (["--loss", "nope"], f"--loss nope: unknown; {LISTED}"),
-    "a loss in two lines": (["--loss", "no\npe\u2028"], f"--loss no\\npe\\n: unknown; {LISTED}"),
+    "a loss in two lines": (["--loss", "no\npe\u2028"], f"--loss no\\npe\\u2028: unknown; {LISTED}"),
     "rationale": (["--rationale", "x"], "--rationale x: unknown; there are none, gold, train-only, predicted, tag"),
     "head": (["--head", "x"], "--head x: unknown; there are linear, attention"),
     "option": (

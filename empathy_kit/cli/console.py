@@ -1,0 +1,29 @@
+"""Rich's console as the kit needs it: for tables on stdout and progress on stderr that hold what others wrote."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from empathy_kit.errors import visible
+
+
+class KitConsole(Console):
+    """Prints as rich does, but no text is markup, emoji or a terminal's command."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False)
+
+    def print(self, *objects: Any, **how: Any) -> None:
+        """Print anything that rich knows; a `Text` is of one style, and bears no lines of its own."""
+        super().print(*(Text(visible(each.plain), each.style) if isinstance(each, Text) else each for each in objects), **how)
+
+    def print_line(self, text: str | Text) -> None:
+        """Print one line, however long it is."""
+        self.print(text, highlight=False, soft_wrap=True)
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """Every string that is printed or stands in a table comes by here, before its width is measured."""
+        return super().render_str(visible(text), **how)
