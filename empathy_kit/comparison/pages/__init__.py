@@ -10,7 +10,7 @@ from empathy_kit.comparison.pages import words
 from empathy_kit.comparison.pages.summarise import summarise
 from empathy_kit.comparison.pages.summary import METRICS, Summary, to_json
 from empathy_kit.comparison.pages.words import notes
-from empathy_kit.errors import KitError
+from empathy_kit.errors import KitError, visible
 from empathy_kit.files import write_whole
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def _environment(*, escape: bool) -> Environment:
         loader=FunctionLoader(lambda wanted: (templates / wanted).read_text(encoding="utf-8")),
         autoescape=escape,  # noqa: S701 - for Markdown, the filter md escapes what others wrote
         undefined=StrictUndefined,
+        # Whatever stands in a page is a part of one line of it; the figures, which are safe, have lines of their own.
+        finalize=lambda value: visible(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )

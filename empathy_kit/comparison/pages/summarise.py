@@ -25,6 +25,7 @@ from empathy_kit.config import PAPER
 from empathy_kit.core.calibration import Calibration, calibration
 from empathy_kit.core.metrics import confusion_matrix
 from empathy_kit.data.schema import EPITOME, TaskSchema
+from empathy_kit.errors import visible
 from empathy_kit.plugins import OURS
 
 MOST_SETTINGS = 3  # that a title names, to tell configurations apart
@@ -46,10 +47,10 @@ def summarise(results: Results) -> Summary:
     record = everything[0].record
     repeated = record.data["duplicates"]
     return Summary(
-        data=_plain(record.data["name"]),
+        data=visible(record.data["name"]),
         pairs=record.data["pairs"],
         tasks=list(tasks.tasks),
-        split=_plain(record.split["kind"]),
+        split=visible(record.split["kind"]),
         resplit=results.plan.resplit,
         seeds=[seed for seed in results.plan.seeds if any(found.seed == seed for found in everything)],
         test_pairs=_mean(found.record.split["pairs"]["test"] for found in everything),
@@ -66,10 +67,10 @@ def summarise(results: Results) -> Summary:
         calibrations={name: _calibrations(several) for name, several in runs.items()},
         recipe=shared,
         settings={name: {key: value for key, value in own.items() if key not in shared} for name, own in settings.items()},
-        trunks=list(dict.fromkeys(_plain(str(own["trunk"])) for own in settings.values())),
+        trunks=list(dict.fromkeys(visible(str(own["trunk"])) for own in settings.values())),
         versions=record.versions,
         machine=record.machine,
-        kit=", ".join(dict.fromkeys(_plain(found.record.kit) for found in everything)),
+        kit=", ".join(dict.fromkeys(visible(found.record.kit) for found in everything)),
         seconds=sum(found.record.training["seconds"] for found in everything),
         missing=[f"{name} {seed}" for name, seed in results.missing],
         apart=[Apart(pair.first_name, pair.second_name, pair.lacking) for pair in pairs if pair.lacking is not None],
@@ -216,7 +217,7 @@ def _row(column: _Column, drawn: Mapping[str, _Drawn]) -> Row:
 
 def _titles(results: Results, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """What each configuration is; where a record calls several the same, with the settings in which these differ."""
-    titles = {name: _plain(several[0].record.title) for name, several in results.runs.items()}
+    titles = {name: visible(several[0].record.title) for name, several in results.runs.items()}
     told = {}
     for name, title in titles.items():
         twins = [other for other in titles if titles[other] == title and other != name]
@@ -224,7 +225,7 @@ def _titles(results: Results, settings: Mapping[str, Mapping[str, Any]]) -> dict
         words = [_setting(key, settings[name]) for key in keys]
         if len(words) > MOST_SETTINGS:
             words[MOST_SETTINGS:] = [f"{len(words) - MOST_SETTINGS} more"]
-        told[name] = ", ".join([title, *map(_plain, words)])
+        told[name] = ", ".join([title, *map(visible, words)])
     return told
 
 
@@ -271,13 +272,8 @@ def _third_parties(runs: Iterable[Run]) -> Iterator[str]:
     for found in runs:
         for kind, entry in found.record.plugins.items():
             if entry["distribution"] != OURS:
-                yield _plain(f"{kind} {entry['name']} from {entry['distribution']} {entry['version']}")
+                yield visible(f"{kind} {entry['name']} from {entry['distribution']} {entry['version']}")
 
 
 def _mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
-
-
-def _plain(text: str) -> str:
-    """What others wrote, without signs that would move a terminal's cursor."""
-    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
