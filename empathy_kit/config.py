@@ -11,7 +11,7 @@ from typing import Any, Literal, get_type_hints
 
 from empathy_kit.data.schema import EPITOME, Schema, read_schema
 from empathy_kit.errors import KitError
-from empathy_kit.options import parse
+from empathy_kit.options import check_routes, parse
 
 
 def _setting(default: Any, text: str) -> Any:
@@ -166,6 +166,7 @@ def configure(base: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
             if not isinstance(value, Mapping):
                 raise KitError(f"options: a {type(value).__name__} found, expected names and values such as loss.gamma 1.5")
             new = dict(routes(value))
+            check_routes(new)
             # A task's own option beats the general one, so an inherited one would silence a general one given now.
             inherited = {route: old for route, old in kept.items() if _general(route) not in new}
             values[name] = {**inherited, **new}
@@ -188,7 +189,9 @@ def upgrade(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run of format 1, which had the GRU's options among them, as settings of today."""
     moved = {_MOVED[name]: value for name, value in settings.items() if name in _MOVED}
     kept = {name: value for name, value in settings.items() if name not in _MOVED}
-    return {**kept, "options": {**kept.get("options", {}), **moved}}
+    options = kept.get("options", {})
+    # What is no table of options is left for `configure` to refuse.
+    return {**kept, "options": {**options, **moved} if isinstance(options, Mapping) else options}
 
 
 def _schema(value: Any) -> Schema:

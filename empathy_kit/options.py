@@ -7,7 +7,7 @@ import inspect
 import math
 import sys
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -193,6 +193,18 @@ def resolve(owner: str, build: Callable[..., Any], given: Mapping[str, Any]) -> 
         else:
             values[name] = option.default
     return values
+
+
+def check_routes(routes: Iterable[str]) -> None:
+    """Whether names of options are names alone.
+
+    Raises:
+        KitError: one holds its value too.
+    """
+    for route in routes:
+        name, equals, value = route.partition("=")
+        if equals:
+            raise KitError(f"-o {route}: -o takes a name and a value, expected -o {name} {value or 'VALUE'}")
 
 
 def in_range(owner: str, option: str, value: float, low: float, high: float) -> None:

@@ -9,10 +9,11 @@ import signal
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Literal
 
 import pluggy
@@ -66,9 +67,12 @@ class Failure:
     def __str__(self) -> str:
         return f"{self.distribution} {self.version}: {self.reason}"
 
-    def concerns(self, name: str) -> bool:
-        """Whether it may be the reason why a name is missing."""
-        return any(same_distribution(self.distribution, each) for each in (name, f"{OURS}-{name}")) or repr(name) in self.reason
+    def concerns(self, name: str, kind: Kind | None = None) -> bool:
+        """Whether it may be the reason why a name, perhaps of a certain kind, is missing."""
+        if any(same_distribution(self.distribution, each) for each in (name, f"{OURS}-{name}")):
+            return True
+        of_another_kind = kind and any(f"{each} {name!r}" in self.reason.lower() for each in KINDS if each != kind)
+        return repr(name) in self.reason and not of_another_kind
 
 
 @dataclass(frozen=True)
@@ -105,10 +109,10 @@ class Registry:
             if entry.spec.name == name:
                 return entry
         there_are = ", ".join(entry.spec.name for entry in self.of(kind))
-        raise KitError(f"--{kind} {name}: unknown; there are {there_are}{self._not_loaded(name)}")
+        raise KitError(f"--{kind} {name}: unknown; there are {there_are}{self._not_loaded(name, kind)}")
 
-    def _not_loaded(self, name: str) -> str:
-        concerned = [failure for failure in self.failures if failure.concerns(name)]
+    def _not_loaded(self, name: str, kind: Kind | None = None) -> str:
+        concerned = [failure for failure in self.failures if failure.concerns(name, kind)]
         others = len(self.failures) - len(concerned)
         text = "; not loaded: " + "; ".join(map(str, concerned)) if concerned else ""
         if others:
@@ -166,8 +170,7 @@ def load_registry(files: Sequence[Path] = ()) -> Registry:
         except _Broken as error:
             failures.append(Failure(source.distribution, source.version, str(error)))
             continue
-        heavy = [name for name in HEAVY if name in sys.modules and name not in loaded]
-        if heavy:
+        if heavy := _heavy(source.module, loaded):
             warnings.append(
                 f"{source.distribution} {source.version} imports {' and '.join(heavy)} as it is loaded, and every command waits "
                 "for that; import inside the builders"
@@ -181,6 +184,23 @@ def load_registry(files: Sequence[Path] = ()) -> Registry:
         except _Broken as error:
             raise KitError(f"{who}: {error}") from None
     return registry
+
+
+def _heavy(module: str, before: Container[str]) -> list[str]:
+    """Which heavy libraries a plugin imports at the top, whether or not they were loaded before it."""
+    top = module.partition(".")[0]
+    own = [each for name, each in list(sys.modules.items()) if name == top or name.startswith(f"{top}.")]
+    used = {_library(value) for each in own for value in list(vars(each).values())}
+    return [name for name in HEAVY if name in used or (name in sys.modules and name not in before)]
+
+
+def _library(value: object) -> str:
+    """The library that a module, a class or a function comes from; not asked of other objects, whose code would run."""
+    if isinstance(value, ModuleType):
+        return value.__name__.partition(".")[0]
+    if isinstance(value, type | FunctionType | BuiltinFunctionType):
+        return str(value.__module__).partition(".")[0]
+    return ""
 
 
 def fingerprint(entry: Provided) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 
 import click
@@ -46,13 +45,16 @@ def _exit_code() -> int:
     try:
         return cli.main(standalone_mode=False) or 0
     except KitError as error:
-        terminal.remark(f"Error: {error}")
+        terminal.fault(str(error))
         return 2
     except click.ClickException as error:
-        usage = io.StringIO()
-        error.show(usage)  # it may repeat the arguments, which may be the names of files
-        for line in usage.getvalue().removesuffix("\n").split("\n"):
-            terminal.remark(line)
+        if isinstance(error, click.BadOptionUsage) and error.option_name in ("-o", "--option"):
+            terminal.fault(f"{error.option_name} takes a name and a value, such as {error.option_name} loss.gamma 1.5")
+            return 2
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            for line in (*error.ctx.get_usage().split("\n"), f"Try '{error.ctx.command_path} --help' for help.", ""):
+                terminal.remark(line)
+        terminal.fault(error.format_message())  # it may repeat arguments, which may be the names of files
         return error.exit_code
     except click.Abort:
         terminal.remark("Aborted!")

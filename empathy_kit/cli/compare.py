@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from empathy_kit.cli import terminal
+from empathy_kit.cli.flags import plugin_files, plugin_options
 from empathy_kit.cli.run import quiet_libraries, setting_flags
 from empathy_kit.config import RunConfig, configure, preset
 from empathy_kit.errors import KitError
@@ -35,17 +36,8 @@ MOST_JOBS = 4  # by default: each run takes its own memory
 )
 @click.option("--keep-models", is_flag=True, help="leave every run's model in its folder")
 @click.option("--preset", "preset_name", default=None, metavar="small|paper", help="the recipe that the flags change  [small]")
-@click.option(
-    "-o", "--option", "options", nargs=2, multiple=True, metavar="NAME VALUE", help="a plugin's option, for every configuration"
-)
-@click.option(
-    "--plugin",
-    "files",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    metavar="FILE",
-    help="a plugin that is one Python file, not installed; may be given several times",
-)
+@plugin_options("a plugin's option, for every configuration")
+@plugin_files
 @click.option("--figures-from", "figures_from", type=click.Path(path_type=Path), help="rebuild the report of finished runs alone")
 @click.option("--json", "as_json", is_flag=True, help="print the figures as JSON in place of tables")
 @setting_flags(without=("seed", "loss", "rationale", "head", "posts"))
@@ -60,7 +52,7 @@ def compare(
     keep_models: bool,
     preset_name: str | None,
     options: tuple[tuple[str, str], ...],
-    files: tuple[Path, ...],
+    plugin_files: tuple[Path, ...],
     figures_from: Path | None,
     as_json: bool,
     **values: str | None,
@@ -79,21 +71,21 @@ def compare(
 
     changes = {name: value for name, value in values.items() if value is not None}
     if figures_from is not None:
-        if configurations or file or options or files or changes:
+        if configurations or file or options or plugin_files or changes:
             raise KitError("--figures-from: reads finished runs; give no configurations, settings or plugins with it")
         _write_report(figures_from, as_json)
         return
     if jobs is not None and jobs < 1:
         raise KitError(f"--jobs {jobs}: expected 1 or more")
-    base = configure(preset(preset_name) if preset_name else RunConfig(), changes)
+    base = configure(RunConfig() if preset_name is None else preset(preset_name), changes)
     plan = Plan(parse_configurations(configurations, file, base, dict(options)), parse_seeds(seeds), resplit)
     folder = out or Path("comparisons") / f"{Path(base.data).stem}-{base.split}{'-resplit' if resplit else ''}"
     quiet_libraries()
-    registry = load_registry(files)
+    registry = load_registry(plugin_files)
     parallel = jobs or min(cores(), MOST_JOBS)
     with alone(folder):
         prepared = prepare(plan, folder, registry)
-        events = execute(prepared, folder, registry, jobs=parallel, keep_models=keep_models, files=files)
+        events = execute(prepared, folder, registry, jobs=parallel, keep_models=keep_models, files=plugin_files)
         with closing(events):  # and its processes are stopped before the folder is let go of
             failures = _watch(events, prepared.plan, parallel)
         measure_yardsticks(prepared, folder)

@@ -12,21 +12,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from empathy_kit.cli import terminal
+from empathy_kit.cli.flags import plugin_files, plugin_options
 from empathy_kit.errors import KitError
 
 if TYPE_CHECKING:
     from empathy_kit.plugins import Kind, Provided, Registry
     from empathy_kit.testing import Outcome
-
-plugin_files = click.option(
-    "--plugin",
-    "plugin_files",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="a Python file that is a plugin too, without being installed; may be given again",
-)
-"""The flag of every command that loads plugins."""
 
 KINDS = {
     "loss": ("losses", "what each task learns from"),
@@ -110,7 +101,7 @@ def show(name: str, plugin_files: tuple[Path, ...], as_json: bool) -> None:
 @plugins.command("check")
 @click.argument("name", required=False)
 @click.option("--all", "everything", is_flag=True, help="the kit's own plugins too")
-@click.option("-o", "--option", "options", nargs=2, multiple=True, metavar="NAME VALUE", help="check with -o loss.gamma 1.5")
+@plugin_options("check with -o loss.gamma 1.5")
 @plugin_files
 @click.option("--json", "as_json", is_flag=True, help="print JSON in place of lines")
 def check(
@@ -143,6 +134,9 @@ def check(
     else:
         for failure in failures:
             terminal.line(f"not loaded: {failure}")
+        for warning in registry.warnings:
+            if any(warning.startswith(f"{entry.distribution} {entry.version} ") for entry in chosen):
+                terminal.line(f"slow: {warning}")
         if not chosen and not failures:
             terminal.line("no plugin next to the kit's own is installed; --all checks those")
         else:

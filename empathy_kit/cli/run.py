@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 import click
 
 from empathy_kit.cli import terminal
+from empathy_kit.cli.flags import plugin_files, plugin_options
 from empathy_kit.config import PRESETS, RunConfig, configure, flag, preset, read_config, read_hashes, read_providers, settings
 from empathy_kit.errors import KitError
 
@@ -47,17 +48,8 @@ def setting_flags(*, without: Container[str] = ()) -> Callable[[Callable[..., No
 )
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="repeat a run.json, or start from a TOML file")
 @click.option("--out", type=click.Path(path_type=Path), help="the run directory, which must not exist  [runs/NAME]")
-@click.option(
-    "-o", "--option", "options", nargs=2, multiple=True, metavar="NAME VALUE", help="a plugin's option: -o loss.gamma 1.5"
-)
-@click.option(
-    "--plugin",
-    "files",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    metavar="FILE",
-    help="a plugin that is one Python file, not installed; may be given several times",
-)
+@plugin_options("a plugin's option: -o loss.gamma 1.5")
+@plugin_files
 @click.option("--no-rationale", is_flag=True, help="the same as --rationale none")
 @click.option("--json", "as_json", is_flag=True, help="print the record as JSON in place of tables")
 @setting_flags()
@@ -67,7 +59,7 @@ def run(
     config_file: Path | None,
     out: Path | None,
     options: tuple[tuple[str, str], ...],
-    files: tuple[Path, ...],
+    plugin_files: tuple[Path, ...],
     no_rationale: bool,
     as_json: bool,
     **values: str | None,
@@ -86,7 +78,7 @@ def run(
     changed = {name for name, value in values.items() if value is not None}
     expected = read_hashes(config_file, changed) if config_file else None
     providers = read_providers(config_file) if config_file else None
-    events = train(config, load_registry(files), out or _free_folder(config), expected=expected, providers=providers)
+    events = train(config, load_registry(plugin_files), out or _free_folder(config), expected=expected, providers=providers)
     finished = _watch(events, config, start, KitConsole(stderr=True))
     with terminal.kept(f"the run is complete in {finished.folder}"):
         if as_json:
@@ -102,11 +94,11 @@ def _configuration(
     no_rationale: bool,
     values: dict[str, str],
 ) -> RunConfig:
-    if preset_name and config_file:
+    if preset_name is not None and config_file:
         raise KitError("--preset and --config: both given, expected one of them")
     if no_rationale and values.get("rationale", "none") != "none":
         raise KitError(f"--no-rationale and --rationale {values['rationale']}: both given, expected one of them")
-    base = preset(preset_name) if preset_name else RunConfig()
+    base = RunConfig() if preset_name is None else preset(preset_name)
     if config_file:
         base = configure(base, read_config(config_file))
     changes: dict[str, Any] = dict(values)

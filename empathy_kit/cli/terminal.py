@@ -6,6 +6,7 @@ import codecs
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -17,6 +18,7 @@ import click
 
 from empathy_kit.errors import KitError, visible
 
+LONGEST = 400  # characters of one word of a message: a path may have as many, a number hardly
 STAND_INS = {"█": "#", "…": ".", "±": "+-"}  # for what the kit prints itself; of one width where tables must stay straight
 
 
@@ -124,3 +126,8 @@ def content(found: Any) -> None:
 def remark(text: str) -> None:
     """Print one line on stderr."""
     click.echo(visible(text), err=True)
+
+
+def fault(text: str) -> None:
+    """Print what the user can mend: one line on stderr, without most of a value of thousands of digits."""
+    remark(re.sub(rf"(\S{{60}})\S{{{LONGEST - 80},}}(\S{{20}})", r"\1...\2", f"Error: {text}"))

@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from empathy_kit.comparison import yardsticks
-from empathy_kit.comparison.plan import PLAN, RUNS, Plan, check_same, differences, merge, read_plan, run_folder, write_plan
+from empathy_kit.comparison.plan import (
+    PLAN,
+    RUNS,
+    Plan,
+    check_same,
+    differences,
+    listed,
+    merge,
+    read_plan,
+    run_folder,
+    write_plan,
+)
 from empathy_kit.comparison.worker import Done, Failed, Progress, Worker
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.data.pairs import Corpus
@@ -175,7 +186,7 @@ class _Check:
         if (found.config["seed"], found.config["split_seed"]) != (seed, config.split_seed):
             changed.append(f"seed {found.config['seed']} on split {found.config['split_seed']}")
         if changed:
-            raise KitError(f"{folder}: is a run with {changed[0]}; expected {name} as it is planned")
+            raise KitError(f"{folder}: is a run with {listed(changed)}; expected {name} as it is planned")
         for what, value in (("data", self.data), ("split", self.splits[config.split_seed])):
             known = getattr(found, what)["sha256"]
             if known != value:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from empathy_kit.comparison import yardsticks
 from empathy_kit.comparison.answers import AnswerTable
-from empathy_kit.comparison.plan import RUNS, Plan, differences, read_plan, run_folder
+from empathy_kit.comparison.plan import RUNS, Plan, differences, listed, read_plan, run_folder
 from empathy_kit.comparison.statistics import Answers
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.core.metrics import confusion_matrix
@@ -179,7 +179,7 @@ def _check_planned(where: Path, found: Run, plan: Plan) -> None:
     if (config.seed, config.split_seed, found.record.split["seed"]) != (found.seed, planned.split_seed, planned.split_seed):
         changed.append(f"seed {config.seed} on split {found.record.split['seed']}")
     if changed:
-        raise KitError(f"{where}: is a run with {changed[0]}; expected {found.name} as it is planned")
+        raise KitError(f"{where}: is a run with {listed(changed)}; expected {found.name} as it is planned")
 
 
 _DEFAULT = object()

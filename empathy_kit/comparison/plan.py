@@ -24,7 +24,7 @@ PLAN, RUNS = "comparison.json", "runs"
 NOT_COMPARED = ("seed", "split_seed", "device", "fused", "threads")  # may differ between runs of one configuration
 SAME = ("data", "schema", "split")  # what all configurations must share, to be tested on the same pairs
 SAME_PAIRS = "all that is compared must be tested on the same pairs; use another --out"
-MOST_SEEDS, LONGEST_NAME = 10_000, 100
+MOST_SEEDS, LONGEST_NAME, MOST_TOLD = 10_000, 100, 6
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,11 @@ def differences(one: RunConfig, other: RunConfig) -> list[str]:
     ]
 
 
+def listed(changed: Sequence[str]) -> str:
+    """Differences in one line, the first few of many."""
+    return "; ".join(changed[:MOST_TOLD]) + (f"; and {len(changed) - MOST_TOLD} more" if len(changed) > MOST_TOLD else "")
+
+
 def merge(before: Plan, now: Plan, out: Path) -> Plan:
     """What was planned and what is added; a name keeps its configuration.
 
@@ -162,7 +167,7 @@ def merge(before: Plan, now: Plan, out: Path) -> Plan:
         changed = [] if known is None else differences(known, config)
         if changed:
             raise KitError(
-                f"compare {name}: {out} has it with {changed[0]}; use the same settings, another name or another --out"
+                f"compare {name}: {out} has it with {listed(changed)}; use the same settings, another name or another --out"
             )
     check_same(now.configurations, next(iter(before.configurations.values())), now.resplit, f"in {out}")
     configurations = {**before.configurations, **now.configurations}

@@ -83,7 +83,11 @@ def run(
     """
     _check_alone()
     warnings = compare_providers(providers, config, registry) if providers else ()
-    plugins = choose_plugins(config, registry)
+    try:
+        plugins = choose_plugins(config, registry)
+    except KitError as error:
+        # Another version may have renamed what the recorded run was given.
+        raise KitError("; ".join([str(error), *warnings])) from None
     record.check_output(out)
     corpus = load_corpus(config.data, config.schema)
     schema = config.schema.select(config.tasks)
