@@ -220,6 +220,8 @@ def test_a_run_json_of_format_1_had_the_grus_options_among_its_settings(tmp_path
     expected = {"loss.gamma": 2.0, "trunk.hidden": 64, "trunk.layers": 1, "trunk.dropout": 0.1}
     assert configure(RunConfig(), read_config(path)) == RunConfig(loss="focal", options=expected)
     assert upgrade(to_dict(RunConfig(**OTHER))) == to_dict(RunConfig(**OTHER))  # nothing to move
+    with pytest.raises(KitError, match=r"^options: a list found, expected names and values such as loss\.gamma 1\.5$"):
+        configure(RunConfig(), upgrade({"hidden": 8, "options": []}))
 
 
 def test_a_general_option_given_now_beats_the_mechanisms_own_that_was_inherited() -> None:

@@ -74,6 +74,8 @@ def _read_flags(name: str, text: str) -> dict[str, Any]:
             words.insert(0, value)
         if word == "--no-rationale":
             changes["rationale"] = "none"
+        elif word in ("-o", "--option") and words and "=" in words[0]:
+            options[words.pop(0)] = ""  # which `configure` refuses, and says how it is given
         elif word in ("-o", "--option") and len(words) >= 2:
             route, value = words.pop(0), words.pop(0)
             options[route] = value

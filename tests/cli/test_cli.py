@@ -50,6 +50,23 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "split": (["--split", "temporal"], "--split temporal: expected one of grouped, paper"),
     "preset": (["--preset", "large"], "--preset large: unknown, expected small or paper"),
     "config": (["--config", "no.toml"], "--config no.toml: cannot be read: No such file or directory"),
+    "no preset's name": (["--preset", ""], "--preset : unknown, expected small or paper"),
+    "an option written as other tools write it": (
+        ["--loss", "focal", "-o", "loss.gamma=2"],
+        "-o takes a name and a value, such as -o loss.gamma 1.5",
+    ),
+    "the same before another flag": (
+        ["-o", "loss.gamma=2", "--loss", "focal"],
+        "-o loss.gamma=2: -o takes a name and a value, expected -o loss.gamma 2",
+    ),
+    "the same twice": (
+        ["-o", "loss.gamma=2", "-o", "x"],
+        "-o loss.gamma=2: -o takes a name and a value, expected -o loss.gamma 2",
+    ),
+    "an option without its value": (
+        ["--option", "loss.gamma"],
+        "--option takes a name and a value, such as --option loss.gamma 1.5",
+    ),
     "both starts": (
         ["--config", "a.toml", "--preset", "paper"],
         "--preset and --config: both given, expected one of them",

@@ -101,19 +101,56 @@ def test_plugins_list_is_grouped_by_kind_and_breaks_no_word(
     assert "empathy-kit 0" not in out  # the kit's own need no provider
 
 
-def test_plugins_list_says_what_did_not_load_and_what_everybody_waits_for(
-    kit: Reply, install: Install, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "sklearn").mkdir()  # stands in for the real one, which is slow
-    (tmp_path / "sklearn" / "__init__.py").touch()
-    install(bad="import no_such_module_at_all\n", heavy="import sklearn\n" + ODD)
-    monkeypatch.delitem(sys.modules, "sklearn", raising=False)
-    assert kit("plugins", "list")[2] == (
-        "not loaded: empathy-kit-bad 0.1: ModuleNotFoundError: No module named 'no_such_module_at_all'\n"
-        "slow: empathy-kit-heavy 0.1 imports sklearn as it is loaded, and every command waits for that; import inside the "
+IMPORTS = {
+    "module": "import sklearn\n",
+    "part": "import sklearn.base as b\n",
+    "name": "from sklearn import clone\n",
+    "class": "from sklearn.base import Base\n",
+    "later": "def f():\n    import sklearn\n",
+    "types": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import sklearn\n",
+}
+LATE = ("later", "types")
+
+
+@pytest.fixture
+def sklearn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Stands in for the real one, which is slow."""
+    there = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "sklearn"}
+    (tmp_path / "sklearn").mkdir()
+    (tmp_path / "sklearn" / "__init__.py").write_text("def clone(): pass\n")
+    (tmp_path / "sklearn" / "base.py").write_text("class Base: pass\n")
+    yield
+    for name in ("sklearn", "sklearn.base"):
+        sys.modules.pop(name, None)
+    sys.modules.update(there)
+
+
+@pytest.mark.usefixtures("sklearn")
+def test_plugins_list_says_what_did_not_load_and_what_everybody_waits_for(kit: Reply, install: Install) -> None:
+    plugins = {how: code + ODD.replace('"odd"', f'"odd-{how}"') for how, code in IMPORTS.items()}
+    install(bad="import no_such_module_at_all\n", **plugins)
+    slow = "".join(
+        f"slow: empathy-kit-{how} 0.1 imports sklearn as it is loaded, and every command waits for that; import inside the "
         "builders\n"
+        for how in sorted(IMPORTS)
+        if how not in LATE
     )
-    del sys.modules["sklearn"]
+    bad = "not loaded: empathy-kit-bad 0.1: ModuleNotFoundError: No module named 'no_such_module_at_all'\n"
+    # Each that imports it, not only the first; and again where all of it is loaded already.
+    for _ in range(2):
+        assert kit("plugins", "list")[2] == bad + slow
+
+
+@pytest.mark.usefixtures("sklearn")
+def test_plugins_check_names_what_is_slow_of_what_it_checks(kit: Reply, install: Install) -> None:
+    install(flat=SCALED, heavy="import sklearn\n" + SCALED.replace('"flat"', '"steep"'))
+    slow = (
+        "slow: empathy-kit-heavy 0.1 imports sklearn as it is loaded, and every command waits for that; import inside the "
+        "builders"
+    )
+    assert slow in kit("plugins", "check")[1].splitlines()
+    assert slow in kit("plugins", "check", "steep")[1].splitlines()
+    assert slow not in kit("plugins", "check", "flat")[1].splitlines()
 
 
 def test_what_a_plugin_wrote_reaches_no_terminal_as_a_command(kit: Reply, install: Install) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from made_up import ODD, made_up
+from made_up import ODD, made_up, rewrite_record
 
 from empathy_kit import cli
 from empathy_kit.comparison.finished import read_finished
@@ -260,3 +260,23 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("empathy_kit.comparison.pages.write_whole", full)
     result = CliRunner().invoke(cli.cli, ["compare", "--figures-from", str(made)])
     assert str(result.exception) == f"{made / 'report.html'}: cannot be written: No space left on device"
+
+
+def test_what_moves_a_cursor_or_makes_a_heading_stands_in_a_page_as_text(tmp_path: Path) -> None:
+    made = made_up(tmp_path / "made-up", ["T1"], 1)
+    evil = "x\n# heading\n\x1b[2J\u202e | <b>"
+    rewrite_record(
+        made / "runs" / "T1-0",
+        lambda content: (
+            content["data"].update(name=evil),
+            content["plugins"].update(head={"name": "linear", "distribution": evil, "version": evil}),
+            content["versions"].update(python=evil),
+        ),
+    )
+    write(summarise(read_finished(made)), made)
+    page, text = ((made / file).read_text(encoding="utf-8") for file in ("report.html", "report.md"))
+    assert r"<h1>Comparison on x\n# heading\n\x1b[2J\u202e | &lt;b&gt;</h1>" in page
+    assert "\n# Comparison on x" in f"\n{text}"
+    for each in (page, text):
+        assert "\n# heading" not in each
+        assert not re.search("[\x00-\x09\x0b-\x1f\u202e]", each)

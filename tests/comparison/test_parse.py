@@ -52,6 +52,14 @@ WRONG = {
         ["T9"],
         "compare T9: unknown, expected T1, T2, T3, T4, T2g, T4g, T2t, T4t, weighted, response or NAME=FLAGS",
     ),
+    "an option written as other tools write it": (
+        ["x=--loss focal -o loss.gamma=3"],
+        "compare x: -o loss.gamma=3: -o takes a name and a value, expected -o loss.gamma 3",
+    ),
+    "the same before another flag": (
+        ["x=-o loss.gamma=3 --loss focal"],
+        "compare x: -o loss.gamma=3: -o takes a name and a value, expected -o loss.gamma 3",
+    ),
     "a name twice": (["T1", "T1=--loss focal"], "compare T1: is given twice, expected each name once"),
     "the name of a yardstick": (["Majority=--loss ce"], "compare Majority: this is a yardstick's name; use another"),
     "the name of another yardstick": (["T1-swapped=--loss ce"], "compare T1-swapped: this is a yardstick's name; use another"),

@@ -110,6 +110,18 @@ KEPT = {
         True,
         "compare T1: out has it with --epochs 5, not 2; use the same settings, another name or another --out",
     ),
+    "two others": (
+        {"T1": replace(BASE, epochs=2, options={"trunk.hidden": 8})},
+        True,
+        "compare T1: out has it with --epochs 5, not 2; -o trunk.hidden its default, not 8; use the same settings, another name "
+        "or another --out",
+    ),
+    "more than anybody reads": (
+        {"T1": replace(BASE, options={f"trunk.x{at}": at for at in range(9)})},
+        True,
+        f"compare T1: out has it with {'; '.join(f'-o trunk.x{at} its default, not {at}' for at in range(6))}; and 3 more; "
+        "use the same settings, another name or another --out",
+    ),
     "another option": (
         {"T1": replace(BASE, options={"trunk.hidden": 8})},
         True,

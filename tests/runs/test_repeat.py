@@ -80,6 +80,19 @@ def test_a_repeat_with_another_version_of_a_plugin_warns(
     assert read_json(tmp_path / "again")["plugins"]["loss"]["version"] == __version__
 
 
+def test_an_option_that_another_version_renamed_is_told_with_both_versions(
+    first: tuple[Path, list[Any]], tmp_path: Path, command: Callable[..., Said]
+) -> None:
+    path = changed(first[0], tmp_path / "run.json", version="0.0.9")
+    path.write_text(path.read_text().replace('"loss.ER.gamma"', '"loss.ER.focus"'), encoding="utf-8")
+    said = command("run", "--config", path, "--out", tmp_path / "again")
+    assert (said.code, said.err) == (
+        2,
+        "Error: loss focal: unknown option 'focus'; its options: gamma: float = 2.0, power: float = 0.0; "
+        f"loss focal: the recorded run had it from empathy-kit 0.0.9; now it is {__version__}, whose numbers may differ\n",
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
