@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -176,7 +177,12 @@ def configure(base: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
             raise KitError(f"unknown setting {name!r}; there are {', '.join(types)}")
         else:
             try:
+                os.fsencode(
+                    value if isinstance(value, str) else ""
+                )  # half of a sign, which JSON can write and no file's name has
                 values[name] = parse(types[name], value)
+            except UnicodeEncodeError:
+                raise KitError(f"{flag(name)} {value}: broken Unicode, expected text") from None
             except ValueError as error:
                 raise KitError(f"{flag(name)} {value}: {error}") from None
     return replace(base, **values)
