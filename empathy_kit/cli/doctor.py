@@ -31,7 +31,7 @@ def doctor(as_json: bool) -> None:
     except KitError as error:
         encoder = str(error)
     folder = cache_folder()
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    nearest = next(path for path in (folder, *folder.absolute().parents) if os.access(path, os.F_OK))
     sizes: dict[str, int] = {}
     for kind, _, size in entries():
         sizes[kind] = sizes.get(kind, 0) + size
@@ -41,7 +41,7 @@ def doctor(as_json: bool) -> None:
         "versions": ", ".join(f"{name} {version}" for name, version in {"python": platform.python_version(), **versions}.items()),
         **{f"losses on {device}": kernels.status(torch.device(device)) for device in devices},
         "encoder minilm": encoder,
-        "cache": f"{folder}{'' if os.access(nearest, os.W_OK) else ': cannot be written'}",
+        "cache": f"{folder}{'' if nearest.is_dir() and os.access(nearest, os.W_OK) else ': cannot be written'}",
         **{f"cache, {kind}": _size(folder / kind, size) for kind, size in sizes.items()},
         **{f"not loaded, {number}": str(failure) for number, failure in enumerate(registry.failures, start=1)},
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from cli_reply import Reply
 
 
@@ -20,3 +21,13 @@ def test_doctor_sizes_the_cache_and_warns_of_what_holds_the_posts(kit: Reply, ca
         "cache, states: 3.5 MiB; as sensitive as the posts, which can be recovered from them: "
         f"guard {states} as you guard those, or delete it",
     ]
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "x" * 300])
+def test_doctor_reports_a_cache_that_cannot_be(kit: Reply, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("EMPATHY_KIT_CACHE", place)
+    code, out, err = kit("doctor")
+    assert (code, err) == (0, "")
+    told = [line for line in out.splitlines() if line.startswith("cache: ")]
+    assert told == [f"cache: {place}{'' if place.startswith('x') else ': cannot be written'}"]
