@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from empathy_kit.cli import terminal
 from empathy_kit.cli.run import quiet_libraries
 from empathy_kit.config import RunConfig, configure
 
@@ -32,11 +32,11 @@ def evaluate(model: str, data: str, *, schema: str | None, unseen: bool, as_json
     MODEL is a run's folder, an exported folder or hub:user/name. DATA is sample, reddit, a folder with the three EPITOME files,
     or a .csv, .jsonl or .parquet table. Pairs that the model was trained on are counted; --unseen leaves them out.
     """
-    from rich.console import Console
+    from empathy_kit.cli.console import KitConsole
 
     tasks = configure(RunConfig(), {"schema": schema}).schema if schema else None
     quiet_libraries()
-    progress = Console(stderr=True, markup=False, emoji=False)
+    progress = KitConsole(stderr=True)
     with progress.status("loading") if progress.is_interactive else nullcontext() as status:
         from empathy_kit.inference import evaluate as scoring
         from empathy_kit.inference.model import load
@@ -49,11 +49,11 @@ def evaluate(model: str, data: str, *, schema: str | None, unseen: bool, as_json
     for warning in found.warnings:
         progress.print(f"warning: {warning}", style="bold yellow", highlight=False, soft_wrap=True)
     if as_json:
-        click.echo(json.dumps(asdict(found), allow_nan=False))
+        terminal.content(asdict(found))
         return
-    console = Console(markup=False, emoji=False)
+    console = KitConsole()
     for line in _lines(found):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print_line(line)
     for table in _tables(found):
         console.print(table)
     for text in _cautions(found):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from empathy_kit.cli import terminal
 from empathy_kit.errors import KitError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def predict(
     quiet_libraries()
     loaded = load(model, device=device, threads=threads)
     for warning in loaded.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        terminal.remark(f"warning: {warning}")
     columns = Columns(seeker_column if loaded.reads_seekers else None, response_column, kept, "all" in keep)
     if out is None:
         _stream(columns, loaded, evidence, errors)
@@ -94,22 +95,21 @@ def _stream(columns: Columns, model: EmpathyModel, evidence: bool, errors: str) 
     def bad(row: Bad) -> None:
         if errors == "stop":
             raise row.error(table.name)
-        click.echo(f"skipped: {row.error(table.name)}", err=True)
+        terminal.remark(f"skipped: {row.error(table.name)}")
 
     for text in predict_stream(table, model, evidence=evidence, bad=bad):
-        sys.stdout.buffer.write(text.encode())
-        sys.stdout.buffer.flush()
+        terminal.utf8(text)
 
 
 def _table(job: Job, model: EmpathyModel, write: Write | None) -> None:
     import time
 
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+    from empathy_kit.cli.console import KitConsole
     from empathy_kit.inference.scoring import predict_table
 
-    console = Console(stderr=True, markup=False, emoji=False)
+    console = KitConsole(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
     started, state = time.perf_counter(), None
     with Progress(*columns, console=console, transient=True, disable=not console.is_interactive) as bar:
@@ -118,10 +118,10 @@ def _table(job: Job, model: EmpathyModel, write: Write | None) -> None:
             speed = (state.rows - state.reused) / (time.perf_counter() - started)
             bar.update(task, description=f"{state.rows:,} pairs, {speed:.0f} pairs/s", completed=state.fraction)
     if state is None:
-        console.print(f"{job.out}: already complete", highlight=False, soft_wrap=True)
+        console.print_line(f"{job.out}: already complete")
         return
     predicted = f"{state.rows - state.bad:,} pairs predicted"
     again = f", {state.reused:,} of them by an earlier call" if state.reused else ""
-    console.print(f"{predicted}{again}: {job.out}", highlight=False, soft_wrap=True)
+    console.print_line(f"{predicted}{again}: {job.out}")
     if state.bad:
-        console.print(f"{state.bad:,} rows skipped: {job.skipped}", highlight=False, soft_wrap=True)
+        console.print_line(f"{state.bad:,} rows skipped: {job.skipped}")

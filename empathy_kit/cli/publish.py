@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from empathy_kit.cli import terminal
+
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path), metavar="MODEL")
@@ -34,8 +36,8 @@ def publish(
     held = upload.contents(model, name, licence=licence, seen=not without_seen)
     if out is not None:
         upload.write(held, out)
-        click.echo(f"{len(held)} files in {out}; nothing was uploaded")
+        terminal.line(f"{len(held)} files in {out}; nothing was uploaded")
         return
     token = None if token_file is None else upload.read_token(token_file)
     done = upload.publish(held, name, private=private, revision=revision, token=token)
-    click.echo(f"published hub:{done.name}@{done.commit}")
+    terminal.line(f"published hub:{done.name}@{done.commit}")

@@ -64,6 +64,11 @@ class _Stream:
             self._stream.write(text)
         return len(text)
 
+    def write_utf8(self, text: str) -> None:
+        with self._said():
+            self._stream.buffer.write(text.encode())
+            self._stream.buffer.flush()
+
     def flush(self) -> None:
         with self._said():
             self._stream.flush()
@@ -120,7 +125,17 @@ def wrapped(text: str, indent: str) -> None:
 
 def content(found: Any) -> None:
     """Print JSON, for a program: one line of ASCII."""
-    line(json.dumps(found))
+    line(json.dumps(found, allow_nan=False))
+
+
+def utf8(text: str) -> None:
+    """Print lines for a program as they are, in UTF-8 whatever the terminal's encoding."""
+    stream: Any = sys.stdout
+    if isinstance(stream, _Stream):
+        stream.write_utf8(text)
+    else:  # outside `opened`
+        stream.buffer.write(text.encode())
+        stream.buffer.flush()
 
 
 def remark(text: str) -> None:

@@ -14,9 +14,9 @@ from empathy_kit.core.scored import Scored
 from empathy_kit.core.tokens import Labels, whole_stretches
 from empathy_kit.data.cells import LabelReader
 from empathy_kit.data.pairs import Corpus, Pair
-from empathy_kit.data.schema import MISSING, Schema, TaskSchema, shown
+from empathy_kit.data.schema import MISSING, Schema, TaskSchema
 from empathy_kit.data.sources import load_corpus
-from empathy_kit.errors import KitError
+from empathy_kit.errors import KitError, shown
 from empathy_kit.inference.model import EmpathyModel
 from empathy_kit.inference.prediction import EVIDENCE
 from empathy_kit.runs.record import Record

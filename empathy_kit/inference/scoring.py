@@ -14,8 +14,7 @@ from typing import Any
 
 from empathy_kit import __version__, files
 from empathy_kit.core.scored import WINDOW
-from empathy_kit.data.schema import shown
-from empathy_kit.errors import KitError
+from empathy_kit.errors import KitError, shown
 from empathy_kit.inference.model import EmpathyModel
 from empathy_kit.inference.outputs import ROW, Output
 from empathy_kit.inference.prediction import columns, row

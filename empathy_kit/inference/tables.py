@@ -14,8 +14,7 @@ from typing import Any
 from empathy_kit.data.cells import not_text, unreadable
 from empathy_kit.data.pairs import unescape
 from empathy_kit.data.readers import Header
-from empathy_kit.data.schema import shown
-from empathy_kit.errors import KitError
+from empathy_kit.errors import KitError, shown
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 LONGEST = 2**24  # characters of a cell or bytes of a line that are read in order to be refused; a broken quote swallows more

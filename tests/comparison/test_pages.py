@@ -205,6 +205,7 @@ def test_the_papers_figures_stand_beside_its_own_tasks_alone(tmp_path: Path) -> 
 
 def test_text_that_others_wrote_is_shown_by_markdown_as_it_is() -> None:
     assert markdown("a|b `c` <i> $x_1$ [l](u) *") == r"a\|b \`c\` \<i\> \$x\_1\$ \[l\](u) \*"
+    assert markdown("https://a.b, www.c.d, e@f.g: 1.5") == r"https\://a.b, www\.c.d, e\@f.g: 1.5"
     assert code('{"a": 1}') == '`{"a": 1}`'
     assert code("a `` b") == "``` a `` b ```"
     assert [label_of(task, 1) for task in (*EPITOME.tasks[:1], *ODD.tasks[1:])] == ["ER 1", 'advice_given "a hint"']

@@ -185,7 +185,8 @@ def _never(row: Row, summary: Summary) -> Iterator[str]:
 
 def markdown(text: str) -> str:
     """What others wrote, so that Markdown shows it as it is."""
-    return re.sub(r"([\\`*_\[\]<>|~$&#])", r"\\\1", text)
+    # Also what GitHub makes a link of by itself: https://..., www...., somebody@...
+    return re.sub(r"([\\`*_\[\]<>|~$&#@]|:(?=//)|(?<=www)\.)", r"\\\1", text, flags=re.IGNORECASE)
 
 
 def code(text: str) -> str:
