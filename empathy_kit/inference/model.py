@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -170,7 +171,7 @@ def load(source: str | Path, *, device: Literal["auto", "cpu"] | None = None, th
         model = load(folder, device=device, threads=threads)
         return replace(model, about={**model.about, "hub": f"{name.partition('@')[0]}@{folder.name}"})
     folder = Path(source)
-    if (folder / EXPORT).is_file():
+    if os.path.isfile(folder / EXPORT):  # noqa: PTH113 - Path's own raises for names that cannot be
         from empathy_kit.inference.graph import open_export
 
         description, tokenization, engine = open_export(folder, threads=threads)

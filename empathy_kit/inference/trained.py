@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,7 @@ def load_run(folder: Path, *, device: Literal["auto", "cpu"] | None = None) -> E
     Raises:
         KitError: no run there, one that was changed or left no model, or whose plugins are missing.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - Path's own raises for names that cannot be
         raise KitError(f"{folder}: no such folder; expected a run, an exported model, or hub:user/name")
     loaded = load(folder, load_registry(), device=device)
     return EmpathyModel(

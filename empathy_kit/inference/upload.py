@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -45,9 +46,9 @@ def contents(folder: Path, name: str, *, licence: str | None = None, seen: bool 
     check_name(name)
     if licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,49}", licence):
         raise KitError(f"--license {licence!r}: expected one of the hub's identifiers, such as mit, apache-2.0 or cc-by-4.0")
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - Path's own raises for names that cannot be
         raise KitError(f"{folder}: no such folder; expected a run or an exported model")
-    exported = (folder / EXPORT).is_file()
+    exported = os.path.isfile(folder / EXPORT)  # noqa: PTH113
     found, export = _exported(folder) if exported else (_trained(folder), None)
     if found.oracle:
         raise KitError(f"{folder}: an ORACLE is not published: its scores are those of a model that sees annotated spans")

@@ -35,6 +35,9 @@ FILES = {
     "compare --out c --data table.csv --file {}": (".toml",),
     "compare --figures-from {}": ("",),
     "plugins check ce --plugin {}": (".py",),
+    "evaluate {} table.csv": ("",),
+    "predict {} table.csv --out p.csv": ("",),
+    "publish {} me/mine --dry-run p": ("",),
     "run --data table.csv --plugin {}": (".py",),
 }
 # What takes a place to write to, or a name.
@@ -52,6 +55,10 @@ NAMES = (
     "plugins new {} --kind loss --into file",
     "plugins new mine --kind {}",
     "data split --tasks {}",
+    "predict file table.csv --out {}",
+    "predict hub:{} table.csv --out p.csv",
+    "publish folder {}",
+    "publish folder me/mine --revision {}",
 )
 VALUES = (
     "run --data table.csv --epochs {}",
@@ -66,6 +73,7 @@ VALUES = (
     "compare --out c --data table.csv --jobs {}",
     "data split --data table.csv --split-seed {}",
     "plugins check focal -o head.x {}",
+    "predict file table.csv --out p.csv --threads {}",
 )
 CONFIGS = (
     '{"config": {"epochs": null, "loss": 5, "options": {"a": {"b": []}}}}',

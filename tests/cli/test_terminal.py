@@ -16,6 +16,7 @@ import pytest
 from cli_reply import Reply
 from invented import one_task, write_one_task, write_table
 
+from empathy_kit.cli import terminal
 from empathy_kit.errors import shown, visible
 from empathy_kit.plugins import ONLY
 
@@ -193,6 +194,14 @@ def test_a_reader_that_goes_is_one_line(tmp_path: Path) -> None:
         reply = run(*command.split(), folder=tmp_path, stdout=writing)
         assert (reply.returncode, reply.stderr) == (2, "Error: stdout: cannot be written: Broken pipe\n")
     os.close(writing)
+
+
+@needs_full
+def test_what_is_written_for_a_program_ends_in_the_same_line() -> None:
+    with Path("/dev/full").open("w", encoding="ascii") as full, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", full)
+        with terminal.opened(), pytest.raises(terminal.Unprinted, match=f"^{FULL.removeprefix('Error: ')}$"):
+            terminal.utf8("été\n")
 
 
 @needs_full
