@@ -139,11 +139,11 @@ def as_given(config: RunConfig) -> dict[str, Any]:
 def differences(one: RunConfig, other: RunConfig) -> list[str]:
     """Settings of ``one`` that differ in ``other``, as they would be given: ``--epochs 1, not 2``."""
     left, right = as_given(one), as_given(other)
-    names = [name for name in {**left, **right} if name not in map(flag, NOT_COMPARED)]
+    names = [name for name in {**left, **right} if name not in map(flag, NOT_COMPARED) and left.get(name) != right.get(name)]
     return [
         f"{name} {left.get(name, 'its default')}, not {right.get(name, 'its default')}"
         for name in names
-        if left.get(name) != right.get(name)
+        if f"--{name.removeprefix('-o ').partition('.')[0]}" not in names  # another plugin has other options, of course
     ]
 
 
