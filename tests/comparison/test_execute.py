@@ -237,8 +237,9 @@ def test_another_run_in_a_runs_place_is_refused(copy: Path, plan: Plan, registry
         assert refusal(plan, copy, registry) == f"{where}: is a run with {what}; expected T1 as it is planned"
     (copy / "comparison.json").unlink()
     soft = {"hard": replace(plan.configurations["hard"], options={**SMALL["options"], "loss.gamma": 2})}
+    gammas = "; ".join(f"-o loss.{task}.gamma 3.0, not 2.0" for task in ("ER", "EX", "IP"))
     assert refusal(replace(plan, configurations=soft), copy, registry) == (
-        f"{copy / 'runs' / 'hard-0'}: is a run with -o loss.ER.gamma 3.0, not 2.0; expected hard as it is planned"
+        f"{copy / 'runs' / 'hard-0'}: is a run with {gammas}; expected hard as it is planned"
     )
 
 
