@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from contextlib import suppress
@@ -11,15 +10,13 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from empathy_kit.errors import KitError
+from empathy_kit.files import sweep
 
 if sys.platform != "win32":  # there, a file that is open cannot be deleted anyway
     import fcntl
 
 LIMIT = 20 * 2**30
 """Bytes that the frozen layers' states may take, unless ``$EMPATHY_KIT_STATES_LIMIT`` names another number."""
-
-ABANDONED = 3600
-"""Seconds without a change after which no process can still be writing something: all write in steps of seconds."""
 
 RECENT = 60
 """Seconds in which the process that wrote a file opens it again: until then nothing holds it."""
@@ -61,14 +58,6 @@ def private_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with suppress(PermissionError):  # somebody else's, who has let this user in
         folder.chmod(0o700)
-
-
-def sweep(folder: Path) -> None:
-    """Remove the staging files and folders that killed processes left."""
-    for path in folder.glob(".*.partial-*"):
-        with suppress(OSError):  # another process has just deleted it
-            if time.time() - path.stat().st_mtime > ABANDONED:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def states_limit() -> int:

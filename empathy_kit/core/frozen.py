@@ -27,8 +27,6 @@ Post = tuple[int, ...]  # token ids, special tokens included
 DIGEST = 32
 """Bytes of a sha256, which ends each file: a flipped bit would be another score."""
 
-BINARY = getattr(os, "O_BINARY", 0)  # Windows would end lines otherwise
-
 
 def freeze(encoder: nn.Module, depth: int) -> list[nn.Module]:
     """Stop the training of all but the layers above ``depth``; what is returned is in eval mode, and must stay there.
@@ -128,7 +126,6 @@ class FrozenStates:
             return None
 
     def _compute(self, posts: list[Post], shape: tuple[int, int]) -> None:
-        staging = files.staging_name(self.path)
         try:
             limit = states_limit()
         except KitError as error:
@@ -138,21 +135,14 @@ class FrozenStates:
             private_folder(self.path.parent)
             # Not mapped: there, a full disk would be a signal that kills the process. The owner alone may read it: posts can be
             # recovered from their states.
-            with os.fdopen(os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL | BINARY, 0o600), "wb") as stream:
+            with files.staged_file(self.path, 0o600) as stream:
                 for block in (_header(shape), *self._blocks(posts)):
                     digest.update(block)
                     stream.write(block)
                 stream.write(digest.digest())  # after the array, where numpy does not look
-                stream.flush()
-                os.fsync(stream.fileno())
-            staging.replace(self.path)  # whole or not at all; another run's file would hold the same
             clear_oldest(self.path.parent, keep=self.path, limit=limit)
         except OSError as error:
-            staging.unlink(missing_ok=True)
             raise KitError(f"freeze-layers {self._depth}: {self.path} cannot be written: {error.strerror}") from None
-        except BaseException:
-            staging.unlink(missing_ok=True)
-            raise
 
     def _blocks(self, posts: list[Post]) -> Iterator[bytes]:
         """The posts' states, call by call."""

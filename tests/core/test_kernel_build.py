@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import stat
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -90,9 +94,9 @@ def test_it_is_built_once_and_anew_only_where_it_was_damaged(
     monkeypatch.setenv("CC", quick(fresh))
     folder = fresh / "cache" / "kernels"
     folder.mkdir(parents=True)
-    left = folder / ".focal-0.so.partial-0"  # by a process that was killed
-    left.touch()
-    os.utime(left, (0, 0))
+    left = folder / ".focal-0.so.partial-00000000"  # by a process that was killed
+    left.mkdir()
+    (left / ".lock").touch()
     assert kernels.status(CPU) == "fused CPU kernel, plain"
     (library,) = folder.iterdir()
     assert library.stat().st_mode & 0o077 == 0
@@ -137,3 +141,32 @@ def test_what_one_thread_chooses_is_its_own(fused: kernels.Kernel) -> None:
         on, off = pool.map(choose, ("on", "off"))
     assert on == (kernels.Use("on", calls=1, fused=1), "auto")
     assert off == (kernels.Use("off", calls=1, fused=0), "auto")
+
+
+COMPILING = """
+from empathy_kit.core.kernels import build
+build.built()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_build_that_is_ended_leaves_no_compiler_and_nothing_that_the_next_one_does_not_sweep(
+    fused: kernels.Kernel, fresh: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    slow = 'test -n "$TMPDIR" && echo $$ >$TMPDIR/half; sleep 60 & echo $! >>$TMPDIR/half; wait; exit 1'
+    monkeypatch.setenv("CC", compiler(fresh, slow))
+    folder = fresh / "cache" / "kernels"
+    with subprocess.Popen([sys.executable, "-c", COMPILING], stderr=subprocess.DEVNULL) as building:
+        while not (begun := [path.read_text().split() for path in folder.glob(".*/half")]) or len(begun[0]) < 2:
+            time.sleep(0.05)
+        building.send_signal(number)
+    pids = [int(pid) for pid in begun[0]]
+    if number == signal.SIGINT:
+        assert [pid for pid in pids if Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes()] == []
+        assert list(folder.iterdir()) == []
+    else:  # nobody was left to end it
+        os.killpg(pids[0], signal.SIGKILL)
+        assert len(list(folder.iterdir())) == 1
+    monkeypatch.setenv("CC", quick(fresh))
+    assert kernels.status(CPU) == "fused CPU kernel, plain"
+    assert [path.suffix for path in folder.iterdir()] == [".so"]

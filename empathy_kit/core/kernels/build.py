@@ -7,13 +7,15 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
-from empathy_kit.cache import cache_folder, sweep
-from empathy_kit.files import staging_name, sync
+from empathy_kit.cache import cache_folder
+from empathy_kit.files import sync, workspace
 
 # Not -ffast-math: it takes apart what the source is careful about, and rows come out several times too large.
 FLAGS = ("-O3", "-std=c11", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
@@ -49,15 +51,12 @@ def built() -> Path:
                 return _ours(path)
             path.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        sweep(folder)
-        staging = staging_name(folder / f"{name}.so")
-        try:
-            _compile(compiler, source, staging)
-            staging.chmod(0o600)
-            sync(staging)
-            return _ours(staging.replace(folder / f"{name}-{_digest(staging.read_bytes())}.so"))
-        finally:
-            staging.unlink(missing_ok=True)
+        with workspace(folder / f"{name}.so") as work:
+            library = work / "focal.so"
+            _compile(compiler, source, library)
+            library.chmod(0o600)
+            sync(library)
+            return _ours(library.replace(folder / f"{name}-{_digest(library.read_bytes())}.so"))
     except OSError as error:
         raise UnavailableError(f"{folder} cannot be used: {error.strerror}") from None
 
@@ -88,14 +87,31 @@ def _compile(compiler: tuple[str, ...], source: bytes, into: Path) -> None:
     said = ""
     for wishes in (WISHES, WISHES[:1], (*SIMD, *WISHES[1:]), SIMD, (), ("-DEMPATHY_KIT_NO_CLONES",)):
         # Through a pipe: a process that is killed leaves no source behind.
-        command = [*compiler, *FLAGS, *wishes, "-x", "c", "-", "-o", str(into)]
         try:
-            ran = subprocess.run(  # noqa: S603 - the user's own compiler, on our own file
-                command, input=source, capture_output=True, timeout=120, check=False
-            )
+            code, errors = _run([*compiler, *FLAGS, *wishes, "-x", "c", "-", "-o", str(into)], source, into.parent)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise UnavailableError(f"{compiler[0]}: {type(error).__name__}") from None
-        if ran.returncode == 0:
+        if code == 0:
             return
-        said = next((line for line in ran.stderr.decode(errors="replace").splitlines() if "error" in line), "it failed")
+        said = next((line for line in errors.decode(errors="replace").splitlines() if "error" in line), "it failed")
     raise UnavailableError(f"{compiler[0]} cannot compile the kernel: {said.rpartition('error: ')[2]}")
+
+
+def _run(command: list[str], source: bytes, work: Path) -> tuple[int, bytes]:
+    """A compiler's exit code and errors. It ends with this call, and with it the programs that it has started."""
+    process = subprocess.Popen(  # noqa: S603 - the user's own compiler, on our own file
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": str(work)},  # so that its temporary files, too, are swept where this process is killed
+        start_new_session=True,
+    )
+    try:
+        _, errors = process.communicate(source, timeout=120)
+    except BaseException:
+        with suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
+    return process.returncode, errors
