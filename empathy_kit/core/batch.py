@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -38,10 +38,12 @@ class Targets:
     levels: Tensor  # (B, T) int64, -1 where missing
     gold: Tensor  # (B, T, L) bool: response tokens inside an annotated span
     gold_known: Tensor  # (B, T) bool
+    complete: bool = False  # every label is known to be there: found out on the CPU, for a device would have to be waited for
 
     def to(self, device: torch.device) -> Targets:
         """The same on a device."""
-        return Targets(*(getattr(self, entry.name).to(device, non_blocking=True) for entry in fields(self)))
+        levels, gold, known = (part.to(device, non_blocking=True) for part in (self.levels, self.gold, self.gold_known))
+        return replace(self, levels=levels, gold=gold, gold_known=known)
 
 
 def collate_texts(pairs: Sequence[TokenPair], pad_id: int, pad_to: int | None = None) -> Texts:
@@ -59,6 +61,7 @@ def collate_targets(labels: Sequence[Labels], length: int) -> Targets:
         levels=torch.tensor([each.levels for each in labels], dtype=torch.int64),
         gold=gold,
         gold_known=torch.tensor([each.gold_known for each in labels]),
+        complete=all(level >= 0 for each in labels for level in each.levels),
     )
 
 

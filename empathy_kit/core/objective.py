@@ -41,7 +41,7 @@ class Objective(nn.Module):
     ) -> Tensor:  # () float32
         total = torch.zeros((), device=targets.levels.device)
         with kernels.fused(self.fused):
-            together = None if (targets.levels < 0).any() else one_launch(self.criteria, output.logits)
+            together = one_launch(self.criteria, output.logits) if _complete(targets) else None
             if together is not None:
                 gammas, weights = together
                 total = focal_heads(torch.stack(list(output.logits.values()), 1), targets.levels, gammas, weights).mean(0).sum()
@@ -89,13 +89,20 @@ class Objective(nn.Module):
 
     def _labelled(self, output: Output, targets: Targets) -> Iterator[tuple[str, Criterion, Tensor, Tensor]]:
         """Per task its criterion, and the logits and targets of its labelled pairs; tasks without any are left out."""
+        complete = _complete(targets)
         for index, (name, criterion) in enumerate(self.criteria.items()):
             logits, levels = output.logits[name], targets.levels[:, index]
-            known = levels >= 0
-            if not known.all():
-                logits, levels = logits[known], levels[known]
+            if not complete:
+                known = levels >= 0
+                if not known.all():
+                    logits, levels = logits[known], levels[known]
             if len(levels):
                 yield name, criterion if is_focal(criterion) else _Checked(name, criterion), logits, levels
+
+
+def _complete(targets: Targets) -> bool:
+    """Whether no label is missing; on a GPU, to look at the labels would be to wait for all that it has still to do."""
+    return targets.complete or not bool((targets.levels < 0).any())
 
 
 class _Checked:

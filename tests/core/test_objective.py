@@ -174,3 +174,17 @@ def test_one_launch_is_left_alone_where_a_label_is_missing(monkeypatch: pytest.M
         part = without_labels(TRAIN, missing).take(range(4))
         objective(output, collate_targets(part.labels, texts.response.shape[1]), texts.response_mask)
         assert len(asked) == calls
+
+
+def test_where_every_label_is_known_no_step_waits_for_the_device() -> None:
+    """On the meta device there is nothing to look at: whatever would wait for a GPU raises there."""
+    logits = {"A": torch.randn(4, 3, device="meta"), "B": torch.randn(4, 2, device="meta")}
+    examples = [VALIDATION.labels[at] for at in range(4)]
+    targets = collate_targets([replace(each, levels=each.levels[:2]) for each in examples], 5)
+    assert targets.complete
+    assert not collate_targets([replace(examples[0], levels=(0, -1))], 5).complete
+    objective = Objective(dict.fromkeys(logits, lambda logits, target: logits.sum(1)))
+    mask = torch.ones(4, 5, dtype=torch.bool, device="meta")
+    assert objective(Output(logits, None), targets.to(torch.device("meta")), mask).shape == ()
+    with pytest.raises(RuntimeError, match="meta"):
+        objective(Output(logits, None), replace(targets, complete=False).to(torch.device("meta")), mask)
