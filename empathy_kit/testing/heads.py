@@ -47,7 +47,8 @@ def _fault(head: object) -> str | None:
     if not isinstance(head, nn.Module):
         return f"it returns a {type(head).__name__}, expected an nn.Module"
     for name in ("probabilities", "criterion"):
-        if not callable(getattr(head, name, None)) and (name == "probabilities" or hasattr(head, name)):
+        part = getattr(head, name, None)
+        if not callable(part) and (name == "probabilities" or part is not None):  # criterion = None: it has none
             return f"{name} is no method of it, expected {name}(logits{', target' if name == 'criterion' else ''})"
     return None
 
@@ -144,7 +145,7 @@ def every_parameter_learns(build: Build) -> None:
     assert_apart(head, build())
     torch.autograd.backward(weighted(_logits(without_dropout(head), encoded())))
     # Which pairs move which parameter is the head's affair: a threshold may need a criterion to move.
-    if hasattr(head, "criterion"):
+    if getattr(head, "criterion", None) is not None:
         torch.autograd.backward(head.criterion(head(encoded()), torch.tensor([0, 1, 2, 0, 1])).sum())  # type: ignore[operator]
     assert_learns(head)
 
@@ -232,7 +233,7 @@ def _logits(head: nn.Module, given: Encoded) -> Tensor:
 
 def _with_criterion(build: Build) -> tuple[nn.Module, Tensor]:
     head = build().eval()
-    if not hasattr(head, "criterion"):
+    if getattr(head, "criterion", None) is None:
         raise Unjudged("it has no criterion of its own")
     return head, _logits(head, encoded()).detach()
 

@@ -131,6 +131,10 @@ class CriterionIsANumber(Trained):
     criterion = 1.0
 
 
+class WithoutCriterion(Trained):
+    criterion = None  # as it may be where a head has one with some options only
+
+
 class WithCriterion(Trained):
     def criterion(self, logits: Tensor, target: Tensor) -> Tensor:
         return ce(logits, target)
@@ -193,7 +197,7 @@ def test_every_check_of_a_head_catches_something() -> None:
     assert caught == {str(check) for check in head_checks(Head("any", lambda task, width: Trained(width, task.num_classes)))}
 
 
-@pytest.mark.parametrize("made", [Trained, WithCriterion, DroppingInTraining])
+@pytest.mark.parametrize("made", [Trained, WithCriterion, WithoutCriterion, DroppingInTraining])
 def test_a_good_head_is_not_caught(made: type[Trained]) -> None:
     assert messages(head_checks(Head("good", lambda task, width: made(width, task.num_classes)))) == {}
 
