@@ -57,6 +57,11 @@ def load_encoder(source: str, *, local: bool = False, attention_dropout: float |
     except Exception as error:  # transformers, tokenizers and safetensors each raise their own for a broken or missing file
         raise KitError(f"encoder {source}: {_what_to_do(source, local, error)}") from None
     missing = sorted(name for name in found["missing_keys"] if "pooler" not in name)
+    if missing and any(name.startswith("trunk.") for name in found["unexpected_keys"]):
+        raise KitError(
+            f"encoder {source}: the model of a finished run found, expected an encoder alone; use the encoder that the run was "
+            "made from, which its run.json names"
+        )
     if missing:  # transformers draws them at random and only logs it
         raise KitError(
             f"encoder {source}: its file lacks {len(missing)} of the weights ({missing[0]}, ...), expected all of them"

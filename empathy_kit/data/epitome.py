@@ -8,7 +8,7 @@ from pathlib import Path
 from empathy_kit.data.cells import LabelReader, Row
 from empathy_kit.data.pairs import Corpus, Pair, same_words
 from empathy_kit.data.readers import Header, read_bytes, read_csv
-from empathy_kit.data.schema import EPITOME
+from empathy_kit.data.schema import EPITOME, shown
 from empathy_kit.data.spans import Placer
 from empathy_kit.errors import KitError
 
@@ -17,6 +17,7 @@ FILES = {
     "EX": "explorations-reddit.csv",
     "IP": "interpretations-reddit.csv",
 }
+_REDDIT = "-reddit.csv"
 _LABELS = tuple(LabelReader(task) for task in EPITOME.tasks)
 COLUMNS = ("sp_id", "rp_id", "seeker_post", "response_post", "level", "rationales")
 
@@ -32,20 +33,48 @@ def load_epitome(folder: Path, name: str = "epitome") -> Corpus:
     """
     sources: dict[str, str] = {}
     tables: list[list[Row]] = []
-    for file in FILES.values():
+    files = _files(folder)
+    for file in files.values():
         data = read_bytes(folder / file)
         sources[file] = hashlib.sha256(data).hexdigest()
         tables.append(list(read_csv(data, Header(file, COLUMNS))))
     counts = {len(table) for table in tables}
     if len(counts) > 1:
-        found = ", ".join(f"{file} {len(table)}" for file, table in zip(FILES.values(), tables, strict=True))
+        found = ", ".join(f"{file} {len(table)}" for file, table in zip(files.values(), tables, strict=True))
         raise KitError(f"{folder}: the files differ in their number of rows ({found}), expected the same pairs in each")
     if counts == {0}:
-        raise KitError(f"{folder}: no rows in {', '.join(FILES.values())}, expected at least one pair")
+        raise KitError(f"{folder}: no rows in {', '.join(files.values())}, expected at least one pair")
     placer = Placer(EPITOME.names)
     pairs = tuple(_pair(rows, placer) for rows in zip(*tables, strict=True))
-    columns = {mechanism: (file, "rationales") for mechanism, file in FILES.items()}
+    columns = {mechanism: (file, "rationales") for mechanism, file in files.items()}
     return Corpus(name, pairs, sources, columns, placer.result())
+
+
+def _files(folder: Path) -> dict[str, str]:
+    """The three files' names: those of the Reddit part, or the same with another word at the end, as of TalkLife's part.
+
+    Raises:
+        KitError: there are other names, or several that would do.
+    """
+    found: dict[str, dict[str, str]] = {}  # by the end of their names
+    try:
+        names = sorted(path.name for path in folder.iterdir())
+    except OSError as error:
+        raise KitError(f"{folder}: cannot be read: {error.strerror}") from None
+    for name in names:
+        for mechanism, usual in FILES.items():
+            start = usual.removesuffix(_REDDIT)
+            if name.lower().replace("_", "-").startswith(start) and name.lower().endswith(".csv"):
+                found.setdefault(name.lower().replace("_", "-").removeprefix(start), {})[mechanism] = name
+    whole = {end: names for end, names in found.items() if len(names) == len(FILES)}
+    if _REDDIT not in whole and len(whole) != 1:
+        there = ", ".join(shown(name) for several in found.values() for name in several.values())
+        raise KitError(
+            f"{folder}: expected {', '.join(FILES.values())}, or the three with one other word in place of reddit; "
+            f"there are {there or 'none of them'}"
+        )
+    chosen = whole.get(_REDDIT) or next(iter(whole.values()))
+    return {mechanism: chosen[mechanism] for mechanism in FILES}
 
 
 def _pair(rows: tuple[Row, ...], placer: Placer) -> Pair:

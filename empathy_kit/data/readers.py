@@ -13,6 +13,7 @@ from empathy_kit.data.cells import Row
 from empathy_kit.data.schema import IDS, POSTS, Schema, fold
 from empathy_kit.errors import KitError, shown
 
+_UNPACKED, _RATIO = 256_000_000, 200  # bytes, and times a Parquet file's size, that one may unpack to: posts pack to a third
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
@@ -226,7 +227,14 @@ def read_parquet(data: bytes, header: Header) -> Iterator[Row]:
         # Columns that are not used stay unread: their types need not have a Python value.
         wanted = [column for column, name in zip(table.schema_arrow.names, names, strict=True) if name is not None]
         kit = [name for name in names if name is not None]
-        for batch in table.iter_batches(batch_size=1_000, columns=wanted):
+        unpacked, limit = 0, max(_UNPACKED, _RATIO * len(data))
+        for batch in table.iter_batches(batch_size=100, columns=wanted):
+            unpacked += batch.nbytes
+            if unpacked > limit:
+                raise KitError(
+                    f"{file}: {len(data):,} bytes that unpack to more than {limit:,}, expected at most {_RATIO} times as many; "
+                    "save it as CSV or JSON Lines"
+                )
             columns = {column: cells.to_pylist() for column, cells in zip(batch.schema.names, batch.columns, strict=True)}
             for cells in zip(*(columns[column] for column in wanted), strict=True):
                 number += 1

@@ -46,6 +46,15 @@ def test_weights_that_the_file_lacks_are_not_drawn_at_random(folder: Path) -> No
     )
 
 
+def test_the_model_of_a_run_is_no_encoder(folder: Path) -> None:
+    weights = {f"trunk.encoder.model.{name}": tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file({**weights, "heads.ER.linear.bias": torch.zeros(3)}, folder / "model.safetensors", metadata={"format": "pt"})
+    assert refusal(folder) == (
+        f"encoder {folder}: the model of a finished run found, expected an encoder alone; use the encoder that the run was made "
+        "from, which its run.json names"
+    )
+
+
 @pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "config.json"])
 def test_a_broken_file_is_one_line_and_no_traceback(folder: Path, file: str) -> None:
     data = (folder / file).read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 from pathlib import Path
 
 import pytest
@@ -127,9 +128,26 @@ def test_a_missing_file_or_column_is_named(tmp_path: Path, monkeypatch: pytest.M
         f"{EX}: column 'rationales' is missing; there are sp_id, rp_id, seeker_post, response_post, level"
     )
     (folder / EX).unlink()
+    there = f"there are '{ER}', '{IP}'"
     with pytest.raises(KitError) as error:
         load_epitome(folder)
-    assert str(error.value) == f"posts/{EX}: no such file"
+    assert str(error.value) == f"posts: expected {ER}, {EX}, {IP}, or the three with one other word in place of reddit; {there}"
+
+
+def test_the_same_three_files_of_another_forum_are_found_under_their_names(tmp_path: Path) -> None:
+    write(tmp_path)
+    corpus = load_epitome(tmp_path)
+    for file in FILES.values():
+        shutil.copy(tmp_path / file, tmp_path / file.replace("reddit", "talklife"))
+    assert list(load_epitome(tmp_path).sources) == list(FILES.values())  # the Reddit part, where it is there
+    for file in FILES.values():
+        (tmp_path / file).unlink()
+    found = load_epitome(tmp_path)
+    assert found.pairs == corpus.pairs
+    assert list(found.sources) == [file.replace("reddit", "talklife") for file in FILES.values()]
+    for file in FILES.values():
+        (tmp_path / file.replace("reddit", "talklife")).rename(tmp_path / file.replace("-", "_").replace("reddit", "TalkLife"))
+    assert load_epitome(tmp_path).pairs == corpus.pairs
 
 
 def test_files_of_different_length_are_refused_with_their_lengths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

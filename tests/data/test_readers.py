@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tabular import HEADER, NAMES, ROWS, WRITERS, fault, jsonl_bytes, one_row, parquet_bytes, read
 
+from empathy_kit.data import readers
 from empathy_kit.data.schema import EPITOME
 
 
@@ -163,3 +164,14 @@ def test_the_spans_of_a_task_that_the_schema_leaves_out_are_just_another_column(
     row = one_row(ER_spans="b", EX=1)
     corpus = read(tmp_path, "csv", WRITERS["csv"](list(row), [list(row.values())]), EPITOME.select(["EX", "IP"]))
     assert (corpus.columns_read, corpus.columns_ignored) == ((), 2)
+
+
+def test_a_few_bytes_of_parquet_do_not_unpack_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "_UNPACKED", 1_000_000)
+    row = one_row(seeker_post="so tired " * 100, response_post="so sorry " * 100)
+    data = parquet_bytes(list(row), [list(row.values())] * 5_000)
+    assert len(data) < 6_000
+    assert fault(tmp_path, "parquet", data) == (
+        f"posts.parquet: {len(data):,} bytes that unpack to more than {max(1_000_000, 200 * len(data)):,}, expected at most 200 "
+        "times as many; save it as CSV or JSON Lines"
+    )
