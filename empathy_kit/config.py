@@ -185,7 +185,11 @@ def configure(base: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
                 raise KitError(f"{flag(name)} {value}: broken Unicode, expected text") from None
             except ValueError as error:
                 raise KitError(f"{flag(name)} {value}: {error}") from None
-    return replace(base, **values)
+    config = replace(base, **values)
+    if config.tasks is not None and set(config.tasks) <= set(config.schema.names):
+        # One model whatever the order: its heads stand in that of the schema.
+        config = replace(config, tasks=tuple(name for name in config.schema.names if name in config.tasks))
+    return config
 
 
 _MOVED = {name: f"trunk.{name}" for name in ("hidden", "layers", "dropout")}
@@ -289,6 +293,40 @@ def read_providers(path: Path) -> dict[str, dict[str, str]] | None:
         }
     except (AttributeError, KeyError, TypeError):
         return None
+
+
+def read_versions(path: Path) -> dict[str, str]:
+    """The versions of the libraries that a recorded run was computed with; empty in another file."""
+    versions = _read(path).get("versions")
+    return {str(name): str(version) for name, version in versions.items()} if isinstance(versions, dict) else {}
+
+
+_NAMES = ("sample", "reddit", "minilm", "mpnet", "epitome")  # of data, encoders and schemas, whatever lies about
+
+
+def located(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Settings of a file, with the files and folders that they name where they are: here, or next to that file or above it.
+
+    A run records what it was given, and is repeated from any folder.
+
+    Raises:
+        KitError: data that are in none of these places.
+    """
+    found = dict(settings)
+    for name in ("data", "encoder", "schema"):
+        given = settings.get(name)
+        if not isinstance(given, str) or given in _NAMES or "\0" in given or os.path.lexists(given):
+            continue
+        places = [] if Path(given).is_absolute() else [os.path.join(folder, given) for folder in path.absolute().parents]  # noqa: PTH118 - Path.exists raises for some
+        there = next((place for place in places if os.path.exists(place)), None)  # noqa: PTH110
+        if there is not None:
+            found[name] = os.path.relpath(there)
+        elif name == "data" and not Path(given).is_absolute():
+            raise KitError(
+                f"--config {path}: its data {given} are neither in this folder nor next to that file or in a folder above it; "
+                "give them as --data"
+            )
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,7 +9,19 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from empathy_kit.config import _RANGES, PRESETS, RunConfig, configure, flag, preset, read_config, settings, to_dict, upgrade
+from empathy_kit.config import (
+    _RANGES,
+    PRESETS,
+    RunConfig,
+    configure,
+    flag,
+    located,
+    preset,
+    read_config,
+    settings,
+    to_dict,
+    upgrade,
+)
 from empathy_kit.data.schema import EPITOME, Schema, TaskSchema
 from empathy_kit.errors import KitError
 from empathy_kit.options import parse
@@ -146,7 +158,7 @@ def test_an_unknown_preset_lists_the_two() -> None:
 
 @pytest.mark.parametrize(
     ("value", "tasks"),
-    [("ER,IP", ("ER", "IP")), (" IP , ER ", ("IP", "ER")), (["EX"], ("EX",)), ("none", None), (None, None), ("", ())],
+    [("ER,IP", ("ER", "IP")), (" IP , ER ", ("ER", "IP")), (["EX"], ("EX",)), ("none", None), (None, None), ("", ())],
 )
 def test_tasks_are_read_from_text_with_commas_and_from_lists(value: object, tasks: tuple[str, ...] | None) -> None:
     assert configure(RunConfig(), {"tasks": value}).tasks == tasks  # whether there are such tasks, the schema knows
@@ -269,3 +281,32 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         with pytest.raises(KitError) as error:
             read_config(path)
         assert str(error.value) == f"--config {path}: cannot be read: {reason}"
+
+
+def test_tasks_stand_in_the_order_of_the_schema_however_they_are_given() -> None:
+    assert (
+        configure(RunConfig(), {"tasks": "IP,ER"}).tasks == configure(RunConfig(), {"tasks": ["ER", "IP"]}).tasks == ("ER", "IP")
+    )
+    assert configure(RunConfig(), {"tasks": "nobodys"}).tasks == ("nobodys",)  # for the schema to refuse
+
+
+def test_what_a_file_names_is_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where `--config project/runs/x/run.json` is given in a folder next to the project's."""
+    project, file = tmp_path / "project", tmp_path / "project" / "runs" / "x" / "run.json"
+    for folder in (file.parent, project / "tables", project / "sample", tmp_path / "here"):
+        folder.mkdir(parents=True)
+    (project / "tables" / "pairs.csv").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    given = {"data": "tables/pairs.csv", "encoder": "roberta-base", "epochs": 3}
+    found = {**given, "data": str(Path("..", "project", "tables", "pairs.csv"))}
+    assert located(given, file) == located(given, Path("..", "project", "runs", "x", "run.json")) == found
+    assert located({"data": "sample"}, file) == {"data": "sample"}  # the kit's, whatever lies about
+    Path("tables").mkdir()
+    Path("tables", "pairs.csv").touch()
+    assert located(given, file) == given
+    with pytest.raises(KitError) as error:
+        located({"data": "gone.csv"}, file)
+    assert str(error.value) == (
+        f"--config {file}: its data gone.csv are neither in this folder nor next to that file or in a folder above it; give them "
+        "as --data"
+    )
