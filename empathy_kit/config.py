@@ -186,7 +186,7 @@ def configure(base: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
             except ValueError as error:
                 raise KitError(f"{flag(name)} {value}: {error}") from None
     config = replace(base, **values)
-    if config.tasks is not None and set(config.tasks) <= set(config.schema.names):
+    if config.tasks is not None and set(config.tasks) <= set(config.schema.names) and len(set(config.tasks)) == len(config.tasks):
         # One model whatever the order: its heads stand in that of the schema.
         config = replace(config, tasks=tuple(name for name in config.schema.names if name in config.tasks))
     return config

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 import click
 
@@ -37,7 +41,7 @@ cli.add_command(doctor)
 
 def main() -> None:
     """Run the command line; a `KitError` is one line on stderr and exit code 2."""
-    with terminal.opened():
+    with terminal.opened(), _ended_by_sigterm():
         sys.exit(_exit_code())
 
 
@@ -59,3 +63,24 @@ def _exit_code() -> int:
     except click.Abort:
         terminal.remark("Aborted!")
         return 1
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does, with everything put away, and with the exit code that shells know it by."""
+    came: list[int] = []
+
+    def end(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        ctrl_c = signal.getsignal(signal.SIGINT)  # ignored by what a shell runs in the background
+        (ctrl_c if callable(ctrl_c) else signal.default_int_handler)(signal.SIGINT, frame)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt):
+        if came:
+            sys.exit(128 + signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -23,7 +23,7 @@ def doctor(as_json: bool) -> None:
     from empathy_kit.encoders import encoder_source
     from empathy_kit.errors import KitError
     from empathy_kit.plugins import load_registry
-    from empathy_kit.runs.train import LIBRARIES
+    from empathy_kit.runs.choose import LIBRARIES
 
     devices = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Container, Iterable
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
@@ -12,7 +13,19 @@ import click
 
 from empathy_kit.cli import terminal
 from empathy_kit.cli.flags import plugin_files, plugin_options
-from empathy_kit.config import PRESETS, RunConfig, configure, flag, preset, read_config, read_hashes, read_providers, settings
+from empathy_kit.config import (
+    PRESETS,
+    RunConfig,
+    configure,
+    flag,
+    located,
+    preset,
+    read_config,
+    read_hashes,
+    read_providers,
+    read_versions,
+    settings,
+)
 from empathy_kit.errors import KitError
 
 if TYPE_CHECKING:
@@ -77,9 +90,17 @@ def run(
     start = f"config {config_file}" if config_file else f"preset {preset_name or 'small'}"
     changed = {name for name, value in values.items() if value is not None}
     expected = read_hashes(config_file, changed) if config_file else None
-    providers = read_providers(config_file) if config_file else None
-    events = train(config, load_registry(plugin_files), out or _free_folder(config), expected=expected, providers=providers)
-    finished = _watch(events, config, start, KitConsole(stderr=True))
+    events = train(
+        config,
+        load_registry(plugin_files),
+        out or _folder(config),
+        numbered=out is None,
+        expected=expected,
+        providers=read_providers(config_file) if config_file else None,
+        versions=read_versions(config_file) if config_file else None,
+    )
+    with closing(events):  # whatever ends it, what it has begun is put away before the command ends
+        finished = _watch(events, config, start, KitConsole(stderr=True))
     with terminal.kept(f"the run is complete in {finished.folder}"):
         if as_json:
             terminal.content(asdict(finished.record))
@@ -100,7 +121,8 @@ def _configuration(
         raise KitError(f"--no-rationale and --rationale {values['rationale']}: both given, expected one of them")
     base = RunConfig() if preset_name is None else preset(preset_name)
     if config_file:
-        base = configure(base, read_config(config_file))
+        recorded = read_config(config_file)
+        base = configure(base, located({name: value for name, value in recorded.items() if name not in values}, config_file))
     changes: dict[str, Any] = dict(values)
     if no_rationale:
         changes["rationale"] = "none"
@@ -109,14 +131,11 @@ def _configuration(
     return configure(base, changes)
 
 
-def _free_folder(config: RunConfig) -> Path:
-    """``runs/sample-focal-none-0``, or the first free number after it."""
-    name = f"{Path(config.data).stem}-{config.loss}-{config.rationale}-{config.seed}"
-    candidates = (Path("runs") / (name if turn == 1 else f"{name}-{turn}") for turn in range(1, 1_000_000))
-    try:
-        return next(folder for folder in candidates if not folder.exists())
-    except OSError:  # a name that is too long: the run will say what is wrong with it
-        return Path("runs") / name
+def _folder(config: RunConfig) -> Path:
+    """``runs/sample-focal-none-0``; where they are not the defaults, head, trunk and sampler are in the name too."""
+    usual = RunConfig()
+    others = [getattr(config, kind) for kind in ("head", "trunk", "sampler") if getattr(config, kind) != getattr(usual, kind)]
+    return Path("runs") / "-".join([Path(config.data).stem, config.loss, config.rationale, *others, str(config.seed)])
 
 
 def quiet_libraries() -> None:

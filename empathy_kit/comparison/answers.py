@@ -31,7 +31,7 @@ class AnswerTable:
                 header, *rows = list(csv.reader(stream))
             self._columns = dict(zip(header, zip(*rows, strict=True), strict=True))
             self.ids: tuple[str, ...] = self._columns["id"]
-            whole = len(self._columns) == len(header)  # each name once
+            whole = len(self._columns) == len(header) and len(set(self.ids)) == len(self.ids)  # each name once
         except OSError as error:
             raise KitError(f"{path}: cannot be read: {error.strerror}") from None
         except (ValueError, KeyError, csv.Error):  # ValueError: no row, rows of other lengths, not UTF-8
@@ -68,6 +68,8 @@ class AnswerTable:
             values = np.full((1, 1), np.nan)
         if not ((values >= 0) & (values <= 1)).all():
             raise KitError(f"{self.path}: {task.name}_p0 to {names[-1]} hold something else than probabilities from 0 to 1")
+        if (abs(values.sum(1) - 1) > 1e-3).any():
+            raise KitError(f"{self.path}: {task.name}_p0 to {names[-1]} do not sum to 1")
         return values
 
     def _column(self, name: str) -> tuple[str, ...]:

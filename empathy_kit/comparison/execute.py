@@ -29,7 +29,7 @@ from empathy_kit.data.pairs import Corpus
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import Split
 from empathy_kit.errors import KitError
-from empathy_kit.plugins import OURS, Registry
+from empathy_kit.plugins import OURS, Registry, fingerprint
 from empathy_kit.runs import record
 from empathy_kit.runs.choose import all_options, choose_plugins
 
@@ -157,11 +157,13 @@ def execute(
                     worker.stop()
                     del active[ready]
                 if isinstance(event, Failed) and run_folder(out, event.name, event.seed).exists():
-                    # A process that a killed call left behind was faster.
+                    # A process that a killed call left behind held its name, and was faster.
                     check(event.name, event.seed)
                     event = Done(event.name, event.seed, True, 0.0)
                 yield event
     finally:
+        for worker in active.values():  # all at once: each ends as soon as it finds nobody listening
+            worker.connection.close()
         for worker in active.values():
             worker.stop()
 
@@ -213,6 +215,12 @@ class _Check:
             then = found.plugins.get(kind)
             if then is None or {then["distribution"], now.distribution} == {OURS}:  # a released name keeps its numbers
                 continue
+            code = fingerprint(now)
+            if (then["distribution"], then["version"]) == (now.distribution, now.version) and then.get("sha256", code) != code:
+                raise KitError(
+                    f"{folder}: the files of {kind} {then['name']} from {now.distribution} were changed since; runs of two "
+                    "versions cannot be averaged: put the earlier ones back, or use another --out"
+                )
             if (then["distribution"], then["version"]) != (now.distribution, now.version):
                 raise KitError(
                     f"{folder}: {kind} {then['name']} was from {then['distribution']} {then['version']}, and is now from "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +19,12 @@ from empathy_kit.comparison.plan import RUNS, Plan, differences, listed, read_pl
 from empathy_kit.comparison.statistics import Answers
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.core.metrics import confusion_matrix
-from empathy_kit.data.schema import Schema
-from empathy_kit.errors import KitError
+from empathy_kit.data.schema import Schema, TaskSchema
+from empathy_kit.errors import KitError, shown
 from empathy_kit.options import parse
+from empathy_kit.plugins import KINDS
 from empathy_kit.runs import record
+from empathy_kit.runs.choose import LIBRARIES
 
 Floats = NDArray[np.float64]
 
@@ -37,6 +40,7 @@ class Run:
     answers: dict[str, Answers]  # task to what was predicted
     swapped: dict[str, Answers] | None  # what was predicted with another pair's seeker post; None where it was not asked
     probabilities: dict[str, Floats]  # task to (N, C), labelled pairs alone as in its answers
+    validation: dict[str, Answers]  # what was predicted of the validation part; empty before format 3
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Results:
     yardsticks: dict[str, dict[int, dict[str, Answers]]]  # yardstick to seed to task to answers
     missing: list[tuple[str, int]]  # runs that are planned and not there
     left_out: list[str]  # yardsticks that are not there, and why
+    remarks: list[str]  # what of the runs may not belong together
 
     @cached_property
     def tasks(self) -> Schema:
@@ -84,7 +89,32 @@ def read_finished(folder: Path) -> Results:
     }
     _check_yardsticks(folder, by_seed, every)
     finished = {(found.name, found.seed) for found in every}
-    return Results(plan, there, by_seed, [run for run in plan.runs() if run not in finished], measured.left_out)
+    missing = [run for run in plan.runs() if run not in finished]
+    return Results(plan, there, by_seed, missing, measured.left_out, list(_remarks(there)))
+
+
+def _remarks(runs: Mapping[str, Sequence[Run]]) -> Iterator[str]:
+    """What of the runs may not belong together, in sentences."""
+    for library in LIBRARIES:
+        found = sorted(
+            {each.record.versions[library] for several in runs.values() for each in several if library in each.record.versions}
+        )
+        if len(found) > 1:
+            yield f"The runs were computed with different versions of {library} ({', '.join(found)}), whose numbers may differ."
+    for name, several in runs.items():
+        for kind in KINDS:
+            code = {
+                (entry["version"], entry["sha256"])
+                for each in several
+                if "sha256" in (entry := each.record.plugins.get(kind, {}))
+            }
+            if len(code) > len({version for version, _ in code}):
+                yield f"{name}: the files of its {kind} were changed between its runs, whose numbers may differ."
+        first: dict[bytes, Run] = {}
+        for each in several:
+            said = b"".join(shares.tobytes() for shares in each.probabilities.values())
+            if (other := first.setdefault(said, each)) is not each:
+                yield f"{name}: seeds {other.seed} and {each.seed} predicted the same to the last digit; one may be a copy."
 
 
 def read_run(folder: Path, name: str, seed: int) -> Run:
@@ -99,10 +129,16 @@ def read_run(folder: Path, name: str, seed: int) -> Run:
         tasks = found.tasks.tasks
         _check_parts(found)
     except (KeyError, TypeError, AttributeError, ValueError):
-        raise KitError(f"{where / record.RUN}: parts that a report needs are missing, or are not as a run writes them") from None
+        raise KitError(f"{where / record.RUN}: {record.MALFORMED}") from None
     history = _read_history(where / record.HISTORY, [task.name for task in tasks])
     table = AnswerTable(where / record.PREDICTIONS)
-    answers = {task.name: table.answers(task) for task in tasks}
+    answers, probabilities = _read_answers(table, tasks)
+    validation: dict[str, Answers] = {}
+    if (where / record.VALIDATION).exists():  # format 3
+        others = AnswerTable(where / record.VALIDATION)
+        if both := set(others.ids) & set(table.ids):
+            raise KitError(f"{others.path}: has {len(both)} pairs of {table.path.name} too, expected none")
+        validation, _ = _read_answers(others, tasks)
     asked = all(table.has(task, "swapped") for task in tasks)
     for task in tasks:
         said = answers[task.name]
@@ -116,50 +152,51 @@ def read_run(folder: Path, name: str, seed: int) -> Run:
         history,
         answers,
         {task.name: table.answers(task, "swapped") for task in tasks} if asked else None,
-        {task.name: table.probabilities(task) for task in tasks},
+        probabilities,
+        validation,
     )
+
+
+def _read_answers(table: AnswerTable, tasks: Sequence[TaskSchema]) -> tuple[dict[str, Answers], dict[str, Floats]]:
+    """Answers and probabilities, which must fit each other."""
+    answers = {task.name: table.answers(task) for task in tasks}
+    probabilities = {task.name: table.probabilities(task) for task in tasks}
+    for name, shares in probabilities.items():
+        # Of two that are the same in the file, either may have been the larger.
+        if (shares[np.arange(len(shares)), answers[name].predicted] < shares.max(1, initial=0) - 2e-6).any():
+            raise KitError(f"{table.path}: {name}_predicted is not always the likeliest level")
+    return answers, probabilities
 
 
 def _check_parts(found: record.Record) -> None:
     """What a report reads of a record; whatever is raised means that it is not there."""
     for name, kind in (("name", str), ("pairs", int), ("sha256", str)):
-        _check_type(found.data[name], kind)
+        record.check_type(found.data[name], kind)
     for name, kind in (("kind", str), ("seed", int), ("sha256", str)):
-        _check_type(found.split[name], kind)
-    _check_type(found.split["pairs"]["test"], int)
-    _check_type(found.data["duplicates"]["groups"], int)
-    _check_type(found.config["options"], dict)
-    _check_type(found.oracle, bool)
+        record.check_type(found.split[name], kind)
+    record.check_type(found.split["pairs"]["test"], int)
+    record.check_type(found.data["duplicates"]["groups"], int)
     float(found.training["seconds"])
     for task in found.schema.tasks:
         for counts in (found.data["class_counts"], found.split["class_counts"]["train"]):
             if len(counts[task.name]) != len(task.labels):
                 raise ValueError(task.name)
             for count in counts[task.name]:
-                _check_type(count, int)
+                record.check_type(count, int)
     for task in found.tasks.tasks:
-        _check_type(found.scores[task.name]["confusion"], list)
+        record.check_type(found.scores[task.name]["confusion"], list)
     for share in found.data["duplicates"]["agreement"].values():
         float(share)
-    for value in found.encoder.values():
-        _check_type(value, str)
-    for entry in found.plugins.values():
-        for key in ("name", "distribution", "version"):
-            _check_type(entry[key], str)
-
-
-def _check_type(value: Any, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise TypeError(kind.__name__)
 
 
 def _read_history(path: Path, tasks: Sequence[str]) -> list[dict[str, Any]]:
     try:
-        history: list[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        history: list[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines()]
         for epoch in history:
             for value in (epoch["validation_loss"], *(epoch["validation_macro_f1"][task] for task in tasks)):
-                float(value)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+                record.check_type(value, int | float)
+                math.floor(value)  # raises where it is not finite
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         history = []
     if not history:
         raise KitError(f"{path}: expected a line for each epoch, with its validation_loss and validation_macro_f1")
@@ -203,6 +240,7 @@ def _check_alike(folder: Path, runs: Sequence[Run]) -> None:
     first: dict[int, Run] = {}  # by the split's seed
     encoders: dict[str, Run] = {}  # by their names
     labels: dict[int, dict[str, Answers]] = {}  # by the split's seed, to what the first run that has a task was tested on
+    true: dict[str, dict[str, int]] = {}  # task to id to the true level, which is the same in every split and part
     for found in runs:
         split = found.record.split["seed"]
         for what, sibling in (("data", runs[0]), ("split", first.setdefault(split, found))):
@@ -217,6 +255,15 @@ def _check_alike(folder: Path, runs: Sequence[Run]) -> None:
         known = labels.setdefault(split, {})
         _check_labels(run_folder(folder, found.name, found.seed) / record.PREDICTIONS, found.answers, known)
         labels[split] = {**found.answers, **known}
+        for table, answers in ((record.PREDICTIONS, found.answers), (record.VALIDATION, found.validation)):
+            for task, answer in answers.items():
+                levels = true.setdefault(task, {})
+                for name, level in zip(answer.ids, answer.true.tolist(), strict=True):
+                    if levels.setdefault(name, level) != level:
+                        raise KitError(
+                            f"{run_folder(folder, found.name, found.seed) / table}: the true level of {task} of {shown(name)} "
+                            "is another one than in the other runs"
+                        )
 
 
 def _check_encoder(folder: Path, found: Run, sibling: Run) -> None:

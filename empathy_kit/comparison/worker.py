@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -18,7 +20,8 @@ from empathy_kit.errors import KitError
 from empathy_kit.plugins import load_registry, one_line
 from empathy_kit.runs.train import run
 
-GRACE = 10.0  # seconds that a run has to clean up when nobody listens any more
+GRACE = 1.5  # seconds that a run has to put its things away when it is stopped
+PATIENCE = 30.0  # seconds to wait for a process that an earlier call left behind, and that is to end within GRACE
 
 
 @dataclass(frozen=True)
@@ -91,10 +94,11 @@ class Worker:
     def stop(self) -> None:
         """End the process, wherever it is."""
         self.connection.close()
-        self.process.join(timeout=5)
-        if self.process.is_alive():
-            self.process.terminate()
-            self.process.join()
+        self.process.join(timeout=GRACE)
+        for end in ("terminate", "kill"):
+            if self.process.is_alive():
+                getattr(self.process, end)()
+                self.process.join(timeout=GRACE)
 
 
 @contextmanager
@@ -115,28 +119,52 @@ def _work(connection: Any, config: RunConfig, folder: Path, keep_model: bool, fi
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        _report(connection, run(config, load_registry(files), folder, keep_model=keep_model), config)
+        end_with_parent()
+        with closing(run(config, load_registry(files), folder, wait=PATIENCE, keep_model=keep_model)) as events:
+            _report(connection, events, config)
     except (BrokenPipeError, KeyboardInterrupt):
         return
     except KitError as error:
-        connection.send(("failed", 0.0, str(error)))
+        _send(connection, "failed", 0.0, str(error))
     except Exception as error:
-        connection.send(("failed", 0.0, f"{type(error).__name__}: {one_line(error)}"))
+        _send(connection, "failed", 0.0, f"{type(error).__name__}: {one_line(error)}")
         raise  # the process prints where
 
 
-def _end_with_parent() -> None:
-    """Interrupt the run when the process that started it is gone: it would train for nobody, and hold the cores."""
-    import _thread
+def _send(connection: Any, *event: object) -> None:
+    with suppress(OSError):  # nobody listens any more
+        connection.send(event)
 
+
+def end_with_parent() -> None:
+    """Interrupt this process when it is terminated, and when the process that started it is gone.
+
+    A run would train for nobody then, and hold the cores.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only the main thread has signals
+        return
+    signal.signal(signal.SIGTERM, _interrupt)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        wait([parent.sentinel])
+        threading.Thread(target=_watch, args=(parent.sentinel, threading.main_thread().ident), daemon=True).start()
+
+
+def _interrupt(number: int, frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once: it is putting its things away
+    raise KeyboardInterrupt
+
+
+def _watch(parent: int, main: int) -> None:
+    wait([parent])
+    if sys.platform == "win32":
+        import _thread
+
         _thread.interrupt_main()
-        time.sleep(GRACE)
-        os._exit(1)
+    else:
+        signal.pthread_kill(main, signal.SIGTERM)  # a signal also ends what the main thread waits for, such as a compiler
+    time.sleep(GRACE)
+    os._exit(1)  # whatever it was in the midst of; the next writer clears away what that leaves
 
 
 def _report(connection: Any, events: Iterable[Any], config: RunConfig) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_download
 from torch import nn
 
 
@@ -20,3 +23,15 @@ def fingerprint(encoder: nn.Module, tokenizer: Any) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data if tensor.numel() else b"")
     return digest.hexdigest()
+
+
+def revision(encoder: nn.Module) -> dict[str, str]:
+    """The commit of the Hugging Face hub that an encoder was loaded from; empty for a folder's."""
+    source = str(getattr(encoder.config, "_name_or_path", ""))
+    if not source or os.path.isdir(source):  # noqa: PTH112 - Path.is_dir raises where the name is too long
+        return {}
+    try:
+        path = Path(hf_hub_download(source, "config.json", local_files_only=True))
+    except Exception:  # not from the hub
+        return {}
+    return {"revision": path.parent.name}  # of its cache, a folder per commit

@@ -8,9 +8,9 @@ from pathlib import Path
 from empathy_kit.data.cells import LabelReader, Row
 from empathy_kit.data.pairs import Corpus, Pair, same_words
 from empathy_kit.data.readers import Header, read_bytes, read_csv
-from empathy_kit.data.schema import EPITOME, shown
+from empathy_kit.data.schema import EPITOME
 from empathy_kit.data.spans import Placer
-from empathy_kit.errors import KitError
+from empathy_kit.errors import KitError, shown
 
 FILES = {
     "ER": "emotional-reactions-reddit.csv",

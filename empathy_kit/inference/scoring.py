@@ -159,11 +159,12 @@ def _missing(job: Job, table: PairTable, model: EmpathyModel, there: list[Part])
 def write_part(job: Job, request: Request, model: EmpathyModel) -> Part:
     """Predict one part's rows and leave them, with an entry that appears last."""
     path = part_path(job, request.number)
-    staging = files.staging_name(path)
-    good = [each for each in request.rows if isinstance(each, Input)]
-    request.output.write_part(staging, list(predicted(good, model, evidence=job.evidence)))
-    files.sync(staging)
-    staging.replace(path)
+    with files.workspace(path) as work:  # whoever else writes here sweeps what nobody holds
+        written = work / path.name
+        good = [each for each in request.rows if isinstance(each, Input)]
+        request.output.write_part(written, list(predicted(good, model, evidence=job.evidence)))
+        files.sync(written)
+        written.replace(path)
     bad = tuple((each.number, each.column, each.reason) for each in request.rows if isinstance(each, Bad))
     entry = Part(request.number, request.rows[0].number, len(request.rows), bad, _sha256(path))
     files.write_whole(_entry_path(job, request.number), json.dumps(asdict(entry)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,10 @@ from empathy_kit.plugins import KINDS, OURS, Kind, Provided, Registry, fingerpri
 
 PER_TASK: tuple[Kind, ...] = ("loss", "head")
 """Kinds that are built once for each task, and may have options of their own for each."""
+
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
+"""What computes a run's numbers, next to the kit."""
 
 
 @dataclass(frozen=True)
@@ -177,3 +183,17 @@ def compare_providers(recorded: Mapping[str, Mapping[str, str]], config: RunConf
         elif then.get("sha256", code := fingerprint(now)) != code:
             warnings.append(f"{was}; its files have changed since, and its numbers may differ")
     return tuple(warnings)
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of Python and of the libraries that compute, as a record has them."""
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in LIBRARIES}}
+
+
+def compare_versions(recorded: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
+    """What of a recorded run's libraries has another version now."""
+    return tuple(
+        f"the recorded run had {name} {recorded[name]}; now it is {now[name]}, whose numbers may differ"
+        for name in LIBRARIES
+        if name in recorded and recorded[name] != now[name]
+    )

@@ -49,13 +49,16 @@ def load(folder: Path, registry: Registry, *, device: Literal["auto", "cpu"] | N
     if not (folder / record.MODEL).is_dir():
         raise KitError(f"{folder}: the run has no model; a comparison keeps its runs' models with --keep-models")
     config = configure(RunConfig(), result.config)
+    try:
+        counts = result.split["class_counts"]["train"]
+        tasks = [Task(task.name, task.labels, tuple(map(int, counts[task.name]))) for task in result.tasks.tasks]
+    except (KeyError, TypeError, ValueError):
+        raise KitError(f"{folder / record.RUN}: {record.MALFORMED}") from None
     warnings = compare_providers(result.plugins, config, registry)
     if result.oracle:
         warnings += ("the run was an ORACLE: it was scored with annotated spans, which nothing that it predicts now is shown",)
     plugins = choose_plugins(config, registry)
     encoder, tokenizer = rebuild_encoder(folder / record.MODEL)
-    counts = result.split["class_counts"]["train"]
-    tasks = [Task(task.name, task.labels, tuple(counts[task.name])) for task in result.tasks.tasks]
     model = build_model(config, plugins, tasks, encoder)
     checkpoint.load(folder / record.MODEL, model)
     tokenization = build_tokenization(config, tokenizer, encoder)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
-from empathy_kit import files
-from empathy_kit.config import RunConfig, to_dict, upgrade
+from empathy_kit.config import RunConfig, configure, to_dict, upgrade
 from empathy_kit.data.pairs import Corpus
 from empathy_kit.data.schema import Schema
-from empathy_kit.errors import KitError
+from empathy_kit.errors import KitError, shown
 
 FORMAT = 3
 RUN, MANIFEST, HISTORY, MODEL = "run.json", "manifest.json", "history.jsonl", "model"
@@ -88,47 +86,6 @@ def hashed_ids(corpus: Corpus) -> list[str]:
     return [hmac.digest(key, f"{pair.row}:{pair.pair_id}".encode(), "sha256").hex()[:16] for pair in corpus.pairs]
 
 
-def check_output(out: Path) -> None:
-    """Find out before the work whether a run directory can be made.
-
-    Raises:
-        KitError: it exists, or its parent cannot be written.
-    """
-    if "\0" in str(out):
-        raise KitError(f"--out {str(out)!r}: a NUL byte found, expected a folder's name")
-    if out.name == "..":  # it is there as soon as its parents are made, which is after the work
-        raise KitError(f"--out {out}: leads back to a folder above, expected a new name")
-    with _blamed(out):
-        files.refuse_existing(out)
-        # Missing parents are made with the run and not before, so that a run that never starts leaves nothing.
-        ground = next(parent for parent in out.absolute().parents if parent.exists())
-        probe = files.staging_name(ground / out.name)
-        probe.mkdir()
-        probe.rmdir()
-
-
-@contextmanager
-def staged(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` to write a run into; it becomes ``out`` at the end, or vanishes with the first exception.
-
-    Raises:
-        KitError: something cannot be written (a full disk, say), or ``out`` has appeared meanwhile.
-    """
-    with _blamed(out), files.staged_folder(out) as staging:
-        yield staging
-        _write_json(staging / MANIFEST, {"format": FORMAT, "sha256": _hashes(staging)})
-
-
-@contextmanager
-def _blamed(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileExistsError:
-        raise KitError(f"--out {out}: already exists; a run never overwrites another, expected a new name") from None
-    except OSError as error:
-        raise KitError(f"--out {out}: cannot be written: {error.strerror or error}") from None
-
-
 def write(
     folder: Path,
     record: Record,
@@ -158,15 +115,53 @@ def read(folder: Path, *, model: bool = True) -> Record:
         KitError: no run there, one of another format, or one that was changed after it was written.
     """
     verify(folder, model=model)
-    content = json.loads((folder / RUN).read_text(encoding="utf-8"))
-    if content.get("format") == 1:
-        content = _of_today(content)
-    if content.get("format") == 2:
-        content = _of_format_2(content)
-    content.setdefault("calibration", None)
-    if content.get("format") != FORMAT:
-        raise KitError(f"{folder / RUN}: format {content.get('format')!r} found, expected {FORMAT}")
-    return Record(**{entry.name: content[entry.name] for entry in fields(Record)})
+    try:
+        content = json.loads((folder / RUN).read_text(encoding="utf-8-sig"))
+        number = content["format"]
+        if number == 1:
+            content = _of_today(content)
+        if number in (1, 2):
+            content = _of_format_2(content)
+        elif number != FORMAT:
+            raise KitError(f"{folder / RUN}: format {shown(number)} found, expected {FORMAT}")
+        content.setdefault("calibration", None)
+        found = Record(**{entry.name: content[entry.name] for entry in fields(Record)})
+        _check(found)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise KitError(f"{folder / RUN}: {MALFORMED}") from None
+    try:
+        found.schema.select(configure(RunConfig(), found.config).tasks)
+    except KitError as error:
+        raise KitError(f"{folder / RUN}: {error}") from None
+    return found
+
+
+MALFORMED = "parts are missing, or are not as a run writes them"
+
+
+def _check(found: Record) -> None:
+    """Whether the parts of a record are of their kinds; whatever is raised means that one is not."""
+    for name, kind in get_type_hints(Record).items():
+        check_type(getattr(found, name), dict | None if name in ("spans", "calibration") else get_origin(kind) or kind)
+    if missing := to_dict(RunConfig()).keys() - found.config.keys():
+        raise KeyError(*missing)
+    for value in (found.config["options"], *found.plugins.values()):
+        check_type(value, dict)
+    for value in (
+        *found.versions.values(),
+        *found.encoder.values(),
+        *(part for entry in found.plugins.values() for part in entry.values()),
+    ):
+        check_type(value, str)
+    for entry in found.plugins.values():
+        for part in ("name", "distribution", "version"):
+            entry[part]
+
+
+def check_type(value: Any, kind: Any) -> None:
+    """Raise a TypeError where a value of JSON's is of another kind; True is no number."""
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
+        raise TypeError(str(kind))
 
 
 def _of_today(content: dict[str, Any]) -> dict[str, Any]:
@@ -199,10 +194,14 @@ def verify(folder: Path, *, model: bool = True) -> None:
         KitError: no manifest, or a file that is missing, added or changed.
     """
     try:
-        expected = dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"])
+        expected = json.loads((folder / MANIFEST).read_text(encoding="utf-8-sig"))["sha256"]
+        check_type(expected, dict)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise KitError(f"{folder}: not a finished run: {MANIFEST} is missing or unreadable") from None
-    found = _hashes(folder, model=model)
+    try:
+        found = _hashes(folder, model=model)
+    except OSError as error:
+        raise KitError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
     if not model:
         expected = {name: value for name, value in expected.items() if not name.startswith(f"{MODEL}/")}
     for name in sorted(expected.keys() | found.keys()):
@@ -229,6 +228,11 @@ def _hashes(folder: Path, *, model: bool = True) -> dict[str, str]:
 def to_json(content: Mapping[str, Any]) -> str:
     """A value as the files of a run hold it."""
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def seal(folder: Path) -> None:
+    """Write the manifest of a folder that holds all of a run."""
+    _write_json(folder / MANIFEST, {"format": FORMAT, "sha256": _hashes(folder)})
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +16,22 @@ from empathy_kit.contracts import Task
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import make_split
 from empathy_kit.errors import KitError
+from empathy_kit.files import GLANCE
 from empathy_kit.plugins import Registry
 from empathy_kit.runs import record
 from empathy_kit.runs.build import flags_named, open_encoder, own_criterion
-from empathy_kit.runs.choose import all_options, choose_plugins, compare_providers, provenance
+from empathy_kit.runs.choose import (
+    Plugins,
+    all_options,
+    choose_plugins,
+    compare_providers,
+    compare_versions,
+    library_versions,
+    provenance,
+)
 from empathy_kit.runs.describe import describe_data, describe_split
 from empathy_kit.runs.prepare import prepare
+from empathy_kit.runs.reservation import Reservation, reserved
 from empathy_kit.runs.seen import see, write_seen
 
 if TYPE_CHECKING:
@@ -31,8 +40,6 @@ if TYPE_CHECKING:
     from empathy_kit.core.state import Epoch
     from empathy_kit.core.tokens import TokenPair, Truncation
     from empathy_kit.core.trainer import Step
-
-LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
 
 
 @dataclass(frozen=True)
@@ -64,18 +71,24 @@ def run(
     registry: Registry,
     out: Path,
     *,
+    numbered: bool = False,
+    wait: float = GLANCE,
     expected: Mapping[str, str] | None = None,
     providers: Mapping[str, Mapping[str, str]] | None = None,
+    versions: Mapping[str, str] | None = None,
     keep_model: bool = True,
-) -> Iterator[Opened | Step | Epoch | Finished]:
+) -> Generator[Opened | Step | Epoch | Finished, None, None]:
     """Train and test one configuration, yielding what happens; the last event is `Finished`.
 
     Args:
         config: what to run.
         registry: where the plugins are.
-        out: the run directory, which must not exist.
+        out: the run directory, which must not exist. Its name is reserved before the work.
+        numbered: where it is taken, take the first free number after it.
+        wait: seconds to wait for another process that is writing it.
         expected: sha256 of the data, the split and the encoder ("data", "split", "encoder"), as far as a run is to be repeated.
         providers: who provided each kind's plugin, where a run is repeated.
+        versions: of the libraries, where a run is repeated.
         keep_model: leave the model in the run directory, and not only what it scored.
 
     Raises:
@@ -83,12 +96,26 @@ def run(
     """
     _check_alone()
     warnings = compare_providers(providers, config, registry) if providers else ()
+    warnings += compare_versions(versions or {}, library_versions())
     try:
         plugins = choose_plugins(config, registry)
     except KitError as error:
         # Another version may have renamed what the recorded run was given.
         raise KitError("; ".join([str(error), *warnings])) from None
-    record.check_output(out)
+    with reserved(out, numbered=numbered, wait=wait) as place:
+        yield from _train(config, plugins, place, expected or {}, warnings, keep_model=keep_model)
+
+
+def _train(
+    config: RunConfig,
+    plugins: Plugins,
+    place: Reservation,
+    expected: Mapping[str, str],
+    warnings: tuple[str, ...],
+    *,
+    keep_model: bool,
+) -> Generator[Opened | Step | Epoch | Finished, None, None]:
+    """The run itself, from its data to its record."""
     corpus = load_corpus(config.data, config.schema)
     schema = config.schema.select(config.tasks)
     split = make_split(corpus, config.split, config.split_seed, schema)
@@ -99,7 +126,7 @@ def run(
     import torch
 
     from empathy_kit.core import checkpoint
-    from empathy_kit.core.fingerprint import fingerprint
+    from empathy_kit.core.fingerprint import fingerprint, revision
 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -135,10 +162,7 @@ def run(
         # The options with their defaults written out: a plugin may change a default, and a repeat must not follow it.
         config=to_dict(replace(config, options=all_options(plugins))),
         plugins={kind: provenance(entry) for kind, entry in plugins.chosen.items()},
-        versions={
-            "python": platform.python_version(),
-            **{library: importlib.metadata.version(library) for library in LIBRARIES},
-        },
+        versions=library_versions(),
         machine={
             "system": platform.system(),
             "processor": platform.machine(),
@@ -148,19 +172,20 @@ def run(
         },
         data=data,
         split=parts_found,
-        encoder={"name": config.encoder, "sha256": read_by},
+        encoder={"name": config.encoder, "sha256": read_by, **revision(encoder)},
         truncation=asdict(truncation),
         training={**_training(state.history), "own_criterion": own},
         scores=_scores(said, test, tasks, config.seed),
         spans=_span_scores(said, test, tasks, config.seed),
         calibration=_calibration(chosen, validation, said, test),
     )
-    with record.staged(out) as folder:
-        if keep_model:
+    ids = record.hashed_ids(corpus)
+
+    def write(folder: Path, whole: bool) -> None:
+        if whole:
             checkpoint.save(folder / record.MODEL, model, objective, tokenizer, encoder)
             record.write_temperatures(folder / record.MODEL, result)
             write_seen(folder / record.MODEL, see(corpus, split, key=data["sha256"]))
-        ids = record.hashed_ids(corpus)
         record.write(
             folder,
             result,
@@ -168,11 +193,12 @@ def run(
             predictions=_prediction_rows([ids[at] for at in split.test], test, said, swapped),
             validation=_prediction_rows([ids[at] for at in split.validation], validation, chosen),
         )
-    yield Finished(result, out)
+
+    yield Finished(result, place.leave(write, model=keep_model))
 
 
-def _check_same(what: str, found: str, expected: Mapping[str, str] | None) -> None:
-    if expected and found != expected.get(what, found):
+def _check_same(what: str, found: str, expected: Mapping[str, str]) -> None:
+    if found != expected.get(what, found):
         raise KitError(
             f"--config: the {what} is not that of the recorded run (sha256 {found[:12]}... found, expected "
             f"{expected[what][:12]}...); its scores cannot be repeated"

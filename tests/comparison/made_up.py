@@ -14,6 +14,7 @@ from empathy_kit.comparison.plan import Plan, write_plan
 from empathy_kit.config import COMPARISON, RunConfig, configure, to_dict
 from empathy_kit.data.schema import EPITOME, Schema, TaskSchema
 from empathy_kit.runs import record
+from empathy_kit.runs.reservation import reserved
 
 PAIRS = 200
 ODD = Schema(  # labels of any text, and of other numbers
@@ -102,19 +103,25 @@ def made_up_run(folder: Path, config: RunConfig, number: int, seed: int, split: 
         scores=scores,
         spans=None,
     )
-    with record.staged(folder) as staging:
-        rows = [list(columns), *(list(map(str, row)) for row in zip(*columns.values(), strict=True))]
-        record.write(staging, content, epochs, predictions=rows, validation=rows[:1])
+    header, *rows = [list(columns), *(list(map(str, row)) for row in zip(*columns.values(), strict=True))]
+    others = [[f"v{row[0][1:]}", *row[1:]] for row in rows]
+    tables = {"predictions": [header, *rows], "validation": [header, *others]}
+    with reserved(folder) as place:
+        place.leave(lambda staging, model: record.write(staging, content, epochs, **tables))
 
 
 def rewrite(folder: Path, change: Callable[[dict[str, str]], None]) -> None:
     """Change a run's files, and its manifest with them, as somebody may who wants it believed."""
-    files = {name: (folder / name).read_text(encoding="utf-8") for name in (record.RUN, record.HISTORY, record.PREDICTIONS)}
+    files = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir() if path.name != record.MANIFEST}
     change(files)
     shutil.rmtree(folder)
-    with record.staged(folder) as staging:
+
+    def write(staging: Path, model: bool) -> None:
         for name, text in files.items():
             (staging / name).write_text(text, encoding="utf-8")
+
+    with reserved(folder) as place:
+        place.leave(write)
 
 
 def rewrite_record(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:

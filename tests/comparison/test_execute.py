@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 from made_up import rewrite_record
 
-from empathy_kit import KitError
+from empathy_kit import KitError, files
 from empathy_kit.cli import cli
 from empathy_kit.comparison.execute import Done, Failed, Progress, alone, cores, execute, prepare
 from empathy_kit.comparison.finished import read_finished
@@ -114,13 +114,27 @@ def test_a_process_that_dies_is_a_failed_run_unless_another_has_done_it(copy: Pa
         assert event == expected
 
 
+def test_a_run_that_a_process_of_an_earlier_call_is_writing_is_waited_for_and_not_made_twice(
+    copy: Path, plan: Plan, registry: Registry, in_threads: None
+) -> None:
+    there = run_folder(copy, "T1", 0)
+    made = there.rename(copy / "aside")
+    with files.reserved(there):  # as that process does
+        events = execute(prepare(plan, copy, registry), copy, registry, jobs=1, keep_models=False)
+        next(event for event in events if isinstance(event, Progress))
+        made.rename(there)
+        (event,) = [event for event in events if (event.name, event.seed) == ("T1", 0)]
+    assert event == Done("T1", 0, True, 0.0)
+    assert read_finished(copy).missing == []
+
+
 def test_a_process_whose_parent_is_killed_ends_soon(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
         "import multiprocessing, os, threading, time\n"
-        "from empathy_kit.comparison.worker import _end_with_parent\n"
+        "from empathy_kit.comparison.worker import end_with_parent\n"
         "def child():\n"
-        "    threading.Thread(target=_end_with_parent, daemon=True).start()\n"
+        "    end_with_parent()\n"
         "    print(os.getpid(), flush=True)\n"
         "    while True: time.sleep(0.05)\n"
         "if __name__ == '__main__':\n"
@@ -256,6 +270,31 @@ def test_runs_of_two_versions_of_a_plugin_are_not_averaged(copy: Path, plan: Pla
     rewrite_record(copy / "runs" / "hard-1", lambda content: content["plugins"].update(loss=theirs))
     assert refusal(plan, copy, registry).startswith(
         f"{copy / 'runs' / 'hard-1'}: loss focal was from mine.py 1, and is now from empathy-kit "
+    )
+
+
+def test_runs_before_and_after_a_change_of_a_plugins_files_are_not_averaged(
+    copy: Path, plan: Plan, registry: Registry, tmp_path: Path
+) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(
+        "from empathy_kit import Loss, hookimpl\nfrom empathy_kit.losses import FocalLoss\n"
+        "def own(task):\n    return FocalLoss(0.0)\n"
+        "@hookimpl\ndef empathy_kit_losses():\n    yield Loss('own', own)\n"
+    )
+    entry = load_registry([file]).get("loss", "own")
+    installed = Registry((*registry.provided, replace(entry, distribution="empathy-kit-own", version="1")))
+    own = {"own": replace(plan.configurations["T1"], loss="own")}
+    prepared = prepare(Plan(own, (0,), resplit=True), tmp_path / "out", installed)
+    where = run_folder(tmp_path / "out", "own", 0)
+    shutil.copytree(copy / "runs" / "T1-0", where)
+    recorded = {"name": "own", "distribution": "empathy-kit-own", "version": "1", "sha256": "0" * 64}
+    rewrite_record(where, lambda content: (content["config"].update(loss="own"), content["plugins"].update(loss=recorded)))
+    with pytest.raises(KitError) as error:
+        list(execute(prepared, tmp_path / "out", installed, jobs=1, keep_models=False))
+    assert str(error.value) == (
+        f"{where}: the files of loss own from empathy-kit-own were changed since; runs of two versions cannot be averaged: put "
+        "the earlier ones back, or use another --out"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -183,6 +184,33 @@ MALFORMED: dict[str, tuple[str, Callable[[dict[str, str]], None], str]] = {
         lambda files: changed(files, "predictions.csv", ",0.", ",9."),
         "ER_p0 to ER_p2 hold something else than probabilities from 0 to 1",
     ),
+    "a level that is not the likeliest": (
+        "predictions.csv",
+        lambda files: changed(files, "predictions.csv", "0000000000c7,0,0", "0000000000c7,0,1"),
+        "ER_predicted is not always the likeliest level",
+    ),
+    "probabilities of half": (
+        "predictions.csv",
+        lambda files: files.update(
+            {"predictions.csv": re.sub(r"0\.(\d{6})", lambda found: f"{int(found[1]) / 2e6:.6f}", files["predictions.csv"])}
+        ),
+        "ER_p0 to ER_p2 do not sum to 1",
+    ),
+    "a pair twice": ("predictions.csv", lambda files: changed(files, "predictions.csv", "000000000003,", "000000000002,"), TABLE),
+    "endless losses": ("history.jsonl", lambda files: changed(files, "history.jsonl", "1.0", "Infinity"), EPOCHS),
+    "losses as text": ("history.jsonl", lambda files: changed(files, "history.jsonl", "1.0", '"1.0"'), EPOCHS),
+    "a deep history": ("history.jsonl", lambda files: files.update({"history.jsonl": "[" * 100_000}), EPOCHS),
+    "no validation pairs": ("validation.csv", lambda files: files.update({"validation.csv": "id\n"}), TABLE),
+    "a validation level out of range": (
+        "validation.csv",
+        lambda files: changed(files, "validation.csv", "000000000003,0,", "000000000003,3,"),
+        "ER_true holds something else than levels 0 to 2",
+    ),
+    "a test pair among the validation pairs": (
+        "validation.csv",
+        lambda files: changed(files, "validation.csv", "v000000000000003,", "0000000000000003,"),
+        "has 1 pairs of predictions.csv too, expected none",
+    ),
     "a probability that is none": (
         "predictions.csv",
         lambda files: changed(files, "predictions.csv", ",0.", ",x"),
@@ -199,7 +227,8 @@ def test_malformed_content_behind_a_whole_manifest_is_one_line(folder: Path, cas
 
 
 def test_scores_must_be_those_of_the_predictions(folder: Path) -> None:
-    rewrite(folder / "runs" / "T1-0", lambda files: changed(files, "predictions.csv", "0000000000c7,0,0", "0000000000c7,0,1"))
+    confusion = [[200, 0, 0], [0, 0, 0], [0, 0, 0]]
+    rewrite_record(folder / "runs" / "T1-0", lambda content: content["scores"]["ER"].update(confusion=confusion))
     assert refusal(folder) == (f"{folder / 'runs' / 'T1-0'}: the scores of ER in run.json are not those of predictions.csv")
 
 
@@ -213,16 +242,82 @@ PARTS: list[Callable[[dict[str, Any]], object]] = [
     lambda content: content["scores"].update(EX={}),
     lambda content: content.update(plugins={"loss": "ce"}),
     lambda content: content["config"].update(options=None),
-    lambda content: content["config"].update(tasks=3),
+    lambda content: content["config"].pop("trunk"),
+    lambda content: content.pop("truncation"),
+    lambda content: content.update(oracle=1),
+    lambda content: content["split"].update(seed=True),
 ]
 
 
 @pytest.mark.parametrize("at", range(len(PARTS)))
 def test_a_record_without_what_a_report_needs_is_one_line(folder: Path, at: int) -> None:
     rewrite_record(folder / "runs" / "T1-0", lambda content: void(PARTS[at](content)))
-    assert refusal(folder) == (
-        f"{folder / 'runs' / 'T1-0' / 'run.json'}: parts that a report needs are missing, or are not as a run writes them"
-    )
+    assert refusal(folder) == (f"{folder / 'runs' / 'T1-0' / 'run.json'}: parts are missing, or are not as a run writes them")
 
 
 def void(_: object) -> None: ...
+
+
+RECORDS = [
+    "null",
+    "[]",
+    "3",
+    '"text"',
+    "{}",
+    "[" * 100_000,
+    '{"format": ' + "[" * 500 + "]" * 500 + "}",
+    "not json",
+    "\xff",
+    '{"format": NaN}',
+]
+
+
+@pytest.mark.parametrize("text", RECORDS, ids=range(len(RECORDS)))
+def test_a_record_that_is_none_is_one_line(folder: Path, text: str) -> None:
+    rewrite(folder / "runs" / "T1-0", lambda files: files.update({"run.json": text}))
+    found = refusal(folder)
+    assert found.startswith(f"{folder / 'runs' / 'T1-0' / 'run.json'}: ")
+    assert found.endswith((": parts are missing, or are not as a run writes them", " found, expected 3"))
+
+
+def test_a_record_with_a_setting_that_cannot_be_is_one_line(folder: Path) -> None:
+    rewrite_record(folder / "runs" / "T1-0", lambda content: content["config"].update(epochs=-1))
+    assert refusal(folder) == f"{folder / 'runs' / 'T1-0' / 'run.json'}: --epochs -1: out of range, expected 1 to 10000"
+
+
+def test_a_pair_has_one_true_level_in_all_splits(folder: Path) -> None:
+    """As where one run's labels were edited, and its scores and manifest with them."""
+    row = (folder / "runs" / "T1-0" / "predictions.csv").read_text().splitlines()[1]
+    name, level = row.split(",")[:2]
+    for run in ("T1-1", "T3-1"):  # in seed 0 a test pair, in seed 1 a validation pair
+        first = (folder / "runs" / run / "validation.csv").read_text().splitlines()[1]
+        rewrite(folder / "runs" / run, lambda files, first=first: changed(files, "validation.csv", first, row))
+    read_finished(folder)
+    other = f"{name},{(int(level) + 1) % 3},"
+    rewrite(folder / "runs" / "T3-1", lambda files: changed(files, "validation.csv", f"{name},{level},", other))
+    assert refusal(folder) == (
+        f"{folder / 'runs' / 'T3-1' / 'validation.csv'}: the true level of ER of '{name}' is another one than in the other runs"
+    )
+
+
+def test_what_may_not_belong_together_is_remarked(tmp_path: Path) -> None:
+    folder = made_up(tmp_path / "made-up", ["T1"], 3, resplit=False)
+    assert read_finished(folder).remarks == []
+    theirs = {"name": "ce", "distribution": "empathy-kit-mine", "version": "1"}
+    for seed, version in enumerate(("2.1.0", "2.1.0", "2.2.0")):
+        rewrite_record(
+            folder / "runs" / f"T1-{seed}",
+            lambda content, version=version: content.update(
+                versions={"torch": version}, plugins={"loss": {**theirs, "sha256": version}}
+            ),
+        )
+    shutil.copy(folder / "runs" / "T1-0" / "predictions.csv", tmp_path)
+    copied = (tmp_path / "predictions.csv").read_text()
+    scores = json.loads((folder / "runs" / "T1-0" / "run.json").read_text())["scores"]
+    rewrite(folder / "runs" / "T1-1", lambda files: files.update({"predictions.csv": copied}))
+    rewrite_record(folder / "runs" / "T1-1", lambda content: content.update(scores=scores))
+    assert read_finished(folder).remarks == [
+        "The runs were computed with different versions of torch (2.1.0, 2.2.0), whose numbers may differ.",
+        "T1: the files of its loss were changed between its runs, whose numbers may differ.",
+        "T1: seeds 0 and 1 predicted the same to the last digit; one may be a copy.",
+    ]

@@ -254,7 +254,7 @@ def test_a_part_of_the_tasks_is_trained_on_the_same_split(
     assert said.code == 0
     content, whole = (json.loads((folder / "run.json").read_text("utf-8")) for folder in (tmp_path / "run", first[0]))
     assert list(content["scores"]) == ["ER", "IP"]  # in the schema's order
-    assert content["config"]["tasks"] == ["IP", "ER"]
+    assert content["config"]["tasks"] == ["ER", "IP"]
     assert {route for route in content["config"]["options"] if route.startswith("loss.")} == {
         *("loss.ER.gamma", "loss.ER.power", "loss.IP.gamma", "loss.IP.power"),
     }

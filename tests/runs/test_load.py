@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -142,3 +144,25 @@ def test_an_oracle_warns_that_it_is_shown_no_spans_any_more(tiny_roberta: Path, 
     assert load(tmp_path / "run", load_registry()).warnings == (
         "the run was an ORACLE: it was scored with annotated spans, which nothing that it predicts now is shown",
     )
+
+
+SIZES = [
+    (name, value) for name in ("hidden_size", "num_hidden_layers", "vocab_size", "intermediate_size") for value in (10**9, -1, 0)
+]
+
+
+@pytest.mark.parametrize(("name", "value"), [*SIZES, ("num_attention_heads", 0), ("model_type", "nobodys")])
+def test_a_model_of_sizes_that_its_weights_do_not_have_is_one_line(
+    first: tuple[Path, list[Any]], tmp_path: Path, name: str, value: object
+) -> None:
+    """Before memory is asked for: the manifest was made anew, as by somebody who wants it believed."""
+    folder = Path(shutil.copytree(first[0], tmp_path / "run"))
+    path = folder / "model" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), name: value}), "utf-8")
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    manifest["sha256"]["model/config.json"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    with pytest.raises(KitError) as error:
+        load(folder, load_registry())
+    assert str(error.value).startswith(f"encoder {folder / 'model'}: ") or "of another model" in str(error.value)
+    assert len(str(error.value).splitlines()) == 1

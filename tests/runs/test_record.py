@@ -1,68 +1,23 @@
-"""A run directory appears whole or not at all, never over another, and says when it was changed afterwards."""
+"""A run directory holds what is known of a run, and shows when it was changed afterwards."""
 
 from __future__ import annotations
 
 import csv
-import errno
 import json
-import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from made_run import make_record, make_run
 
 from empathy_kit.config import RunConfig, to_dict
 from empathy_kit.data.pairs import Corpus, Pair
 from empathy_kit.data.schema import EPITOME
 from empathy_kit.errors import KitError
-from empathy_kit.runs.record import FORMAT, Record, check_output, hashed_ids, read, staged, verify, write
-
-
-def make_record(**changes: Any) -> Record:
-    values: dict[str, Any] = {
-        "format": FORMAT,
-        "kit": "0.1.0",
-        "oracle": False,
-        "config": to_dict(RunConfig(loss="focal")),
-        "plugins": {"loss": {"name": "focal", "distribution": "empathy-kit", "version": "0.1.0"}},
-        "versions": {"python": "3.11.7"},
-        "machine": {"device": "cpu"},
-        "data": {"name": "sample"},
-        "split": {"kind": "grouped"},
-        "encoder": {"name": "minilm", "sha256": "0" * 64},
-        "truncation": {"max_tokens": 64},
-        "training": {"epochs": 5},
-        "scores": {"ER": {"n": 3}},
-        "spans": None,
-    }
-    return Record(**{**values, **changes})
-
-
-def make_run(out: Path, record: Record | None = None) -> Path:
-    with staged(out) as folder:
-        (folder / "model").mkdir()
-        (folder / "model" / "weights").write_bytes(bytes(range(256)))
-        write(
-            folder,
-            record or make_record(),
-            [{"epoch": 1}, {"epoch": 2}],
-            predictions=[["id", "ER_true"], ["ab", "1"], ["cd", "0"]],
-            validation=[["id", "ER_true"], ["ef", "2"]],
-        )
-    return out
-
-
-def break_off(out: Path, error: BaseException) -> None:
-    """Write half of a run, then raise."""
-    with staged(out) as folder:
-        (folder / "half.bin").write_bytes(b"x" * 1000)
-        (folder / "model").mkdir()
-        raise error
+from empathy_kit.runs.record import FORMAT, hashed_ids, read, verify
 
 
 def test_a_run_directory_holds_its_record_history_predictions_and_a_manifest_of_all(tmp_path: Path) -> None:
@@ -136,143 +91,6 @@ def test_a_run_of_format_2_has_no_average_precision_and_its_span_scores_are_not_
     found = read(make_run(tmp_path / "run", make_record(format=2, spans={"ER": {"pairs": 3}})))
     assert (found.format, found.spans) == (FORMAT, None)
     assert found.scores == {"ER": {"n": 3, "average_precision": [], "batch_macro_f1": None}}
-
-
-@pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyboardInterrupt(), KitError("a fault")])
-def test_an_exception_leaves_nothing_behind_and_stays_itself(tmp_path: Path, error: BaseException) -> None:
-    with pytest.raises(type(error)) as caught:
-        break_off(tmp_path / "run", error)
-    assert caught.value is error
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    with pytest.raises(KitError) as error:
-        break_off(out, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "half.bin"))
-    assert str(error.value) == f"--out {out}: cannot be written: No space left on device"
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_number_that_json_does_not_have_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        make_run(tmp_path / "run", make_record(scores={"ER": float("nan")}))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_run_never_overwrites_another(tmp_path: Path) -> None:
-    out = make_run(tmp_path / "run")
-    message = f"--out {out}: already exists; a run never overwrites another, expected a new name"
-    with pytest.raises(KitError) as error:
-        check_output(out)
-    assert str(error.value) == message
-    with pytest.raises(KitError) as error:
-        make_run(out, make_record(kit="9"))
-    assert str(error.value) == message
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    assert read(out) == make_record()
-
-
-APPEARING: dict[str, Callable[[Path], None]] = {
-    "an empty folder": Path.mkdir,  # rename alone would take its place
-    "a file": Path.touch,
-    "a dangling link": lambda path: path.symlink_to("nowhere"),
-}
-
-
-@pytest.mark.parametrize("kind", APPEARING)
-def test_whatever_appears_meanwhile_is_kept(tmp_path: Path, kind: str) -> None:
-    out = tmp_path / "run"
-
-    def overtaken() -> None:
-        with staged(out) as folder:
-            (folder / "half").touch()
-            APPEARING[kind](out)
-
-    with pytest.raises(KitError, match="already exists"):
-        overtaken()
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]
-
-
-def test_two_runs_at_once_under_one_name_do_not_touch_each_other(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    with staged(out) as first:
-        (first / "mine").touch()
-        with pytest.raises(RuntimeError):
-            break_off(out, RuntimeError())
-        assert [path.name for path in first.iterdir()] == ["mine"]
-    verify(out)
-
-
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from empathy_kit.runs.record import staged
-with staged(Path(sys.argv[1])) as folder:
-    (folder / "run.json").write_text("{}")
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def test_a_killed_process_leaves_no_directory_of_the_runs_name_and_does_not_hinder_the_next(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(out)], timeout=60, check=False)
-    assert killed.returncode == -signal.SIGKILL
-    assert not out.exists()
-    (left,) = tmp_path.iterdir()
-    assert left.name.startswith(".run.partial-")
-    check_output(out)
-    verify(make_run(out))
-
-
-def test_the_check_before_the_work_leaves_nothing_not_even_parents(tmp_path: Path) -> None:
-    out = tmp_path / "a" / "b" / "run"
-    check_output(out)
-    assert list(tmp_path.iterdir()) == []
-    verify(make_run(out))
-
-
-def test_a_relative_folder_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    check_output(Path("runs/x"))
-    verify(make_run(Path("runs/x")))
-    assert (tmp_path / "runs" / "x" / "run.json").is_file()
-
-
-def test_an_output_that_cannot_be_written_is_found_before_the_work(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for name, reason in (("file/run", "Not a directory"), ("n" * 300, "File name too long"), ("n" * 240, "File name too long")):
-        out = tmp_path / name  # 240 characters are a name, but not with those of the unfinished folder
-        with pytest.raises(KitError) as error:
-            check_output(out)
-        assert str(error.value) == f"--out {out}: cannot be written: {reason}"
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("new/..", "--out new/..: leads back to a folder above, expected a new name"),
-        ("a\0b", "--out 'a\\x00b': a NUL byte found, expected a folder's name"),
-        (".", "--out .: already exists; a run never overwrites another, expected a new name"),
-        ("", "--out .: already exists; a run never overwrites another, expected a new name"),
-    ],
-)
-def test_what_is_no_name_of_a_new_folder_is_found_before_the_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(KitError) as error:
-        check_output(Path(name))
-    assert str(error.value) == message
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_parent_without_permission_is_found_before_the_work(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(KitError, match="cannot be written: Permission denied"):
-        check_output(tmp_path / "run")
 
 
 def test_a_file_that_is_missing_added_or_changed_is_named(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,33 @@ def test_the_first_weights_come_from_the_seed_and_from_nothing_before_the_run(ti
         found.append(load_file(tmp_path / str(number) / "model" / "model.safetensors")["heads.ER.linear.weight"])
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
+
+
+def test_a_repeat_with_other_versions_of_the_libraries_warns(
+    first: tuple[Path, list[Any]], tmp_path: Path, command: Callable[..., Said]
+) -> None:
+    content = read_json(first[0])
+    content["versions"] = {**content["versions"], "python": "3.10.0", "torch": "1.0.0"}
+    (tmp_path / "run.json").write_text(json.dumps(content), encoding="utf-8")
+    said = command("run", "--config", tmp_path / "run.json", "--out", tmp_path / "again", "--epochs", "1")
+    assert said.code == 0
+    assert [line for line in said.err.splitlines() if line.startswith("warning: ")] == [
+        f"warning: the recorded run had torch 1.0.0; now it is {importlib.metadata.version('torch')}, whose numbers may differ"
+    ]
+
+
+def test_the_commit_of_an_encoder_from_the_hub_is_recorded(
+    tiny_roberta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, hub = "0123456789abcdef0123456789abcdef01234567", tmp_path / "models--somebody--tiny"
+    shutil.copytree(tiny_roberta, hub / "snapshots" / commit)
+    (hub / "refs").mkdir()
+    (hub / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    config = replace(configuration(tiny_roberta), encoder="somebody/tiny")
+    list(run(config, load_registry(), tmp_path / "run"))
+    encoder = read_json(tmp_path / "run")["encoder"]
+    assert encoder == {"name": "somebody/tiny", "sha256": encoder["sha256"], "revision": commit}
 
 
 def changed(folder: Path, to: Path, **changes: str) -> Path:

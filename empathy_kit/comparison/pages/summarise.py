@@ -76,7 +76,7 @@ def summarise(results: Results) -> Summary:
         apart=[Apart(pair.first_name, pair.second_name, pair.lacking) for pair in pairs if pair.lacking is not None],
         plugins={name: sorted(set(_third_parties(several))) for name, several in runs.items()},
         mixed=[name for name, several in runs.items() if len({tuple(_third_parties([found])) for found in several}) > 1],
-        left_out=results.left_out,
+        left_out=[*results.left_out, *results.remarks],
     )
 
 

@@ -98,7 +98,7 @@ class Summary:
     apart: list[Apart]
     plugins: dict[str, list[str]]  # configuration to its third-party plugins
     mixed: list[str]  # configurations whose runs have plugins of several versions
-    left_out: list[str]  # yardsticks that are not there, and why
+    left_out: list[str]  # yardsticks that are not there and why, and what of the runs may not belong together
 
     @property
     def names(self) -> list[str]:
