@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
@@ -89,7 +89,7 @@ def hashed_ids(corpus: Corpus) -> list[str]:
 def write(
     folder: Path,
     record: Record,
-    history: list[Mapping[str, Any]],
+    history: Sequence[Mapping[str, Any]],
     *,
     predictions: list[list[str]],
     validation: list[list[str]],
