@@ -5,13 +5,18 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint types mpnet clean
+.PHONY: run test test-ray lint types mpnet clean
 
 run: $(VENV)/run.installed
 	$(BIN)/empathy-kit run --loss focal --no-rationale
 
 test: $(VENV)/dev.installed lint types
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Apart, because a cluster takes a minute to start on two cores: predictions and comparisons on a local one of two workers.
+test-ray: $(VENV)/dev.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,ray]'
+	$(BIN)/python -m pytest tests/inference/test_cluster.py
 
 lint: $(VENV)/dev.installed
 	$(BIN)/ruff check .

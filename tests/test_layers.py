@@ -20,6 +20,7 @@ LAW = {
     "contracts": 0,
     "files": 0,
     "cache": 1,
+    "cluster": 1,
     "hookspecs": 1,
     "vocabulary": 2,
     "options": 2,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from empathy_kit.cli import terminal
-from empathy_kit.cli.flags import plugin_files, plugin_options
+from empathy_kit.cli.flags import on_ray, plugin_files, plugin_options
 from empathy_kit.cli.run import quiet_libraries, setting_flags
 from empathy_kit.config import RunConfig, configure, preset
 from empathy_kit.errors import KitError
@@ -40,6 +40,7 @@ MOST_JOBS = 4  # by default: each run takes its own memory
 @plugin_files
 @click.option("--figures-from", "figures_from", type=click.Path(path_type=Path), help="rebuild the report of finished runs alone")
 @click.option("--json", "as_json", is_flag=True, help="print the figures as JSON in place of tables")
+@on_ray
 @setting_flags(without=("seed", "loss", "rationale", "head", "posts"))
 def compare(
     *,
@@ -55,6 +56,9 @@ def compare(
     plugin_files: tuple[Path, ...],
     figures_from: Path | None,
     as_json: bool,
+    where: str,
+    ray_address: str,
+    workers: int | None,
     **values: str | None,
 ) -> None:
     """Run configurations x seeds, and report on them: T1 to T4 of the paper, or any others.
@@ -82,10 +86,19 @@ def compare(
     folder = out or Path("comparisons") / f"{Path(base.data).stem}-{base.split}{'-resplit' if resplit else ''}"
     quiet_libraries()
     registry = load_registry(plugin_files)
-    parallel = jobs or min(cores(), MOST_JOBS)
-    with alone(folder):
+    if jobs is not None and where == "ray":
+        raise KitError("--jobs and --on ray: a cluster runs as many at once as --workers says; expected one of them")
+    with alone(folder), ExitStack() as stack:
         prepared = prepare(plan, folder, registry)
-        events = execute(prepared, folder, registry, jobs=parallel, keep_models=keep_models, files=plugin_files)
+        parallel = jobs or min(cores(), MOST_JOBS)
+        how: dict[str, Any] = {}
+        if where == "ray":
+            from empathy_kit.cluster import connected
+            from empathy_kit.comparison.cluster import RayWorker
+
+            parallel = stack.enter_context(connected(ray_address, workers))
+            how = {"worker": RayWorker, "threads": 1}
+        events = execute(prepared, folder, registry, jobs=parallel, keep_models=keep_models, files=plugin_files, **how)
         with closing(events):  # and its processes are stopped before the folder is let go of
             failures = _watch(events, prepared.plan, parallel)
         measure_yardsticks(prepared, folder)

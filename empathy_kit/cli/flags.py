@@ -31,3 +31,15 @@ plugin_files = click.option(
     help="a plugin that is one Python file, not installed; may be given several times",
 )
 """The flag of every command that loads plugins."""
+
+
+def on_ray(command: Callable[..., None]) -> Callable[..., None]:
+    """The flags of a command that can use more than one machine, as the parameters ``where``, ``ray_address``, ``workers``."""
+    here = click.option(
+        "--on", "where", type=click.Choice(["here", "ray"]), default="here", help="this machine, or a Ray cluster  [here]"
+    )
+    address = click.option(
+        "--ray-address", default="local", metavar="ADDRESS", help="of the cluster; local starts one on this machine  [local]"
+    )
+    workers = click.option("--workers", type=click.IntRange(1), metavar="N", help="of the cluster at once  [its cores]")
+    return here(address(workers(command)))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from empathy_kit.cli import terminal
+from empathy_kit.cli.flags import on_ray
 from empathy_kit.errors import KitError
 
 if TYPE_CHECKING:
@@ -30,9 +31,7 @@ if TYPE_CHECKING:
 @click.option("--errors", type=click.Choice(["stop", "skip"]), default="stop", help="what a row that is no pair does  [stop]")
 @click.option("--device", type=click.Choice(["auto", "cpu"]), help="where a run's model computes  [as it was trained]")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="of an exported model  [all cores]")
-@click.option("--on", "where", type=click.Choice(["here", "ray"]), default="here", help="one process, or a Ray cluster  [here]")
-@click.option("--ray-address", default="local", metavar="ADDRESS", help="of the cluster; local starts one  [local]")
-@click.option("--workers", type=click.IntRange(1), metavar="N", help="of the cluster that predict  [its cores]")
+@on_ray
 def predict(
     *,
     model: str,
@@ -80,7 +79,8 @@ def predict(
     if where == "here":
         _table(job, loaded, None)
         return
-    from empathy_kit.inference.cluster import connected, write_on_ray
+    from empathy_kit.cluster import connected
+    from empathy_kit.inference.cluster import write_on_ray
 
     with connected(ray_address, workers) as count:
         _table(job, loaded, write_on_ray(job, model, count))

@@ -112,7 +112,15 @@ def cores() -> int:
 
 
 def execute(
-    prepared: Prepared, out: Path, registry: Registry, *, jobs: int, keep_models: bool, files: Sequence[Path] = ()
+    prepared: Prepared,
+    out: Path,
+    registry: Registry,
+    *,
+    jobs: int,
+    keep_models: bool,
+    files: Sequence[Path] = (),
+    worker: type[Worker] = Worker,
+    threads: int | None = None,
 ) -> Generator[Progress | Done | Failed, None, None]:
     """Run what is not there yet, several at once in processes of their own, each with its share of the cores.
 
@@ -125,6 +133,8 @@ def execute(
         jobs: how many runs at once.
         keep_models: leave every run's model in its folder.
         files: plugins that are one file each, which the registry was loaded with.
+        worker: what does a run: a process of this machine, or of a cluster.
+        threads: of each run whose configuration names none; its share of this machine's cores where None.
 
     Raises:
         KitError: a finished run that was changed, or is another than the one planned.
@@ -138,7 +148,7 @@ def execute(
             yield Done(name, seed, True, 0.0)
         else:
             waiting.append((name, seed))
-    threads = max(1, cores() // jobs)
+    threads = threads or max(1, cores() // jobs)
     active: dict[Any, Worker] = {}
     try:
         while waiting or active:
@@ -147,14 +157,13 @@ def execute(
                 config = plan.config(name, seed)
                 if config.threads is None:
                     config = replace(config, threads=threads)
-                worker = Worker.start(name, seed, config, run_folder(out, name, seed), keep_model=keep_models, files=files)
-                active[worker.connection] = worker
+                begun = worker.start(name, seed, config, run_folder(out, name, seed), keep_model=keep_models, files=files)
+                active[begun.connection] = begun
                 yield Progress(name, seed, 0.0, "starting", 0.0)
             for ready in wait(list(active), timeout=1.0):
-                worker = active[ready]
-                event = worker.receive()
+                event = active[ready].receive()
                 if not isinstance(event, Progress):
-                    worker.stop()
+                    active[ready].stop()
                     del active[ready]
                 if isinstance(event, Failed) and run_folder(out, event.name, event.seed).exists():
                     # A process that a killed call left behind held its name, and was faster.
@@ -162,10 +171,10 @@ def execute(
                     event = Done(event.name, event.seed, True, 0.0)
                 yield event
     finally:
-        for worker in active.values():  # all at once: each ends as soon as it finds nobody listening
-            worker.connection.close()
-        for worker in active.values():
-            worker.stop()
+        for begun in active.values():  # all at once: each ends as soon as it finds nobody listening
+            begun.connection.close()
+        for begun in active.values():
+            begun.stop()
 
 
 class _Check:

@@ -1,22 +1,30 @@
-"""On Ray a job gives the bytes of the local way, whichever worker dies."""
+"""On Ray a job gives the bytes of the local way, whichever worker dies, and a comparison the runs of the local way."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from empathy_kit import KitError
+from empathy_kit.cluster import connected
+from empathy_kit.comparison.cluster import RayWorker
+from empathy_kit.comparison.execute import execute, prepare
+from empathy_kit.comparison.plan import Plan
+from empathy_kit.comparison.worker import Done, Progress
+from empathy_kit.config import RunConfig, configure
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.inference import cluster, scoring
 from empathy_kit.inference.model import load
 from empathy_kit.inference.scoring import Job, Part, Request, predict_table
 from empathy_kit.inference.tables import Columns
+from empathy_kit.plugins import load_registry
+from empathy_kit.runs import record
 
 
 class Mortal(cluster.Scorer):
@@ -36,7 +44,7 @@ def two_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     # Ray's own processes are found by their path; what is imported here must be found by its workers too.
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
-    with cluster.connected("local", 2) as workers:
+    with connected("local", 2) as workers:
         yield workers
 
 
@@ -75,6 +83,37 @@ def test_parts_on_two_workers_are_those_of_one_process_and_a_killed_worker_chang
 def test_without_ray_or_a_cluster_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "ray", None)
-        with pytest.raises(KitError) as error, cluster.connected("local", 1):
+        with pytest.raises(KitError) as error, connected("local", 1):
             pass
         assert str(error.value) == "--on ray: Ray is not installed; pip install 'empathy-kit[ray]'"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("cache")
+def test_a_comparisons_runs_are_tasks_and_one_whose_worker_dies_begins_anew(
+    two_workers: int, tiny_roberta: Path, tmp_path: Path
+) -> None:
+    small = {"encoder": str(tiny_roberta), "epochs": 1, "max_tokens": 16, "batch_size": 64, "options": {"trunk.hidden": 8}}
+    base = configure(RunConfig(), {**small, "threads": 1})
+    plan = Plan({"T1": base, "T3": configure(base, {"loss": "focal"})}, (0,), False)
+    out = tmp_path / "comparison"
+    ray_out = execute(
+        prepare(plan, out, load_registry()), out, load_registry(), jobs=two_workers, keep_models=False, worker=Mortals
+    )
+    ended = [event for event in events if not isinstance(event, Progress)]
+    assert sorted((event.name, type(event)) for event in ended) == [("T1", Done), ("T3", Done)], ended
+    assert (tmp_path / "died").exists()
+    for name in ("T1", "T3"):
+        assert record.read(out / "runs" / f"{name}-0").config["loss"] == ("focal" if name == "T3" else "ce")
+
+
+class Mortals(RayWorker):
+    """Runs of which one is killed as it begins, once."""
+
+    @staticmethod
+    def work(config: RunConfig, folder: Path, keep_model: bool, files: Sequence[Path]) -> str | None:
+        last_words = folder.parents[2] / "died"
+        if config.loss == "focal" and not last_words.exists():
+            last_words.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return RayWorker.work(config, folder, keep_model, files)
