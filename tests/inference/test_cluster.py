@@ -97,9 +97,8 @@ def test_a_comparisons_runs_are_tasks_and_one_whose_worker_dies_begins_anew(
     base = configure(RunConfig(), {**small, "threads": 1})
     plan = Plan({"T1": base, "T3": configure(base, {"loss": "focal"})}, (0,), False)
     out = tmp_path / "comparison"
-    ray_out = execute(
-        prepare(plan, out, load_registry()), out, load_registry(), jobs=two_workers, keep_models=False, worker=Mortals
-    )
+    prepared = prepare(plan, out, load_registry())
+    events = execute(prepared, out, load_registry(), jobs=two_workers, keep_models=False, worker=Mortals)
     ended = [event for event in events if not isinstance(event, Progress)]
     assert sorted((event.name, type(event)) for event in ended) == [("T1", Done), ("T3", Done)], ended
     assert (tmp_path / "died").exists()
