@@ -37,7 +37,7 @@ class Scores:
     accuracy: Estimate
     weighted_f1: Estimate  # the paper's F: class F1 weighted by the class's share of the test part
     macro_f1: Estimate  # the field's: the plain mean over levels
-    kappa: Estimate  # quadratic-weighted, Cohen (1968)
+    kappa: Estimate | None  # quadratic-weighted, Cohen (1968); None where undefined: all pairs and predictions of one level
     precision: list[Estimate]
     recall: list[Estimate]
     f1: list[Estimate]
@@ -70,7 +70,8 @@ def _ratio(numerator: Floats, denominator: Floats) -> Floats:
 def from_confusion(confusion: Floats) -> dict[str, Floats]:
     """All scores of confusion matrices (..., C, C): (...) each, (..., C) for precision, recall and f1.
 
-    A matrix without a pair has no accuracy, weighted F1 or kappa: NaN.
+    A matrix without a pair has no accuracy, weighted F1 or kappa: NaN. Kappa is also undefined where all pairs and all
+    predictions are of one level.
     """
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     true, predicted = confusion.sum(-1), confusion.sum(-2)
@@ -80,8 +81,7 @@ def from_confusion(confusion: Floats) -> dict[str, Floats]:
     distance = (levels[:, None] - levels[None]) ** 2.0
     chance = (true[..., :, None] * predicted[..., None, :] * distance).sum((-2, -1)) / total
     disagreement = (confusion * distance).sum((-2, -1))
-    # All pairs and all predictions are one level: agreement beyond chance is undefined there, and 0 here.
-    kappa = np.where(chance > 0, 1 - _ratio(disagreement, chance), 0.0)
+    kappa = np.where(chance > 0, 1 - _ratio(disagreement, chance), np.nan)
     return {
         "accuracy": hits.sum(-1) / total,
         "weighted_f1": (f1 * true).sum(-1) / total,
@@ -158,33 +158,34 @@ def score(target: Ints, probabilities: Floats, majority: int, seed: int) -> Scor
         accuracy=_estimate(point["accuracy"], spread["accuracy"]),
         weighted_f1=_estimate(point["weighted_f1"], spread["weighted_f1"]),
         macro_f1=_estimate(point["macro_f1"], spread["macro_f1"]),
-        kappa=_estimate(point["kappa"], spread["kappa"]),
+        kappa=None if np.isnan(point["kappa"]) else _estimate(point["kappa"], spread["kappa"]),
         precision=estimates("precision"),
         recall=estimates("recall"),
         f1=estimates("f1"),
-        average_precision=[_ranked(target == level, probabilities[:, level], seed) for level in range(classes)],
+        average_precision=_ranked(target, probabilities, seed),
         batch_macro_f1=batch_macro_f1(target, predicted, classes),
         majority={name: float(baseline[name]) for name in ("accuracy", "weighted_f1", "macro_f1")},
         never_predicted=[level for level in range(classes) if confusion[level].any() and not confusion[:, level].any()],
     )
 
 
-def _ranked(positive: NDArray[np.bool_], scores: Floats, seed: int) -> Estimate | None:
-    if not positive.any():
-        return None
-    n = len(scores)
+def _ranked(target: Ints, probabilities: Floats, seed: int) -> list[Estimate | None]:
+    n, classes = probabilities.shape
+    there = [level for level in range(classes) if (target == level).any()]
     generator = np.random.default_rng(seed)
-    found = [
-        average_precision(positive, scores, generator.multinomial(n, np.full(n, 1 / n), size=CHUNK).astype(np.float64))
-        for _ in range(RESAMPLES // CHUNK)
-    ]
-    draws = np.concatenate(found)
-    return _estimate(average_precision(positive, scores, np.ones((1, n)))[0], draws[~np.isnan(draws)])
+    draws: dict[int, list[Floats]] = {level: [] for level in there}
+    for _ in range(RESAMPLES // CHUNK):
+        weights = generator.multinomial(n, np.full(n, 1 / n), size=CHUNK).astype(np.float64)
+        for level in there:
+            draws[level].append(average_precision(target == level, probabilities[:, level], weights))
+    point = {level: average_precision(target == level, probabilities[:, level], np.ones((1, n)))[0] for level in there}
+    return [_estimate(point[level], np.concatenate(draws[level])) if level in draws else None for level in range(classes)]
 
 
 def _estimate(value: Floats, draws: Floats) -> Estimate:
+    """The interval is over the draws in which the score is defined."""
     tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(draws, [tail, 100 - tail])
+    low, high = np.percentile(draws[~np.isnan(draws)], [tail, 100 - tail])
     return Estimate(float(value), float(low), float(high))
 
 

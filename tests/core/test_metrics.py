@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pytest
+from sklearn.exceptions import UndefinedMetricWarning
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -64,11 +68,12 @@ def test_every_score_equals_scikit_learns_for_any_number_of_labels(seed: int, n:
     assert scores.macro_f1.value == pytest.approx(f1["macro"])
     assert macro_f1(target, predicted, len(shares)) == scores.macro_f1.value
     if len({*target, *predicted}) > 1:
+        assert scores.kappa is not None
         assert scores.kappa.value == pytest.approx(cohen_kappa_score(target, predicted, labels=levels, weights="quadratic"))
     by_level = precision_recall_fscore_support(target, predicted, labels=levels, zero_division=0)[:3]
     for estimates, expected in zip((scores.precision, scores.recall, scores.f1), by_level, strict=True):
         assert [estimate.value for estimate in estimates] == pytest.approx(list(expected))
-    for estimate in (scores.accuracy, scores.weighted_f1, scores.macro_f1, scores.kappa, *scores.f1):
+    for estimate in filter(None, (scores.accuracy, scores.weighted_f1, scores.macro_f1, scores.kappa, *scores.f1)):
         assert -1 <= estimate.low <= estimate.value <= estimate.high <= 1
 
 
@@ -92,15 +97,26 @@ def test_a_level_is_never_predicted_only_if_the_test_part_has_it() -> None:
     assert score(np.array([2, 1, 0]), certain(np.array([1, 1, 1]), 3), majority=0, seed=0).never_predicted == [0, 2]
 
 
-def test_one_level_alone_has_finite_scores_and_no_agreement_beyond_chance() -> None:
+def test_one_level_alone_has_finite_scores_and_undefined_kappa() -> None:
     level = np.zeros(10, dtype=np.int64)
     scores = score(level, certain(level, 3), majority=0, seed=0)
     assert (scores.accuracy.value, scores.weighted_f1.value) == (1, 1)
     assert scores.macro_f1.value == pytest.approx(1 / 3)
-    assert (scores.kappa.value, scores.kappa.low, scores.kappa.high) == (0, 0, 0)
+    assert scores.kappa is None
+    with pytest.warns(UndefinedMetricWarning):
+        assert np.isnan(cohen_kappa_score(level, level, labels=[0, 1, 2], weights="quadratic"))
+    assert json.loads(json.dumps(asdict(scores), allow_nan=False))["kappa"] is None
     assert scores.never_predicted == []
     single = score(np.array([2]), certain(np.array([0]), 3), majority=0, seed=0)
+    assert single.kappa is not None
     assert (single.n, single.accuracy.value, single.kappa.value, single.never_predicted) == (1, 0, 0, [2])
+
+
+def test_kappas_interval_leaves_out_draws_in_which_it_is_undefined() -> None:
+    target, predicted = np.array([0] * 11 + [1]), np.array([0] * 12)  # a third of the draws have no pair of level 1
+    found = score(target, certain(predicted, 2), majority=0, seed=0).kappa
+    assert found is not None
+    assert (found.value, found.low, found.high) == (0, 0, 0)
 
 
 def test_scores_of_no_pairs_are_refused() -> None:
