@@ -73,6 +73,22 @@ def test_focal_with_gamma_0_is_cross_entropy() -> None:
         torch.testing.assert_close(gradient, slope, rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.parametrize(("p", "less"), [(0.9, 100), (0.968, 1000), (0.5, 4)])
+def test_focal_takes_away_what_its_paper_gives_as_examples(p: float, less: float) -> None:
+    """Lin et al. (arXiv 1708.02002, section 3.2), gamma 2: the factors between cross-entropy and focal loss."""
+    logits, target = torch.tensor([[p, 1 - p]], dtype=torch.float64).log(), torch.tensor([0])
+    assert float(F.cross_entropy(logits, target) / focal(logits, target, 2.0)) == pytest.approx(less, rel=0.03)
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_focal_of_two_labels_is_the_sigmoid_form(gamma: float) -> None:
+    """The binary form reads one logit, which is the difference of the two here."""
+    logits, target = examples(200, 2)
+    margin = (logits[:, 1] - logits[:, 0]) * (2 * target - 1)
+    expected = torch.sigmoid(-margin) ** gamma * F.softplus(-margin)
+    torch.testing.assert_close(focal(logits, target, gamma), expected, rtol=1e-9, atol=1e-12)
+
+
 def test_focal_counts_an_easy_pair_less_the_larger_gamma_and_is_2_by_default() -> None:
     logits, target = torch.tensor([[3.0, 0.0, 0.0]]), torch.tensor([0])
     values = [float(focal(logits, target, gamma)) for gamma in GAMMAS]
