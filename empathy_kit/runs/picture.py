@@ -19,6 +19,7 @@ def draw_classes(axes: Any, counts: Mapping[str, Sequence[int]], schema: Schema)
     shared = len({task.labels for task in schema.tasks}) == 1
     most = max(len(task.labels) for task in schema.tasks)
     width = 0.8 / most
+    handles = []
     for level in range(most):
         having = [(at, task) for at, task in enumerate(schema.tasks) if level < len(task.labels)]
         numbers = [counts[task.name][level] for _, task in having]
@@ -27,18 +28,20 @@ def draw_classes(axes: Any, counts: Mapping[str, Sequence[int]], schema: Schema)
             [at + (level - (len(task.labels) - 1) / 2) * width for at, task in having],
             numbers,
             0.92 * width,
-            label=literal(schema.tasks[0].labels[level]) if shared else None,
             color=COLOURS[level % len(COLOURS)],
             hatch=HATCHES[level % len(HATCHES)],
             edgecolor="white",
         )
+        handles.append(bars)
         axes.bar_label(bars, labels=[f"{number}{name}" for number, name in zip(numbers, names, strict=True)], fontsize="small")
     titles = [task.name if task.title == task.name else f"{task.name}\n{task.title}" for task in schema.tasks]
     axes.set_xticks(range(len(schema)), [literal(title) for title in titles])
     axes.set_ylabel("pairs")
     axes.margins(y=0.15)
     if shared:
-        axes.legend(frameon=False, title="label")
+        legend = axes.legend(handles, map(str, range(most)), frameon=False, title="label")
+        for text, label in zip(legend.get_texts(), schema.tasks[0].labels, strict=True):
+            text.set_text(literal(label))  # given as a label, text that starts with "_" would not be shown
     axes.spines[["top", "right"]].set_visible(False)
 
 

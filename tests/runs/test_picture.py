@@ -41,6 +41,14 @@ def test_tasks_with_the_same_labels_share_a_legend() -> None:
     assert legend == ["0", "1", "2"]
 
 
+def test_a_label_that_starts_with_an_underscore_stands_in_the_legend() -> None:
+    """matplotlib leaves such a label out of a legend."""
+    labels = ("_none", "$a$", "__all")
+    schema = Schema((TaskSchema("care", "care", "care", labels), TaskSchema("time", "time", "time", labels)))
+    *_, legend = drawn(schema, {"care": [3, 2, 1], "time": [1, 2, 3]})
+    assert legend == ["_none", "\\$a\\$", "__all"]
+
+
 def test_bars_of_tasks_with_other_labels_bear_their_own_which_are_no_formulas() -> None:
     counts = {"warmth": [60, 36], "advice": [40, 30, 20, 0]}
     heights, numbers, names, legend = drawn(OTHERS, counts)
