@@ -40,19 +40,20 @@ class AnswerTable:
             raise KitError(f"{path}: not a table of answers, expected columns id, NAME_true, ... and a row for each test pair")
 
     def has(self, task: TaskSchema, what: str) -> bool:
-        """Whether a task has this column: ``predicted`` or ``swapped``."""
+        """Whether a task has this column: ``predicted``, ``swapped`` or ``p0``."""
         return f"{task.name}_{what}" in self._columns
 
     def answers(self, task: TaskSchema, what: str = "predicted") -> Answers:
-        """A task's true and predicted levels, the labelled pairs alone.
+        """A task's true and predicted levels and, where the table has them, probabilities; the labelled pairs alone.
 
         Raises:
-            KitError: a column that is missing, or cells that are no levels of the task.
+            KitError: a column that is missing, or cells that are no levels of the task or no probabilities.
         """
         known = self._labelled(task)
         ids = tuple(name for name, labelled in zip(self.ids, known, strict=True) if labelled)
         true, predicted = (self._levels(f"{task.name}_{column}", task, known) for column in ("true", what))
-        return Answers(ids, true, predicted)
+        ranked = what == "predicted" and self.has(task, "p0")
+        return Answers(ids, true, predicted, self.probabilities(task) if ranked else None)
 
     def probabilities(self, task: TaskSchema) -> Floats:  # (N, C)
         """A task's probabilities, the labelled pairs alone.

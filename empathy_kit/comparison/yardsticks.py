@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from empathy_kit.comparison.answers import AnswerTable
 from empathy_kit.comparison.statistics import Answers
@@ -101,18 +102,21 @@ def _predict(corpus: Corpus, split: Split, ids: Sequence[str], *, balanced: bool
     columns = [["id", *(ids[position] for position in split.test)]]
     left_out = {}
     for index, task in enumerate(corpus.schema.names):
-        predicted = _learn(train, test, index, balanced=balanced)
-        if isinstance(predicted, str):
-            left_out[task] = predicted
+        chances = _learn(train, test, index, len(corpus.schema.tasks[index].labels), balanced=balanced)
+        if isinstance(chances, str):
+            left_out[task] = chances
             continue
         columns.append([f"{task}_true", *("" if pair.levels[index] == MISSING else str(pair.levels[index]) for pair in test)])
-        columns.append([f"{task}_predicted", *map(str, predicted)])
+        columns.append([f"{task}_predicted", *map(str, chances.argmax(1).tolist())])
+        columns += [[f"{task}_p{level}", *(f"{value:.6f}" for value in each)] for level, each in enumerate(chances.T.tolist())]
     return columns, left_out
 
 
-def _learn(train: Sequence[Pair], test: Sequence[Pair], index: int, *, balanced: bool) -> list[int] | str:
-    """A task's levels of all test pairs, or why there are none."""
-    from empathy_kit.core.baselines import tfidf_logistic
+def _learn(
+    train: Sequence[Pair], test: Sequence[Pair], index: int, classes: int, *, balanced: bool
+) -> NDArray[np.float64] | str:  # (N, C)
+    """The probabilities of a task's levels for all test pairs, or why there are none."""
+    from empathy_kit.core.baselines import tfidf_probabilities
 
     labelled = [pair for pair in train if pair.levels[index] != MISSING]
     levels = np.array([pair.levels[index] for pair in labelled], dtype=np.int64)
@@ -122,12 +126,11 @@ def _learn(train: Sequence[Pair], test: Sequence[Pair], index: int, *, balanced:
         return "no test pair is labelled"
     texts, wanted = [pair.response for pair in labelled], [pair.response for pair in test]
     try:
-        found: list[int] = tfidf_logistic(texts, levels, wanted, balanced=balanced).tolist()
+        return tfidf_probabilities(texts, levels, wanted, classes, balanced=balanced)
     except ValueError as error:  # scikit-learn's, where it finds no word at all or none in two texts
         if not str(error).startswith(("empty vocabulary", "After pruning, no terms remain")):
             raise
         return "no word occurs in two training responses"
-    return found
 
 
 def _sha256(path: Path) -> str:

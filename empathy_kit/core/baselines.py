@@ -14,17 +14,28 @@ from sklearn.pipeline import make_pipeline
 def tfidf_logistic(
     train: Sequence[str], levels: NDArray[np.int64], test: Sequence[str], *, balanced: bool = False
 ) -> NDArray[np.int64]:
-    """Levels predicted for texts by logistic regression on TF-IDF of words and word pairs.
+    """The likeliest level of each text, (M,) by `tfidf_probabilities`."""
+    likeliest: NDArray[np.int64] = tfidf_probabilities(train, levels, test, int(levels.max()) + 1, balanced=balanced).argmax(1)
+    return likeliest
+
+
+def tfidf_probabilities(
+    train: Sequence[str], levels: NDArray[np.int64], test: Sequence[str], classes: int, *, balanced: bool = False
+) -> NDArray[np.float64]:
+    """Probabilities (M, C) of the levels of texts by logistic regression on TF-IDF of words and word pairs.
 
     Args:
         train: texts to learn from.
-        levels: (N,) their levels.
-        test: texts to predict.
+        levels: (N,) their levels; one that none of them has gets probability 0.
+        test: M texts to predict.
+        classes: C, how many levels there are.
         balanced: weigh classes by their inverse frequency.
     """
     model = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True),
         LogisticRegression(C=10.0, max_iter=2000, class_weight="balanced" if balanced else None),
     )
-    predicted: NDArray[np.int64] = model.fit(list(train), levels).predict(list(test))
-    return predicted
+    model.fit(list(train), levels)
+    found = np.zeros((len(test), classes))
+    found[:, model.classes_] = model.predict_proba(list(test))
+    return found

@@ -15,7 +15,7 @@ from invented import write_two_tasks
 from empathy_kit import KitError
 from empathy_kit.comparison import yardsticks
 from empathy_kit.comparison.yardsticks import measure
-from empathy_kit.core.baselines import tfidf_logistic
+from empathy_kit.core.baselines import tfidf_logistic, tfidf_probabilities
 from empathy_kit.data.pairs import Corpus, Pair
 from empathy_kit.data.schema import MISSING, read_schema
 from empathy_kit.data.splits import Split, make_split, take
@@ -60,12 +60,23 @@ def test_they_learn_from_labelled_pairs_and_are_scored_on_labelled_pairs(measure
         assert answers.true.tolist() == [pair.levels[index] for pair in wanted]
         assert answers.predicted.tolist() == expected.tolist()
         assert len(answers.ids) == len(wanted)
+        assert answers.probabilities is not None
+        assert answers.probabilities.shape == (len(wanted), len(corpus.schema.tasks[index].labels))
 
 
 def test_a_file_has_every_test_pair_and_an_empty_cell_for_a_missing_label(measured: Path, corpus: Corpus, split: Split) -> None:
     with (measured / "yardsticks" / "tfidf-0.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    assert list(rows[0]) == ["id", "warmth_true", "warmth_predicted", "advice_true", "advice_predicted"]
+    columns = {task.name: [f"p{level}" for level in range(len(task.labels))] for task in corpus.schema.tasks}
+    assert list(rows[0]) == [
+        "id",
+        *(f"{name}_{column}" for name, chances in columns.items() for column in ("true", "predicted", *chances)),
+    ]
+    for row in rows:
+        for name, chances in columns.items():
+            values = [float(row[f"{name}_{column}"]) for column in chances]
+            assert sum(values) == pytest.approx(1, abs=1e-5)
+            assert values[int(row[f"{name}_predicted"])] == max(values)
     test = take(corpus, split.test)
     assert [row["warmth_true"] for row in rows] == ["" if pair.levels[0] == MISSING else str(pair.levels[0]) for pair in test]
     assert all(row["warmth_predicted"] and row["advice_predicted"] for row in rows)
@@ -131,6 +142,25 @@ def test_a_file_of_an_earlier_version_has_no_hash_and_is_checked_cell_by_cell(
     with pytest.raises(KitError) as error:
         yardsticks.read(measured, [0], corpus.schema)
     assert str(error.value) == f"{folder / 'tfidf-0.csv'}: {TABLES[content]}"
+
+
+def test_a_level_that_the_training_pairs_lack_has_probability_0() -> None:
+    texts, wanted = ["so sorry to hear", "so sorry for you", "have you tried tea", "have you tried it"], ["so sorry", "have you"]
+    levels = np.array([0, 0, 2, 2])
+    found = tfidf_probabilities(texts, levels, wanted, 4)
+    assert found[:, [1, 3]].tolist() == [[0, 0], [0, 0]]
+    assert found.sum(1) == pytest.approx(1)
+    assert found.argmax(1).tolist() == tfidf_logistic(texts, levels, wanted).tolist() == [0, 2]
+
+
+def test_a_file_of_an_earlier_version_has_no_probabilities(measured: Path, corpus: Corpus) -> None:
+    folder = measured / "yardsticks"
+    (folder / "manifest.json").unlink()
+    with (folder / "tfidf-0.csv").open() as stream:
+        rows = [[row[name] for name in row if "_p" not in name or name.endswith("_predicted")] for row in csv.DictReader(stream)]
+    header = ["id", "warmth_true", "warmth_predicted", "advice_true", "advice_predicted"]
+    (folder / "tfidf-0.csv").write_text("".join(",".join(row) + "\n" for row in [header, *rows]))
+    assert yardsticks.read(measured, [0], corpus.schema).answers["tfidf"][0]["warmth"].probabilities is None
 
 
 def test_posts_in_which_no_word_occurs_twice_leave_it_out_with_the_reason(corpus: Corpus, split: Split, tmp_path: Path) -> None:
