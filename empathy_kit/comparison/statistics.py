@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,7 @@ class Answers:
     ids: tuple[str, ...]  # (N,) a pair keeps its id in every run on the same data
     true: Ints  # (N,) levels: positions in the task's labels
     predicted: Ints  # (N,) levels
+    probabilities: Floats | None = None  # (N, C), where they are known
 
     @property
     def right(self) -> int:
@@ -42,21 +44,15 @@ class Answers:
 
 @dataclass(frozen=True)
 class SeedEstimate:
-    """A mean over seeds with its 95 % interval; without one where there is but one seed, whose noise nobody can know."""
+    """A mean over seeds with its 95 % interval; one seed has none, because nobody can know its noise."""
 
-    value: float
+    value: float  # NaN where a run's score is undefined
     low: float | None
     high: float | None
-    error: float | None  # standard error
-    freedom: float | None  # degrees of freedom of the error, in the interval
-    design: float | None  # and those that the design has where the seeds do not happen to agree, for its power
-
-    @property
-    def smallest(self) -> float | None:
-        """The smallest difference from 0 that would be found with 80 % power at 5 %, one test alone."""
-        if self.error is None or self.design is None:
-            return None
-        return float((_t(self.design, (1 + CONFIDENCE) / 2) + _t(self.design, POWER)) * self.error)
+    by: Literal["seeds", "pairs"] | None  # the interval's kind: Student's over seeds, or that of the pairs alone
+    error: float | None  # standard error, as the interval has it
+    freedom: float | None  # its degrees of freedom
+    smallest: float | None  # the smallest difference from 0 that the design finds with 80 % power at 5 %, one test alone
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,7 @@ class Resampled:
         draws: list[list[dict[str, Floats]]] = [[] for _ in runs]
         for start in range(0, RESAMPLES, block):
             size = min(block, RESAMPLES - start)
-            weights = generator.multinomial(len(units), np.full(len(units), 1 / len(units)), size=size).astype(np.float32)
+            weights = _weights(generator, size, len(units))
             for found, at, cell in zip(draws, rows, cells, strict=True):
                 found.append(_scores_of(_drawn(weights, at, cell, classes * classes).reshape(shape)))
         self.draws = {  # metric to (B, R, ...)
@@ -109,6 +105,12 @@ class Resampled:
         return (point, draws) if level is None else (point[..., level], draws[..., level])
 
 
+def _weights(generator: np.random.Generator, size: int, units: int) -> NDArray[np.float32]:  # (B, U)
+    """How often each unit is drawn, draw by draw; the generator's multinomial is the same distribution, and slower."""
+    picks = generator.integers(units, size=(size, units)) + units * np.arange(size)[:, None]
+    return np.bincount(picks.ravel(), minlength=size * units).reshape(size, units).astype(np.float32)
+
+
 def _scores_of(confusion: Floats) -> dict[str, Floats]:  # (..., C, C)
     scores = from_confusion(confusion)
     return {name: scores[name] for name in SCORES}
@@ -117,39 +119,47 @@ def _scores_of(confusion: Floats) -> dict[str, Floats]:  # (..., C, C)
 def _drawn(weights: NDArray[np.float32], rows: Ints, cells: Ints, size: int) -> Floats:  # (B, U), (N,), (N,) -> (B, size)
     """How many drawn pairs fall into each cell of a run's confusion matrix."""
     used, places = np.unique(cells, return_inverse=True)
-    where = np.zeros((weights.shape[1], len(used)), dtype=np.float32)
+    first, last = rows.min(), rows.max() + 1  # of the units: a split of its own has a stretch of its own
+    where = np.zeros((last - first, len(used)), dtype=np.float32)
     # A row may occur twice in the data and bear one id; then it counts twice.
-    np.add.at(where, (rows, places), 1)
+    np.add.at(where, (rows - first, places), 1)
     counts = np.zeros((len(weights), size))
-    counts[:, used] = weights @ where
+    counts[:, used] = weights[:, first:last] @ where
     return counts
 
 
 def _estimate(point: Floats, draws: Floats, *, within: tuple[float, float]) -> SeedEstimate:  # (S,), (B, S)
-    """Mean over seeds, with a t interval whose variance has two parts: other pairs, and other seeds.
+    """Mean over seeds with the wider of two intervals: Student's over seeds, and that of the pairs alone.
 
     A percentile interval over draws of both counts some noise twice; `benchmarks/coverage.py` measures both kinds.
     """
     seeds = len(point)
     value = float(point.mean())
-    if seeds < 2:
-        return SeedEstimate(value, None, None, None, None, None)
     draws = draws[np.isfinite(draws).all(1)]  # a draw may leave a tiny test part without a pair, and without a score
+    if seeds < 2 or math.isnan(value) or len(draws) < 2:
+        return SeedEstimate(value, None, None, None, None, None, None)
     # The spread between seeds holds each seed's luck and its own noise over pairs. What it misses is the noise that all seeds
     # have in common because they are tested on the same pairs: the pairs' part of the mean, without the seeds' own shares.
     of_seeds = float(point.var(ddof=1)) / seeds
     of_pairs = float(draws.mean(1).var(ddof=1))
     own = (float(draws.var(axis=0, ddof=1).mean()) - of_pairs) / (seeds - 1)
     variance = of_seeds + max(0.0, of_pairs - own)
-    if variance < of_pairs:
-        # The seeds agree, by chance, more closely than the pairs of their own test parts allow. No noise of theirs can be seen
-        # then, and what is left is that of the pairs. It is known well.
-        variance, freedom, design = of_pairs, MANY, _freedom(seeds, of_pairs, own)
-    else:
-        freedom = design = _freedom(seeds, variance, of_seeds)
-    error = math.sqrt(variance)
-    reach = error * _t(freedom, (1 + CONFIDENCE) / 2)
-    return SeedEstimate(value, max(value - reach, within[0]), min(value + reach, within[1]), error, freedom, design)
+    freedom = _freedom(seeds, variance, of_seeds)
+    # Seeds may agree, by chance, more closely than the pairs of their own test parts allow. The pairs' variance is then a lower
+    # bound that is known well, but its interval counts only where it is the wider one: agreement may be luck itself.
+    both: list[tuple[Literal["seeds", "pairs"], float, float]] = [("seeds", variance, freedom), ("pairs", of_pairs, MANY)]
+    by, squared, degrees = max(both, key=lambda each: _reach(each[1], each[2]))
+    reach = _reach(squared, degrees)
+    # What a design can find does not depend on whether its seeds happen to agree.
+    design = freedom if variance >= of_pairs else _freedom(seeds, of_pairs, own)
+    smallest = math.sqrt(max(variance, of_pairs)) * (_t(design, (1 + CONFIDENCE) / 2) + _t(design, POWER))
+    low, high = max(value - reach, within[0]), min(value + reach, within[1])
+    return SeedEstimate(value, low, high, by, math.sqrt(squared), degrees, smallest)
+
+
+def _reach(variance: float, freedom: float) -> float:
+    """Half the width of a t interval."""
+    return math.sqrt(variance) * _t(freedom, (1 + CONFIDENCE) / 2)
 
 
 def _freedom(seeds: int, variance: float, of_seeds: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,18 +14,25 @@ from empathy_kit.data.schema import Schema
 from empathy_kit.data.splits import PARTS
 from empathy_kit.runs.record import Record
 
+MARK = "*"  # of a level that was hardly ever predicted right, and of the macro F1 that it is part of
+TOO_SURE = "Macro F1's 95 % interval is too sure there: in simulations it holds the truth XX to YY % of the time."
+DASH = "-"  # a score that is undefined or was not measured
 LONG = 3  # characters of a label from which on a confusion matrix's columns bear numbers
 LARGE = 0.15  # share of the pairs from which on one group is worth a warning
 HEADLINE = (("accuracy", "accuracy"), ("weighted_f1", "weighted F1"), ("macro_f1", "macro F1"))
 
 
 def number(value: float) -> str:
-    """A score as the field writes it: ``.832``."""
+    """A score as the field writes it: ``.832``; a dash where it is undefined."""
+    if math.isnan(value):
+        return DASH
     return f"{value:z.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
 
 
-def estimate(score: Mapping[str, float]) -> str:
-    """A score with its interval: ``.832 [.79, .86]``."""
+def estimate(score: Mapping[str, float] | None) -> str:
+    """A score with its interval: ``.832 [.79, .86]``; a dash where it is undefined."""
+    if score is None:
+        return DASH
     # "1.0", not "1.00": as wide as the others, or a row of good scores would not fit 80 columns.
     low, high = (f"{score[bound]:.2f}".replace("0.", ".", 1).replace("1.00", "1.0") for bound in ("low", "high"))
     return f"{number(score['value'])} [{low}, {high}]"
@@ -32,7 +40,7 @@ def estimate(score: Mapping[str, float]) -> str:
 
 def _table(title: str, *headings: str) -> Table:
     """A table that fits 80 columns: no lines between the columns, all but the first to the right."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), show_edge=False, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False)
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="right" if index else "left")
     return table
@@ -49,15 +57,32 @@ def score_table(record: Record) -> Table:
         *(title for _, title in HEADLINE),
         "kappa",
     )
-    for name, scores in record.scores.items():
-        table.add_row(name, *(estimate(scores[key]) for key, _ in HEADLINE), estimate(scores["kappa"]))
-        # Its kappa is 0 by definition: it agrees no more than chance.
-        table.add_row(" majority", *(number(scores["majority"][key]) for key, _ in HEADLINE), number(0.0), style="dim")
+    barely = []
+    for task in record.tasks.tasks:
+        scores = record.scores[task.name]
+        levels = _barely_hit(scores["confusion"])
+        barely += [
+            f"{task.name} {task.labels[at]} ({scores['confusion'][at][at]} of {sum(scores['confusion'][at])})" for at in levels
+        ]
+        cells = [estimate(scores[key]) for key, _ in HEADLINE]
+        cells[-1] += MARK * bool(levels)
+        table.add_row(task.name, *cells, estimate(scores["kappa"]))
+        # Its kappa is 0: it agrees no more than chance. Where it is always right there is one level, and kappa is undefined.
+        kappa = math.nan if scores["majority"]["accuracy"] == 1 else 0.0
+        table.add_row(" majority", *(number(scores["majority"][key]) for key, _ in HEADLINE), number(kappa), style="dim")
+    if barely:
+        table.caption = f"{MARK} At most one pair was hit: {', '.join(barely)}. {TOO_SURE}"
+        table.caption_justify = "left"
     return table
 
 
+def _barely_hit(confusion: Sequence[Sequence[int]]) -> list[int]:
+    """Levels of which at most one pair was predicted right."""
+    return [level for level, row in enumerate(confusion) if row[level] <= 1]
+
+
 def class_tables(record: Record) -> Iterator[Table]:
-    """Precision, recall and F1 per label, and where the label's pairs went; one table for all tasks with the same labels."""
+    """Scores per label, and where each label's pairs went; two tables for all tasks with the same labels."""
     by_labels: dict[tuple[str, ...], list[str]] = {}
     for task in record.tasks.tasks:
         by_labels.setdefault(task.labels, []).append(task.name)
@@ -65,24 +90,30 @@ def class_tables(record: Record) -> Iterator[Table]:
         # Long labels stand below: in the table their numbers are enough, and every figure fits.
         numbered = max(map(len, labels)) > LONG
         shown = [str(at) for at in range(len(labels))] if numbered else labels
-        table = _table(
-            f"By label (true label down, predicted label across), {record.title}",
-            *("", "precision", "recall", "F1"),
-            *(f"-> {label}" for label in shown),
+        headings = ("", "precision", "recall", "average\nprecision", "base\nrate", "F1")
+        tables = (
+            _table(f"By label, {record.title}; base rate: a random ranking's average precision", *headings),
+            _table(f"True label down, predicted label across, {record.title}", "", *(f"-> {label}" for label in shown)),
         )
-        if numbered:
-            table.caption = "; ".join(f"{at}: {label}" for at, label in enumerate(labels))
-            table.caption_justify = "left"
+        for table in tables:
+            if numbered:
+                table.caption = "; ".join(f"{at}: {label}" for at, label in enumerate(labels))
+                table.caption_justify = "left"
         for name in names:
-            scores = record.scores[name]
+            scores, last = record.scores[name], len(labels) - 1
             for level, row in enumerate(scores["confusion"]):
-                table.add_row(
-                    f"{name} {shown[level]}",
-                    *(estimate(scores[key][level]) for key in ("precision", "recall", "f1")),
-                    *(str(count) for count in row),
-                    end_section=level == len(labels) - 1,
-                )
-        yield table
+                title = f"{name} {shown[level]}"
+                cells = [estimate(scores[key][level]) for key in ("precision", "recall")]
+                cells += [_ranked(scores, level), number(sum(row) / scores["n"]), estimate(scores["f1"][level])]
+                mark = MARK * (level in _barely_hit(scores["confusion"]))
+                tables[0].add_row(title + mark, *cells, end_section=level == last)
+                tables[1].add_row(title, *map(str, row), end_section=level == last)
+        yield from tables
+
+
+def _ranked(scores: Mapping[str, Any], level: int) -> str:
+    found = scores["average_precision"]  # format 2 had none
+    return estimate(found[level]) if found else DASH
 
 
 def span_table(record: Record) -> Table | None:

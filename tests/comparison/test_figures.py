@@ -46,6 +46,15 @@ def test_the_scores_of_each_task_have_a_panel_and_each_score_begins_a_row(odd: S
     assert left == {f"t{at}, {score}" for at in (0, 4, 8) for score in ("accuracy", "macro F1")}
 
 
+def test_the_line_of_an_interval_of_the_pairs_alone_is_broken(odd: Summary) -> None:
+    panels = drawing._scores(odd).axes
+    cells = [(row, name, metric) for metric in ("accuracy", "macro_f1") for name in odd.names for row in odd.rows]
+    lines = [line for panel in panels for line in panel.lines if len(line.get_xdata()) == 2 and line.get_linewidth() == 3]
+    expected = [row.cells[name].scores[metric].by == "pairs" for row, name, metric in cells]
+    assert [line.is_dashed() for line in lines] == expected
+    assert set(expected) == {True, False}
+
+
 def test_pictures_are_told_in_words_and_hold_no_markup_of_others(odd: Summary) -> None:
     drawn = drawing.figures(odd)
     assert drawn.keys() == {"scores", "curves", "calibration", "classes"}

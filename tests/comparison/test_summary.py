@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import ODD, PAIRS, made_up, rewrite_record
-from sklearn.metrics import accuracy_score, f1_score
+from made_up import ODD, PAIRS, made_up, rewrite, rewrite_record
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 
 from empathy_kit.comparison.finished import read_finished
-from empathy_kit.comparison.pages import notes, summarise
+from empathy_kit.comparison.pages import notes, summarise, write
 from empathy_kit.comparison.pages.summary import Apart, Summary, to_json
-from empathy_kit.comparison.pages.words import nothing
+from empathy_kit.comparison.pages.words import mean_cell, nothing, ranked_cell, score_cell
+from empathy_kit.data.schema import Schema, TaskSchema
+from empathy_kit.runs import record
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +50,43 @@ def test_every_score_is_the_mean_of_what_the_predictions_say(folder: Path, summa
             assert cell.deviation is not None
             assert cell.deviation["macro_f1"] == pytest.approx(np.std(f1, ddof=1))
             assert np.sum(cell.confusion) == 3 * PAIRS
+
+
+def test_every_label_is_ranked_and_its_base_rate_is_what_a_random_ranking_has(folder: Path, summary: Summary) -> None:
+    found = read_finished(folder)
+    for row in summary.rows:
+        for task in summary.tasks:
+            ranked = row.cells[task.name].average_precision
+            if row.kind == "yardstick":  # of majority and swapped seekers no probabilities are known
+                assert ranked is None
+                continue
+            assert ranked is not None
+            for level, each in enumerate(ranked):
+                assert each.runs == pytest.approx(
+                    [
+                        average_precision_score(run.answers[task.name].true == level, run.probabilities[task.name][:, level])
+                        for run in found.runs[row.name]
+                    ]
+                )
+                assert each.value == pytest.approx(np.mean(each.runs))
+    for task in summary.tasks:
+        true = np.stack([run.answers[task.name].true for run in found.runs["T1"]])
+        assert summary.base_rates[task.name] == pytest.approx([(true == level).mean() for level in range(3)])
+
+
+def test_f1_by_batches_is_the_mean_over_batches_of_32_and_seeds_for_yardsticks_too(folder: Path, summary: Summary) -> None:
+    found = read_finished(folder)
+    majority = [np.full(PAIRS, np.argmax(run.record.split["class_counts"]["train"]["ER"])) for run in found.runs["T1"]]
+    true = [run.answers["ER"].true for run in found.runs["T1"]]
+    by_name = {"T1": [run.answers["ER"].predicted for run in found.runs["T1"]], "majority": majority}
+    for name, predicted in by_name.items():
+        batches = [
+            f1_score(one[at : at + 32], other[at : at + 32], average="macro", zero_division=0)
+            for one, other in zip(true, predicted, strict=True)
+            for at in range(0, PAIRS, 32)
+        ]
+        row = next(row for row in summary.rows if row.name == name)
+        assert row.cells["ER"].batch_macro_f1 == pytest.approx(np.mean(batches))
 
 
 def test_gains_are_right_answers_seed_by_seed(summary: Summary) -> None:
@@ -182,13 +222,19 @@ def test_configurations_that_a_record_calls_the_same_are_told_apart_by_their_set
     changes = {
         "two": {"options": {"loss.ER.gamma": 2.0, "loss.EX.gamma": 2.0}},
         "both": {"options": {"loss.ER.gamma": 2.0, "loss.EX.gamma": 3.0}, "lr": 0.1},
+        "last": {"options": {"loss.ER.gamma": 2.0, "loss.EX.gamma": 2.0, "loss.IP.gamma": 3.0}},
+        "second": {"options": {"loss.ER.gamma": 2.0, "loss.EX.gamma": 3.0, "loss.IP.gamma": 3.0}},
+        "deep": {"options": {"trunk.hidden": 8}},
     }
-    made = made_up(tmp_path / "made-up", ["T1", "two", "both", "response"], 1, changes=changes)
+    made = made_up(tmp_path / "made-up", ["T1", *changes, "response"], 1, changes=changes)
     titles = {row.name: row.title for row in summarise(read_finished(made)).rows if row.kind == "run"}
     assert titles == {
-        "T1": "ce, gamma by default, lr 0.001",
-        "two": "ce, gamma 2.0, lr 0.001",
-        "both": "ce, gamma 2.0 / 3.0, lr 0.1",
+        "T1": "ce, gamma by default, hidden by default, lr 0.001",
+        "two": "ce, gamma 2.0, hidden by default, lr 0.001",
+        "both": "ce, gamma ER 2.0 / EX 3.0, hidden by default, lr 0.1",
+        "last": "ce, gamma ER 2.0 / EX 2.0 / IP 3.0, hidden by default, lr 0.001",
+        "second": "ce, gamma ER 2.0 / EX 3.0 / IP 3.0, hidden by default, lr 0.001",
+        "deep": "ce, gamma by default, hidden 8, lr 0.001",
         "response": "ce + response only",
     }
 
@@ -208,5 +254,37 @@ def test_as_json_every_figure_is_there(summary: Summary) -> None:
     assert [row["name"] for row in content["rows"]][:2] == ["T1", "T3"]
     assert content["tasks"][0] == {"name": "ER", "title": "emotional reactions", "column": "ER", "labels": ["0", "1", "2"]}
     score = content["rows"][0]["cells"]["ER"]["scores"]["accuracy"]
-    assert score.keys() == {"value", "low", "high", "error", "freedom", "design"}
+    assert score.keys() == {"value", "low", "high", "by", "error", "freedom", "smallest"}
+    assert score["by"] in ("seeds", "pairs")
+    assert content["rows"][0]["cells"]["ER"]["average_precision"][2].keys() == {"value", "runs"}
     assert content["contrasts"][0]["test"].keys() == {"gained", "lost", "mcnemar", "exact"}
+
+
+def test_what_is_undefined_is_null_in_json_and_a_dash_on_the_page(tmp_path: Path) -> None:
+    """A test part of one level that all runs predict: kappa is undefined, as is the average precision of the other level."""
+    one = Schema((TaskSchema("pace", "pace", "pace", ("slow", "fast")),))
+    made = made_up(tmp_path / "made-up", ["T1", "T3"], 2, schema=one)
+    for path in made.glob("runs/*"):
+        rewrite(path, _of_one_level)
+    found = summarise(read_finished(made))
+    cell = to_json(found)["rows"][0]["cells"]["pace"]
+    assert cell["scores"]["kappa"] == dict.fromkeys(("value", "low", "high", "by", "error", "freedom", "smallest"))
+    assert (cell["runs"]["kappa"], cell["deviation"]["kappa"]) == ([None, None], None)
+    assert cell["average_precision"] == [{"value": 1.0, "runs": [1.0, 1.0]}, {"value": None, "runs": [None, None]}]
+    row = found.rows[0]
+    assert (score_cell(row, "pace", "kappa"), ranked_cell(row, "pace", 1)) == ("-", "-")
+    assert mean_cell(row, "pace") == "1.000 ± .000 / 1.000 ± .000 / .500 ± .000 / -"
+    write(found, made)
+    for page in ("report.md", "report.html"):
+        assert "nan" not in (made / page).read_text("utf-8").lower().replace("rationale", "")
+
+
+def _of_one_level(files: dict[str, str]) -> None:
+    header, *rows = files[record.PREDICTIONS].splitlines()
+    columns = header.split(",")
+    changed = {f"pace_{name}": "0" for name in ("true", "predicted", "swapped")}
+    lines = [",".join(changed.get(name, cell) for name, cell in zip(columns, row.split(","), strict=True)) for row in rows]
+    files[record.PREDICTIONS] = "\n".join([header, *lines]) + "\n"
+    content = json.loads(files[record.RUN])
+    content["scores"]["pace"]["confusion"] = [[PAIRS, 0], [0, 0]]
+    files[record.RUN] = json.dumps(content)

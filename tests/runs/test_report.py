@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from test_record import make_record
 from empathy_kit.config import RunConfig, configure, to_dict
 from empathy_kit.data.schema import EPITOME, Schema, TaskSchema
 from empathy_kit.runs.report import (
+    TOO_SURE,
     class_tables,
     count_table,
     data_lines,
@@ -45,6 +48,8 @@ def make_scores(never: tuple[int, ...] = ()) -> dict[str, Any]:
         "precision": [about(0.9), about(0.5), about(0.1)],
         "recall": [about(0.91), about(0.51), about(0.11)],
         "f1": [about(0.92), about(0.52), about(0.12)],
+        "average_precision": [about(0.93), about(0.53), about(0.13)],
+        "batch_macro_f1": 0.7,
         "confusion": [[40, 1, 0], [3, 9, 0], [5, 2, 0]],
         "never_predicted": list(never),
     }
@@ -82,7 +87,7 @@ def test_an_estimate_has_its_interval() -> None:
 
 
 def one_class_table(record: Any) -> RenderableType:
-    (table,) = class_tables(record)
+    table, _ = class_tables(record)
     return table
 
 
@@ -94,8 +99,35 @@ def test_the_score_table_sets_the_majority_class_beneath_every_headline_score() 
     lines = shown(score_table(RECORD)).splitlines()
     assert lines[0].strip() == "focal on sample: 60 test pairs, 95 % bootstrap intervals, quadratic kappa"
     at = next(index for index, line in enumerate(lines) if line.split()[:1] == ["ER"])
-    assert cells(lines[at]) == ["ER", ".832 [.79, .86]", ".816 [.78, .85]", ".655 [.61, .68]", "-.051 [-.09, -.02]"]
+    assert lines[at].split(maxsplit=1) == ["ER", ".832 [.79, .86] .816 [.78, .85] .655 [.61, .68]* -.051 [-.09, -.02]"]
     assert cells(lines[at + 1]) == ["majority", ".671", ".539", ".268", ".000"]
+
+
+def test_kappa_is_a_dash_where_it_is_undefined_for_the_run_and_for_the_majority() -> None:
+    alone = {**make_scores(), "kappa": None, "majority": {"accuracy": 1.0, "weighted_f1": 1.0, "macro_f1": 0.333}}
+    record = make_record(config=to_dict(RunConfig(tasks=("ER",))), data={"name": "sample"}, scores={"ER": alone}, spans=None)
+    rows = [line for line in shown(score_table(record)).splitlines() if re.match(r" ?(ER|majority)", line)]
+    assert [row.split()[-1] for row in rows] == ["-", "-"]
+
+
+def test_where_a_level_was_hit_once_or_never_macro_f1s_interval_is_said_to_be_too_sure() -> None:
+    once, often = ({**make_scores(), "confusion": [[40, 1, 0], [3, 9, 0], [5, 2 - hits, hits]]} for hits in (1, 2))
+    record = make_record(data={"name": "sample"}, scores={"ER": make_scores((2,)), "EX": once, "IP": often}, spans=None)
+    table = score_table(record)
+    assert table.caption == f"* At most one pair was hit: ER 2 (0 of 7), EX 2 (1 of 7). {TOO_SURE}"
+    marked = {line.split()[0]: "*" in line for line in shown(table).splitlines() if line[:2] in ("ER", "EX", "IP")}
+    assert marked == {"ER": True, "EX": True, "IP": False}
+    assert re.findall(r"[A-Z]{2} \d\*", shown(one_class_table(record))) == ["ER 2*", "EX 2*"]
+    whole = make_record(data={"name": "sample"}, scores=dict.fromkeys(("ER", "EX", "IP"), often), spans=None)
+    assert score_table(whole).caption is None
+    assert "*" not in shown(score_table(whole)) + shown(one_class_table(whole))
+
+
+def test_how_often_such_an_interval_holds_the_truth_was_measured() -> None:
+    content = json.loads((Path(__file__).parents[2] / "benchmarks" / "results" / "coverage.json").read_text("utf-8"))
+    held = [row["once or never"]["held"] for row in content["one_run"] if "once or never" in row]
+    share = f"{100 * min(held):.0f} to {100 * max(held):.0f} %"
+    assert f"Macro F1's 95 % interval is too sure there: in simulations it holds the truth {share} of the time." == TOO_SURE
 
 
 def test_tables_lose_no_figure_at_80_columns() -> None:
@@ -112,20 +144,36 @@ def test_tables_lose_no_figure_at_80_columns() -> None:
 
 def test_even_the_widest_rows_keep_every_figure_at_80_columns() -> None:
     perfect = make_scores()
-    for name in ("precision", "recall", "f1"):
+    for name in ("precision", "recall", "f1", "average_precision"):
         perfect[name] = [{"value": 1.0, "low": 1.0, "high": 1.0}] * 3
     perfect["accuracy"] = perfect["weighted_f1"] = perfect["macro_f1"] = {"value": 1.0, "low": 0.65, "high": 1.0}
     config = to_dict(RunConfig(tasks=("ER",)))
     record = make_record(config=config, data={"name": "sample"}, scores={"ER": perfect}, spans=None)
-    for table in (score_table(record), one_class_table(record)):
+    for table in (score_table(record), *class_tables(record)):
         text = shown(table)
         assert "\u2026" not in text
+        assert len(text.splitlines()) <= 12  # no cell goes on in a second line
         assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
 
 
-def test_the_class_table_shows_where_each_levels_pairs_went() -> None:
-    row = next(line for line in shown(one_class_table(RECORD)).splitlines() if "ER 2" in line)
-    assert cells(row) == ["ER 2", ".100 [.06, .13]", ".110 [.07, .14]", ".120 [.08, .15]", "5", "2", "0"]
+def test_the_class_tables_set_average_precision_next_to_recall_and_show_where_each_levels_pairs_went() -> None:
+    scores, pairs = (
+        next(line.split(maxsplit=2) for line in shown(table).splitlines() if "ER 2" in line) for table in class_tables(RECORD)
+    )
+    assert scores == ["ER", "2*", ".100 [.06, .13] .110 [.07, .14] .130 [.09, .16] .117 .120 [.08, .15]"]  # 7 of 60 pairs
+    assert [part.strip() for part in pairs] == ["ER", "2", "5    2    0"]
+    text = shown(one_class_table(RECORD), 200)
+    assert "By label, focal; base rate: a random ranking's average precision" in text
+    headings = [" ".join(part.split()) for part in text.splitlines()[1:3]]
+    assert headings == ["average base", "precision recall precision rate F1"]
+
+
+@pytest.mark.parametrize("ranked", [[], [None, None, None]])  # a run of format 2; levels that no test pair has
+def test_average_precision_that_is_not_known_is_a_dash(ranked: list[None]) -> None:
+    scores = {**make_scores(), "average_precision": ranked}
+    record = make_record(config=to_dict(RunConfig(tasks=("ER",))), data={"name": "sample"}, scores={"ER": scores}, spans=None)
+    row = next(line for line in shown(one_class_table(record)).splitlines() if "ER 1" in line)
+    assert " ".join(row.split()) == "ER 1 .500 [.46, .53] .510 [.47, .54] - .200 .520 [.48, .55]"
 
 
 def test_an_oracle_is_stamped_in_every_table_and_warned_of() -> None:
@@ -241,26 +289,27 @@ def test_tasks_of_other_labels_have_tables_too() -> None:
         **make_scores(),
         "n": 40,
         "confusion": [[20, 3], [9, 8]],
-        **{name: [about(0.5)] * 2 for name in ("precision", "recall", "f1")},
+        **{name: [about(0.5)] * 2 for name in ("precision", "recall", "f1", "average_precision")},
     }
     four = {
         **make_scores((1,)),
         "n": 37,
         "confusion": [[9, 0, 1, 2]] * 4,
-        **{name: [about(0.25)] * 4 for name in ("precision", "recall", "f1")},
+        **{name: [about(0.25)] * 4 for name in ("precision", "recall", "f1", "average_precision")},
     }
     record = make_record(
         config=to_dict(configure(RunConfig(), {"schema": OTHERS})), data={"name": "t"}, scores={"warmth": two, "advice": four}
     )
     assert "test pairs warmth 40, advice 37" in " ".join(shown(score_table(record)).split())
-    short, long = (shown(table) for table in class_tables(record))
-    assert "-> no" in short
-    assert "-> yes" in short
+    short, moved, long, long_moved = (shown(table) for table in class_tables(record))
+    assert "-> no" in moved
+    assert "-> yes" in moved
     assert "warmth yes" in short
-    assert "-> 3" in long  # long labels are numbered in the table, and named below it
+    assert "-> 3" in long_moved  # long labels are numbered in the table, and named below it
     assert "advice 2" in long
-    assert "0: none at all; 1: a hint; 2: a $5 plan; 3: all of it" in long
-    for table in (short, long):
+    for table in (long, long_moved):
+        assert "0: none at all; 1: a hint; 2: a $5 plan; 3: all of it" in " ".join(table.split())
+    for table in (short, moved, long, long_moved):
         assert max(len(line.rstrip()) for line in table.splitlines()) <= 80
         assert "\u2026" not in table
     assert [line.plain for line in warnings(record)] == ["advice a hint was never predicted (12 test pairs have it)"]

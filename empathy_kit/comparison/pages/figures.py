@@ -23,6 +23,7 @@ ACCENT = "#0072B2"  # Okabe and Ito: told apart with any colour vision, on light
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 COLOURS = {"run": ACCENT, "oracle": "#D55E00", "yardstick": "#888888"}
+BROKEN = (0, (1.5, 0.6))  # the line of an interval of the pairs alone
 ABREAST = 4  # panels in a row, where there are many
 LONGEST = 28  # signs of a name in a picture
 
@@ -126,7 +127,8 @@ def _draw_score(panel: Any, place: int, row: Row, name: str, metric: str) -> Non
     cell, colour = row.cells[name], COLOURS[row.kind]
     score = cell.scores[metric]
     if score.low is not None and score.high is not None:
-        panel.plot([score.low, score.high], [place, place], color=colour, linewidth=3, alpha=0.5, solid_capstyle="butt")
+        style: Any = {"linestyle": BROKEN if score.by == "pairs" else "-", "solid_capstyle": "butt", "dash_capstyle": "butt"}
+        panel.plot([score.low, score.high], [place, place], color=colour, linewidth=3, alpha=0.5, **style)
     panel.plot(cell.runs[metric], [place] * len(cell.runs[metric]), "|", color=colour, markersize=7)
     panel.plot([score.value], [place], "o", color=colour, markersize=5)
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from empathy_kit.comparison.finished import Results, Run
-from empathy_kit.comparison.pages.summary import METRICS, Apart, Cell, Contrast, Row, Summary
+from empathy_kit.comparison.pages.summary import METRICS, Apart, Cell, Contrast, Ranked, Row, Summary
 from empathy_kit.comparison.plan import NOT_COMPARED
 from empathy_kit.comparison.statistics import (
     OPTION,
@@ -23,7 +23,7 @@ from empathy_kit.comparison.statistics import (
 from empathy_kit.comparison.yardsticks import MAJORITY, SWAPPED, TITLES
 from empathy_kit.config import PAPER
 from empathy_kit.core.calibration import Calibration, calibration
-from empathy_kit.core.metrics import confusion_matrix
+from empathy_kit.core.metrics import average_precision, batch_macro_f1, confusion_matrix
 from empathy_kit.data.schema import EPITOME, TaskSchema
 from empathy_kit.errors import visible
 from empathy_kit.plugins import OURS
@@ -62,6 +62,7 @@ def summarise(results: Results) -> Summary:
         paper={name: PAPER[name] for name in runs if name in PAPER} if record.schema == EPITOME else {},
         agreement=dict(repeated["agreement"]) if repeated["groups"] else None,
         agreement_groups=repeated["groups"],
+        base_rates={task.name: _base_rates(task, columns) for task in tasks.tasks},
         class_counts=record.data["class_counts"],
         curves={name: [[_point(epoch) for epoch in found.history] for found in several] for name, several in runs.items()},
         calibrations={name: _calibrations(several) for name, several in runs.items()},
@@ -209,10 +210,32 @@ def _row(column: _Column, drawn: Mapping[str, _Drawn]) -> Row:
             runs={metric: each.tolist() for metric, each in scores.items()},
             deviation={metric: float(each.std(ddof=1)) for metric, each in scores.items()} if len(places) > 1 else None,
             recall=[resampled.mean(places, "recall", level) for level in range(classes)],
+            average_precision=_ranked(list(answers.values()), classes),
+            batch_macro_f1=_mean(batch_macro_f1(each.true, each.predicted, classes) for each in answers.values()),
             never=[sum(bool(table[at].any() and not table[:, at].any()) for table in tables) for at in range(classes)],
             confusion=np.sum(tables, axis=0).tolist(),
         )
     return Row(column.name, column.title, column.kind, list(column.answers), cells)
+
+
+def _ranked(answers: Sequence[Answers], classes: int) -> list[Ranked] | None:
+    found = []
+    for level in range(classes):
+        runs = []
+        for each in answers:
+            if each.probabilities is None:
+                return None
+            everyone = np.ones((1, len(each.true)))
+            runs.append(float(average_precision(each.true == level, each.probabilities[:, level], everyone)[0]))
+        found.append(Ranked(_mean(runs), runs))
+    return found
+
+
+def _base_rates(task: TaskSchema, columns: Sequence[_Column]) -> list[float]:
+    """Each label's share of the test pairs, the mean over the seeds."""
+    (majority,) = (column for column in columns if column.name == MAJORITY)
+    shares = [np.bincount(each.true, minlength=len(task.labels)) / len(each.true) for each in majority.of(task.name).values()]
+    return [float(share) for share in np.mean(shares, axis=0)]
 
 
 def _titles(results: Results, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -230,12 +253,18 @@ def _titles(results: Results, settings: Mapping[str, Mapping[str, Any]]) -> dict
 
 
 def _setting(key: str, own: Mapping[str, Any]) -> str:
-    """``gamma 3.0``, or ``gamma 3.0 / 2.0`` where it is not the same for all tasks."""
+    """``gamma 3.0``, or ``gamma ER 3.0 / EX 2.0`` where it is not the same for all tasks."""
     if not key.startswith(OPTION):
         return f"{key.replace('_', ' ')} {own.get(key)}"
     kind, _, option = key.partition(".")
-    values = [value for name, value in own.items() if name.startswith(f"{kind}.") and name.rpartition(".")[2] == option]
-    return f"{option.replace('_', ' ')} {' / '.join(dict.fromkeys(map(str, values))) or 'by default'}"
+    values = {
+        name.split(".")[-2]: str(value)
+        for name, value in own.items()
+        if name.startswith(f"{kind}.") and name.rpartition(".")[2] == option
+    }
+    different_ones = dict.fromkeys(values.values())
+    told = [f"{task} {value}" for task, value in values.items()] if len(different_ones) > 1 else different_ones
+    return f"{option.replace('_', ' ')} {' / '.join(told) or 'by default'}"
 
 
 def _settings(run: Run) -> dict[str, Any]:

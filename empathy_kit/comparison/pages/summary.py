@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -14,14 +15,24 @@ METRICS = {"accuracy": "accuracy", "weighted_f1": "weighted F1", "macro_f1": "ma
 
 
 @dataclass(frozen=True)
+class Ranked:
+    """How well a label's probabilities rank the pairs: average precision. NaN where a test part has no pair with the label."""
+
+    value: float  # mean over the seeds
+    runs: list[float]
+
+
+@dataclass(frozen=True)
 class Cell:
     """One row of the tables, one task. Lists of labels run over the task's labels."""
 
     seeds: list[int]
     scores: dict[str, SeedEstimate]  # metric to its mean over the seeds
-    runs: dict[str, list[float]]  # metric to every run's own score
+    runs: dict[str, list[float]]  # metric to every run's own score; NaN where it is undefined
     deviation: dict[str, float] | None  # metric to the standard deviation between runs; None where there is one run
     recall: list[SeedEstimate]  # per label
+    average_precision: list[Ranked] | None  # per label; None where the probabilities are not known
+    batch_macro_f1: float  # mean over the seeds of core.metrics.batch_macro_f1, which is no estimate of macro F1
     never: list[int]  # per label: runs that never predicted it, though their test part has it
     confusion: list[list[int]]  # [true][predicted], summed over the runs
 
@@ -82,8 +93,9 @@ class Summary:
     rows: list[Row]
     contrasts: list[Contrast]
     paper: dict[str, dict[str, tuple[float, float]]]  # configuration to task to accuracy and weighted F1
-    agreement: dict[str, float] | None  # of labels where a pair was labelled twice, per task
-    agreement_groups: int
+    agreement: dict[str, float] | None  # between the labels of pairs that were labelled more than once, per task
+    agreement_groups: int  # how many such pairs there are
+    base_rates: dict[str, list[float]]  # task to each label's share of the test pairs: a random ranking's average precision
     class_counts: dict[str, list[int]]
     curves: dict[str, list[list[tuple[float, float]]]]  # configuration to a run's validation loss and mean macro F1 per epoch
     calibrations: dict[str, dict[str, Calibration]]  # configuration to task
@@ -116,6 +128,14 @@ class Summary:
 
 
 def to_json(summary: Summary) -> dict[str, Any]:
-    """The summary as a program reads it."""
-    content: dict[str, Any] = json.loads(json.dumps(asdict(summary)))
+    """The summary as a program reads it; what is undefined is null."""
+    content: dict[str, Any] = json.loads(json.dumps(_defined(asdict(summary)), allow_nan=False))
     return content
+
+
+def _defined(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _defined(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_defined(each) for each in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,4 +1,4 @@
-"""The report's scores and differences as tables for the terminal."""
+"""The report's scores, labels and differences as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -7,15 +7,25 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from empathy_kit.comparison.pages.summary import METRICS, Summary
-from empathy_kit.comparison.pages.words import chance, gain, of_seeds, score_cell
+from empathy_kit.comparison.pages.words import (
+    INTERVALS,
+    chance,
+    family,
+    gain,
+    of_seeds,
+    ranked_mean,
+    recall_cell,
+    score_cell,
+)
+from empathy_kit.runs.report import number
 
 STYLES = {"run": None, "oracle": "red", "yardstick": "dim"}
 
 
 def tables(summary: Summary) -> Iterator[Table]:
-    """Accuracy, macro F1, and the differences."""
+    """Accuracy, macro F1, recall next to average precision by label, and the differences."""
     for metric in ("accuracy", "macro_f1"):
-        table = Table(title=f"{METRICS[metric]}, means over the seeds, 95 % intervals", title_justify="left")
+        table = _table(f"{METRICS[metric]}, means over the seeds, 95 % intervals", INTERVALS)
         table.add_column("")
         for name in summary.names:
             table.add_column(name, justify="right")
@@ -23,8 +33,19 @@ def tables(summary: Summary) -> Iterator[Table]:
             cells = (score_cell(row, name, metric) for name in summary.names)
             table.add_row(f"{row.label}{of_seeds(row.seeds, summary)}", *cells, style=STYLES[row.kind])
         yield table
+    for task in summary.tasks:
+        table = _table(f"{task.name} by label: recall / average precision, means over the seeds")
+        table.add_column("")
+        for label in task.labels:
+            table.add_column(label, justify="right")
+        for row in summary.rows:
+            levels = range(len(task.labels))
+            cells = (f"{recall_cell(row, task.name, level)} / {ranked_mean(row, task.name, level)}" for level in levels)
+            table.add_row(row.label, *cells, style=STYLES[row.kind])
+        table.add_row("a random ranking", *(f"- / {number(share)}" for share in summary.base_rates[task.name]), style="dim")
+        yield table
     if summary.contrasts:
-        table = Table(title="Differences in accuracy, as pairs of a test part", title_justify="left")
+        table = _table("Differences in accuracy, as pairs of a test part", family(summary))
         for heading in ("", "task", "pairs", "only second / only first right", "p, Holm"):
             table.add_column(heading, justify="left" if heading in ("", "task") else "right")
         for found in summary.contrasts:
@@ -36,3 +57,7 @@ def tables(summary: Summary) -> Iterator[Table]:
                 chance(found.corrected),
             )
         yield table
+
+
+def _table(title: str, caption: str | None = None) -> Table:
+    return Table(title=title, title_justify="left", caption=caption, caption_justify="left")

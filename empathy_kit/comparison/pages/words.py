@@ -7,18 +7,33 @@ from collections.abc import Iterator
 
 from empathy_kit.comparison.pages.summary import METRICS, Cell, Contrast, Row, Summary
 from empathy_kit.comparison.statistics import SeedEstimate
+from empathy_kit.core.metrics import BATCH
 from empathy_kit.data.schema import TaskSchema
-from empathy_kit.runs.report import number
+from empathy_kit.runs.report import DASH, number
 
-DASH = "-"  # a task that a configuration does not have
+KINDS = {"seeds": "s", "pairs": "p"}  # of intervals
+INTERVALS = "s: Student's interval over the seeds; p: the interval of the pairs alone, where it is the wider of the two"
+AGREEMENT = (
+    "Agreement between labels is that of pairs labelled more than once. It does not limit a model: the best possible score on "
+    "these pairs is higher, because a prediction can equal one label where two differ."
+)
+BATCHES = (
+    f"The mean of macro F1 over batches of {BATCH} test pairs, in their order, and over the seeds. It is no estimate of macro F1 "
+    "over all pairs, because a batch without a rare label leaves that label out. Published figures of the EPITOME data are made "
+    "so."
+)
+RANKED = (
+    "Average precision is that of the pairs ranked by a label's probability, with the threshold left open. A random ranking has "
+    "the label's share of the pairs."
+)
 MOST_LABELS = 12  # that a note lists
 
 
 def interval(estimate: SeedEstimate) -> str:
-    """``[.79, .86]``; nothing where there is one seed alone."""
-    if estimate.low is None or estimate.high is None:
+    """``[.79, .86] s``; nothing where there is one seed alone."""
+    if estimate.low is None or estimate.high is None or estimate.by is None:
         return ""
-    return f"[{_short(estimate.low)}, {_short(estimate.high)}]"
+    return f"[{_short(estimate.low)}, {_short(estimate.high)}] {KINDS[estimate.by]}"
 
 
 def _short(value: float) -> str:
@@ -26,7 +41,7 @@ def _short(value: float) -> str:
 
 
 def score_cell(row: Row, task: str, metric: str) -> str:
-    """``.832 [.79, .86]``."""
+    """``.832 [.79, .86] s``."""
     cell = row.cells.get(task)
     if cell is None:
         return DASH
@@ -36,9 +51,30 @@ def score_cell(row: Row, task: str, metric: str) -> str:
 
 
 def recall_cell(row: Row, task: str, level: int) -> str:
-    """``.32``, with how often the label was never predicted."""
+    """``.324``."""
     cell = row.cells.get(task)
     return DASH if cell is None else number(cell.recall[level].value)
+
+
+def ranked_mean(row: Row, task: str, level: int) -> str:
+    """Average precision, the mean over the seeds: ``.463``."""
+    cell = row.cells.get(task)
+    return DASH if cell is None or cell.average_precision is None else number(cell.average_precision[level].value)
+
+
+def ranked_cell(row: Row, task: str, level: int) -> str:
+    """The same with the lowest and highest run: ``.463 (.38 to .55)``."""
+    mean, cell = ranked_mean(row, task, level), row.cells.get(task)
+    if mean == DASH or cell is None or cell.average_precision is None or len(cell.average_precision[level].runs) < 2:
+        return mean
+    runs = cell.average_precision[level].runs
+    return f"{mean} ({_short(min(runs))} to {_short(max(runs))})"
+
+
+def batch_cell(row: Row, task: str) -> str:
+    """The mean of macro F1 over batches: ``.680``."""
+    cell = row.cells.get(task)
+    return DASH if cell is None else number(cell.batch_macro_f1)
 
 
 def never(row: Row, task: str, level: int) -> int:
@@ -61,15 +97,17 @@ def mean_cell(row: Row, task: str) -> str:
 
 def _mean(cell: Cell, metric: str) -> str:
     mean = number(cell.scores[metric].value)
-    return mean if cell.deviation is None else f"{mean} ± {number(cell.deviation[metric])}"
+    return mean if cell.deviation is None or mean == DASH else f"{mean} ± {number(cell.deviation[metric])}"
 
 
 def gain(contrast: Contrast) -> str:
-    """A difference of accuracy as pairs of a test part: ``+4.3 of 463 [-2.1, +10.7]``."""
+    """A difference of accuracy as pairs of a test part: ``+4.3 of 463 [-2.1, +10.7] s``."""
     size = contrast.test_pairs
     found = contrast.accuracy
     text = f"{found.value * size:+z.1f} of {size:.0f}"
-    return text if found.low is None or found.high is None else f"{text} [{found.low * size:+.1f}, {found.high * size:+.1f}]"
+    if found.low is None or found.high is None or found.by is None:
+        return text
+    return f"{text} [{found.low * size:+.1f}, {found.high * size:+.1f}] {KINDS[found.by]}"
 
 
 def gains(contrast: Contrast) -> str:
@@ -78,7 +116,7 @@ def gains(contrast: Contrast) -> str:
 
 
 def macro_gain(contrast: Contrast) -> str:
-    """A difference of macro F1: ``+0.031 [-.01, .07]``."""
+    """A difference of macro F1: ``+0.031 [-.01, .07] s``."""
     return f"{contrast.macro_f1.value:+z.3f} {interval(contrast.macro_f1)}".rstrip()
 
 
@@ -86,6 +124,21 @@ def smallest(contrast: Contrast) -> str:
     """The smallest difference of accuracy that this design would find four times of five, in pairs."""
     found = contrast.accuracy.smallest
     return "not known" if found is None else f"{found * contrast.test_pairs:.1f} of {contrast.test_pairs:.0f}"
+
+
+def family(summary: Summary) -> str:
+    """What Holm's correction is over."""
+    count = len({(found.first, found.second) for found in summary.contrasts})
+    rows = len(summary.contrasts)
+    return (
+        f"Holm's correction is over all {rows} rows of this table: {count} contrast{'s' * (count != 1)}, each on every task that "
+        "both have. These are all that the folder holds; another configuration in it makes the correction stricter."
+    )
+
+
+def agreement_row(summary: Summary) -> str:
+    """What the agreement is of."""
+    return f"agreement between labels ({summary.agreement_groups} pairs labelled more than once)"
 
 
 def chance(p: float) -> str:
