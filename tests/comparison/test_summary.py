@@ -239,6 +239,19 @@ def test_configurations_that_a_record_calls_the_same_are_told_apart_by_their_set
     }
 
 
+def test_titles_are_cut_where_they_tell_configurations_apart_all_the_same(tmp_path: Path) -> None:
+    """Two of these differ in the last of five settings alone."""
+    many = {"lr": 0.1, "epochs": 3, "batch_size": 8, "clip": 2.0}
+    changes = {"one": {**many, "warmup": 0.2}, "two": {**many, "warmup": 0.3}}
+    made = made_up(tmp_path / "made-up", ["T1", *changes], 1, changes=changes)
+    titles = {row.name: row.title for row in summarise(read_finished(made)).rows if row.kind == "run"}
+    assert titles == {
+        "T1": "ce, batch size 32, clip 1.0, epochs 5, 2 more",
+        "one": "ce, batch size 8, clip 2.0, epochs 3, lr 0.1, warmup 0.2",
+        "two": "ce, batch size 8, clip 2.0, epochs 3, lr 0.1, warmup 0.3",
+    }
+
+
 def test_runs_with_plugins_of_several_versions_are_told(tmp_path: Path) -> None:
     made = made_up(tmp_path / "made-up", ["T1"], 2)
     for seed in (0, 1):

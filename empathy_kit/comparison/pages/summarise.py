@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -241,15 +242,16 @@ def _base_rates(task: TaskSchema, columns: Sequence[_Column]) -> list[float]:
 def _titles(results: Results, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """What each configuration is; where a record calls several the same, with the settings in which these differ."""
     titles = {name: visible(several[0].record.title) for name, several in results.runs.items()}
-    told = {}
+    told, whole = {}, {}
     for name, title in titles.items():
         twins = [other for other in titles if titles[other] == title and other != name]
         keys = sorted(set().union(*(different(settings[name], settings[twin]) for twin in twins)))
-        words = [_setting(key, settings[name]) for key in keys]
-        if len(words) > MOST_SETTINGS:
-            words[MOST_SETTINGS:] = [f"{len(words) - MOST_SETTINGS} more"]
-        told[name] = ", ".join([title, *map(visible, words)])
-    return told
+        words = [visible(_setting(key, settings[name])) for key in keys]
+        whole[name] = ", ".join([title, *words])
+        more = [f"{len(words) - MOST_SETTINGS} more"] if len(words) > MOST_SETTINGS else []
+        told[name] = ", ".join([title, *words[:MOST_SETTINGS], *more])
+    counts = Counter(told.values())
+    return {name: whole[name] if counts[short] > 1 else short for name, short in told.items()}
 
 
 def _setting(key: str, own: Mapping[str, Any]) -> str:
