@@ -75,7 +75,7 @@ def _lines(found: Evaluation) -> Iterator[str]:
 
 
 def _tables(found: Evaluation) -> Iterator[Table]:
-    from empathy_kit.runs.report import HEADLINE, estimate, number
+    from empathy_kit.runs.report import HEADLINE, estimate, majority_row, number, score_row, too_sure
 
     title = f"{found.model} on {found.data}"
     sizes = {name: task.scores.n for name, task in found.tasks.items()}
@@ -87,8 +87,10 @@ def _tables(found: Evaluation) -> Iterator[Table]:
     table = _table(f"{title}: {pairs}, 95 % bootstrap intervals, quadratic kappa", "", *headings, "kappa")
     for name, task in found.tasks.items():
         scores = asdict(task.scores)
-        table.add_row(name, *(estimate(scores[key]) for key, _ in HEADLINE), estimate(scores["kappa"]))
-        table.add_row(" majority", *(number(scores["majority"][key]) for key, _ in HEADLINE), number(0.0), style="dim")
+        table.add_row(*score_row(name, scores))
+        table.add_row(*majority_row(scores), style="dim")
+    table.caption = too_sure((name, task.labels, task.scores.confusion) for name, task in found.tasks.items())
+    table.caption_justify = "left"
     yield table
 
     table = _table("By label", "", "", "pairs", "predicted", "precision", "recall", "average precision")

@@ -114,7 +114,7 @@ def test_where_a_level_was_hit_once_or_never_macro_f1s_interval_is_said_to_be_to
     once, often = ({**make_scores(), "confusion": [[40, 1, 0], [3, 9, 0], [5, 2 - hits, hits]]} for hits in (1, 2))
     record = make_record(data={"name": "sample"}, scores={"ER": make_scores((2,)), "EX": once, "IP": often}, spans=None)
     table = score_table(record)
-    assert table.caption == f"* At most one pair was hit: ER 2 (0 of 7), EX 2 (1 of 7). {TOO_SURE}"
+    assert table.caption == f"* Predicted right at most once: ER 2 (0 of 7), EX 2 (1 of 7). {TOO_SURE}"
     marked = {line.split()[0]: "*" in line for line in shown(table).splitlines() if line[:2] in ("ER", "EX", "IP")}
     assert marked == {"ER": True, "EX": True, "IP": False}
     assert re.findall(r"[A-Z]{2} \d\*", shown(one_class_table(record))) == ["ER 2*", "EX 2*"]
