@@ -75,7 +75,7 @@ def _lines(found: Evaluation) -> Iterator[str]:
 
 
 def _tables(found: Evaluation) -> Iterator[Table]:
-    from empathy_kit.runs.report import HEADLINE, estimate, majority_row, number, score_row, too_sure
+    from empathy_kit.runs.report import HEADLINE, add_caution, estimate, majority_row, number, score_row, too_sure
 
     title = f"{found.model} on {found.data}"
     sizes = {name: task.scores.n for name, task in found.tasks.items()}
@@ -89,8 +89,7 @@ def _tables(found: Evaluation) -> Iterator[Table]:
         scores = asdict(task.scores)
         table.add_row(*score_row(name, scores))
         table.add_row(*majority_row(scores), style="dim")
-    table.caption = too_sure((name, task.labels, task.scores.confusion) for name, task in found.tasks.items())
-    table.caption_justify = "left"
+    add_caution(table, too_sure((name, task.labels, task.scores.confusion) for name, task in found.tasks.items()))
     yield table
 
     table = _table("By label", "", "", "pairs", "predicted", "precision", "recall", "average precision")

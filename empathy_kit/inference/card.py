@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from empathy_kit.encoders import MPNET_HUB
 from empathy_kit.errors import KitError
 from empathy_kit.runs.record import Record
-from empathy_kit.runs.report import HEADLINE, estimate, number
+from empathy_kit.runs.report import HEADLINE, estimate, number, too_sure
 
 OWN = "empathy-kit"
 HUB_NAMES = {"minilm": "sentence-transformers/all-MiniLM-L6-v2", "mpnet": MPNET_HUB}  # of the kit's short encoder names
@@ -133,6 +133,7 @@ def _body(record: Record, name: str, export: Mapping[str, Any], seen: bool) -> s
         majority={
             task: [Markdown(number(found["majority"][key])) for key, _ in HEADLINE] for task, found in record.scores.items()
         },
+        too_sure=too_sure((task.name, task.labels, record.scores[task.name]["confusion"]) for task in record.tasks.tasks),
         levels={task.name: _level_rows(record, task.name, task.labels) for task in record.tasks.tasks},
         spans={
             task: [Markdown(estimate(found[key])) for key in ("token_f1", "iou_f1")]

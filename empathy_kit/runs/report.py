@@ -60,9 +60,15 @@ def score_table(record: Record) -> Table:
     for name, scores in record.scores.items():
         table.add_row(*score_row(name, scores))
         table.add_row(*majority_row(scores), style="dim")
-    table.caption = too_sure((task.name, task.labels, record.scores[task.name]["confusion"]) for task in record.tasks.tasks)
-    table.caption_justify = "left"
+    caution = too_sure((task.name, task.labels, record.scores[task.name]["confusion"]) for task in record.tasks.tasks)
+    add_caution(table, caution)
     return table
+
+
+def add_caution(table: Table, caution: str | None) -> None:
+    """Write what a mark in a table means below it."""
+    if caution is not None:
+        table.caption, table.caption_justify = f"{MARK} {caution}", "left"
 
 
 def score_row(name: str, scores: Mapping[str, Any]) -> list[str]:
@@ -90,7 +96,7 @@ def too_sure(tasks: Iterable[tuple[str, Sequence[str], Sequence[Sequence[int]]]]
         for name, labels, confusion in tasks
         for level in barely_hit(confusion)
     ]
-    return f"{MARK} Predicted right at most once: {', '.join(levels)}. {TOO_SURE}" if levels else None
+    return f"Predicted right at most once: {', '.join(levels)}. {TOO_SURE}" if levels else None
 
 
 def class_tables(record: Record) -> Iterator[Table]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import html
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ from hub_stand_in import card_errors
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from empathy_kit.inference.card import published, without_paths, write_card
+from empathy_kit.inference.card import escaped, published, without_paths, write_card
 from empathy_kit.runs import record
 from empathy_kit.runs.record import Record
-from empathy_kit.runs.report import estimate, number
+from empathy_kit.runs.report import TOO_SURE, estimate, number
 
 COMMITTED = Path(__file__).parents[2] / "benchmarks" / "results" / "reddit-grouped" / "runs" / "T1-0"  # of format 1
 
@@ -61,6 +61,15 @@ def test_it_shows_the_scores_of_every_task_and_label_with_their_intervals(found:
     ]
     assert [row[0] for row in shown["task, token F1, IOU F1"]] == ["ER", "EX", "IP"]
     assert shown["task, label, pairs, training, validation, test"][2] == ["ER", "2", "20", "14", "3", "3"]
+
+
+def test_it_tells_where_macro_f1s_interval_is_too_sure(found: Record) -> None:
+    plain = [[20, 2, 0], [3, 9, 0], [1, 1, 2]]
+    often = replace(found, scores={name: {**scores, "confusion": plain} for name, scores in found.scores.items()})
+    assert "at most once" not in write_card(often, "me/model", licence=None)
+    once = {**often.scores, "EX": {**often.scores["EX"], "confusion": [*plain[:2], [3, 0, 1]]}}
+    told = escaped(f"Predicted right at most once: EX 2 (1 of 4). {TOO_SURE}")
+    assert f"\n{told}\n" in write_card(replace(found, scores=once), "me/model", licence=None)
 
 
 def test_it_tells_what_the_model_was_made_of_and_how_to_load_it(found: Record) -> None:
