@@ -146,18 +146,6 @@ def test_a_comparisons_report_can_be_rebuilt_from_its_runs(committed: Path, tmp_
     assert (folder / "report.md").read_text("utf-8") == (committed / "report.md").read_text("utf-8")
 
 
-def test_the_coverage_of_the_intervals_is_what_was_simulated() -> None:
-    rows = json.loads((ROOT / "benchmarks" / "results" / "coverage.json").read_text("utf-8"))["rows"]
-    page = (ROOT / "docs" / "comparison.md").read_text("utf-8")
-    for seeds in {row["seeds"] for row in rows}:
-        cells = [row[metric] for row in rows if row["seeds"] == seeds for metric in ("accuracy", "macro_f1")]
-        ours = [cell["ours"] for cell in cells]
-        mean, percentile = (sum(values) / len(cells) for values in (ours, [cell["percentile"] for cell in cells]))
-        share, held = (sum(cell["pairs_alone"][what] for cell in cells) / len(cells) for what in ("share", "held"))
-        row = [f"{mean:.3f}", f"{min(ours):.3f}, {max(ours):.3f}", f"{share:.2f}", f"{held / share:.3f}", f"{percentile:.3f}"]
-        assert f"| {seeds} | {' | '.join(row)} |" in page
-
-
 @pytest.mark.parametrize("folder", PLUGINS, ids=lambda folder: folder.name)
 def test_the_comparison_that_a_plugins_page_names_can_be_made(folder: Path, published: list[Path]) -> None:
     (command,) = re.findall(r"^(empathy-kit compare .+)$", (folder / "README.md").read_text("utf-8"), re.MULTILINE)

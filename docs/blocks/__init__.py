@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from blocks import findings, paper_split, readme, spans, speed, tables
+from blocks import findings, intervals, paper_split, readme, spans, speed, tables
 from blocks.reading import ROOT
 
 __all__ = ["BLOCKS", "ROOT"]
@@ -13,6 +13,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "readme-picture": readme.picture,
     "readme-data": readme.data,
     "readme-findings": readme.main_findings,
+    "coverage": intervals.coverage,
+    "coverage-one-run": intervals.one_run,
     "grouped-command": lambda: tables.command("reddit-grouped"),
     "grouped-time": tables.time,
     "grouped-accuracy": lambda: tables.scores("reddit-grouped", "accuracy"),

@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from blocks.reading import ROOT, comparison, score
+from empathy_kit.comparison.pages.figures import BROKEN
 from empathy_kit.comparison.pages.summary import Row
 from empathy_kit.runs.report import number
 
@@ -81,7 +82,8 @@ def _draw_panel(panel: Axes, rows: list[Row], task: str, metric: str, colours: t
             continue
         found, colour = row.cells[task].scores[metric], colours[YARDSTICK if row.kind == "yardstick" else MODEL]
         if found.low is not None and found.high is not None:
-            panel.plot([found.low, found.high], [place, place], color=colour, linewidth=3, alpha=0.5, solid_capstyle="butt")
+            kind: Any = {"linestyle": BROKEN if found.by == "pairs" else "-", "solid_capstyle": "butt", "dash_capstyle": "butt"}
+            panel.plot([found.low, found.high], [place, place], color=colour, linewidth=3, alpha=0.5, **kind)
         panel.plot([found.value], [place], "o", color=colour, markersize=4.5)
         panel.text(1.02, place, number(found.value), transform=panel.get_yaxis_transform(), va="center", fontsize=8, color=colour)
     panel.set_yticks(range(len(rows)), [NAMES[row.name] for row in rows])

@@ -13,7 +13,8 @@ def picture() -> str:
     found = comparison("reddit-grouped")
     many = len(found.summary.seeds) > 1
     split = ", each with a split of its own" if many and found.summary.resplit else ""
-    sure = ", with 95 % intervals over pairs and seeds" if many else "; one seed has no interval"
+    broken = ", broken where they are those of the pairs alone"
+    sure = f", with 95 % intervals over pairs and seeds{broken}" if many else "; one seed has no interval"
     shared = [run.record.split["leakage"]["test"]["seekers"] for runs in found.results.runs.values() for run in runs]
     unseen = "" if any(shared) else " No test pair's seeker post was seen in training."
     return f"""<picture>
