@@ -295,7 +295,7 @@ def test_what_is_undefined_is_null_in_json_and_a_dash_on_the_page(tmp_path: Path
 def _of_one_level(files: dict[str, str]) -> None:
     header, *rows = files[record.PREDICTIONS].splitlines()
     columns = header.split(",")
-    changed = {f"pace_{name}": "0" for name in ("true", "predicted", "swapped")}
+    changed = {f"pace_{name}": "0" for name in ("true", "predicted", "swapped")} | {"pace_p0": "0.9", "pace_p1": "0.1"}
     lines = [",".join(changed.get(name, cell) for name, cell in zip(columns, row.split(","), strict=True)) for row in rows]
     files[record.PREDICTIONS] = "\n".join([header, *lines]) + "\n"
     content = json.loads(files[record.RUN])
