@@ -199,6 +199,8 @@ def test_a_distribution_that_is_found_twice_is_the_one_that_python_imports(insta
         ("empathy-kit>=9; extra == 'test'", True),
         ("empathy-kit>=9; python_version < '3'", True),
         ("empathy-kit>=0.1", True),
+        ("empathy-kit[train]>=0.1", True),
+        ("empathy-kit[train]>=9", False),
         ("empathy-kit-mine-too>=9", True),
         ("torch>=99", True),
     ],

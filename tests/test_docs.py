@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import os
@@ -104,8 +105,9 @@ def test_every_command_of_the_documentation_works(
     if arguments[0] in ("predict", "evaluate", "export"):  # of a run that the page has made before
         run = request.getfixturevalue("finished")
         shutil.copytree(run, arguments[1])
-        rows = [(pair.seeker, pair.response) for pair in load_corpus("sample").pairs[:20]]
-        Path("posts.csv").write_text("seeker_post,response_post\n" + "".join(f'"{one}","{other}"\n' for one, other in rows))
+        with Path("posts.csv").open("w", encoding="utf-8", newline="") as stream:
+            posts = [(pair.seeker, pair.response) for pair in load_corpus("sample").pairs[:20]]
+            csv.writer(stream).writerows([("seeker_post", "response_post"), *posts])
     if arguments[0] == "compare":  # as below; one at a time, for torch has one random state per process
         arguments += ["--seeds", "1", "--jobs", "1", "-o", "trunk.hidden", "8", "-o", "trunk.layers", "1"]
     if arguments[0] in ("run", "compare"):  # the encoder stands in for minutes of training; --encoder given last wins

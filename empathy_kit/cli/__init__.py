@@ -22,6 +22,9 @@ from empathy_kit.cli.publish import publish
 from empathy_kit.cli.run import run
 from empathy_kit.errors import KitError
 
+TRAIN = frozenset({"jinja2", "matplotlib", "safetensors", "scipy", "sklearn", "torch", "transformers"})
+"""What the extra ``train`` brings."""
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="empathy-kit")
@@ -50,6 +53,11 @@ def _exit_code() -> int:
         return cli.main(standalone_mode=False) or 0
     except KitError as error:
         terminal.fault(str(error))
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in TRAIN:
+            raise
+        terminal.fault(f"{error.name} is not installed, which this command needs: pip install 'empathy-kit[train]'")
         return 2
     except click.ClickException as error:
         if isinstance(error, click.BadOptionUsage) and error.option_name in ("-o", "--option"):

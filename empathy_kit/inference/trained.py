@@ -23,7 +23,14 @@ def load_run(folder: Path, *, device: Literal["auto", "cpu"] | None = None) -> E
     """
     if not os.path.isdir(folder):  # noqa: PTH112 - Path's own raises for names that cannot be
         raise KitError(f"{folder}: no such folder; expected a run, an exported model, or hub:user/name")
-    loaded = load(folder, load_registry(), device=device)
+    try:
+        loaded = load(folder, load_registry(), device=device)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "transformers", "safetensors"):
+            raise
+        raise KitError(
+            f"{folder}: a run's model needs {error.name}: pip install 'empathy-kit[train]', or export the model where it is"
+        ) from None
     return EmpathyModel(
         schema=loaded.record.tasks,
         tokenization=loaded.tokenization,

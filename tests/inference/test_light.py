@@ -1,0 +1,56 @@
+"""Without what trains: the kit is installed without torch, lists plugins, and says in one line what a command lacks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from empathy_kit.cli import TRAIN
+
+ROOT = Path(__file__).parents[2]
+
+# An environment in which what trains is not installed, as far as an import can tell.
+WITHOUT = f"""
+import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {sorted(TRAIN)!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+from empathy_kit import cli
+sys.argv[0] = "empathy-kit"
+cli.main()
+"""
+
+
+def without(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", WITHOUT, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def test_what_trains_is_an_extra_and_the_kit_itself_needs_none_of_it() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    names = {need.partition(">")[0].replace("scikit-learn", "sklearn") for need in project["optional-dependencies"]["train"]}
+    assert names == TRAIN
+    assert not {need.partition(">")[0] for need in project["dependencies"]} & {*TRAIN, "scikit-learn"}
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("plugins", "list"), ("predict", "--help")])
+def test_what_needs_no_training_works_without_it(arguments: tuple[str, ...]) -> None:
+    said = without(*arguments)
+    assert (said.returncode, said.stderr) == (0, "")
+
+
+def test_a_command_that_trains_says_what_it_lacks(tmp_path: Path, marking_run: Path) -> None:
+    said = without("run", "--out", tmp_path / "run")
+    assert said.returncode == 2
+    assert said.stderr == "Error: torch is not installed, which this command needs: pip install 'empathy-kit[train]'\n"
+    assert not list(tmp_path.iterdir())
+    said = without("predict", marking_run, tmp_path / "in.csv", "--out", tmp_path / "out.csv")
+    assert (said.returncode, said.stderr) == (
+        2,
+        f"Error: {marking_run}: a run's model needs torch: pip install 'empathy-kit[train]', or export the model where it is\n",
+    )
