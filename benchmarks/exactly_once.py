@@ -1,0 +1,102 @@
+"""Kill `empathy-kit predict` at random moments, and hold its outputs to the bytes of an undisturbed job.
+
+    python benchmarks/exactly_once.py MODEL --kills 100 > benchmarks/results/exactly-once.json
+
+MODEL is a run's folder or an exported one. The table is invented. A job is killed and called again until it is complete; then the
+next begins, until so many kills are done. Half of the kills come at a random moment of the call, half within a few milliseconds
+after a part has appeared, where files are renamed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from machine import machine
+
+from empathy_kit.data.sources import load_corpus
+
+ROWS = 20_000  # five parts
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("--kills", type=int, default=100)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(measure(arguments.model, arguments.kills, Path(folder)), indent=2))
+
+
+def measure(model: str, kills: int, folder: Path) -> dict[str, object]:
+    """Kill so often, and count what came of it."""
+    table = folder / "in.jsonl"
+    write_table(table, ROWS)
+    dice = random.Random(0)
+    whole = folder / "whole.csv"
+    started = time.perf_counter()
+    call(model, table, whole).wait()
+    undisturbed = time.perf_counter() - started
+    done, jobs, wrong = 0, 0, 0
+    while done < kills:
+        out = folder / f"out-{jobs}.csv"
+        while not out.exists() or Path(f"{out}.parts").exists():
+            process = call(model, table, out)
+            if dice.random() < 0.5:
+                time.sleep(dice.uniform(0, undisturbed))
+            else:
+                wait_for_a_part(process, out, dice)
+            if process.poll() is None and done < kills:
+                process.send_signal(signal.SIGKILL)
+                done += 1
+            process.wait()
+        jobs += 1
+        wrong += out.read_bytes() != whole.read_bytes()
+        out.unlink()
+    return {
+        "what": "SIGKILL of empathy-kit predict",
+        "machine": machine(),
+        "rows": ROWS,
+        "seconds_undisturbed": round(undisturbed, 1),
+        "kills": done,
+        "jobs_completed": jobs,
+        "outputs_that_differ": wrong,
+    }
+
+
+def wait_for_a_part(process: subprocess.Popen[bytes], out: Path, dice: random.Random) -> None:
+    """Return within a few milliseconds after the next part has appeared, or when the process has ended."""
+    parts = Path(f"{out}.parts")
+    before = len(list(parts.glob("0*"))) if parts.exists() else 0
+    while process.poll() is None and (len(list(parts.glob("0*"))) if parts.exists() else 0) == before:
+        time.sleep(0.001)
+    time.sleep(dice.uniform(0, 0.01))
+
+
+def call(model: str, table: Path, out: Path) -> subprocess.Popen[bytes]:
+    """Start the command."""
+    command = [sys.executable, "-m", "empathy_kit", "predict", model, str(table), "--out", str(out), "--threads", "1"]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def write_table(path: Path, rows: int) -> None:
+    """Invented pairs, over and over, each with a number that makes it another."""
+    pairs = load_corpus("sample").pairs
+    with path.open("w", encoding="utf-8") as stream:
+        for number in range(rows):
+            pair = pairs[number % len(pairs)]
+            row = {"n": number, "seeker_post": pair.seeker, "response_post": f"{pair.response} ({number})"}
+            stream.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The memory and time of `empathy-kit predict` over tables of growing size.
+
+    python benchmarks/predict_size.py MODEL > benchmarks/results/predict-size.json
+
+Memory is the largest resident size of the whole process, model included, as the system counts it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from exactly_once import write_table
+from machine import machine
+
+SIZES = (10_000, 100_000, 1_000_000)
+
+
+def main() -> None:
+    """Run it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    arguments = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for size in arguments.sizes:
+            table = Path(folder) / f"in-{size}.jsonl"
+            write_table(table, size)
+            rows.append({"rows": size, "input_bytes": table.stat().st_size, **measured(arguments.model, table)})
+            table.unlink()
+    print(json.dumps({"what": "empathy-kit predict, JSON Lines to CSV", "machine": machine(), "sizes": rows}, indent=2))
+
+
+def measured(model: str, table: Path) -> dict[str, float]:
+    """Seconds and the peak of one call's memory."""
+    out = table.with_suffix(".csv")
+    started = time.perf_counter()
+    # A process of its own: the largest resident size of children is kept for all that have ended.
+    child = os.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "empathy_kit", "predict", model, str(table), "--out", str(out)])
+    _, status, usage = os.wait4(child, 0)
+    if status:
+        raise SystemExit(f"predict ended with status {status}")
+    out.unlink()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {"seconds": round(time.perf_counter() - started, 1), "peak_bytes": usage.ru_maxrss * unit}
+
+
+if __name__ == "__main__":
+    main()
