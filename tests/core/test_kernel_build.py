@@ -143,7 +143,10 @@ def test_what_one_thread_chooses_is_its_own(fused: kernels.Kernel) -> None:
     assert off == (kernels.Use("off", calls=1, fused=0), "auto")
 
 
+# Ctrl-C is ignored by what a shell has begun in the background, the tests among it, and by what they begin.
 COMPILING = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from empathy_kit.core.kernels import build
 build.built()
 """
