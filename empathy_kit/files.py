@@ -164,12 +164,17 @@ def taken_over(partial: Path) -> Iterator[bool]:
 def _owned(folder: Path) -> Iterator[Path]:
     """A folder that this process holds, made where it is missing; removed at the end with all that is in it."""
     with ExitStack() as stack:
+        seen = 0  # how often something was in the way: another process that is just leaving may look so once
         for _ in range(100):
             with suppress(FileExistsError):
                 folder.mkdir()
             try:
                 if not folder.is_dir() or folder.is_symlink() or (any(folder.iterdir()) and not (folder / LOCK).exists()):
-                    raise FileExistsError(f"{folder} is in the way")
+                    seen += 1
+                    if seen == 10:
+                        raise FileExistsError(f"{folder} is in the way")
+                    time.sleep(0.01)
+                    continue
                 descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
             except FileNotFoundError:  # swept in this very moment
                 continue

@@ -192,6 +192,7 @@ class Said:
 class Wanted:
     def __init__(self, levels: Tensor) -> None:
         self.levels = levels
+        self.complete = True  # no label is missing
 
 
 class Rare(FocalLoss):
