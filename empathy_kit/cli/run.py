@@ -230,6 +230,9 @@ def _print_scores(finished: Finished) -> None:
             console.print(table)
     for warning in report.warnings(record):
         console.print(warning)
+    calibration = report.calibration_line(record)
+    if calibration is not None:
+        console.print(calibration, highlight=False)
     training = record.training
     console.print(
         f"epoch {training['best_epoch']} of {training['epochs']} chosen by validation {record.config['select']}; "

@@ -160,6 +160,17 @@ def warnings(record: Record) -> Iterator[Text]:
             yield Text(f"{task.name} {task.labels[level]} was never predicted ({count} test pairs have it)", "bold red")
 
 
+def calibration_line(record: Record) -> str | None:
+    """What one temperature per task does to the test part's calibration error; None in records from before there was any."""
+    if record.calibration is None:
+        return None
+    parts = (
+        f"{task} {found['temperature']:.2f} ({number(found['ece_before'])} to {number(found['ece_after'])})"
+        for task, found in record.calibration.items()
+    )
+    return f"temperature, and what it does to the expected calibration error: {', '.join(parts)}"
+
+
 def data_lines(data: Mapping[str, Any]) -> Iterator[str]:
     """What was found in the data, and what of it cannot be used."""
     yield f"data {data['name']}: {data['pairs']:,} pairs, {data['seeker_posts']:,} seeker posts, sha256 {data['sha256'][:12]}"

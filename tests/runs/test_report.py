@@ -16,6 +16,7 @@ from empathy_kit.config import RunConfig, configure, to_dict
 from empathy_kit.data.schema import EPITOME, Schema, TaskSchema
 from empathy_kit.runs.report import (
     TOO_SURE,
+    calibration_line,
     class_tables,
     count_table,
     data_lines,
@@ -343,3 +344,11 @@ def test_how_many_are_labelled_is_said_where_some_are_not() -> None:
     assert "labelled pairs: warmth 96, advice 3,084; the others count in no loss and no score of that task" in data_lines(some)
     every = {**DATA, "class_counts": {"warmth": [3000, 84]}}
     assert not any("labelled" in line for line in data_lines(every))
+
+
+def test_a_run_reports_what_its_temperatures_do_to_the_calibration_error() -> None:
+    found = {"ER": {"temperature": 1.314, "ece_before": 0.0621, "ece_after": 0.031}}
+    assert calibration_line(make_record(calibration=found)) == (
+        "temperature, and what it does to the expected calibration error: ER 1.31 (.062 to .031)"
+    )
+    assert calibration_line(make_record()) is None
