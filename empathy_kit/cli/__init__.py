@@ -16,6 +16,7 @@ from empathy_kit.cli.compare import compare
 from empathy_kit.cli.data import data
 from empathy_kit.cli.doctor import doctor
 from empathy_kit.cli.evaluate import evaluate
+from empathy_kit.cli.export import export
 from empathy_kit.cli.plugins import plugins
 from empathy_kit.cli.predict import predict
 from empathy_kit.cli.publish import publish
@@ -36,6 +37,7 @@ cli.add_command(run)
 cli.add_command(compare)
 cli.add_command(predict)
 cli.add_command(evaluate)
+cli.add_command(export)
 cli.add_command(data)
 cli.add_command(plugins)
 cli.add_command(publish)

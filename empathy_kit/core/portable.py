@@ -41,15 +41,15 @@ class _Graph(nn.Module):
         return tuple(found)
 
 
-def to_onnx(model: Model, encoder: nn.Module, path: Path, *, spans: bool) -> None:
+def to_onnx(model: Model, path: Path, *, spans: bool) -> None:
     """Write a model in evaluation mode as a graph of standard ONNX operators, in float32.
 
     Args:
         model: what `Predictor` runs, on the CPU.
-        encoder: its encoder, for posts of words that it knows.
         path: the file, which holds the weights too.
         spans: whether the model has a span head.
     """
+    encoder = next(module.model for module in model.modules() if isinstance(module, PostEncoder))  # which knows its words
     seeker, response = (sample_posts(encoder, lengths) for lengths in ((9, 6, 4), (7, 11, 3)))
     sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     outputs = [f"p_{name}" for name in model.heads] + ([EVIDENCE] if spans else [])

@@ -79,13 +79,13 @@ def quantise(source: Path, out: Path, feeds: Iterable[Feed], *, leave: Callable[
 def _ranges(model: ModelProto, names: list[str], feeds: Iterable[Feed]) -> dict[str, _Range]:
     import onnx
 
-    from empathy_kit.inference.graph import session
+    from empathy_kit.inference.graph import open_session
 
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     del watched.graph.output[:]
     watched.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-    run = session(watched.SerializeToString())
+    run = open_session(watched.SerializeToString())
     found: dict[str, _Range] = {}
     for feed in feeds:
         for name, values in zip(names, run.run(None, dict(feed)), strict=True):

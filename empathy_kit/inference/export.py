@@ -1,0 +1,286 @@
+"""A run -> a folder that predicts without torch: one ONNX graph, checked against the model, and what it costs in score."""
+
+from __future__ import annotations
+
+import logging
+import random
+import shutil
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from empathy_kit import __version__
+from empathy_kit.core.scored import Engine, Scored
+from empathy_kit.core.tokens import TokenPair
+from empathy_kit.data.pairs import Corpus, Pair
+from empathy_kit.data.sources import load_corpus
+from empathy_kit.data.splits import Split, make_split, take
+from empathy_kit.errors import KitError
+from empathy_kit.inference.graph import EXPORT, FORMAT, GRAPH, TOKENIZER, GraphEngine, feed, needed
+from empathy_kit.inference.quantise import quantise
+from empathy_kit.plugins import OURS, Registry
+from empathy_kit.runs import record
+from empathy_kit.runs.load import Loaded, load
+from empathy_kit.runs.seen import SEEN
+
+if TYPE_CHECKING:
+    from empathy_kit.core.predictor import Predictor
+
+MOST_APART = 1e-4
+"""The largest difference of any probability from the model's own, in float32."""
+
+MOST_LOST = {"accuracy": 0.005, "macro_f1": 0.01}
+"""What int8 may cost on the test part, in any task."""
+
+PROBES, SHOWN = 64, 256  # pairs that the graph is compared on, and that the states' ranges are taken from
+
+ATTEMPTS: dict[str, Callable[[str], bool]] = {
+    "all products of states and weights": lambda name: False,
+    "all but the first layer's": lambda name: ".layer.0." in name,
+    "all but each layer's last": lambda name: ".output.dense." in name and ".attention." not in name,
+    "all but the first layer's and each layer's last": lambda name: (
+        ".layer.0." in name or (".output.dense." in name and ".attention." not in name)
+    ),
+}
+"""What is computed in int8, and which weights are left in float32: the first whose scores hold is taken."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported model."""
+
+    folder: Path
+    description: dict[str, Any]  # as export.json has it
+    warnings: tuple[str, ...]
+
+
+def export(run: Path, out: Path, registry: Registry, *, int8: bool = False, scores: bool = True) -> Exported:
+    """Write a run's model as an ONNX graph with its tokenizer, schema, calibration and record, and check it.
+
+    The graph's probabilities are compared with the model's. Where the run's data can be read, the scores on its test part are
+    too, before and after.
+
+    Args:
+        run: a finished run with its model.
+        out: the folder, which must not exist.
+        registry: where the run's plugins are.
+        int8: compute in int8 whatever the scores allow.
+        scores: compare scores; without, no data is read, and the sample's posts show int8 the states' ranges.
+
+    Raises:
+        KitError: an ORACLE, a model that has no graph, a graph that computes something else, int8 that loses too much, a run
+            that cannot be loaded, or a folder that cannot be written.
+    """
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        needed(module)
+    record.check_output(out)
+    loaded = load(run, registry, device="cpu")
+    if loaded.record.oracle:
+        raise KitError(f"{run}: an ORACLE, which reads annotated spans; whoever uses a model has none, so it is not exported")
+    model = _plain(loaded)
+    parts, told = _parts(loaded) if scores else (None, "scores are not compared, as asked")
+    notes = [*loaded.warnings, *([told] if told else [])]
+    shown = take(parts.corpus, parts.shown) if parts else load_corpus("sample").pairs
+    probes = list(loaded.tokenization.encode(random.Random(0).sample(shown, min(PROBES, len(shown)))))
+    with record.staged(out) as folder:
+        _write_graph(run, loaded, folder / GRAPH)
+        tasks = loaded.record.tasks.names
+        engine = GraphEngine(folder / GRAPH, tasks, pad_id=loaded.tokenization.pad_id)
+        apart = largest_difference(model.predict(probes), engine.predict(probes))
+        if not apart <= MOST_APART:
+            raise KitError(f"{run}: its graph gives other probabilities ({apart:.1e} apart, expected {MOST_APART:.0e}){_blame(loaded)}")
+        found: dict[str, Any] = {"precision": "float32", "apart": apart}
+        before = scored(model, parts) if parts else None
+        after = scored(engine, parts) if parts else None
+        if int8:
+            feeds = [feed(batch, loaded.tokenization.pad_id) for batch in _batches(loaded, shown)]
+            found, after = _in_int8(run, folder, loaded, feeds, probes, model, parts, before)
+        if before and after:
+            found["scores"] = {"pairs": len(parts.test) if parts else 0, "before": before, "after": after}
+        description = {**_description(loaded), **found}
+        _write_rest(run, folder, description)
+    return Exported(out, description, tuple(notes))
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The run's own data, split as it was."""
+
+    corpus: Corpus
+    shown: list[int]  # of the training part
+    test: list[TokenPair]
+    levels: dict[str, Any]  # task to (N,) int64, -1 where missing
+
+
+def _parts(loaded: Loaded) -> tuple[Parts | None, str]:
+    """The run's data; or None, and why its scores cannot be compared."""
+    config, told = loaded.record.config, loaded.record
+    try:
+        corpus = load_corpus(config["data"], told.schema)
+    except KitError as error:
+        return None, f"scores are not compared: the run's data cannot be read ({error})"
+    split: Split = make_split(corpus, config["split"], config["split_seed"], told.tasks)
+    if corpus.sha256() != told.data["sha256"] or split.sha256() != told.split["sha256"]:
+        return None, f"scores are not compared: --data {config['data']} or its split is not the run's any more"
+    test = take(corpus, split.test)
+    levels = {name: np.array([pair.levels[corpus.schema.index(name)] for pair in test]) for name in told.tasks.names}
+    shown = random.Random(0).sample(split.train, min(SHOWN, len(split.train)))
+    return Parts(corpus, shown, list(loaded.tokenization.encode(test)), levels), ""
+
+
+def _batches(loaded: Loaded, pairs: Sequence[Pair]) -> Iterator[list[TokenPair]]:
+    posts = sorted(loaded.tokenization.encode(pairs[:SHOWN]), key=lambda pair: pair.tokens)
+    return (posts[at : at + 16] for at in range(0, len(posts), 16))
+
+
+def scored(engine: Engine, parts: Parts) -> dict[str, dict[str, Any]]:
+    """Accuracy, macro F1 and each level's recall per task, on the test part."""
+    from empathy_kit.core.metrics import confusion_matrix, from_confusion
+
+    said = list(engine.predict(parts.test))
+    found = {}
+    for name, levels in parts.levels.items():
+        known = np.flatnonzero(levels >= 0)
+        if not len(known):
+            continue
+        predicted = np.array([said[at].probabilities[name].argmax() for at in known])
+        classes = len(said[0].probabilities[name])
+        values = from_confusion(confusion_matrix(levels[known], predicted, classes).astype(np.float64))
+        found[name] = {
+            "accuracy": float(values["accuracy"]),
+            "macro_f1": float(values["macro_f1"]),
+            "recall": [float(each) for each in values["recall"]],
+        }
+    return found
+
+
+def largest_difference(one: Iterable[Scored], other: Iterable[Scored]) -> float:
+    """Of any probability, evidence included; NaN counts as infinite."""
+    apart = [0.0]
+    for ours, theirs in zip(one, other, strict=True):
+        apart += [float(np.abs(ours.probabilities[name] - values).max()) for name, values in theirs.probabilities.items()]
+        if ours.evidence is not None and theirs.evidence is not None:
+            apart.append(float(np.abs(ours.evidence - theirs.evidence).max()))
+    return float(np.nan_to_num(np.array(apart), nan=np.inf).max())
+
+
+def _in_int8(
+    run: Path,
+    folder: Path,
+    loaded: Loaded,
+    feeds: list[dict[str, Any]],
+    probes: list[TokenPair],
+    model: Predictor,
+    parts: Parts | None,
+    before: dict[str, Any] | None,
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Replace the graph by one in int8 whose scores hold, and tell how far it is from the model."""
+    source, small = folder / "float32.onnx", folder / GRAPH
+    small.rename(source)
+    refused = []
+    for what, leave in ATTEMPTS.items():
+        products = quantise(source, small, feeds, leave=leave)
+        if not products:
+            break
+        engine = GraphEngine(small, loaded.record.tasks.names, pad_id=loaded.tokenization.pad_id)
+        after = scored(engine, parts) if parts else None
+        lost = losses(before, after) if before and after else []
+        if not lost:
+            source.unlink()
+            apart = largest_difference(model.predict(probes), engine.predict(probes))
+            return {"precision": "int8", "in_int8": what, "products": products, "apart": apart}, after
+        refused.append(f"{what}: {', '.join(lost)}")
+    if not refused:
+        raise KitError(f"{run}: nothing of this model can be computed in int8; leave --int8 out")
+    raise KitError(f"{run}: int8 costs too much on the test part, in points: {'; '.join(refused)}; leave --int8 out")
+
+
+def losses(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What was lost beyond `MOST_LOST`, one text each."""
+    names = {"accuracy": "accuracy", "macro_f1": "macro F1"}
+    return [
+        f"{task} {names[score]} {100 * (after[task][score] - values[score]):+.2f}"
+        for task, values in before.items()
+        for score, most in MOST_LOST.items()
+        if values[score] - after[task][score] > most + 1e-12
+    ]
+
+
+def _plain(loaded: Loaded) -> Predictor:
+    """The model as the graph computes it: in float32, whatever the run trained in."""
+    from empathy_kit.core.predictor import Predictor
+
+    return Predictor(loaded.predictor.model, pad_id=loaded.tokenization.pad_id, device="cpu")
+
+
+def _write_graph(run: Path, loaded: Loaded, path: Path) -> None:
+    from empathy_kit.core.portable import to_onnx
+
+    pairs = [TokenPair(loaded.tokenization.empty, loaded.tokenization.empty)]
+    spans = next(iter(_plain(loaded).predict(pairs))).evidence is not None
+    try:
+        with _quiet():
+            to_onnx(loaded.predictor.model, path, spans=spans)
+    except Exception as error:  # the exporter meets other people's code
+        told = str(error.__cause__ or error).strip().partition("\n")[0][:160]
+        raise KitError(f"{run}: its model cannot be written as ONNX: {type(error).__name__}: {told}{_blame(loaded)}") from error
+
+
+def _blame(loaded: Loaded) -> str:
+    """Whose code takes part, but for the kit's own."""
+    others = [
+        f"{kind} {each['name']} is from {each['distribution']} {each['version']}"
+        for kind, each in loaded.record.plugins.items()
+        if kind in ("rationale", "trunk", "head") and each["distribution"] != OURS
+    ]
+    return f" ({', '.join(others)})" if others else ""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch's exporter and its parts tell of their progress."""
+    loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir", "onnxruntime")]
+    levels = [each.level for each in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for each in loggers:
+            each.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for each, level in zip(loggers, levels, strict=True):
+                each.setLevel(level)
+
+
+def _description(loaded: Loaded) -> dict[str, Any]:
+    import onnxruntime
+
+    config = loaded.record.config
+    return {
+        "format": FORMAT,
+        "kit": __version__,
+        "title": loaded.record.title,
+        "schema": loaded.record.tasks.to_dict(),
+        "max_tokens": config["max_tokens"],
+        "truncate": config["truncate"],
+        "posts": config["posts"],
+        "pad_id": loaded.tokenization.pad_id,
+        "onnxruntime": onnxruntime.__version__,
+        "record": asdict(loaded.record),
+    }
+
+
+def _write_rest(run: Path, folder: Path, description: dict[str, Any]) -> None:
+    from empathy_kit.core.encoder import load_tokenizer
+
+    model = run / record.MODEL
+    (folder / TOKENIZER).write_text(load_tokenizer(str(model), local=True).backend_tokenizer.to_str(), encoding="utf-8")
+    for name in (record.CALIBRATION, SEEN):
+        if (model / name).is_file():
+            shutil.copyfile(model / name, folder / name)
+    (folder / EXPORT).write_text(record.to_json(description), encoding="utf-8")
