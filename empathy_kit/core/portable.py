@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import types
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,7 +55,7 @@ def to_onnx(model: Model, path: Path, *, spans: bool) -> None:
     seeker, response = (sample_posts(encoder, lengths) for lengths in ((9, 6, 4), (7, 11, 3)))
     sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     outputs = [f"p_{name}" for name in model.heads] + ([EVIDENCE] if spans else [])
-    with _rewritten(model), torch.no_grad():
+    with _quiet(), _rewritten(model), torch.no_grad():
         program: Any = torch.onnx.export(
             _Graph(model).eval(),
             (*seeker, *response),
@@ -68,6 +70,22 @@ def to_onnx(model: Model, path: Path, *, spans: bool) -> None:
 
 
 @contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch's exporter and its parts tell of their progress."""
+    loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir", "onnxruntime")]
+    levels = [each.level for each in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for each in loggers:
+            each.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for each, level in zip(loggers, levels, strict=True):
+                each.setLevel(level)
+
+
+@contextmanager
 def _rewritten(model: Model) -> Iterator[None]:
     """The kit's own parts in a form that the exporter can follow; other people's modules as they are."""
     changed: list[tuple[Any, str]] = []
@@ -75,7 +93,7 @@ def _rewritten(model: Model) -> Iterator[None]:
     try:
         for module in model.modules():
             if isinstance(module, PostEncoder):
-                new: dict[str, Any] = {"_encode": _encode_side} | ({"forward": _encode_pairs} if module.unpadded else {})
+                new: dict[str, Any] = {"_encode": _encode_side, "forward": _encode_pairs if module.unpadded else _encode_both}
             elif isinstance(module, trunks.GRUTrunk):
                 new = {"recur": _recur}
             else:
@@ -108,6 +126,11 @@ def _encode_pairs(posts: PostEncoder, texts: Texts) -> tuple[Tensor, Tensor]:  #
     shift = (torch.arange(texts.response.shape[1], device=ids.device) + seekers[:, None]).clamp(max=row - 1)  # (B, L)
     seeker_at = torch.arange(texts.seeker.shape[1], device=ids.device).clamp(max=row - 1).expand_as(texts.seeker)
     return _taken(states, seeker_at, texts.seeker_mask), _taken(states, shift, texts.response_mask)
+
+
+def _encode_both(posts: PostEncoder, texts: Texts) -> tuple[Tensor, Tensor]:  # -> (B, Ls, D), (B, L, D)
+    """Each side by itself, where the encoder has to be called as it is."""
+    return posts.seeker(texts), posts.response(texts)
 
 
 def _laid_out(texts: Texts, seekers: Tensor, responses: Tensor) -> tuple[int, Tensor, Tensor]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import shutil
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,7 +88,10 @@ def export(run: Path, out: Path, registry: Registry, *, int8: bool = False, scor
         _write_graph(run, loaded, folder / GRAPH)
         tasks = loaded.record.tasks.names
         engine = GraphEngine(folder / GRAPH, tasks, pad_id=loaded.tokenization.pad_id)
-        apart = largest_difference(model.predict(probes), engine.predict(probes))
+        try:
+            apart = largest_difference(model.predict(probes), engine.predict(probes))
+        except Exception as error:  # onnxruntime's own: an operator that it, or the exporter, has wrong
+            raise KitError(f"{run}: onnxruntime cannot run its graph: {_line(error)}{_blame(loaded)}") from error
         if not apart <= MOST_APART:
             raise KitError(f"{run}: its graph gives other probabilities ({apart:.1e} apart, expected {MOST_APART:.0e}){_blame(loaded)}")
         found: dict[str, Any] = {"precision": "float32", "apart": apart}
@@ -224,11 +224,13 @@ def _write_graph(run: Path, loaded: Loaded, path: Path) -> None:
     pairs = [TokenPair(loaded.tokenization.empty, loaded.tokenization.empty)]
     spans = next(iter(_plain(loaded).predict(pairs))).evidence is not None
     try:
-        with _quiet():
-            to_onnx(loaded.predictor.model, path, spans=spans)
+        to_onnx(loaded.predictor.model, path, spans=spans)
     except Exception as error:  # the exporter meets other people's code
-        told = str(error.__cause__ or error).strip().partition("\n")[0][:160]
-        raise KitError(f"{run}: its model cannot be written as ONNX: {type(error).__name__}: {told}{_blame(loaded)}") from error
+        raise KitError(f"{run}: its model cannot be written as ONNX: {_line(error.__cause__ or error)}{_blame(loaded)}") from error
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:160]}"
 
 
 def _blame(loaded: Loaded) -> str:
@@ -239,22 +241,6 @@ def _blame(loaded: Loaded) -> str:
         if kind in ("rationale", "trunk", "head") and each["distribution"] != OURS
     ]
     return f" ({', '.join(others)})" if others else ""
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what torch's exporter and its parts tell of their progress."""
-    loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir", "onnxruntime")]
-    levels = [each.level for each in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for each in loggers:
-            each.setLevel(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            for each, level in zip(loggers, levels, strict=True):
-                each.setLevel(level)
 
 
 def _description(loaded: Loaded) -> dict[str, Any]:

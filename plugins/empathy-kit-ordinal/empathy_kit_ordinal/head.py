@@ -22,10 +22,12 @@ class OrdinalHead(nn.Module):
 
     def probabilities(self, logits: Tensor) -> Tensor:  # (B, C - 1) -> (B, C)
         """Level k: above all levels below k, and not above k."""
-        certain = logits.new_ones(len(logits), 1)
-        above = torch.cat([certain, logits.sigmoid().cumprod(1)], dim=1)  # (B, C): P(level >= k)
+        certain = torch.ones_like(logits[:, :1])
+        above = [certain]  # P(level >= k), (B, 1) each; no cumprod and no len(logits), which ONNX export cannot follow
+        for question in logits.sigmoid().split(1, dim=1):
+            above.append(above[-1] * question)
         # P(level >= k) (1 - P(above k | >= k)), not a difference of neighbours, which rounding could make negative.
-        return above * torch.cat([(-logits).sigmoid(), certain], dim=1)
+        return torch.cat(above, dim=1) * torch.cat([(-logits).sigmoid(), certain], dim=1)
 
     def criterion(self, logits: Tensor, target: Tensor) -> Tensor:  # (N, C - 1), (N,) -> (N,)
         """The sum of the losses of the questions that apply to the item: question k applies above level k - 1.
