@@ -34,10 +34,10 @@ def export(run: Path, out: Path, int8: bool, no_scores: bool, files: tuple[Path,
     `predict`, `evaluate`, `publish` and `empathy_kit.load` take the folder as they take a run; predicting with it needs neither
     torch nor transformers. The graph's probabilities are compared with the model's, and its scores on the run's test part.
     """
-    from rich.console import Console
+    from empathy_kit.cli.console import KitConsole
 
     quiet_libraries()
-    progress = Console(stderr=True, markup=False, emoji=False)
+    progress = KitConsole(stderr=True)
     with progress.status("exporting") if progress.is_interactive else nullcontext():
         from empathy_kit.inference import export as exporting
         from empathy_kit.plugins import load_registry
@@ -45,9 +45,9 @@ def export(run: Path, out: Path, int8: bool, no_scores: bool, files: tuple[Path,
         done = exporting.export(run, out, load_registry(files=files), int8=int8, scores=not no_scores)
     for warning in done.warnings:
         progress.print(f"warning: {warning}", style="bold yellow", highlight=False, soft_wrap=True)
-    console = Console(markup=False, emoji=False)
+    console = KitConsole()
     for line in lines(done):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print_line(line)
 
 
 def lines(done: Exported) -> Iterator[str]:

@@ -137,8 +137,8 @@ def _laid_out(texts: Texts, seekers: Tensor, responses: Tensor) -> tuple[int, Te
     """The longest pair's tokens, S; which places of a row are the seeker's, and where their tokens stand now, both (B, S)."""
     width = texts.seeker.shape[1]
     row: Any = (seekers + responses).max().item()  # an int to torch, a symbol to its exporter
-    torch._check(row >= 2)
-    torch._check(row <= width + texts.response.shape[1])
+    torch._check(row >= 2)  # type: ignore[no-untyped-call]
+    torch._check(row <= width + texts.response.shape[1])  # type: ignore[no-untyped-call]
     at = torch.arange(row, device=texts.seeker.device)
     first = at < seekers[:, None]
     place = torch.where(first, at, at - seekers[:, None] + width)
@@ -175,15 +175,13 @@ def _through(encoder: Any, ids: Tensor, positions: Tensor, seen: Tensor) -> Tens
     for layer in encoder.encoder.layer:
         mpnet = hasattr(layer.attention, "attn")
         inner = layer.attention.attn if mpnet else layer.attention.self
-        parts = (getattr(inner, name)(states) for name in (("q", "k", "v") if mpnet else ("query", "key", "value")))
+        names = ("q", "k", "v") if mpnet else ("query", "key", "value")
+        query, key, value = (getattr(inner, name)(states).reshape(batch, row, -1) for name in names)
         heads = inner.num_attention_heads
-        found = torch.onnx.ops.attention(
-            *(part.reshape(batch, row, -1) for part in parts), mask, q_num_heads=heads, kv_num_heads=heads
-        )[0].flatten(0, 1)
-        if mpnet:
-            states = layer.attention.LayerNorm(inner.o(found) + states)
-        else:
-            states = layer.attention.output(found, states)
+        seen_by = torch.onnx.ops.attention(query, key, value, attn_mask=mask, q_num_heads=heads, kv_num_heads=heads)
+        found = seen_by[0].flatten(0, 1)
+        norm = layer.attention.LayerNorm if mpnet else None
+        states = norm(inner.o(found) + states) if norm else layer.attention.output(found, states)
         states = layer.output(layer.intermediate(states), states)
     return states.reshape(batch, row, -1)
 

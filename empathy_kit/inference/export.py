@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from empathy_kit import __version__
+from empathy_kit import __version__, files
 from empathy_kit.core.scored import Engine, Scored
 from empathy_kit.core.tokens import TokenPair
 from empathy_kit.data.pairs import Corpus, Pair
@@ -37,7 +38,7 @@ MOST_LOST = {"accuracy": 0.005, "macro_f1": 0.01}
 PROBES, SHOWN = 64, 256  # pairs that the graph is compared on, and that the states' ranges are taken from
 
 ATTEMPTS: dict[str, Callable[[str], bool]] = {
-    "all products of states and weights": lambda name: False,
+    "all products of states and weights": lambda _: False,
     "all but the first layer's": lambda name: ".layer.0." in name,
     "all but each layer's last": lambda name: ".output.dense." in name and ".attention." not in name,
     "all but the first layer's and each layer's last": lambda name: (
@@ -74,8 +75,9 @@ def export(run: Path, out: Path, registry: Registry, *, int8: bool = False, scor
             that cannot be loaded, or a folder that cannot be written.
     """
     for module in ("onnx", "onnxscript", "onnxruntime"):
-        needed(module)
-    record.check_output(out)
+        needed(module, extra="onnx", purpose="export models")
+    with _blamed(out):
+        files.refuse_existing(out)
     loaded = load(run, registry, device="cpu")
     if loaded.record.oracle:
         raise KitError(f"{run}: an ORACLE, which reads annotated spans; whoever uses a model has none, so it is not exported")
@@ -84,7 +86,7 @@ def export(run: Path, out: Path, registry: Registry, *, int8: bool = False, scor
     notes = [*loaded.warnings, *([told] if told else [])]
     shown = take(parts.corpus, parts.shown) if parts else load_corpus("sample").pairs
     probes = list(loaded.tokenization.encode(random.Random(0).sample(shown, min(PROBES, len(shown)))))
-    with record.staged(out) as folder:
+    with _blamed(out), files.staged_folder(out) as folder:
         _write_graph(run, loaded, folder / GRAPH)
         tasks = loaded.record.tasks.names
         engine = GraphEngine(folder / GRAPH, tasks, pad_id=loaded.tokenization.pad_id)
@@ -93,7 +95,9 @@ def export(run: Path, out: Path, registry: Registry, *, int8: bool = False, scor
         except Exception as error:  # onnxruntime's own: an operator that it, or the exporter, has wrong
             raise KitError(f"{run}: onnxruntime cannot run its graph: {_line(error)}{_blame(loaded)}") from error
         if not apart <= MOST_APART:
-            raise KitError(f"{run}: its graph gives other probabilities ({apart:.1e} apart, expected {MOST_APART:.0e}){_blame(loaded)}")
+            raise KitError(
+                f"{run}: its graph gives other probabilities ({apart:.1e} apart, expected {MOST_APART:.0e}){_blame(loaded)}"
+            )
         found: dict[str, Any] = {"precision": "float32", "apart": apart}
         before = scored(model, parts) if parts else None
         after = scored(engine, parts) if parts else None
@@ -104,7 +108,18 @@ def export(run: Path, out: Path, registry: Registry, *, int8: bool = False, scor
             found["scores"] = {"pairs": len(parts.test) if parts else 0, "before": before, "after": after}
         description = {**_description(loaded), **found}
         _write_rest(run, folder, description)
+        record.seal(folder)
     return Exported(out, description, tuple(notes))
+
+
+@contextmanager
+def _blamed(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileExistsError:
+        raise KitError(f"--out {out}: already exists; expected a new name") from None
+    except OSError as error:
+        raise KitError(f"--out {out}: cannot be written: {error.strerror or error}") from None
 
 
 @dataclass(frozen=True)
@@ -122,9 +137,9 @@ def _parts(loaded: Loaded) -> tuple[Parts | None, str]:
     config, told = loaded.record.config, loaded.record
     try:
         corpus = load_corpus(config["data"], told.schema)
+        split: Split = make_split(corpus, config["split"], config["split_seed"], told.tasks)
     except KitError as error:
         return None, f"scores are not compared: the run's data cannot be read ({error})"
-    split: Split = make_split(corpus, config["split"], config["split_seed"], told.tasks)
     if corpus.sha256() != told.data["sha256"] or split.sha256() != told.split["sha256"]:
         return None, f"scores are not compared: --data {config['data']} or its split is not the run's any more"
     test = take(corpus, split.test)
@@ -226,7 +241,9 @@ def _write_graph(run: Path, loaded: Loaded, path: Path) -> None:
     try:
         to_onnx(loaded.predictor.model, path, spans=spans)
     except Exception as error:  # the exporter meets other people's code
-        raise KitError(f"{run}: its model cannot be written as ONNX: {_line(error.__cause__ or error)}{_blame(loaded)}") from error
+        raise KitError(
+            f"{run}: its model cannot be written as ONNX: {_line(error.__cause__ or error)}{_blame(loaded)}"
+        ) from error
 
 
 def _line(error: BaseException) -> str:

@@ -35,7 +35,9 @@ MOST_TOKENS = 100_000
 class GraphEngine:
     """A model as an ONNX graph. Batches are shared out over threads, each of which computes one alone."""
 
-    def __init__(self, graph: Path, tasks: Sequence[str], *, pad_id: int, threads: int | None = None, window: int = WINDOW) -> None:
+    def __init__(
+        self, graph: Path, tasks: Sequence[str], *, pad_id: int, threads: int | None = None, window: int = WINDOW
+    ) -> None:
         """Open a graph.
 
         Args:
@@ -115,7 +117,7 @@ def open_session(graph: Path | bytes) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong is raised
-    # A masked score leaves a probability too small for a normal number, which are many times slower: attention took twice as long.
+    # A masked score leaves a probability below the normal numbers, and such numbers are slow: attention took twice as long.
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     settings = {"providers": ["CPUExecutionProvider"], "disabled_optimizers": ["SkipLayerNormFusion", "BiasGeluFusion"]}
     try:
@@ -125,8 +127,8 @@ def open_session(graph: Path | bytes) -> Any:
         raise KitError(f"{what}: onnxruntime {runtime.__version__} cannot open it: {_one_line(error)}") from None
 
 
-def needed(module: str) -> Any:
-    """A module of the extra.
+def needed(module: str, *, extra: str = "light", purpose: str = "predict with exported models") -> Any:
+    """A module of an extra.
 
     Raises:
         KitError: it is not installed.
@@ -134,7 +136,7 @@ def needed(module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise KitError(f"{module} is not installed, which exported models need; pip install 'empathy-kit[onnx]'") from None
+        raise KitError(f"{module} is not installed: pip install 'empathy-kit[{extra}]' to {purpose}") from None
 
 
 def _one_line(error: Exception) -> str:

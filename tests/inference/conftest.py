@@ -4,25 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hub_stand_in import Hub, serving
 from huggingface_hub import close_session, constants
+from small_runs import train
 
-from empathy_kit.config import RunConfig, configure
 from empathy_kit.plugins import load_registry
-from empathy_kit.runs.train import run
-
-SMALL: dict[str, Any] = {"epochs": 1, "threads": 1, "max_tokens": 16, "batch_size": 64}
-
-
-def train(folder: Path, encoder: Path, **changes: Any) -> Path:
-    """A finished run of one epoch on the sample."""
-    options = {"trunk.hidden": 16, **changes.pop("options", {})}
-    config = configure(RunConfig(), {**SMALL, "encoder": str(encoder), **changes, "options": options})
-    list(run(config, load_registry(), folder))
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +42,13 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
             monkeypatch.setattr(constants, name, value)
         yield served
         close_session()
+
+
+@pytest.fixture(scope="session")
+def marking_export(marking_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that marks evidence, exported in int8."""
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(module, reason="the onnx extra is not installed")
+    from empathy_kit.inference.export import export
+
+    return export(marking_run, tmp_path_factory.mktemp("exported") / "model", load_registry(), int8=True).folder

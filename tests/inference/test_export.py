@@ -1,0 +1,177 @@
+"""A run is exported: what is written, what is checked, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from small_runs import train
+from torch import Tensor, nn
+
+import empathy_kit
+from empathy_kit import Head, KitError, Task
+from empathy_kit.cli import cli
+from empathy_kit.config import RunConfig, configure
+from empathy_kit.contracts import Encoded
+from empathy_kit.core.heads import LinearHead
+from empathy_kit.data.sources import load_corpus
+from empathy_kit.inference import export as exporting
+from empathy_kit.inference.export import ATTEMPTS, export, losses
+from empathy_kit.plugins import Provided, Registry, load_registry
+from empathy_kit.runs import record
+from empathy_kit.runs.train import run
+
+for module in ("onnx", "onnxscript", "onnxruntime"):
+    pytest.importorskip(module, reason="the onnx extra is not installed")
+
+
+def test_a_run_without_seekers_is_exported_in_float32_and_predicts_what_it_predicted(response_run: Path, tmp_path: Path) -> None:
+    done = export(response_run, tmp_path / "model", load_registry())
+    assert done.warnings == ()
+    told = json.loads((tmp_path / "model" / "export.json").read_text())
+    assert told == done.description
+    assert (told["precision"], told["posts"], told["max_tokens"], told["truncate"]) == ("float32", "response", 16, "head-tail")
+    assert told["apart"] < 1e-6
+    assert [task["name"] for task in told["schema"]["tasks"]] == ["ER", "IP"]
+    assert told["record"] == json.loads((response_run / "run.json").read_text())
+    scores = told["scores"]
+    assert scores["before"] == scores["after"]
+    recorded = record.read(response_run).scores
+    assert {name: each["accuracy"] for name, each in scores["before"].items()} == {
+        name: recorded[name]["accuracy"]["value"] for name in ("ER", "IP")
+    }
+    files = {path.name for path in (tmp_path / "model").iterdir()}
+    assert files == {"model.onnx", "tokenizer.json", "export.json", "calibration.json", "seen.json", "manifest.json"}
+    posts = [("", pair.response) for pair in load_corpus("sample").pairs[:20]]
+    ours, theirs = (empathy_kit.load(folder).predict(posts) for folder in (tmp_path / "model", response_run))
+    for one, other in zip(ours, theirs, strict=True):
+        for task in ("ER", "IP"):
+            assert one.tasks[task].probabilities == pytest.approx(other.tasks[task].probabilities, abs=1e-6)
+
+
+def test_a_graph_holds_standard_operators_and_in_int8_one_of_onnxruntimes_own(response_run: Path, marking_export: Path) -> None:
+    import onnx
+
+    small = onnx.load(marking_export / "model.onnx")
+    assert {node.domain for node in small.graph.node} == {"", "com.microsoft"}
+    assert {node.op_type for node in small.graph.node if node.domain} == {"MatMulIntegerToFloat"}
+    assert not [each for each in small.graph.initializer if each.external_data]
+    told = json.loads((marking_export / "export.json").read_text())
+    assert told["in_int8"] == next(iter(ATTEMPTS))
+    assert told["products"] == 2 * 6 + 3  # two layers of six, and the three attention heads' keys: all that are wide enough
+
+
+def test_int8_that_costs_too_much_is_refused_with_the_figures_after_all_else_was_tried(
+    marking_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Any] = []
+    real = exporting.quantise
+
+    def bad(source: Path, out: Path, feeds: Any, *, leave: Any) -> int:
+        tried.append(leave)
+        return real(source, out, feeds, leave=leave)
+
+    monkeypatch.setattr(exporting, "quantise", bad)
+    monkeypatch.setattr(exporting, "losses", lambda before, after: ["ER macro F1 -1.30"])
+    with pytest.raises(KitError) as error:
+        export(marking_run, tmp_path / "model", load_registry(), int8=True)
+    assert tried == list(ATTEMPTS.values())
+    figures = "; ".join(f"{what}: ER macro F1 -1.30" for what in ATTEMPTS)
+    assert str(error.value) == f"{marking_run}: int8 costs too much on the test part, in points: {figures}; leave --int8 out"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_half_a_point_of_accuracy_and_one_of_macro_f1_may_be_lost() -> None:
+    before = {"ER": {"accuracy": 0.8, "macro_f1": 0.7}, "EX": {"accuracy": 0.9, "macro_f1": 0.6}}
+    held = {"ER": {"accuracy": 0.795, "macro_f1": 0.69}, "EX": {"accuracy": 0.95, "macro_f1": 0.7}}
+    assert losses(before, held) == []
+    after = {"ER": {"accuracy": 0.7949, "macro_f1": 0.71}, "EX": {"accuracy": 0.9, "macro_f1": 0.589}}
+    assert losses(before, after) == ["ER accuracy -0.51", "EX macro F1 -1.10"]
+
+
+def test_a_run_whose_data_is_gone_or_changed_is_exported_with_a_warning(
+    tiny_roberta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "table.jsonl"
+    rows = [
+        {"pair_id": f"p{at}", "seeker_id": f"s{at}", "seeker_post": pair.seeker, "response_post": pair.response}
+        | {name: pair.levels[place] for place, name in enumerate(("ER", "EX", "IP"))}
+        for at, pair in enumerate(load_corpus("sample").pairs)
+    ]
+    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    folder = train(tmp_path / "run", tiny_roberta, data=str(table))
+    table.unlink()
+    done = export(folder, tmp_path / "gone", load_registry(), int8=True)
+    assert "scores" not in done.description
+    (warning,) = done.warnings
+    assert warning.startswith(f"scores are not compared: the run's data cannot be read (--data {table}: no such file or folder;")
+    table.write_text("".join(json.dumps(row) + "\n" for row in reversed(rows)))
+    assert export(folder, tmp_path / "changed", load_registry()).warnings == (
+        f"scores are not compared: --data {table} or its split is not the run's any more",
+    )
+
+
+def test_a_graph_that_computes_something_else_is_refused(
+    response_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "largest_difference", lambda one, other: 0.002)
+    with pytest.raises(KitError) as error:
+        export(response_run, tmp_path / "model", load_registry())
+    assert str(error.value) == f"{response_run}: its graph gives other probabilities (2.0e-03 apart, expected 1e-04)"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_head_that_no_graph_can_be_made_of_is_named_with_its_distribution(tiny_roberta: Path, tmp_path: Path) -> None:
+    class Counting(LinearHead):
+        def forward(self, encoded: Encoded) -> Tensor:
+            return super().forward(encoded) * float(encoded.pooled.detach().sum() > -1e9)
+
+    def build(task: Task, width: int) -> nn.Module:
+        return Counting(width, task.num_classes)
+
+    registry = Registry((*load_registry().provided, Provided("head", Head("counting", build), "empathy-kit-counting", "1.2")))
+    config = configure(RunConfig(), {"encoder": str(tiny_roberta), "epochs": 1, "max_tokens": 16, "head": "counting"})
+    list(run(config, registry, tmp_path / "run"))
+    with pytest.raises(KitError) as error:
+        export(tmp_path / "run", tmp_path / "model", registry)
+    text = str(error.value)
+    assert text.startswith(f"{tmp_path / 'run'}: its model cannot be written as ONNX: ")
+    assert text.endswith(" (head counting is from empathy-kit-counting 1.2)")
+    assert "\n" not in text
+
+
+def test_an_oracle_is_refused(tiny_roberta: Path, tmp_path: Path) -> None:
+    folder = train(tmp_path / "run", tiny_roberta, rationale="gold")
+    with pytest.raises(KitError) as error:
+        export(folder, tmp_path / "model", load_registry())
+    what = "an ORACLE, which reads annotated spans; whoever uses a model has none, so it is not exported"
+    assert str(error.value) == f"{folder}: {what}"
+
+
+def test_what_exists_is_not_overwritten_and_a_missing_package_is_named(
+    response_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model").mkdir()
+    with pytest.raises(KitError) as error:
+        export(response_run, tmp_path / "model", load_registry())
+    assert str(error.value) == f"--out {tmp_path / 'model'}: already exists; expected a new name"
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(KitError) as error:
+        export(response_run, tmp_path / "other", load_registry())
+    assert str(error.value) == "onnxscript is not installed: pip install 'empathy-kit[onnx]' to export models"
+
+
+def test_the_command_prints_what_it_checked(response_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    said = CliRunner().invoke(cli, ["export", str(response_run), "--out", str(out), "--int8"], catch_exceptions=False)
+    assert said.exit_code == 0
+    first, second, third, *tasks = said.stdout.splitlines()
+    assert first.startswith(f"{out}: ce + ER, IP only + response only, int8 (all products of states and weights), ")
+    assert second.startswith("largest difference of a probability from the model's: ")
+    assert third.startswith("on the ")
+    assert [line.split(":")[0].strip() for line in tasks] == ["ER", "IP"]
+    assert all("recall of level 2" in line for line in tasks)
