@@ -1,4 +1,4 @@
-"""The command line: it talks, and decides nothing."""
+"""The command line: it reads flags and prints results, and leaves every decision to the rest of the kit."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _exit_code() -> int:
 
 @contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends a command as Ctrl-C does, with everything put away, and with the exit code that shells know it by."""
+    """SIGTERM ends a command as Ctrl-C does: it cleans up first, and exits with the code that shells expect."""
     came: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:

@@ -29,17 +29,22 @@ MOST_JOBS = 4  # by default: each run takes its own memory
 @click.argument("configurations", nargs=-1, metavar="[NAME | NAME=FLAGS]...")
 @click.option("--file", type=click.Path(path_type=Path), help="a TOML file with a table of settings per configuration")
 @click.option("--seeds", default="5", metavar="N|LIST", help="how many, or a list such as 0,1,7  [5]")
-@click.option("--resplit", is_flag=True, help="each seed draws a split of its own, so that the split's noise is seen too")
-@click.option("--jobs", type=int, default=None, help="runs at once, the cores shared out among them  [cores, at most 4]")
+@click.option("--resplit", is_flag=True, help="draw a new split for each seed, so that intervals include the noise of the split")
+@click.option("--jobs", type=int, default=None, help="runs at once; they share the cores  [cores, at most 4]")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="the comparison's folder; one that is there is continued  [comparisons/...]"
+    "--out", type=click.Path(path_type=Path), help="the comparison's folder; an existing one is continued  [comparisons/...]"
 )
 @click.option("--keep-models", is_flag=True, help="leave every run's model in its folder")
 @click.option("--preset", "preset_name", default=None, metavar="small|paper", help="the recipe that the flags change  [small]")
 @plugin_options("a plugin's option, for every configuration")
 @plugin_files
-@click.option("--figures-from", "figures_from", type=click.Path(path_type=Path), help="rebuild the report of finished runs alone")
-@click.option("--json", "as_json", is_flag=True, help="print the figures as JSON in place of tables")
+@click.option(
+    "--figures-from",
+    "figures_from",
+    type=click.Path(path_type=Path),
+    help="rebuild the report of finished runs, without training",
+)
+@click.option("--json", "as_json", is_flag=True, help="print the figures as JSON instead of tables")
 @on_ray
 @setting_flags(without=("seed", "loss", "rationale", "head", "posts"))
 def compare(
@@ -61,11 +66,11 @@ def compare(
     workers: int | None,
     **values: str | None,
 ) -> None:
-    """Run configurations x seeds, and report on them: T1 to T4 of the paper, or any others.
+    """Run every configuration with every seed and report the results: T1 to T4 of the paper, or any others.
 
     A configuration is one of the kit's names (T1, T2, T3, T4; T2g and T4g see gold spans at test time; T2t and T4t in training
-    alone; weighted; response: the response post only), or a name with the flags that make it: "mine=--loss mine -o loss.alpha 3".
-    The first is the one that all others are compared with. A comparison that was stopped is continued where it was; give
+    only; weighted; response: the response post only), or a name with its flags: "mine=--loss mine -o loss.alpha 3".
+    All others are compared with the first. The same command continues a comparison that was stopped; give
     it the same --plugin files again.
     """
     from empathy_kit.comparison.execute import alone, cores, execute, measure_yardsticks, prepare
@@ -87,7 +92,7 @@ def compare(
     quiet_libraries()
     registry = load_registry(plugin_files)
     if jobs is not None and where == "ray":
-        raise KitError("--jobs and --on ray: a cluster runs as many at once as --workers says; expected one of them")
+        raise KitError("--jobs and --on ray: a cluster runs as many at once as --workers allows; use only one of them")
     with alone(folder), ExitStack() as stack:
         prepared = prepare(plan, folder, registry)
         parallel = jobs or min(cores(), MOST_JOBS)
@@ -99,7 +104,7 @@ def compare(
             parallel = stack.enter_context(connected(ray_address, workers))
             how = {"worker": RayWorker, "threads": 1}
         events = execute(prepared, folder, registry, jobs=parallel, keep_models=keep_models, files=plugin_files, **how)
-        with closing(events):  # and its processes are stopped before the folder is let go of
+        with closing(events):  # stops its processes before the folder's lock is released
             failures = _watch(events, prepared.plan, parallel)
         measure_yardsticks(prepared, folder)
         _write_report(folder, as_json)
@@ -130,7 +135,7 @@ def _write_report(folder: Path, as_json: bool) -> None:
 
 @dataclass
 class _State:
-    """What is known of one run."""
+    """The state of one run."""
 
     text: str = "waiting"
     share: float = 0.0
@@ -139,7 +144,7 @@ class _State:
 
 
 def _watch(events: Iterable[Progress | Done | Failed], plan: Plan, jobs: int) -> list[Failed]:
-    """Draw all runs in one live table on stderr; where nobody watches, print a line for each that ends."""
+    """Draw all runs in one live table on stderr; where stderr is not a terminal, print one line per finished run."""
     from rich.live import Live
 
     from empathy_kit.cli.console import KitConsole
@@ -182,7 +187,7 @@ def _live_table(rows: dict[tuple[str, int], _State], jobs: int) -> Table:
 
 
 def _left(rows: dict[tuple[str, int], _State], jobs: int) -> str:
-    """The time that is left, from what runs have taken so far."""
+    """The time left, estimated from the runs that have finished."""
     known: list[float] = [row.spent for row in rows.values() if row.spent]
     known += [row.seconds / row.share for row in rows.values() if 0.05 < row.share < 1]
     if not known:

@@ -1,4 +1,4 @@
-"""Rich's console as the kit needs it: for tables on stdout and progress on stderr that hold what others wrote."""
+"""Rich's console for untrusted text: tables on stdout and progress on stderr."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from empathy_kit.errors import visible
 
 
 class KitConsole(Console):
-    """Prints as rich does, but no text is markup, emoji or a terminal's command."""
+    """Prints as rich does, but interprets no text as markup, emoji or terminal commands."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False)
 
     def print(self, *objects: Any, **how: Any) -> None:
-        """Print anything that rich knows; a `Text` is of one style, and bears no lines of its own."""
+        """Print anything that rich renders; a `Text` must have one style and no line breaks."""
         super().print(*(Text(visible(each.plain), each.style) if isinstance(each, Text) else each for each in objects), **how)
 
     def print_line(self, text: str | Text) -> None:
@@ -25,5 +25,5 @@ class KitConsole(Console):
         self.print(text, highlight=False, soft_wrap=True)
 
     def render_str(self, text: str, **how: Any) -> Text:
-        """Every string that is printed or stands in a table comes by here, before its width is measured."""
+        """Called for every string that is printed or shown in a table, before its width is measured."""
         return super().render_str(visible(text), **how)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _data = click.option("--data", "source", default="sample", metavar="DATA", help="sample, reddit, a folder or a table  [sample]")
 _schema = click.option("--schema", default="epitome", metavar="FILE.toml", help="the table's tasks and labels  [epitome]")
-_json = click.option("--json", "as_json", is_flag=True, help="print JSON in place of tables")
+_json = click.option("--json", "as_json", is_flag=True, help="print JSON instead of tables")
 
 
 @click.group()
@@ -28,7 +28,7 @@ def data() -> None:
 @_data
 @_schema
 def check(source: str, schema: str) -> None:
-    """Read everything, and list by row what cannot be used; exit code 2 where a span is not in its response."""
+    """Read everything and list the rows that cannot be used; exit code 2 if a span is not found in its response."""
     from empathy_kit.data.pairs import placeholders
     from empathy_kit.runs.describe import describe_data
     from empathy_kit.runs.report import data_lines
@@ -43,7 +43,7 @@ def check(source: str, schema: str) -> None:
         terminal.line(f"placeholders such as [removed] in place of a post: {column} row{'s' * (len(rows) > 1)} {', '.join(rows)}")
     for row, task in corpus.placement.lost:
         file, column = corpus.span_columns[task]
-        terminal.remark(f"{file}, row {row}, column {column!r}: a span is not in its response, expected its words")
+        terminal.remark(f"{file}, row {row}, column {column!r}: the span is not in its response; use words of the response")
     if corpus.placement.lost:
         raise KitError(f"{corpus.name}: {len(corpus.placement.lost)} spans are not in their responses (listed above)")
 
@@ -52,7 +52,7 @@ def check(source: str, schema: str) -> None:
 @_data
 @_schema
 @click.option("--picture", type=click.Path(path_type=Path), help="also draw the class counts: .svg, .png or .pdf")
-@click.option("--encoder", default="minilm", help="whose tokens are counted  [minilm]")
+@click.option("--encoder", default="minilm", help="the encoder whose tokenizer counts the tokens  [minilm]")
 @click.option("--max-tokens", default="64", help="the length limit  [64]")
 @_json
 def describe(source: str, schema: str, picture: Path | None, encoder: str, max_tokens: str, as_json: bool) -> None:
@@ -86,12 +86,12 @@ def describe(source: str, schema: str, picture: Path | None, encoder: str, max_t
 @data.command()
 @_data
 @_schema
-@click.option("--tasks", default="none", metavar="ER,IP", help="whose labels every part must have  [all]")
+@click.option("--tasks", default="none", metavar="ER,IP", help="the tasks of which every part must have all labels  [all]")
 @click.option("--split", "kind", default="grouped", metavar="grouped|paper", help="how  [grouped]")
 @click.option("--split-seed", default="0", help="which  [0]")
 @_json
 def split(source: str, schema: str, tasks: str, kind: str, split_seed: str, as_json: bool) -> None:
-    """Sizes of the parts, their labels, and what they share with the training part."""
+    """Sizes of the parts, their class counts, and what they share with the training part."""
     from empathy_kit.cli.console import KitConsole
     from empathy_kit.data.splits import make_split
     from empathy_kit.runs import report

@@ -1,4 +1,4 @@
-"""`empathy-kit doctor`: what this installation has, and what it goes without."""
+"""`empathy-kit doctor`: what this installation has, and what it lacks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from empathy_kit.cli import terminal
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 def doctor(as_json: bool) -> None:
-    """Say what is here: versions, devices, how the losses are computed and why, the encoder, the cache, plugins."""
+    """Report versions, devices, how the losses are computed and why, the encoder, the cache and plugins."""
     import torch
 
     from empathy_kit.cache import cache_folder, entries
@@ -53,7 +53,9 @@ def doctor(as_json: bool) -> None:
 
 
 def _size(folder: Path, size: int) -> str:
-    told = f"{size / 2**20:,.1f} MiB"
+    amount = f"{size / 2**20:,.1f} MiB"
     if folder.name != "states":
-        return told
-    return f"{told}; as sensitive as the posts, which can be recovered from them: guard {folder} as you guard those, or delete it"
+        return amount
+    return (
+        f"{amount}; as sensitive as the posts, which can be recovered from them: guard {folder} as you guard those, or delete it"
+    )

@@ -1,4 +1,4 @@
-"""`empathy-kit evaluate`: how well a trained model does on any labelled table."""
+"""`empathy-kit evaluate`: the scores of a trained model on any labelled table."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.argument("data")
 @click.option("--schema", metavar="FILE.toml", help="DATA's tasks and labels  [the model's, as far as DATA has them]")
 @click.option("--unseen", is_flag=True, help="leave out pairs whose seeker post the model was trained or validated on")
-@click.option("--json", "as_json", is_flag=True, help="print JSON in place of tables")
+@click.option("--json", "as_json", is_flag=True, help="print JSON instead of tables")
 def evaluate(model: str, data: str, *, schema: str | None, unseen: bool, as_json: bool) -> None:
     """Score MODEL on the labelled pairs of DATA, with intervals.
 
@@ -61,10 +61,10 @@ def evaluate(model: str, data: str, *, schema: str | None, unseen: bool, as_json
 
 
 def _lines(found: Evaluation) -> Iterator[str]:
-    """What was scored, and what of it the model has seen."""
+    """What was scored, and how much of it the model has seen."""
     yield f"model {found.model}, sha256 {found.digest[:12]}; data {found.data}: {found.pairs:,} pairs, sha256 {found.sha256[:12]}"
     if found.seen is None:
-        yield "the model holds no hashes of its training posts: whether it was trained on these pairs cannot be found out"
+        yield "the model has no hashes of its training posts, so pairs that it was trained on cannot be found"
     else:
         for part, name in (("train", "trained"), ("validation", "validated")):
             pairs, seekers = found.seen.pairs[part], found.seen.seekers[part]
@@ -133,11 +133,11 @@ def _cautions(found: Evaluation) -> Iterator[Text]:
     from rich.text import Text
 
     if found.oracle:
-        yield Text("ORACLE: the model was trained to be shown annotated spans at inference; here it was shown none.", "bold red")
+        yield Text("ORACLE: the model was trained to see annotated spans at inference; here it saw none.", "bold red")
     if found.unseen is not None and found.unseen < found.scored:
         known = found.scored - found.unseen
         yield Text(
-            f"{known:,} of these pairs are not new to the model: it scores better on them than on new ones; see --unseen",
+            f"{known:,} of these pairs are not new to the model, which scores better on seen ones; --unseen leaves them out",
             "bold red",
         )
     for name, task in found.tasks.items():

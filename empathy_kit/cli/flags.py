@@ -1,4 +1,4 @@
-"""The flags that several commands have."""
+"""Flags that several commands share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def plugin_options(text: str) -> Callable[[Callable[..., None]], Callable[..., N
     """``-o NAME VALUE``, any number of times, as the parameter ``options``: pairs of texts."""
 
     def checked(context: click.Context, parameter: click.Parameter, pairs: tuple[tuple[str, str], ...]) -> Any:
-        # At once: of "-o loss.gamma=2 --loss focal" click would go on to complain of "focal".
+        # Checked here: given "-o loss.gamma=2 --loss focal", click would instead report "focal" as the error.
         check_routes(route for route, _ in pairs)
         return pairs
 
@@ -39,7 +39,10 @@ def on_ray(command: Callable[..., None]) -> Callable[..., None]:
         "--on", "where", type=click.Choice(["here", "ray"]), default="here", help="this machine, or a Ray cluster  [here]"
     )
     address = click.option(
-        "--ray-address", default="local", metavar="ADDRESS", help="of the cluster; local starts one on this machine  [local]"
+        "--ray-address",
+        default="local",
+        metavar="ADDRESS",
+        help="address of the Ray cluster; local starts one on this machine  [local]",
     )
-    workers = click.option("--workers", type=click.IntRange(1), metavar="N", help="of the cluster at once  [its cores]")
+    workers = click.option("--workers", type=click.IntRange(1), metavar="N", help="cluster workers at once  [its cores]")
     return here(address(workers(command)))

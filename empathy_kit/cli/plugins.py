@@ -35,9 +35,9 @@ def plugins() -> None:
 
 @plugins.command("list")
 @plugin_files
-@click.option("--json", "as_json", is_flag=True, help="print JSON in place of text")
+@click.option("--json", "as_json", is_flag=True, help="print JSON instead of text")
 def list_plugins(plugin_files: tuple[Path, ...], as_json: bool) -> None:
-    """What loaded, with its options; and what did not, and why."""
+    """List the plugins with their options, and those that could not be loaded with the reason."""
     from empathy_kit.contracts import first_line
     from empathy_kit.plugins import OURS, load_registry
 
@@ -67,9 +67,9 @@ def list_plugins(plugin_files: tuple[Path, ...], as_json: bool) -> None:
 @plugins.command("show")
 @click.argument("name")
 @plugin_files
-@click.option("--json", "as_json", is_flag=True, help="print JSON in place of text")
+@click.option("--json", "as_json", is_flag=True, help="print JSON instead of text")
 def show(name: str, plugin_files: tuple[Path, ...], as_json: bool) -> None:
-    """All about NAME: options, docstring, papers, and who provides it."""
+    """Show NAME's options, docstring, papers and provider."""
     from empathy_kit.contracts import Rationale
     from empathy_kit.plugins import load_registry
 
@@ -100,16 +100,16 @@ def show(name: str, plugin_files: tuple[Path, ...], as_json: bool) -> None:
 
 @plugins.command("check")
 @click.argument("name", required=False)
-@click.option("--all", "everything", is_flag=True, help="the kit's own plugins too")
+@click.option("--all", "everything", is_flag=True, help="check the kit's own plugins too")
 @plugin_options("check with -o loss.gamma 1.5")
 @plugin_files
-@click.option("--json", "as_json", is_flag=True, help="print JSON in place of lines")
+@click.option("--json", "as_json", is_flag=True, help="print JSON instead of lines")
 def check(
     name: str | None, everything: bool, options: tuple[tuple[str, str], ...], plugin_files: tuple[Path, ...], as_json: bool
 ) -> None:
     """Run the conformance kit on what is installed, or on NAME alone (a plugin's or a distribution's name).
 
-    Ends with exit code 1 where a promise is broken, or a plugin did not load.
+    The exit code is 1 if a promise is broken or a plugin could not be loaded.
     """
     from empathy_kit.plugins import OURS, load_registry
     from empathy_kit.testing import examine
@@ -138,7 +138,7 @@ def check(
             if any(warning.startswith(f"{entry.distribution} {entry.version} ") for entry in chosen):
                 terminal.line(f"slow: {warning}")
         if not chosen and not failures:
-            terminal.line("no plugin next to the kit's own is installed; --all checks those")
+            terminal.line("no plugins are installed other than the kit's own; --all checks those")
         else:
             unjudged = sum(outcome.unjudged is not None for outcome in outcomes)
             terminal.line(
@@ -154,7 +154,7 @@ def check(
 @click.option("--kind", required=True, metavar="|".join(KINDS), help="what the plugin will be")
 @click.option("--into", type=click.Path(path_type=Path), default=Path(), help="the folder to write into  [.]")
 def new(name: str, kind: str, into: Path) -> None:
-    """Write a distribution empathy-kit-NAME that works, to be changed: code, tests, packaging."""
+    """Write a working distribution empathy-kit-NAME to start from: code, tests, packaging."""
     from empathy_kit.plugins import load_registry
     from empathy_kit.scaffold import parse_kind, scaffold
 
@@ -185,7 +185,7 @@ def _report(registry: Registry) -> None:
 
 
 def _routed(options: Iterable[tuple[str, str]], chosen: Sequence[Provided]) -> dict[Kind, dict[str, str]]:
-    """``loss.gamma`` to the losses that are checked."""
+    """``loss.gamma`` -> the losses that are checked with it."""
     kinds = {entry.kind for entry in chosen}
     routed: dict[Kind, dict[str, str]] = {kind: {} for kind in kinds}
     for route, value in options:

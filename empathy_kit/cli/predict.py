@@ -1,4 +1,4 @@
-"""`empathy-kit predict`: a trained model over a table of any size, or over standard input."""
+"""`empathy-kit predict`: apply a trained model to a table of any size, or to standard input."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 @click.argument("model")
 @click.argument("source", metavar="INPUT")
 @click.option("--out", type=click.Path(path_type=Path), help="a .csv, .jsonl or .parquet file, which must not exist")
-@click.option("--seeker-column", default="seeker_post", metavar="NAME", help="the seeker posts  [seeker_post]")
-@click.option("--response-column", default="response_post", metavar="NAME", help="the responses  [response_post]")
-@click.option("--id-column", metavar="NAME", help="a column that names the pairs, carried through")
-@click.option("--keep", multiple=True, metavar="NAME|all", help="carry a column through untouched, or all; may be given often")
-@click.option("--evidence", is_flag=True, help="add what each label rests on, with its text")
-@click.option("--errors", type=click.Choice(["stop", "skip"]), default="stop", help="what a row that is no pair does  [stop]")
-@click.option("--device", type=click.Choice(["auto", "cpu"]), help="where a run's model computes  [as it was trained]")
-@click.option("--threads", type=click.IntRange(1), metavar="N", help="of an exported model  [all cores]")
+@click.option("--seeker-column", default="seeker_post", metavar="NAME", help="column of the seeker posts  [seeker_post]")
+@click.option("--response-column", default="response_post", metavar="NAME", help="column of the responses  [response_post]")
+@click.option("--id-column", metavar="NAME", help="column that names the pairs, copied to the output")
+@click.option("--keep", multiple=True, metavar="NAME|all", help="copy a column to the output, or all; may be given several times")
+@click.option("--evidence", is_flag=True, help="add the evidence of each label, with its text")
+@click.option("--errors", type=click.Choice(["stop", "skip"]), default="stop", help="on a row that is no valid pair  [stop]")
+@click.option("--device", type=click.Choice(["auto", "cpu"]), help="device of a run's model  [as it was trained]")
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads of an exported model  [all cores]")
 @on_ray
 def predict(
     *,
@@ -49,18 +49,18 @@ def predict(
     ray_address: str,
     workers: int | None,
 ) -> None:
-    """Predict every pair of INPUT, a .csv, .jsonl or .parquet table, into --out, in its order.
+    """Predict every pair of INPUT, a .csv, .jsonl or .parquet table, and write the predictions to --out in the same order.
 
     MODEL is a run's folder, an exported folder, or hub:user/name. An INPUT of - reads JSON Lines from standard input and writes
-    them to standard output. A job that was stopped is continued by the same command.
+    the predictions to standard output. The same command continues a job that was stopped.
     """
     from empathy_kit.inference.scoring import Job, check_output
 
     kept = tuple(name for name in (id_column, *keep) if name is not None and name != "all")
     if source == "-" and out is not None:
-        raise KitError("--out: standard input is answered on standard output, expected no file")
+        raise KitError("--out: predictions of standard input go to standard output; leave --out away")
     if source != "-" and out is None:
-        raise KitError("--out FILE is missing: where are the predictions of a table to go?")
+        raise KitError("--out FILE is missing: give a .csv, .jsonl or .parquet file for the predictions")
     if out is not None:
         check_output(out)
     from empathy_kit.cli.run import quiet_libraries

@@ -1,4 +1,4 @@
-"""`empathy-kit publish`: a trained or exported model, with a card made from its record, to the Hugging Face hub."""
+"""`empathy-kit publish`: upload a trained or exported model to the Hugging Face hub, with a card made from its record."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from empathy_kit.cli import terminal
 @click.argument("model", type=click.Path(path_type=Path), metavar="MODEL")
 @click.argument("name", metavar="USER/NAME")
 @click.option("--private", is_flag=True, help="make a new repository private")
-@click.option("--revision", metavar="BRANCH", help="the branch; it is made where it does not exist  [main]")
-@click.option("--license", "licence", metavar="ID", help="the hub's identifier, such as mit; the card names none without it")
-@click.option("--without-seen", is_flag=True, help="keep the hashes of the training posts back; see docs/leakage.md")
-@click.option("--token-file", type=click.Path(path_type=Path), help="where the access token stands  [what `hf auth login` left]")
+@click.option("--revision", metavar="BRANCH", help="the branch, created if it does not exist  [main]")
+@click.option("--license", "licence", metavar="ID", help="the hub's identifier, such as mit  [the card names none]")
+@click.option("--without-seen", is_flag=True, help="do not publish the hashes of the training posts; see docs/leakage.md")
+@click.option("--token-file", type=click.Path(path_type=Path), help="file with the access token  [the token of `hf auth login`]")
 @click.option("--dry-run", "out", type=click.Path(path_type=Path), metavar="FOLDER", help="write a folder, upload nothing")
 def publish(
     model: Path,

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 def setting_flags(*, without: Container[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """One flag a field of RunConfig, checked by it: names of losses or data are no click.Choice, which would load plugins."""
+    """One flag per field of RunConfig, which checks it. Names are no click.Choice, because that would load the plugins."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         types = get_type_hints(RunConfig)
@@ -47,7 +47,7 @@ def setting_flags(*, without: Container[str] = ()) -> Callable[[Callable[..., No
                 continue
             shown = {"schema": "epitome", "tasks": "all"}.get(name, "none" if default is None else default)
             choices = get_args(types[name]) if get_origin(types[name]) is Literal else ("VALUE",)
-            # The names are the parameters', so that unset flags can be told from flags set to the default.
+            # No default for click: an unset flag must differ from a flag that is set to the default.
             option = click.option(flag(name), name, default=None, metavar="|".join(choices), help=f"{text}  [{shown}]")
             command = option(command)
         return command
@@ -64,7 +64,7 @@ def setting_flags(*, without: Container[str] = ()) -> Callable[[Callable[..., No
 @plugin_options("a plugin's option: -o loss.gamma 1.5")
 @plugin_files
 @click.option("--no-rationale", is_flag=True, help="the same as --rationale none")
-@click.option("--json", "as_json", is_flag=True, help="print the record as JSON in place of tables")
+@click.option("--json", "as_json", is_flag=True, help="print the record as JSON instead of tables")
 @setting_flags()
 def run(
     *,
@@ -77,7 +77,7 @@ def run(
     as_json: bool,
     **values: str | None,
 ) -> None:
-    """Train and test one configuration, and leave a run directory behind.
+    """Train and test one configuration, and write a run directory.
 
     The defaults are a recipe for the small encoder on the bundled sample; --preset paper is the paper's section 4.2.
     """
@@ -99,7 +99,7 @@ def run(
         providers=read_providers(config_file) if config_file else None,
         versions=read_versions(config_file) if config_file else None,
     )
-    with closing(events):  # whatever ends it, what it has begun is put away before the command ends
+    with closing(events):  # it cleans up before the command ends, however it ends
         finished = _watch(events, config, start, KitConsole(stderr=True))
     with terminal.kept(f"the run is complete in {finished.folder}"):
         if as_json:
@@ -116,9 +116,9 @@ def _configuration(
     values: dict[str, str],
 ) -> RunConfig:
     if preset_name is not None and config_file:
-        raise KitError("--preset and --config: both given, expected one of them")
+        raise KitError("--preset and --config: both given; use only one of them")
     if no_rationale and values.get("rationale", "none") != "none":
-        raise KitError(f"--no-rationale and --rationale {values['rationale']}: both given, expected one of them")
+        raise KitError(f"--no-rationale and --rationale {values['rationale']}: both given; use only one of them")
     base = RunConfig() if preset_name is None else preset(preset_name)
     if config_file:
         recorded = read_config(config_file)
@@ -132,14 +132,14 @@ def _configuration(
 
 
 def _folder(config: RunConfig) -> Path:
-    """``runs/sample-focal-none-0``; where they are not the defaults, head, trunk and sampler are in the name too."""
+    """``runs/sample-focal-none-0``; head, trunk and sampler are added where they are not the defaults."""
     usual = RunConfig()
     others = [getattr(config, kind) for kind in ("head", "trunk", "sampler") if getattr(config, kind) != getattr(usual, kind)]
     return Path("runs") / "-".join([Path(config.data).stem, config.loss, config.rationale, *others, str(config.seed)])
 
 
 def quiet_libraries() -> None:
-    """Progress bars and advice of libraries would run through ours. Set before they are imported."""
+    """Silence libraries, whose progress bars and advice would mix with the kit's. Call this before they are imported."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
@@ -147,13 +147,13 @@ def quiet_libraries() -> None:
 
 
 def _watch(events: Iterable[Any], config: RunConfig, start: str, console: KitConsole) -> Finished:
-    """Draw what happens on stderr, and return the last event."""
+    """Show the progress on stderr, and return the last event."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from empathy_kit.runs.train import Finished, Opened
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-    # In a pipe a bar would draw nothing and leave an empty line, also before an error's one line.
+    # In a pipe a bar would draw nothing and still print an empty line, even before an error.
     with Progress(*columns, console=console, transient=True, disable=not console.is_interactive) as bar:
         task = bar.add_task("loading", total=None)
         for event in events:
@@ -163,7 +163,9 @@ def _watch(events: Iterable[Any], config: RunConfig, start: str, console: KitCon
             elif isinstance(event, Finished):
                 return event
             else:
-                from empathy_kit.core.state import Epoch  # by now it is loaded; before, a wrong name would wait for torch
+                from empathy_kit.core.state import (
+                    Epoch,
+                )  # loaded by now; earlier, it would delay errors
 
                 if isinstance(event, Epoch):
                     console.print_line(_epoch_line(event))
@@ -212,7 +214,7 @@ def _opening(opened: Opened, start: str) -> Iterable[str | Text]:
         what = f"the {config.freeze_layers} lowest layers are frozen; their" if config.freeze_layers else "a frozen encoder's"
         yield f"{what} states of every post are in {opened.states}"
     if config.posts == "response":
-        yield "the model is not shown the seeker posts"
+        yield "the model does not see the seeker posts"
     for warning in opened.warnings:
         yield Text(f"warning: {warning}", "bold yellow")
     if opened.oracle:

@@ -1,4 +1,4 @@
-"""The terminal: the one place where the command line prints, whatever others wrote and whatever a terminal lacks."""
+"""All printing of the command line: safe with untrusted text and with any encoding of the terminal."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ import click
 
 from empathy_kit.errors import KitError, visible
 
-LONGEST = 400  # characters of one word of a message: a path may have as many, a number hardly
-STAND_INS = {"█": "#", "…": ".", "±": "+-"}  # for what the kit prints itself; of one width where tables must stay straight
+LONGEST = 400  # characters of one word in a message: longer than most paths and most numbers
+STAND_INS = {"█": "#", "…": ".", "±": "+-"}  # for the kit's own characters; one column wide where they stand in tables
 
 
 class Unprinted(KitError):  # noqa: N818 - a KitError like any other
-    """Standard output cannot be written: its disk is full, or its reader has gone."""
+    """Standard output cannot be written: the disk is full, or the pipe is closed."""
 
 
 @contextmanager
 def opened() -> Iterator[None]:
-    """Both streams as whatever prints meanwhile needs them, whether click, rich or this module.
+    """Wrap stdout and stderr for everything that prints meanwhile: click, rich and this module.
 
-    What their encoding lacks is replaced. A stream that is closed takes everything. Stderr drops what it cannot write: no run
-    ends because its progress cannot be shown. Stdout raises `Unprinted`.
+    Characters that the encoding lacks are replaced. Text for a closed stream is discarded. Stderr drops what it cannot write, so
+    that no run ends because of its progress lines. Stdout raises `Unprinted`.
     """
     codecs.register_error("empathy_kit", _replaced)
     before = sys.stdout, sys.stderr
@@ -50,55 +50,55 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
 
 
 class _Stream:
-    """A stream that can be written, or says so."""
+    """A stream whose faults are handled as `opened` describes."""
 
     def __init__(self, stream: TextIO | None) -> None:
-        if stream is None:  # or the next file that is opened would have its number, and hold what others print
+        if stream is None:  # or the next file to be opened would get its descriptor, and what others print
             stream = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - until the process ends
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="empathy_kit")
         self._stream, self._required, self._fault = stream, stream is sys.stdout, ""
 
     def write(self, text: str) -> int:
-        with self._said():
+        with self._handled():
             self._stream.write(text)
         return len(text)
 
     def write_utf8(self, text: str) -> None:
-        with self._said():
+        with self._handled():
             self._stream.buffer.write(text.encode())
             self._stream.buffer.flush()
 
     def flush(self) -> None:
-        with self._said():
+        with self._handled():
             self._stream.flush()
 
     @contextmanager
-    def _said(self) -> Iterator[None]:
+    def _handled(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             self._fault = error.strerror or type(error).__name__
-            # What is left of its text goes nowhere, or Python would stumble over it once more as it ends.
+            # Discard the buffered text, or Python would fail on it again at exit.
             with suppress(OSError, ValueError):
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self._stream.fileno())
                 os.close(nowhere)
-        if self._fault and self._required:  # each time: click tries whether a stream can be written, and takes no notice
+        if self._fault and self._required:  # every time: click probes whether a stream can be written, and ignores the error
             raise Unprinted(f"stdout: cannot be written: {self._fault}")
 
     def __getattr__(self, name: str) -> Any:
-        if name == "buffer":  # click would write past this to what has the encoding ASCII
+        if name == "buffer":  # click would bypass this object where the encoding is ASCII
             raise AttributeError(name)
         return getattr(self._stream, name)
 
 
 @contextmanager
 def kept(what: str) -> Iterator[None]:
-    """For the results of finished work, which is there whether or not they can be printed.
+    """For printing the results of finished work, which is kept even if they cannot be printed.
 
     Raises:
-        Unprinted: they cannot; the message tells where the work is.
+        Unprinted: they cannot be printed; the message names where the work is.
     """
     try:
         yield
@@ -112,7 +112,7 @@ def line(text: str) -> None:
 
 
 def lines(text: str) -> None:
-    """Print text that has lines of its own: a docstring, a traceback."""
+    """Print text of several lines: a docstring, a traceback."""
     for each in text.split("\n"):
         line(each)
 
@@ -124,12 +124,12 @@ def wrapped(text: str, indent: str) -> None:
 
 
 def content(found: Any) -> None:
-    """Print JSON, for a program: one line of ASCII."""
+    """Print JSON for another program: one line of ASCII."""
     line(json.dumps(found, allow_nan=False))
 
 
 def utf8(text: str) -> None:
-    """Print lines for a program as they are, in UTF-8 whatever the terminal's encoding."""
+    """Print lines for another program unchanged, in UTF-8 whatever the terminal's encoding."""
     stream: Any = sys.stdout
     if isinstance(stream, _Stream):
         stream.write_utf8(text)
@@ -144,5 +144,5 @@ def remark(text: str) -> None:
 
 
 def fault(text: str) -> None:
-    """Print what the user can mend: one line on stderr, without most of a value of thousands of digits."""
+    """Print an error that the user can fix: one line on stderr, with very long values shortened."""
     remark(re.sub(rf"(\S{{60}})\S{{{LONGEST - 80},}}(\S{{20}})", r"\1...\2", f"Error: {text}"))

@@ -19,18 +19,18 @@ METRICS = {"accuracy": ("accuracy", {}), "weighted_f1": ("f1", {"average": "weig
 
 
 class Markdown(str):
-    """Text that is Markdown already; whatever else a card shows is escaped."""
+    """Text that is Markdown already; all other text in a card is escaped."""
 
     __slots__ = ()
 
 
 class LevelRow(NamedTuple):
-    """How well one label of a task was predicted, as cells."""
+    """The scores of one label of a task, as table cells."""
 
     label: str
     pairs: int
     cells: list[Markdown]  # precision, recall, average precision
-    never: bool  # the test part has it, and the model never gave it
+    never: bool  # the test part has it, but the model never predicted it
 
 
 def write_card(
@@ -41,12 +41,12 @@ def write_card(
     Args:
         record: the run's.
         name: where the model will be: ``user/name``.
-        licence: an identifier such as "mit"; the card has none where None.
-        export: what an exported model's ``export.json`` holds besides the record and the schema; None for a run.
-        seen: whether the hashes of the training posts are there.
+        licence: an identifier such as "mit"; with None the card names no license.
+        export: the contents of ``export.json`` other than the record and the schema; None for a run.
+        seen: whether the hashes of the training posts are published.
 
     Raises:
-        KitError: the metadata does not survive the hub client's own reading.
+        KitError: the hub client cannot read the metadata back.
     """
     from huggingface_hub import ModelCard, ModelCardData
 
@@ -63,7 +63,7 @@ def write_card(
         eval_results=results,
     )
     text = f"---\n{data.to_yaml()}\n---\n\n{_body(record, name, export or {}, seen)}"
-    try:  # what the client offers without a network: the card is read back, and its model-index taken apart
+    try:  # the check that the client offers without a network: read the card back and parse its model-index
         found = ModelCard(text).data
     except ValueError as error:
         raise KitError(f"{name}: no model card can be made of this record: {str(error).splitlines()[0]}") from None
@@ -78,7 +78,7 @@ def _base_model(record: Record) -> str | None:
 
 
 def _results(record: Record) -> list[Any]:
-    """The headline scores as the hub's ``model-index`` has them; its dataset's configuration is the task."""
+    """The headline scores in the hub's ``model-index`` format; the task is the dataset's configuration."""
     from huggingface_hub import EvalResult
 
     name = plain(record.data["name"])
@@ -177,7 +177,7 @@ def _level_rows(record: Record, task: str, labels: tuple[str, ...]) -> list[Leve
 
 
 def _plugins(record: Record) -> list[Markdown]:
-    """The distributions that the model needs besides the kit, as pip takes them."""
+    """The distributions that the model needs in addition to the kit, in pip's format."""
     found = {f"{used['distribution']}=={used['version']}" for used in record.plugins.values() if used["distribution"] != OWN}
     return [code(each) for each in sorted(found)]
 
@@ -189,26 +189,26 @@ def _setting(value: Any) -> str:
 
 
 def _leaves(value: Any, name: str = "") -> list[tuple[str, str]]:
-    """Every figure of nested JSON with its way there: ``scores.ER.accuracy``."""
+    """Every value of nested JSON with its path: ``scores.ER.accuracy``."""
     if isinstance(value, Mapping):
         return [leaf for key, inner in value.items() for leaf in _leaves(inner, f"{name}.{key}" if name else str(key))]
     return [(name, _setting(value))]
 
 
 def plain(value: object) -> str:
-    """What others wrote, on one line and without what would not be seen but obeyed."""
+    """Untrusted text on one line, without control characters."""
     return " ".join("".join(sign if sign.isprintable() else " " for sign in str(value)).split())
 
 
 def escaped(value: object) -> Markdown:
-    """What others wrote, so that Markdown shows it as it is: no link, image, heading, table cell or HTML of theirs."""
+    """Untrusted text escaped for Markdown: no link, image, heading, table cell or HTML in it takes effect."""
     return Markdown(re.sub(r"([!-+./:-@\[-`{-~])", r"\\\1", plain(value)))
 
 
 def code(value: object) -> Markdown:
-    """What others wrote as Markdown's code in a cell of a table, between more backticks than it has in a row."""
+    """Untrusted text as Markdown code in a table cell, between more backticks than it has in a row."""
     text = plain(value) or "-"
-    if "|" in text:  # ends the cell in code too, and what a backslash before it does is not the same everywhere
+    if "|" in text:  # it ends the cell even in code, and renderers differ on a backslash before it
         return escaped(text)
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     space = " " if len(fence) > 1 else ""
@@ -216,7 +216,7 @@ def code(value: object) -> Markdown:
 
 
 def without_paths(value: Any) -> Any:
-    """A record as JSON has it, with every absolute path cut to its last part: folders often bear their owner's name."""
+    """A record as JSON, with every absolute path cut to its last part: folders often contain their owner's name."""
     if isinstance(value, dict):
         return {key: without_paths(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -227,5 +227,5 @@ def without_paths(value: Any) -> Any:
 
 
 def published(record: Record) -> Record:
-    """The record without what tells of the machine that made it."""
+    """The record without details of the machine that made it."""
     return Record(**without_paths(asdict(record)))

@@ -1,4 +1,4 @@
-"""A job's parts on a Ray cluster, or on one that is started here: the same bytes as in one process, whatever worker dies."""
+"""A job's parts on a Ray cluster or a local one: the same bytes as in one process, even if workers die."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 from empathy_kit.errors import KitError
 from empathy_kit.inference.scoring import Job, Part, Request, Write, write_part
 
-AHEAD = 2  # parts per worker that are read before they are needed: all that the driver keeps in memory
+AHEAD = 2  # parts per worker that are read ahead; the driver holds no others in memory
 
 
 def write_on_ray(job: Job, source: str, workers: int) -> Write:
     """Workers that each load the model once and write parts, into the folder that the driver and all of them share.
 
-    A worker that dies is started again, and its part with it: a part appears whole or not at all, and whoever writes it writes
+    A worker that dies is restarted with its part. A part appears whole or not at all, and every worker would write
     the same bytes.
 
     Args:
-        job: whose parts they are; its output must lie on storage that every machine sees under the same name.
-        source: the model, which every machine must see too.
+        job: the job; its output must be on storage that every machine sees under the same name.
+        source: the model, which every machine must see under the same name too.
         workers: how many at once.
     """
     job = replace(job, out=job.out.absolute())
@@ -59,7 +59,7 @@ def _result(reference: Any) -> Part:
 
 
 class Scorer:
-    """One worker: a model, and the parts that it is given."""
+    """One worker, which loads the model once and predicts the parts that it gets."""
 
     def __init__(self, job: Job, source: str) -> None:
         from empathy_kit.inference.model import load
@@ -68,5 +68,5 @@ class Scorer:
         self.model = load(source, threads=1)
 
     def write(self, request: Request) -> Part:
-        """Predict one part and leave it."""
+        """Predict one part and write it."""
         return write_part(self.job, request, self.model)

@@ -30,39 +30,39 @@ SETTINGS = (
     *("loss", "rationale", "head", "sampler", "trunk", "encoder", "options", "posts", "max_tokens", "freeze_layers"),
     *("epochs", "batch_size", "encoder_lr", "lr", "select", "patience", "device"),
 )
-"""Parameters that are settings of a run, under the same names and with the same defaults."""
+"""Parameters that are settings of a run, with the same names and defaults."""
 
 POSTS = ("seeker post", "response post")
 
 
 class EstimatorError(KitError, ValueError):
-    """A fault that the user can fix, also a ValueError: what scikit-learn raises for parameters and data."""
+    """A KitError that is also a ValueError, which scikit-learn raises for wrong parameters and data."""
 
 
 class Post(NamedTuple):
-    """A pair of posts, as it is read."""
+    """A pair of posts after reading."""
 
     seeker: str
     response: str
 
 
 class EmpathyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Labels of (seeker post, response post) pairs, by an encoder that is fine-tuned on them.
+    """Classifier of (seeker post, response post) pairs that fine-tunes an encoder.
 
-    The parameters are settings of a run, whose other settings keep their defaults, and these three:
+    Most parameters are settings of a run; a run's other settings keep their defaults. In addition:
 
     Args:
-        options: options of the plugins, such as ``{"loss.gamma": 1.5}``; ``{"loss.ER.gamma": 3}`` is one task's own.
+        options: options of the plugins, such as ``{"loss.gamma": 1.5}``; ``{"loss.ER.gamma": 3}`` is for one task.
         validation_fraction: share of the pairs that chooses the epoch and is not trained on. Pairs with the same seeker post,
-            or the same group, are all in it or all outside. Where it is 0, or the pairs are too few, the training pairs choose.
-        random_state: the seed of the split, the first weights, the batches and dropout.
+            or the same group, stay together. If it is 0, or there are too few pairs, the training pairs choose the epoch.
+        random_state: the seed of the split, the initial weights, the batches and dropout.
 
     Attributes:
         classes_: labels in sorted order, (C,); for several tasks a list of these.
         tasks_: the tasks' names: y's column names where they can be used in options, else y, or y0, y1, ...
         n_features_in_: always 2.
         feature_names_in_: X's column names, (2,); only where it has names that are all text.
-        history_: per epoch a mapping with its losses and validation scores, and whether it is the best so far.
+        history_: one mapping per epoch with its losses and validation scores, and whether it is the best so far.
         validation_indices_: positions in X of the pairs that chose the epoch; empty where the training pairs did.
         trained_: the model, as settings and bytes.
     """
@@ -115,11 +115,11 @@ class EmpathyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Args:
             X: (n, 2) texts, the seeker post first.
-            y: (n,) labels, or (n, T) labels of T tasks; there, None or NaN is a label that is missing.
-            groups: (n,) whatever tells seekers apart, such as their ids; None where the seeker posts do.
+            y: (n,) labels, or (n, T) labels of T tasks, where None or NaN is a missing label.
+            groups: (n,) identifiers of the seekers; None groups pairs by their seeker post.
 
         Raises:
-            ValueError: parameters, posts or labels that are not as described.
+            ValueError: parameters, posts or labels are not as described.
         """
         with _kit_errors():
             if y is None:
@@ -162,7 +162,7 @@ class EmpathyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             scored = [each.probabilities for each in ready.predictor.predict(ready.tokenization.encode(posts))]
         for text in ready.warnings:
             warnings.warn(text, stacklevel=2)
-        # The model's softmax is in float32, and scikit-learn's metrics want sums of 1 in float64.
+        # The model's softmax is in float32, and scikit-learn's metrics expect sums of 1 in float64.
         found = [np.stack([each[name] for each in scored]) for name in self.tasks_]
         found = [rows / rows.sum(axis=1, keepdims=True) for rows in found]
         return found if isinstance(self.classes_, list) else found[0]
@@ -208,7 +208,7 @@ class EmpathyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
     def _read(self, X: Any, *, reset: bool) -> list[Post]:  # noqa: N803
-        """The posts, by the rules for those of a table."""
+        """The posts, read by the rules for a table."""
         dimensions = getattr(X, "ndim", None) or np.asarray(X, dtype=object).ndim
         if dimensions != 2:  # scikit-learn's message would show the posts
             raise EstimatorError(
@@ -228,7 +228,7 @@ def _checked(at: int, name: str, text: Any) -> str:
 
 
 def _targets(y: Any) -> tuple[list[str], list[NDArray[Any]], NDArray[np.int64]]:
-    """The tasks' names, their classes, and levels (n, T), MISSING where a label is."""
+    """The tasks' names, their classes, and levels (n, T), which are MISSING where the label is missing."""
     values = check_array(y, dtype=None, ensure_2d=False, ensure_all_finite=False, input_name="y")
     single = values.ndim == 1 or values.shape[1] == 1
     if single:
@@ -244,7 +244,7 @@ def _targets(y: Any) -> tuple[list[str], list[NDArray[Any]], NDArray[np.int64]]:
             raise EstimatorError(f"y: no label at position {int(np.argmin(known))}, expected one for every pair")
         found = column[known]
         if found.dtype == object and not any(isinstance(label, str) for label in found):
-            found = np.array(found.tolist())  # numbers that stand next to a column of text
+            found = np.array(found.tolist())  # numbers next to a column of text
         try:
             labels, levels[known, at] = np.unique(found, return_inverse=True)
         except TypeError:
@@ -258,13 +258,13 @@ def _targets(y: Any) -> tuple[list[str], list[NDArray[Any]], NDArray[np.int64]]:
 
 
 def _known(column: NDArray[Any]) -> NDArray[np.bool_]:
-    """Where a column has a label: what is missing is None, or not equal to itself (NaN, NaT), or pandas' NA."""
+    """Where a column has a label: missing labels are None, NaN, NaT (not equal to themselves) and pandas' NA."""
     labels = column.tolist()
     return np.array([label is not None and type(label).__name__ != "NAType" and label == label for label in labels], dtype=bool)
 
 
 def _names(given: Sequence[Any], tasks: int) -> list[str]:
-    """The names of y's columns where all of them can be names of tasks."""
+    """The names of y's columns, if all of them are valid names of tasks."""
     try:
         return list(Schema.from_dict({"tasks": [{"name": name, "labels": [0, 1]} for name in given]}).names)
     except KitError:
@@ -286,14 +286,14 @@ def _pairs(posts: Sequence[Post], levels: NDArray[np.int64], groups: Any) -> tup
 
 
 def _plain(value: Any) -> Any:
-    """A parameter as the kit's settings have it: a grid over an array of numpy gives numpy's numbers."""
+    """A parameter as a plain Python value: a grid over a numpy array yields numpy's numbers."""
     if isinstance(value, Mapping):
         return {name: _plain(each) for name, each in value.items()}
     return value.item() if isinstance(value, np.generic) else value
 
 
 def _seed(random_state: Any) -> Any:
-    """An integer is the seed itself; anything else draws one, as scikit-learn has it."""
+    """An integer is the seed itself; anything else draws one, as in scikit-learn."""
     plain = _plain(random_state)
     return plain if isinstance(plain, int) else int(check_random_state(plain).randint(2**31))
 
@@ -313,7 +313,7 @@ _NAMES = {"-o": "options", "--seed": "random_state"}
 
 @contextmanager
 def _kit_errors() -> Iterator[None]:
-    """The kit's messages name flags of the command line: make them parameters."""
+    """Turn the flags that the kit's messages name into parameters."""
     try:
         yield
     except EstimatorError:

@@ -1,4 +1,4 @@
-"""A model on a labelled table: its scores with intervals, its calibration, and how many of the pairs it has seen."""
+"""Evaluate a model on a labelled table: scores with intervals, calibration, and how many pairs it has seen."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from empathy_kit.runs.seen import Overlap
 Value = TypeVar("Value")
 
 SEED = 0
-"""Of the resampling: the same for every model, and that of a run by default, so that its recorded intervals are repeated."""
+"""The seed of the resampling: the default of a run, so that evaluating a run repeats its recorded intervals."""
 
 
 @dataclass(frozen=True)
@@ -33,25 +33,25 @@ class TaskEvaluation:
     """One task's scores. Levels are positions in the labels."""
 
     labels: tuple[str, ...]  # the model's, lowest first
-    scores: Scores  # the majority is that of these pairs: no constant answer has a higher accuracy
+    scores: Scores  # their majority label is that of these pairs: no constant answer has a higher accuracy
     temperature: float
     ece_before: float  # expected calibration error of the model's probabilities as they are
-    ece_after: float  # at the model's temperature: that of the probabilities which `predict` returns
-    spans: SpanScores | None  # None where the model marks no evidence, or nobody has marked any in these pairs
+    ece_after: float  # at the model's temperature, as `predict` returns the probabilities
+    spans: SpanScores | None  # None where the model marks no evidence, or these pairs have no annotated spans
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """A model's scores on a labelled table."""
 
-    model: str  # what its run is called
+    model: str  # the title of its run
     digest: str  # sha256 of the model folder's manifest
-    oracle: bool  # its own run saw annotated spans at inference; here it is shown none
+    oracle: bool  # its own run saw annotated spans at inference; here it sees none
     data: str
-    sha256: str  # of all that the kit reads of the data
+    sha256: str  # of everything that the kit reads from the data
     pairs: int  # in the data
-    seen: Overlap | None  # None where the model does not hold hashes of what it was trained on
-    unseen: int | None  # how many pairs it was neither trained nor validated on
+    seen: Overlap | None  # None where the model has no hashes of its training posts
+    unseen: int | None  # pairs that it was neither trained nor validated on
     scored: int  # all pairs, or the unseen ones alone
     tasks: Mapping[str, TaskEvaluation]
     left_out: tuple[str, ...]  # tasks of the model that no scored pair has a label for
@@ -62,12 +62,12 @@ def read_labelled(model: EmpathyModel, data: str, schema: Schema | None = None) 
     """The labelled pairs to score a model on.
 
     Args:
-        model: whose tasks are looked for.
+        model: the model, whose tasks are read.
         data: sample, reddit, a folder or a table.
-        schema: the table's tasks and labels; the model's where None, of which the table may then lack some.
+        schema: the table's tasks and labels; None takes the model's, of which the table may lack some.
 
     Raises:
-        KitError: nothing by that name, or a fault in its files.
+        KitError: the data does not exist, or has a fault.
     """
     return load_corpus(data, schema or model.schema, flag="DATA", partial=schema is None)
 
@@ -75,7 +75,7 @@ def read_labelled(model: EmpathyModel, data: str, schema: Schema | None = None) 
 def evaluate(model: EmpathyModel, corpus: Corpus, *, unseen: bool = False) -> Evaluation:
     """Score a model on every labelled pair, or on those whose seeker post it was neither trained nor validated on.
 
-    Labels are matched by their text. The model is shown neither labels nor annotated spans.
+    Labels are matched by their text. The model sees neither labels nor annotated spans.
 
     Raises:
         KitError: no task in common, a label that the model does not know, or nothing to score.
@@ -121,9 +121,9 @@ def evaluate(model: EmpathyModel, corpus: Corpus, *, unseen: bool = False) -> Ev
 
 
 def _left(strangers: list[int] | None, corpus: Corpus) -> list[int]:
-    """The positions that ``--unseen`` leaves."""
+    """The positions that remain with ``--unseen``."""
     if strangers is None:
-        raise KitError("--unseen: the model holds no hashes of its training posts, which older kits did not keep; train it again")
+        raise KitError("--unseen: the model has no hashes of its training posts, which older kits did not keep; train it again")
     if not strangers:
         raise KitError(
             f"--unseen: the model was trained or validated on the seeker post of every pair of {corpus.name} ({len(corpus)}); "
@@ -133,7 +133,7 @@ def _left(strangers: list[int] | None, corpus: Corpus) -> list[int]:
 
 
 def _aligned(schema: Schema, corpus: Corpus) -> list[Pair]:
-    """The pairs with one level per task of the model: the position of the same label text, or MISSING."""
+    """The pairs with one level per task of the model: the position of the label with the same text, or MISSING."""
     positions = [corpus.schema.names.index(name) if name in corpus.schema.names else None for name in schema.names]
     if all(position is None for position in positions):
         raise KitError(
@@ -190,7 +190,7 @@ def _score(
 
 
 def _score_spans(index: int, found: Sequence[tuple[Scored, Labels]]) -> SpanScores | None:
-    """As a run scores them: every marked token counts, also where the predicted level is the lowest."""
+    """Scores as in a run: every marked token counts, even where the predicted level is the lowest."""
     gold, predicted = [], []
     for scored, labels in found:
         if scored.evidence is not None and labels.gold_known[index]:
@@ -200,7 +200,7 @@ def _score_spans(index: int, found: Sequence[tuple[Scored, Labels]]) -> SpanScor
 
 
 def _title(about: Mapping[str, Any]) -> str:
-    """What tables call the model: as they call its run."""
+    """The model's title in tables: that of its run."""
     names = [each.name for each in fields(Record)]
     if not all(name in about for name in names):
         return str(about.get("title", "the model"))

@@ -1,4 +1,4 @@
-"""`load`: a finished run, an exported folder or a published model -> what predicts, without labels, one pair or millions."""
+"""`load`: a finished run, an exported folder or a published model -> a model that predicts one pair or millions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EXPORT, CALIBRATION, MANIFEST = "export.json", "calibration.json", "manifest.jso
 
 @dataclass(frozen=True)
 class _Posts:
-    """A pair as the model is shown it: HTML entities resolved, as in training."""
+    """A pair as the model sees it: HTML entities are resolved, as in training."""
 
     seeker: str = field(repr=False)
     response: str = field(repr=False)
@@ -46,22 +46,22 @@ class EmpathyModel:
     tokenization: Tokenization = field(repr=False)
     engine: Engine = field(repr=False)
     temperatures: Mapping[str, float] = field(repr=False)  # per task, fitted on the run's validation part
-    digest: str  # sha256 of the folder's manifest, which has one of every file
+    digest: str  # sha256 of the folder's manifest, which lists that of every file
     # The run's record as JSON has it, or the exported model's description; "hub": user/name@commit, of a published model.
     about: Mapping[str, Any] = field(repr=False)
-    warnings: tuple[str, ...] = ()  # what a user should know: plugins of other versions, an ORACLE's scores
-    seen: Seen | None = field(default=None, repr=False)  # its training posts' hashes; None where it is from before these
+    warnings: tuple[str, ...] = ()  # for the user: plugins of other versions, an ORACLE's scores
+    seen: Seen | None = field(default=None, repr=False)  # its training posts' hashes; None in models of earlier versions
 
     @property
     def reads_seekers(self) -> bool:
-        """Whether the model is shown the seeker posts."""
+        """Whether the model sees the seeker posts."""
         return self.tokenization.seekers
 
     def predict(self, pairs: Iterable[tuple[str, str]]) -> list[Prediction]:
-        """Predict (seeker post, response post) pairs, one `Prediction` per pair in their order; none of none.
+        """Predict (seeker post, response post) pairs: one `Prediction` per pair, in the same order; an empty list for no pairs.
 
         Raises:
-            KitError: a pair that is no two texts, or a post that holds nothing to read.
+            KitError: a pair is not two texts, or a post has nothing to read.
         """
         return list(self.stream(pairs))
 
@@ -69,8 +69,8 @@ class EmpathyModel:
         """Predict any number of pairs in bounded memory, in their order.
 
         Args:
-            pairs: (seeker post, response post) each. A model without seeker posts takes any text as the first, also "".
-            window: how many pairs are read ahead, so that posts of like length share a batch. 1 answers each pair at once.
+            pairs: (seeker post, response post) each. A model without seeker posts accepts any text as the first, even "".
+            window: how many pairs are read ahead, so that posts of similar length share a batch. 1 answers each pair at once.
 
         Raises:
             KitError: as `predict`, when the pair's turn comes.
@@ -98,12 +98,12 @@ class EmpathyModel:
 
         Args:
             table: one pair per row.
-            seeker_column: where the seeker posts stand; it may be missing where the model is not shown them.
-            response_column: where the responses stand.
+            seeker_column: column of the seeker posts; it may be missing where the model does not see them.
+            response_column: column of the responses.
             evidence: also add per task a column of lists of ``{"start", "end", "text"}``.
 
         Raises:
-            KitError: a column that is missing or would stand twice, or a cell that is no post.
+            KitError: a column is missing or would occur twice, or a cell is no post.
         """
         names = list(map(str, table.columns if hasattr(table, "iloc") else table.column_names))
         needed = [*([seeker_column] if self.reads_seekers else []), response_column]
@@ -113,7 +113,7 @@ class EmpathyModel:
         added = columns(self.schema, evidence=evidence)
         twice = next((name for name in added if name in names), None)
         if twice is not None:
-            raise KitError(f"column {twice!r} is in the table already; rename it, it would stand twice")
+            raise KitError(f"column {twice!r} is in the table already; rename the table's column")
         cells = [_column(table, name) for name in needed]
         seekers = cells[0] if self.reads_seekers else [""] * len(cells[-1])
         pairs = list(zip(seekers, cells[-1], strict=True))
@@ -153,15 +153,15 @@ def _with_columns(table: Any, values: dict[str, list[Any]]) -> Any:
 
 
 def load(source: str | Path, *, device: Literal["auto", "cpu"] | None = None, threads: int | None = None) -> EmpathyModel:
-    """Load a model to predict with: no pickle, no code from the folder, every byte compared with its manifest.
+    """Load a model for prediction. No pickle and no code from the folder is used; every byte is compared with the manifest.
 
     Args:
         source: a run's folder, an exported folder (which needs no torch), or ``hub:user/name`` with or without ``@revision``.
-        device: where a run's model computes: "cpu", or "auto" for an accelerator if there is one; as in its run where None.
-        threads: of an exported model; all cores where None.
+        device: of a run's model: "cpu", or "auto" for an accelerator if there is one; None takes the run's setting.
+        threads: CPU threads of an exported model; None uses all cores.
 
     Raises:
-        KitError: no model there, one that was changed or whose plugins are missing, or a hub that does not answer.
+        KitError: there is no model, it was changed, its plugins are missing, or the hub does not answer.
     """
     if str(source).startswith(HUB):
         from empathy_kit.inference.hub import fetch
@@ -191,15 +191,15 @@ def load(source: str | Path, *, device: Literal["auto", "cpu"] | None = None, th
 
 
 def digest(folder: Path) -> str:
-    """The sha256 of a model folder's manifest, which has one of every file: it names the model."""
+    """The sha256 of a model folder's manifest, which identifies the model because it lists the sha256 of every file."""
     return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
 
 
 def read_temperatures(path: Path) -> dict[str, float]:
-    """Per task; none where the model is from before there was any calibration.
+    """Temperatures per task; empty for models of earlier versions, which had no calibration.
 
     Raises:
-        KitError: a file that holds something else.
+        KitError: the file holds something else.
     """
     if not path.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""Predictions as CSV, JSON Lines or Parquet: written in parts, and the parts joined to one file."""
+"""Predictions as CSV, JSON Lines or Parquet: written in parts, which are then joined to one file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 from empathy_kit.data.schema import Schema
 from empathy_kit.inference.prediction import columns, evidence_type
 
-ROW = "row"  # the first column: the row of the input, from 1
+ROW = "row"  # the first column: the row number of the input, from 1
 
 
 class Output:
     """The columns of a file of predictions, and how it is written.
 
-    A kept column has the type that a Parquet input gives it; from a CSV it is text, and from JSON Lines whatever JSON has it be,
-    which Parquet takes as JSON text.
+    A kept column of a Parquet input keeps its type. From a CSV it is text, and from JSON Lines it has its JSON type,
+    which is written to Parquet as JSON text.
     """
 
     def __init__(self, suffix: str, schema: Schema, kept: Sequence[str], types: dict[str, Any], *, evidence: bool) -> None:
@@ -51,7 +51,7 @@ class Output:
         return text.getvalue()
 
     def join(self, parts: Sequence[Path], out: Path) -> None:
-        """Lay parts end to end in one file; memory holds one of them."""
+        """Concatenate parts into one file; only one of them is in memory."""
         if self.suffix == ".parquet":
             import pyarrow.parquet
 
@@ -94,12 +94,12 @@ class Output:
 
 
 def _rounded(value: Any) -> Any:
-    # Six digits are more than a model means, and the same on every run of a machine.
+    # Six digits are more than a model's accuracy, and stay the same in every call on a machine.
     return round(value, 6) if type(value) is float else value
 
 
 def _cell(value: Any) -> Any:
-    """A value as text, where a format has none but that."""
+    """A value as text, for formats that have only text."""
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""What a model says of one pair, in the words of its schema: labels, calibrated probabilities, evidence."""
+"""A model's predictions for one pair in terms of its schema: labels, calibrated probabilities, evidence."""
 
 from __future__ import annotations
 
@@ -19,40 +19,40 @@ from empathy_kit.data.pairs import Span, original_places, unescape
 from empathy_kit.data.schema import Schema
 
 EVIDENCE = 0.5
-"""A token is evidence from this probability on."""
+"""The smallest probability at which a token counts as evidence."""
 
 
 @dataclass(frozen=True)
 class TaskPrediction:
-    """One task's answer."""
+    """The prediction of one task."""
 
     label: str  # the likeliest of the task's labels
     level: int  # its position in them, lowest first
     probabilities: dict[str, float]  # label to its calibrated probability; they sum to 1
     evidence: tuple[Span, ...] | None = field(repr=False)
-    """Characters of the response that the label rests on; empty at the lowest label, None where the model marks none."""
+    """Spans of the response, in characters, that support the label; empty at the lowest label, None without a span head."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one (seeker post, response post) pair."""
+    """The predictions for one (seeker post, response post) pair."""
 
     tasks: Mapping[str, TaskPrediction]  # by the task's name, in the schema's order
-    seeker_truncated: bool  # longer than the model reads: its middle or its end was cut away
+    seeker_truncated: bool  # longer than the model reads: its middle or its end was cut
     response_truncated: bool
 
     def __getitem__(self, task: str) -> TaskPrediction:
-        """One task's answer by the task's name."""
+        """The prediction of a task, by the task's name."""
         return self.tasks[task]
 
 
 def make_prediction(scored: Scored, read: Read, response: str, schema: Schema, temperatures: Mapping[str, float]) -> Prediction:
-    """Put a model's numbers into words.
+    """Convert a model's outputs to labels, probabilities and evidence.
 
     Args:
-        scored: what the model returned.
-        read: what it was shown.
-        response: the response as the caller has it, entities unresolved.
+        scored: the model's outputs.
+        read: the tokens that it saw.
+        response: the response as the caller gave it, with entities unresolved.
         schema: the model's tasks.
         temperatures: per task; 1 where it is missing.
     """
@@ -73,7 +73,7 @@ def _spans(marked: NDArray[np.bool_], read: Read, response: str) -> tuple[Span, 
     text = unescape(response)
     found = []
     for start, end in runs(marked):
-        # Tokens on both sides of the place where others were cut away are no neighbours.
+        # Tokens before and after a cut are not adjacent.
         edges = [start, read.cut, end] if read.response_truncated and start < read.cut < end else [start, end]
         for first, last in pairwise(edges):
             places = [(one, other) for one, other in read.places[first:last] if one < other]  # special tokens have no characters
@@ -88,7 +88,7 @@ def _trimmed(text: str, span: Span) -> Span:
 
 
 def columns(schema: Schema, *, evidence: bool) -> list[str]:
-    """The columns that a table of predictions adds."""
+    """The columns of predictions that are added to a table."""
     names: list[str] = []
     for task in schema.tasks:
         names += [f"{task.name}_predicted", *(f"{task.name}_p{level}" for level in range(len(task.labels)))]
@@ -97,7 +97,7 @@ def columns(schema: Schema, *, evidence: bool) -> list[str]:
 
 
 def row(prediction: Prediction, response: str, *, evidence: bool) -> list[str | float | bool | list[dict[str, int | str]] | None]:
-    """One pair's values for `columns`; evidence as a list of ``{"start", "end", "text"}``, None where the model marks none."""
+    """One pair's values for `columns`; evidence is a list of ``{"start", "end", "text"}``, or None without a span head."""
     values: list[str | float | bool | list[dict[str, int | str]] | None] = []
     for task in prediction.tasks.values():
         values += [task.label, *task.probabilities.values()]
@@ -109,7 +109,7 @@ def row(prediction: Prediction, response: str, *, evidence: bool) -> list[str | 
 
 
 def evidence_type() -> Any:
-    """What Arrow and Parquet call a cell of evidence."""
+    """The Arrow type of a cell of evidence."""
     import pyarrow
 
     return pyarrow.list_(pyarrow.struct({"start": pyarrow.int64(), "end": pyarrow.int64(), "text": pyarrow.string()}))

@@ -1,4 +1,4 @@
-"""Tables in, tables out, every row exactly once: parts that a killed job leaves are used by the next, and nothing else is."""
+"""Tables in, tables out, every row exactly once: the next call continues from the finished parts of a killed job."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from empathy_kit.inference.outputs import ROW, Output
 from empathy_kit.inference.prediction import columns, row
 from empathy_kit.inference.tables import FORMATS, Bad, Columns, Input, PairTable
 
-PART = WINDOW  # rows of a part: a batch never crosses its end, so that a part is the same whenever it is made
+PART = WINDOW  # rows per part: no batch crosses its end, so that a part is the same whenever it is made
 JOB, DONE, LOCK, JOINED = "job.json", "done.json", "lock", "joined"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is."""
+    """The progress of a job."""
 
-    rows: int  # of the input, the bad ones too
+    rows: int  # of the input, including bad ones
     bad: int
     fraction: float  # of the input's bytes
-    reused: int  # rows of parts that an earlier call had left
+    reused: int  # rows in parts of an earlier call
 
 
 @dataclass(frozen=True)
 class Job:
-    """A table to predict, and where to."""
+    """A table to predict, and the output."""
 
     source: Path
     out: Path
@@ -46,12 +46,12 @@ class Job:
 
     @property
     def parts(self) -> Path:
-        """Where finished parts wait for the others."""
+        """The folder of the finished parts."""
         return parts_of(self.out)
 
     @property
     def skipped(self) -> Path:
-        """The table of rows that could not be predicted."""
+        """The file that lists the rows that could not be predicted."""
         return self.out.with_name(f"{self.out.name}.skipped.csv")
 
 
@@ -68,7 +68,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Request:
-    """A part that is to be made."""
+    """A part that still has to be made."""
 
     number: int
     rows: tuple[Input | Bad, ...]
@@ -79,15 +79,15 @@ Write = Callable[[Iterator[Request]], Iterator[Part]]
 
 
 def parts_of(out: Path) -> Path:
-    """Where an output's finished parts wait for the others."""
+    """The folder of an output's finished parts."""
     return out.with_name(f"{out.name}.parts")
 
 
 def check_output(out: Path) -> None:
-    """Find out before a model is loaded whether an output can be made.
+    """Check, before a model is loaded, that an output can be written.
 
     Raises:
-        KitError: a format that is unknown, or an output that exists.
+        KitError: the format is unknown, or the output exists.
     """
     if out.suffix.lower() not in FORMATS:
         raise KitError(f"--out {out}: a {out.suffix or 'nameless'} file, expected {', '.join(FORMATS)}")
@@ -98,16 +98,16 @@ def check_output(out: Path) -> None:
 def predict_table(job: Job, model: EmpathyModel, write: Write | None = None) -> Iterator[Progress]:
     """Predict a table into a file that appears whole or not at all, and yield after each part.
 
-    A job that is stopped in any way leaves its finished parts next to the output, and the same call continues from them: its
-    output is that of an undisturbed one. Parts of another input, model or setting are refused, and never mixed in.
+    A job that is stopped in any way leaves its finished parts next to the output, and the same call continues from them. Its
+    output equals that of an uninterrupted job. Parts of another input, model or setting are refused, and never mixed in.
 
     Args:
-        job: what to predict, and where to.
-        model: what predicts.
-        write: what turns missing parts into written ones, in their order; `write_part` in this process where None.
+        job: the table and the output.
+        model: the model.
+        write: writes the missing parts, in order; None uses `write_part` in this process.
 
     Raises:
-        KitError: an input, row or column that is not as expected, an output that exists or cannot be written, another job at
+        KitError: an input, row or column is not as expected, the output exists or cannot be written, another job is
             work on it, or parts of another job.
     """
     check_output(job.out)
@@ -124,7 +124,7 @@ def predict_table(job: Job, model: EmpathyModel, write: Write | None = None) -> 
 
 
 def _predict_parts(job: Job, table: PairTable, model: EmpathyModel, write: Write) -> Iterator[Progress]:
-    there: list[Part] = []  # what an earlier call has left
+    there: list[Part] = []  # of an earlier call
     made: list[Part] = []
 
     def progress(fraction: float) -> Progress:
@@ -142,7 +142,7 @@ def _predict_parts(job: Job, table: PairTable, model: EmpathyModel, write: Write
 
 
 def _missing(job: Job, table: PairTable, model: EmpathyModel, there: list[Part]) -> Iterator[Request]:
-    """The parts that are to be made. The whole input is read, or a fault in a row of a finished part would go unseen."""
+    """The parts still to be made. The whole input is read, so that faults in rows of finished parts are found too."""
     rows = table.rows()
     for number in itertools.count():
         chunk = tuple(itertools.islice(rows, PART))
@@ -157,9 +157,9 @@ def _missing(job: Job, table: PairTable, model: EmpathyModel, there: list[Part])
 
 
 def write_part(job: Job, request: Request, model: EmpathyModel) -> Part:
-    """Predict one part's rows and leave them, with an entry that appears last."""
+    """Predict one part's rows and write them; its entry is written last."""
     path = part_path(job, request.number)
-    with files.workspace(path) as work:  # whoever else writes here sweeps what nobody holds
+    with files.workspace(path) as work:  # other writers here delete what no process holds
         written = work / path.name
         good = [each for each in request.rows if isinstance(each, Input)]
         request.output.write_part(written, list(predicted(good, model, evidence=job.evidence)))
@@ -174,33 +174,33 @@ def write_part(job: Job, request: Request, model: EmpathyModel) -> Part:
 def _refuse_bad(job: Job, table: PairTable, rows: Iterable[Input | Bad]) -> None:
     bad = None if job.skip_errors else next((each for each in rows if isinstance(each, Bad)), None)
     if bad is not None:
-        raise KitError(f"{bad.error(table.name)}; --errors skip predicts the other rows and lists such ones")
+        raise KitError(f"{bad.error(table.name)}; use --errors skip to predict the other rows and list the bad ones")
 
 
 def read_part(job: Job, number: int) -> Part | None:
-    """A part that is there and whole, or None."""
+    """A part that exists and is complete, or None."""
     try:
         content = json.loads(_entry_path(job, number).read_text(encoding="utf-8"))
         entry = Part(**{**content, "bad": tuple(tuple(each) for each in content["bad"])})
         return entry if entry.sha256 == _sha256(part_path(job, number)) else None
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # written again: whatever is wrong with it, the input is still there
+        return None  # damaged: it is made again from the input
 
 
 def part_path(job: Job, number: int) -> Path:
-    """Where a part's rows lie."""
+    """The file of a part's rows."""
     return job.parts / f"{number:08d}{job.out.suffix.lower()}"
 
 
 def predicted(rows: Sequence[Input], model: EmpathyModel, *, evidence: bool) -> Iterator[list[Any]]:
-    """Rows of the output: the input's row number, what is kept of it, and the prediction."""
+    """Rows of the output: the input's row number, its kept columns, and the prediction."""
     said = model.stream([(each.seeker, each.response) for each in rows])
     for each, prediction in zip(rows, said, strict=True):
         yield [each.number, *each.kept, *row(prediction, each.response, evidence=evidence)]
 
 
 def predict_stream(table: PairTable, model: EmpathyModel, *, evidence: bool, bad: Callable[[Bad], None]) -> Iterator[str]:
-    """JSON Lines in, JSON Lines out, a few at a time; ``bad`` is told of rows that cannot be predicted."""
+    """JSON Lines in, JSON Lines out, a few at a time; ``bad`` is called with each row that cannot be predicted."""
     rows = table.rows()
     while chunk := list(itertools.islice(rows, model_batch(model))):
         for each in chunk:
@@ -211,12 +211,12 @@ def predict_stream(table: PairTable, model: EmpathyModel, *, evidence: bool, bad
 
 
 def model_batch(model: EmpathyModel) -> int:
-    """Pairs that a stream waits for before it answers."""
+    """Pairs that a stream collects before it answers."""
     return int(getattr(model.engine, "batch_size", 64))
 
 
 def _identity(job: Job, table: PairTable, model: EmpathyModel) -> dict[str, Any]:
-    """What a part depends on."""
+    """Everything that a part depends on."""
     return {
         "kit": __version__,
         "input": table.sha256(),
@@ -231,9 +231,7 @@ def _identity(job: Job, table: PairTable, model: EmpathyModel) -> dict[str, Any]
 
 def _claim(job: Job, identity: dict[str, Any]) -> None:
     path = job.parts / JOB
-    if not path.exists() or not any(
-        job.parts.glob(f"*{job.out.suffix.lower()}")
-    ):  # nothing of another job that could be mixed in
+    if not path.exists() or not any(job.parts.glob(f"*{job.out.suffix.lower()}")):  # there is no part that could be mixed in
         files.write_whole(path, json.dumps(identity, indent=2))
         return
     try:
@@ -249,7 +247,7 @@ def _claim(job: Job, identity: dict[str, Any]) -> None:
 
 
 def _finished(job: Job, identity: dict[str, Any]) -> bool:
-    """Whether a job that was killed at its very end has left the output whole; what is left beside it then goes."""
+    """Whether a job that was killed at its very end has completed the output; its leftovers are then removed."""
     if not (job.out.exists() or job.out.is_symlink()):
         return False
     try:
@@ -317,11 +315,11 @@ def _locked(job: Job) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise KitError(f"--out {job.out}: another job is at work on it; wait for it, or use another --out") from None
+        raise KitError(f"--out {job.out}: another job is writing it; wait until it ends, or use another --out") from None
     try:
         yield
     finally:
-        if not any(job.parts.glob("[0-9]*")):  # no part is finished: nothing to continue from
+        if not any(job.parts.glob("[0-9]*")):  # no finished part to continue from
             shutil.rmtree(job.parts, ignore_errors=True)
         lock.release()
 

@@ -1,4 +1,4 @@
-"""Rows of a table of pairs, one after the other and never all at once; one that cannot be read does not end the table."""
+"""Rows of a table of pairs, read one at a time; reading continues after a bad row."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from empathy_kit.data.readers import Header
 from empathy_kit.errors import KitError, shown
 
 FORMATS = (".csv", ".jsonl", ".parquet")
-LONGEST = 2**24  # characters of a cell or bytes of a line that are read in order to be refused; a broken quote swallows more
+LONGEST = 2**24  # most characters of a cell or bytes of a line; a broken quote can swallow the rest of a file
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Which of a table's columns are read, and which are carried through."""
+    """Which of a table's columns are read, and which are copied to the output."""
 
-    seeker: str | None  # None where the model is not shown the seeker posts
+    seeker: str | None  # None where the model does not see the seeker posts
     response: str
     keep: tuple[str, ...] = ()
-    keep_all: bool = False  # every column that is not read as a post
+    keep_all: bool = False  # keep every column that is not read as a post
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class Input:
 
 @dataclass(frozen=True)
 class Bad:
-    """One row that cannot be predicted, and why; never what it holds."""
+    """One row that cannot be predicted, and why; never its content."""
 
     number: int
-    column: str  # empty where the whole row is at fault
+    column: str  # empty where the fault is in the whole row
     reason: str
 
     def error(self, file: str) -> KitError:
-        """The same as one line."""
+        """The same as an error of one line."""
         column = f", column {shown(self.column)}" if self.column else ""
         return KitError(f"{file}, row {self.number}{column}: {self.reason}")
 
@@ -58,7 +58,7 @@ class PairTable:
     """A CSV, JSON Lines or Parquet file, or a stream of JSON Lines.
 
     Raises:
-        KitError: a file that cannot be read or has another ending, or lacks a column.
+        KitError: a file cannot be read, has another ending, or lacks a column.
     """
 
     def __init__(self, path: Path | None, columns: Columns, stream: io.BufferedReader | None = None) -> None:
@@ -71,11 +71,11 @@ class PairTable:
         needed = [name for name in (columns.seeker, columns.response) if name is not None]
         twice = next((name for name in columns.keep if columns.keep.count(name) > 1), None)
         if twice is not None:
-            raise KitError(f"column {shown(twice)} is to be kept twice, expected once")
+            raise KitError(f"column {shown(twice)} is given twice with --keep; give it once")
         self.header = Header(self.name, list(dict.fromkeys([*needed, *columns.keep])))
-        self._names: dict[str, str] = {}  # what is asked for to what the table calls it
-        self.kept: tuple[str, ...] = columns.keep  # all that are kept, known from the first row on
-        self.types: dict[str, Any] = {}  # of a Parquet file's kept columns, as Arrow has them
+        self._names: dict[str, str] = {}  # requested name to the table's own name
+        self.kept: tuple[str, ...] = columns.keep  # all kept columns, known from the first row on
+        self.types: dict[str, Any] = {}  # Arrow types of a Parquet file's kept columns
         self.fraction = 0.0  # of the file, read so far
 
     def sha256(self) -> str:
@@ -89,7 +89,7 @@ class PairTable:
         """Every row in order.
 
         Raises:
-            KitError: what makes the whole table unreadable.
+            KitError: the whole table cannot be read.
         """
         kind = ".jsonl" if self.path is None else self.path.suffix.lower()
         with self._open() as stream:
@@ -114,7 +114,7 @@ class PairTable:
         size = stream.seek(0, io.SEEK_END)
         stream.seek(0)
         csv.field_size_limit(max(csv.field_size_limit(), LONGEST))
-        # What is not UTF-8 becomes surrogates, which the cell's check finds: one bad byte costs one row.
+        # Bytes that are not UTF-8 become surrogates, which the check of each cell finds: a bad byte costs only its row.
         with io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
             yield from self._csv_rows(csv.reader(text, strict=True), stream, size)
 
@@ -134,7 +134,7 @@ class PairTable:
                 continue
             if columns is None:
                 columns = self._begin([column.strip() for column in cells])
-            elif cells:  # a blank line is no row
+            elif cells:  # a blank line is not a row
                 number += 1
                 self.fraction = min(1.0, stream.tell() / size)
                 if len(cells) != len(columns):
@@ -200,7 +200,7 @@ class PairTable:
             raise KitError(f"{self.name}: not a readable Parquet file ({type(error).__name__})") from None
 
     def _begin(self, columns: Sequence[str]) -> list[str]:
-        """Find the columns that are asked for."""
+        """Find the requested columns."""
         self.header.check(columns)
         found = self.header.names(columns)
         self._names = {name: column for name, column in zip(found, columns, strict=True) if name is not None}
@@ -209,7 +209,7 @@ class PairTable:
             others = [column for column in columns if column not in posts]
             twice = next((column for column in others if others.count(column) > 1), None)
             if twice is not None:
-                raise KitError(f"{self.name}: column {shown(twice)} stands twice in the header, it cannot be kept")
+                raise KitError(f"{self.name}: column {shown(twice)} occurs twice in the header; rename one, or do not keep it")
             self.kept = tuple(others)
         else:
             self.kept = tuple(self._names[name] for name in self.columns.keep)
@@ -233,7 +233,7 @@ class PairTable:
 
 
 def _fault(value: object) -> str | None:
-    """Text that came from bytes which are not UTF-8, or that no file can hold."""
+    """Detect text from bytes that are not UTF-8, or that no file can hold."""
     surrogate = isinstance(value, str) and not value.isascii() and any("\ud800" <= sign <= "\udfff" for sign in value)
     return "not UTF-8, or half a surrogate pair, found; save it again as UTF-8" if surrogate else None
 
@@ -241,5 +241,5 @@ def _fault(value: object) -> str | None:
 def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(members)
     if len(found) < len(members):
-        raise ValueError("a name stands twice in one object")
+        raise ValueError("a name occurs twice in one object")
     return found

@@ -1,4 +1,4 @@
-"""A run's folder -> the model that predicts with torch."""
+"""A run's folder -> a model that predicts with torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def load_run(folder: Path, *, device: Literal["auto", "cpu"] | None = None) -> E
     """The model of a finished run, with its calibration.
 
     Raises:
-        KitError: no run there, one that was changed or left no model, or whose plugins are missing.
+        KitError: there is no run, it was changed or has no model, or its plugins are missing.
     """
     if not os.path.isdir(folder):  # noqa: PTH112 - Path's own raises for names that cannot be
         raise KitError(f"{folder}: no such folder; expected a run, an exported model, or hub:user/name")

@@ -1,4 +1,4 @@
-"""A run's folder or an exported one -> what is published of it -> a folder, or the hub in one commit."""
+"""A run's folder or an exported one -> its published files -> a folder, or one commit on the hub."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ MAIN = "main"
 
 
 def contents(folder: Path, name: str, *, licence: str | None = None, seen: bool = True) -> dict[str, Path | bytes]:
-    """What is published of a run's folder or an exported one: every file by its name there, the card among them.
+    """The published files of a run's folder or an exported one, by name, including the card.
 
-    Tables are kept back, for they have a line per pair of the data. Absolute paths in the record are cut to their last part.
+    Tables are not published, because they have a line per pair. Absolute paths in the record are cut to their last part.
 
     Args:
         folder: the run or the export.
-        name: where it goes: ``user/name``.
+        name: the repository: ``user/name``.
         licence: an identifier for the card, such as "mit".
         seen: whether the hashes of the training posts are published too.
 
     Raises:
-        KitError: a folder that holds no model or was changed, an ORACLE, or a name that the hub does not take.
+        KitError: the folder has no model, was changed or is an ORACLE's, or the name is not valid on the hub.
     """
     check_name(name)
     if licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,49}", licence):
@@ -51,7 +51,7 @@ def contents(folder: Path, name: str, *, licence: str | None = None, seen: bool 
     exported = os.path.isfile(folder / EXPORT)  # noqa: PTH113
     found, export = _exported(folder) if exported else (_trained(folder), None)
     if found.oracle:
-        raise KitError(f"{folder}: an ORACLE is not published: its scores are those of a model that sees annotated spans")
+        raise KitError(f"{folder}: an ORACLE is not published, because its scores are those of a model that sees annotated spans")
     manifest = _json(folder / record.MANIFEST)
     about = EXPORT if exported else record.RUN
     description = record.to_json(without_paths(_json(folder / about))).encode()
@@ -60,7 +60,7 @@ def contents(folder: Path, name: str, *, licence: str | None = None, seen: bool 
     hashes[about] = hashlib.sha256(description).hexdigest()
     other = next((each for each in hashes if not READ.fullmatch(each)), None)
     if other is not None:
-        raise KitError(f"{folder / other}: not of a kind that is published; expected data alone, no code and no pickle")
+        raise KitError(f"{folder / other}: this kind of file is not published; expected only data, no code and no pickle")
     has_seen = any(each.endswith(SEEN) for each in hashes)
     card = write_card(published(found), name, licence=licence, export=without_paths(export), seen=has_seen)
     return {
@@ -74,12 +74,12 @@ def contents(folder: Path, name: str, *, licence: str | None = None, seen: bool 
 def _trained(folder: Path) -> record.Record:
     found = record.read(folder)
     if not (folder / record.MODEL).is_dir():
-        raise KitError(f"{folder}: the run has no model; a comparison keeps its runs' models with --keep-models")
+        raise KitError(f"{folder}: the run has no model; repeat a comparison's run with --keep-models to keep it")
     return found
 
 
 def _exported(folder: Path) -> tuple[record.Record, dict[str, Any]]:
-    """The record of the run that was exported, and whatever else the export tells of itself."""
+    """The record of the exported run, and the other contents of ``export.json``."""
     record.verify(folder)
     described = _json(folder / EXPORT)
     try:
@@ -96,10 +96,10 @@ def _json(path: Path) -> Any:
 
 
 def write(held: Mapping[str, Path | bytes], out: Path) -> None:
-    """Write what would be published into a new folder, whole or not at all; the kit loads it as it loads a run.
+    """Write the published files into a new folder, whole or not at all; the kit loads it like a run.
 
     Raises:
-        KitError: something is there already, or it cannot be written.
+        KitError: the folder exists, or cannot be written.
     """
     try:
         files.refuse_existing(out)
@@ -112,17 +112,17 @@ def write(held: Mapping[str, Path | bytes], out: Path) -> None:
                 else:
                     shutil.copyfile(content, path)
     except FileExistsError:
-        raise KitError(f"--dry-run {out}: already exists; give a new name") from None
+        raise KitError(f"--dry-run {out}: already exists; use another name") from None
     except OSError as error:
         raise KitError(f"--dry-run {out}: cannot be written: {error.strerror or error}") from None
 
 
 @dataclass(frozen=True)
 class Published:
-    """Where a model is now."""
+    """A published model."""
 
     name: str  # user/name
-    commit: str  # 40 hexadecimal digits: this name and @ and these load the same bytes for good
+    commit: str  # 40 hexadecimal digits: name@commit always loads the same bytes
 
 
 def publish(
@@ -133,17 +133,17 @@ def publish(
     revision: str | None = None,
     token: str | None = None,
 ) -> Published:
-    """Upload in one commit. Files of an earlier publication that are no more are deleted by it; all others stay.
+    """Upload in one commit, which also deletes files of an earlier publication that are no longer needed.
 
     Args:
-        held: as `contents` gives it.
+        held: as returned by `contents`.
         name: ``user/name``.
         private: make a new repository private.
-        revision: a branch; it is made from the main one where it does not exist.
-        token: as the hub gave it; what `hf auth login` or ``HF_TOKEN`` left where None.
+        revision: a branch; if it does not exist, it is created from the main branch.
+        token: an access token; None uses that of `hf auth login` or ``HF_TOKEN``.
 
     Raises:
-        KitError: no answer, no right to do so, or a repository that holds something else.
+        KitError: the hub does not answer or refuses, or the repository holds something else.
     """
     check_name(name, revision)
     branch, api = revision or MAIN, HfApi(token=token, library_name=OWN, library_version=__version__)
@@ -155,7 +155,7 @@ def publish(
         elif private and not found.private:
             raise KitError(f"{name}: exists and is public; make it private on the hub, or leave --private out")
         elif there and not there <= set(record.UNLISTED) and record.MANIFEST not in there:
-            raise KitError(f"{name}: holds something else than a model of empathy-kit; give a new name")
+            raise KitError(f"{name}: holds something other than a model of empathy-kit; use another name")
         if revision is not None:
             api.create_branch(name, branch=branch, exist_ok=True)
         stale: set[str] = set()
@@ -172,13 +172,13 @@ def publish(
             ],
             commit_message=f"Publish a model of {OWN} {__version__}",
             revision=branch,
-            parent_commit=found.sha if found is not None else None,  # or two who publish at once would mix their files
+            parent_commit=found.sha if found is not None else None,  # or two simultaneous publications would mix their files
         )
     return Published(name, done.oid)
 
 
 def _found(api: HfApi, name: str, branch: str) -> ModelInfo | None:
-    # First of all requests: the only one that waits no longer than it is told to, and so finds out whether anybody is there.
+    # The first request, because only this one has a timeout: it finds out whether the hub answers at all.
     for revision in dict.fromkeys((branch, None)):
         try:
             return api.model_info(name, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
@@ -190,7 +190,7 @@ def _found(api: HfApi, name: str, branch: str) -> ModelInfo | None:
 
 
 def _manifest(api: HfApi, name: str, commit: str | None) -> list[str]:
-    """What an earlier publication consists of; nothing where that cannot be read."""
+    """The files of an earlier publication; none where its manifest cannot be read."""
     try:
         path = api.hf_hub_download(name, record.MANIFEST, revision=commit)
         return listed(Path(path).read_bytes(), name)
@@ -199,10 +199,10 @@ def _manifest(api: HfApi, name: str, commit: str | None) -> list[str]:
 
 
 def read_token(path: Path) -> str:
-    """An access token that stands alone in a file, so that it stands in no command line.
+    """An access token, read from a file so that it does not appear on a command line.
 
     Raises:
-        KitError: no such file, or one that holds something else.
+        KitError: the file does not exist, or holds something else.
     """
     try:
         token = path.read_text(encoding="utf-8-sig").strip()

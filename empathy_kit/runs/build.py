@@ -1,4 +1,4 @@
-"""From a configuration and its plugins to the things that train and predict."""
+"""Build a run's model, objective and trainer from its configuration and plugins."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def build_tasks(corpus: Corpus, split: Split, schema: Schema) -> list[Task]:
-    """What builders may know of the tasks that are trained: counts from the training part alone."""
+    """The tasks as builders see them: class counts come from the training part only."""
     counts = class_counts(take(corpus, split.train), corpus.schema)
     return [Task(task.name, task.labels, counts[task.name]) for task in schema.tasks]
 
@@ -54,10 +54,10 @@ def open_encoder(config: RunConfig) -> tuple[nn.Module, Any]:
 
 
 def build_tokenization(config: RunConfig, tokenizer: Any, encoder: nn.Module) -> Tokenization:
-    """The tokenizer with the run's length limit, which leaves out the seeker posts where the model is not shown them.
+    """The tokenizer with the run's length limit; it leaves out the seeker posts with ``--posts response``.
 
     Raises:
-        KitError: a limit beyond the encoder's positions.
+        KitError: the limit exceeds the encoder's positions.
     """
     from empathy_kit.core.encoder import longest_input
     from empathy_kit.core.tokens import Tokenization
@@ -69,11 +69,11 @@ def build_tokenization(config: RunConfig, tokenizer: Any, encoder: nn.Module) ->
 
 
 def read_posts(config: RunConfig, tokenization: Tokenization, corpus: Corpus) -> tuple[Examples, Truncation]:
-    """Every pair as the run's model is shown it, with the labels of its tasks, and what the length limit took away."""
+    """Every pair as the run's model sees it, with the labels of its tasks, and what truncation removed."""
     schema = config.schema.select(config.tasks)
     positions = [corpus.schema.index(name) for name in schema.names]
     examples, truncation = tokenization.encode_labelled(corpus.pairs, positions)
-    # Where nobody has marked any evidence of a task, none is known of any pair: not even that it has none.
+    # Where no pair has a span of a task, the task was not annotated: a pair without a span is then unknown, not negative.
     marked = [any(pair.spans[task] for pair in corpus.pairs) for task in positions]
     if not all(marked):
         labels = (replace(each, gold_known=tuple(map(min, each.gold_known, marked))) for each in examples.labels)
@@ -85,7 +85,7 @@ def build_model(config: RunConfig, plugins: Plugins, tasks: Sequence[Task], enco
     """The trunk with its injector and post encoder, and one head per task.
 
     Raises:
-        KitError: a plugin that cannot be built, or builds no module.
+        KitError: a plugin cannot be built, or does not build a module.
     """
     from torch import nn
 
@@ -111,13 +111,13 @@ def build_model(config: RunConfig, plugins: Plugins, tasks: Sequence[Task], enco
 
 
 def check_model(plugins: Plugins, tasks: Sequence[Task], model: Model, tokenization: Tokenization) -> bool:
-    """Send two pairs without words through a new model, so that a plugin of wrong shapes is named before the training.
+    """Pass two empty pairs through a new model, so that a plugin that returns wrong shapes is named before training.
 
     Returns:
         Whether the injector predicts spans.
 
     Raises:
-        KitError: a trunk whose width is another, an injector or a head whose outputs do not fit.
+        KitError: the width of a trunk, or the outputs of an injector or a head, are not as expected.
     """
     import torch
 
@@ -126,13 +126,13 @@ def check_model(plugins: Plugins, tasks: Sequence[Task], model: Model, tokenizat
 
     texts = collate_texts([TokenPair(tokenization.empty, tokenization.empty)] * 2, tokenization.pad_id)
     with torch.random.fork_rng(), torch.inference_mode(), plugins.blamed():
-        said = model.eval().trunk(texts, None)
+        output = model.eval().trunk(texts, None)
         width = cast(int, model.trunk.width)
-        if not isinstance(said, tuple) or len(said) != 2:
+        if not isinstance(output, tuple) or len(output) != 2:
             raise plugins.wrong(
-                "trunk", f"{type(said).__name__} found as its output, expected an Encoded and span logits or None"
+                "trunk", f"{type(output).__name__} found as its output, expected an Encoded and span logits or None"
             )
-        encoded, span_logits = said
+        encoded, span_logits = output
         if not isinstance(encoded, Encoded):
             raise plugins.wrong("trunk", f"its output is a {type(encoded).__name__}, expected an Encoded")
         shape = tuple(encoded.pooled.shape)
@@ -156,7 +156,7 @@ def check_model(plugins: Plugins, tasks: Sequence[Task], model: Model, tokenizat
 
 
 def check_spans(plugins: Plugins, tasks: Sequence[Task], train: Examples) -> tuple[str, ...]:
-    """What an injector that learns from annotated spans may lack; called only for one that does.
+    """Warnings for the tasks without annotated spans; called only for an injector that learns from them.
 
     Raises:
         KitError: the training part has no annotated span of any task.
@@ -166,13 +166,13 @@ def check_spans(plugins: Plugins, tasks: Sequence[Task], train: Examples) -> tup
     if len(without) == len(tasks):
         raise KitError(
             f"--rationale {name}: it learns from annotated spans, and the training part has none of {', '.join(without)}; "
-            "expected --rationale none, or a table with spans"
+            "use --rationale none, or a table with spans"
         )
     return tuple(f"the training part has no annotated span of {task}: rationale {name} learns nothing of it" for task in without)
 
 
 def own_criterion(head: nn.Module) -> Any:
-    """The loss that a head brings along; None where it is trained by the run's."""
+    """The head's own loss; None where it is trained with the run's."""
     return getattr(head, "criterion", None)
 
 
@@ -180,7 +180,7 @@ def build_objective(config: RunConfig, plugins: Plugins, tasks: Sequence[Task], 
     """One loss per task: the head's own criterion where it has one, else the run's loss.
 
     Raises:
-        KitError: a loss that cannot be built, or one that cannot be called.
+        KitError: a loss cannot be built, or is not callable.
     """
     from empathy_kit.core.objective import Objective
 
@@ -204,10 +204,10 @@ def build_trainer(
     validation: Examples,
     on: device,
 ) -> Trainer:
-    """Training by the configuration's recipe; annotated spans go only where the injector's spec allows it.
+    """A trainer with the configuration's recipe; it passes annotated spans only where the injector's spec allows it.
 
     Raises:
-        KitError: a sampler that cannot be built, or a precision that the device does not have.
+        KitError: a sampler cannot be built, or the device does not support the precision.
     """
     from empathy_kit.core.trainer import Recipe, Trainer
 
@@ -240,7 +240,7 @@ def build_trainer(
 
 
 def encoder_warnings(model: Model) -> tuple[str, ...]:
-    """What of a model's encoders is slower than it could be, and why."""
+    """Why a model's encoders are slower than they could be."""
     from empathy_kit.core.posts import PostEncoder
 
     found = [part.warning for part in model.modules() if isinstance(part, PostEncoder)]
@@ -248,7 +248,7 @@ def encoder_warnings(model: Model) -> tuple[str, ...]:
 
 
 def remember_states(model: Model, texts: Sequence[TokenPair]) -> Path | None:
-    """Compute the frozen layers' states of all posts, or find them; the file in which they lie, if any.
+    """Compute the frozen layers' states of all posts or find them in the cache; return their file, if any.
 
     Raises:
         KitError: the cache cannot be written.
@@ -263,7 +263,7 @@ def remember_states(model: Model, texts: Sequence[TokenPair]) -> Path | None:
 
 @contextmanager
 def flags_named() -> Iterator[None]:
-    """Core's messages begin with the setting that is at fault, and know no flags: make it one."""
+    """Core's messages begin with the name of a setting, because core knows no flags: turn it into the flag."""
     try:
         yield
     except KitError as error:

@@ -17,16 +17,16 @@ from empathy_kit.options import resolve
 from empathy_kit.plugins import KINDS, OURS, Kind, Provided, Registry, fingerprint, one_line, same_distribution
 
 PER_TASK: tuple[Kind, ...] = ("loss", "head")
-"""Kinds that are built once for each task, and may have options of their own for each."""
+"""Kinds that are built once per task, with options that may differ between tasks."""
 
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "numpy")
-"""What computes a run's numbers, next to the kit."""
+"""The libraries, other than the kit, that a run's numbers depend on."""
 
 
 @dataclass(frozen=True)
 class Plugins:
-    """A run's plugin of each kind, and their options with the defaults written out."""
+    """A run's plugin of each kind, and all their options including defaults."""
 
     chosen: Mapping[Kind, Provided]
     options: dict[str, Any]  # {"loss": {"ER": {...}, ...}, "head": {"ER": {...}, ...}, "rationale": {...}, ...}
@@ -43,10 +43,10 @@ class Plugins:
         return self.rationale.gold == "always"
 
     def build(self, kind: Kind, *arguments: Any, task: str | None = None) -> Any:
-        """Call the builder of a kind. What it raises, but for a fault of the user's, becomes a line that names its provider.
+        """Call the builder of a kind; an unexpected exception becomes one line that names the provider.
 
         Raises:
-            KitError: the builder's own, or one that says what else it raised.
+            KitError: the builder's own, or one that reports what else it raised.
         """
         entry = self.chosen[kind]
         options = self.options[kind] if task is None else self.options[kind][task]
@@ -61,12 +61,12 @@ class Plugins:
             ) from error
 
     def wrong(self, kind: Kind, problem: str) -> KitError:
-        """A fault of what a kind's builder returned."""
+        """The error for a wrong return value of a plugin."""
         return KitError(f"{described(self.chosen[kind])}: {problem}")
 
     @contextmanager
     def blamed(self) -> Iterator[None]:
-        """Name the third parties whose code took part in whatever goes wrong, where the message does not name them yet."""
+        """Add to an exception the names of the third-party plugins in use, unless its message names them already."""
         try:
             yield
         except KitError as error:
@@ -85,7 +85,7 @@ class Plugins:
 
 
 def provenance(entry: Provided) -> dict[str, str]:
-    """Where a plugin comes from, as a record has it: also the hash of its files, but for the kit's own."""
+    """Where a plugin comes from, as in a record: for third-party plugins with the hash of their files."""
     found = {"name": entry.spec.name, "distribution": entry.distribution, "version": entry.version}
     code = fingerprint(entry)
     return found if code is None else {**found, "sha256": code}
@@ -97,7 +97,7 @@ def described(entry: Provided) -> str:
 
 
 def choose_plugins(config: RunConfig, registry: Registry) -> Plugins:
-    """The plugins that a configuration names, with every option checked.
+    """The plugins that a configuration names, with all options checked.
 
     Raises:
         KitError: an unknown name, task, route, option or value.
@@ -136,7 +136,7 @@ def _rationale_weight(*, weight: float = 1.0) -> float:
 
 
 def _route(given: Mapping[str, Any], schema: Schema) -> dict[tuple[str, str | None], dict[str, Any]]:
-    """``loss.gamma`` and ``loss.ER.gamma`` -> whose option it is."""
+    """``loss.gamma`` and ``loss.ER.gamma`` -> the kind, task and option."""
     routed: dict[tuple[str, str | None], dict[str, Any]] = {}
     for route, value in given.items():
         match route.split("."):
@@ -154,7 +154,7 @@ def _route(given: Mapping[str, Any], schema: Schema) -> dict[tuple[str, str | No
 
 
 def compare_providers(recorded: Mapping[str, Mapping[str, str]], config: RunConfig, registry: Registry) -> tuple[str, ...]:
-    """What of a recorded run's plugins is installed in another version now.
+    """Warnings for plugins that differ from those of a recorded run.
 
     Args:
         recorded: a kind to the plugin's name, distribution, version and hash, as in run.json.
@@ -173,7 +173,7 @@ def compare_providers(recorded: Mapping[str, Mapping[str, str]], config: RunConf
         now = next((entry for entry in registry.of(kind) if entry.spec.name == then["name"]), None)
         if now is None:
             failures = [failure for failure in registry.failures if same_distribution(failure.distribution, then["distribution"])]
-            expected = "expected its file as --plugin" if then["distribution"].endswith(".py") else "expected it to be installed"
+            expected = "give its file as --plugin" if then["distribution"].endswith(".py") else "install it"
             why = "; ".join(f"not loaded: {failure}" for failure in failures) or expected
             raise KitError(f"{was}, which is missing; {why}")
         if not same_distribution(now.distribution, then["distribution"]):
@@ -186,12 +186,12 @@ def compare_providers(recorded: Mapping[str, Mapping[str, str]], config: RunConf
 
 
 def library_versions() -> dict[str, str]:
-    """The versions of Python and of the libraries that compute, as a record has them."""
+    """The versions of Python and of the libraries that compute, as in a record."""
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in LIBRARIES}}
 
 
 def compare_versions(recorded: Mapping[str, str], now: Mapping[str, str]) -> tuple[str, ...]:
-    """What of a recorded run's libraries has another version now."""
+    """Warnings for libraries whose version differs from that of a recorded run."""
     return tuple(
         f"the recorded run had {name} {recorded[name]}; now it is {now[name]}, whose numbers may differ"
         for name in LIBRARIES

@@ -1,4 +1,4 @@
-"""What was found in the data, in a split, and in what a length limit takes away: as plain values, for records and tables."""
+"""Descriptions of the data, of a split and of truncation, as plain values for records and tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from empathy_kit.runs.build import flags_named
 
 
 def describe_data(corpus: Corpus) -> dict[str, Any]:
-    """What was found in the data, and what of it cannot be used, as numbers."""
+    """Counts of what the data has, and of what cannot be used."""
     repeated = duplicates(corpus)
     placement = corpus.placement
     return {
@@ -52,7 +52,7 @@ def describe_split(corpus: Corpus, split: Split) -> dict[str, Any]:
 
 
 def describe_truncation(config: RunConfig, corpus: Corpus) -> dict[str, Any]:
-    """What the length limit takes away, in the tokens of the run's encoder."""
+    """What truncation removes, counted in tokens of the run's encoder."""
     from empathy_kit.core.encoder import load_tokenizer
     from empathy_kit.core.tokens import Tokenization
 

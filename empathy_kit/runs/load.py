@@ -26,7 +26,7 @@ class Loaded:
     record: record.Record
     predictor: Predictor
     tokenization: Tokenization = field(repr=False)
-    warnings: tuple[str, ...] = ()  # plugins that are installed in another version than the run had
+    warnings: tuple[str, ...] = ()  # on plugins whose installed version differs from the run's
 
 
 def load(folder: Path, registry: Registry, *, device: Literal["auto", "cpu"] | None = None) -> Loaded:
@@ -35,10 +35,10 @@ def load(folder: Path, registry: Registry, *, device: Literal["auto", "cpu"] | N
     Args:
         folder: the run.
         registry: where its plugins are.
-        device: where to compute; as the run's configuration has it where None.
+        device: where to compute; None takes the device of the run's configuration.
 
     Raises:
-        KitError: a run that was changed or left no model, or whose plugins are missing.
+        KitError: the run was changed or has no model, or its plugins are missing.
     """
     from empathy_kit.core import checkpoint
     from empathy_kit.core.encoder import rebuild_encoder
@@ -47,7 +47,7 @@ def load(folder: Path, registry: Registry, *, device: Literal["auto", "cpu"] | N
 
     result = record.read(folder)
     if not (folder / record.MODEL).is_dir():
-        raise KitError(f"{folder}: the run has no model; a comparison keeps its runs' models with --keep-models")
+        raise KitError(f"{folder}: the run has no model; repeat a comparison's run with --keep-models to keep it")
     config = configure(RunConfig(), result.config)
     try:
         counts = result.split["class_counts"]["train"]
@@ -56,7 +56,7 @@ def load(folder: Path, registry: Registry, *, device: Literal["auto", "cpu"] | N
         raise KitError(f"{folder / record.RUN}: {record.MALFORMED}") from None
     warnings = compare_providers(result.plugins, config, registry)
     if result.oracle:
-        warnings += ("the run was an ORACLE: it was scored with annotated spans, which nothing that it predicts now is shown",)
+        warnings += ("the run was an ORACLE: it was scored with annotated spans, which it does not see when it predicts",)
     plugins = choose_plugins(config, registry)
     encoder, tokenizer = rebuild_encoder(folder / record.MODEL)
     model = build_model(config, plugins, tasks, encoder)

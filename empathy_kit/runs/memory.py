@@ -1,4 +1,4 @@
-"""Training from memory: pairs in, a model out; no record, and no folder is left behind."""
+"""Training in memory: pairs in, a model out, without a record or a folder."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 _CLOCKS = ("pairs_per_second", "seconds")
 _ALONE = threading.Lock()
-"""Torch has one random state per process: two trainings at once would draw from each other's."""
+"""Torch has one random state per process, which two trainings at once would share."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model as plain values and bytes: what it was built from, and its files. No module is pickled with it."""
+    """A trained model as plain values and bytes: its settings and its files. Pickling it pickles no module."""
 
     config: Mapping[str, Any]  # all defaults written out
     providers: Mapping[str, Mapping[str, str]]  # of every plugin, as in a record
@@ -60,16 +60,16 @@ class Ready:
 
     predictor: Predictor
     tokenization: Tokenization
-    warnings: tuple[str, ...]  # plugins that are installed in another version than it was trained with
+    warnings: tuple[str, ...]  # on plugins whose installed version differs from the one it was trained with
 
 
 def train(config: RunConfig, registry: Registry, corpus: Corpus, split: Split) -> Trained:
     """Train on the corpus' training part, and choose the epoch by its validation part.
 
-    The random states of the process do not count, and are restored.
+    The result does not depend on the random states of the process, which are restored.
 
     Raises:
-        KitError: anything in the configuration or the pairs that the user can mend.
+        KitError: a fault in the configuration or the pairs that the user can fix.
     """
     plugins = choose_plugins(config, registry)
     from empathy_kit.core import checkpoint
@@ -115,7 +115,7 @@ def _rebuild(trained: Trained) -> Ready:
 
 @contextmanager
 def _own_randomness(seed: int) -> Iterator[None]:
-    """The process's random states begin at a seed inside, whatever they were, and are restored at the end."""
+    """Seed the random states of the process, and restore them at the end."""
     import numpy as np
     import torch
 

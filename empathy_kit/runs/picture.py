@@ -1,4 +1,4 @@
-"""Class counts as a bar chart (the paper's Fig. 2), for one schema or another."""
+"""Class counts as a bar chart (the paper's Fig. 2), for any schema."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HATCHES = ("", "//", "xx", "..", "\\\\", "++", "oo")
 
 
 def draw_classes(axes: Any, counts: Mapping[str, Sequence[int]], schema: Schema) -> None:
-    """Bars of all labels, the tasks side by side; each bar bears its label where the tasks have different ones."""
+    """Bars of all labels, grouped by task; each bar is labelled where the tasks have different labels."""
     shared = len({task.labels for task in schema.tasks}) == 1
     most = max(len(task.labels) for task in schema.tasks)
     width = 0.8 / most
@@ -54,7 +54,7 @@ def class_picture(counts: Mapping[str, Any], schema: Schema, title: str, path: P
     """Class counts per task and label as a bar chart: .svg, .png or .pdf.
 
     Raises:
-        KitError: another suffix, or a place that cannot be written.
+        KitError: the suffix is another one, or the file cannot be written.
     """
     if path.suffix not in (".svg", ".png", ".pdf"):
         raise KitError(f"--picture {path}: a {path.suffix or 'nameless'} file, expected .svg, .png or .pdf")

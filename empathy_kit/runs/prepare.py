@@ -1,4 +1,4 @@
-"""From pairs and their split to all that training takes: a run and training from memory share it."""
+"""From pairs and their split to everything that training needs; shared by runs and training in memory."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Prepared:
     trainer: Trainer
     device: device
     states: Path | None  # where the frozen layers' states of all posts lie
-    warnings: tuple[str, ...]  # what the user may not expect
+    warnings: tuple[str, ...]  # for the user
 
 
 def prepare(config: RunConfig, plugins: Plugins, corpus: Corpus, split: Split, encoder: nn.Module, tokenizer: Any) -> Prepared:
@@ -57,7 +57,7 @@ def prepare(config: RunConfig, plugins: Plugins, corpus: Corpus, split: Split, e
     Where the split has no validation part, the training pairs choose the epoch.
 
     Raises:
-        KitError: plugins that cannot be built or do not fit together, or settings that the encoder or the device does not take.
+        KitError: plugins cannot be built or do not fit together, or the encoder or the device does not support a setting.
     """
     from empathy_kit.core.precision import find_device
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind: a directory that appears whole or not at all, and says when it was changed."""
+"""The run directory: it appears whole or not at all, and later changes are detected."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ PREDICTIONS, VALIDATION = "predictions.csv", "validation.csv"  # of the test par
 
 @dataclass(frozen=True)
 class Record:
-    """Everything that is known of one run; ``run.json`` holds just this."""
+    """Everything that is recorded about one run; ``run.json`` holds exactly this."""
 
     format: int
     kit: str  # version
     oracle: bool  # gold spans were seen at inference
-    config: dict[str, Any]  # every setting, the plugins' options with their defaults written out
+    config: dict[str, Any]  # every setting, and the plugins' options including defaults
     plugins: dict[str, dict[str, str]]  # kind to name, distribution and version
     versions: dict[str, str]  # of Python and the libraries that compute
     machine: dict[str, Any]
@@ -42,7 +42,7 @@ class Record:
     scores: dict[str, Any]  # task to core.metrics.Scores
     spans: dict[str, Any] | None  # task to core.metrics.SpanScores
     # Task to its temperature, fitted on the validation part, and the test part's calibration error without it and with it.
-    calibration: dict[str, dict[str, float]] | None = None  # None in runs from before there was any
+    calibration: dict[str, dict[str, float]] | None = None  # None in runs of earlier versions
 
     @property
     def schema(self) -> Schema:
@@ -74,10 +74,10 @@ class Record:
 
 
 def hashed_ids(corpus: Corpus) -> list[str]:
-    """One opaque id a pair, the same in every run on this data.
+    """One opaque id per pair, the same in every run on this data.
 
-    The ids of the Reddit data lead to living people, and are few enough to try them all. So they are keyed by a hash of the
-    whole corpus, which is written nowhere and which only those who hold the corpus can compute.
+    The ids of the Reddit data identify people, and there are few enough to try them all. So the hashes are keyed by a hash of the
+    whole corpus, which is not stored and which only holders of the corpus can compute.
     """
     digest = hashlib.sha256(b"empathy-kit ids")
     for pair in corpus.pairs:
@@ -103,7 +103,7 @@ def write(
 
 
 def write_temperatures(model: Path, record: Record) -> None:
-    """Write what whoever uses the model has to do with its probabilities into the model's folder."""
+    """Write the temperatures, which calibrate the model's probabilities, into the model's folder."""
     temperatures = {task: found["temperature"] for task, found in (record.calibration or {}).items()}
     _write_json(model / CALIBRATION, {"temperatures": temperatures})
 
@@ -112,7 +112,7 @@ def read(folder: Path, *, model: bool = True) -> Record:
     """The record of a finished run; without its model, only the other files are compared with the manifest.
 
     Raises:
-        KitError: no run there, one of another format, or one that was changed after it was written.
+        KitError: there is no run, it has another format, or it was changed after it was written.
     """
     verify(folder, model=model)
     try:
@@ -140,7 +140,7 @@ MALFORMED = "parts are missing, or are not as a run writes them"
 
 
 def _check(found: Record) -> None:
-    """Whether the parts of a record are of their kinds; whatever is raised means that one is not."""
+    """Check the types of a record's parts; any exception means that one is wrong."""
     for name, kind in get_type_hints(Record).items():
         check_type(getattr(found, name), dict | None if name in ("spans", "calibration") else get_origin(kind) or kind)
     if missing := to_dict(RunConfig()).keys() - found.config.keys():
@@ -159,7 +159,7 @@ def _check(found: Record) -> None:
 
 
 def check_type(value: Any, kind: Any) -> None:
-    """Raise a TypeError where a value of JSON's is of another kind; True is no number."""
+    """Raise a TypeError where a JSON value has another type; True is not a number."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
         raise TypeError(str(kind))
 
@@ -177,7 +177,7 @@ def _of_today(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _of_format_2(content: dict[str, Any]) -> dict[str, Any]:
-    """A record of format 2: no average precision, and spans scored on what truncation left, which are not those of today."""
+    """A record of format 2: no average precision; its span scores ignore truncated evidence and are left out."""
     missing: dict[str, Any] = {"average_precision": [], "batch_macro_f1": None}
     return {
         **content,
@@ -188,10 +188,10 @@ def _of_format_2(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def verify(folder: Path, *, model: bool = True) -> None:
-    """Compare a run's files with its manifest; without the model, all but the model's, which may then be missing.
+    """Compare a run's files with its manifest; with ``model=False`` the model's files are skipped and may be missing.
 
     Raises:
-        KitError: no manifest, or a file that is missing, added or changed.
+        KitError: there is no manifest, or a file is missing, added or changed.
     """
     try:
         expected = json.loads((folder / MANIFEST).read_text(encoding="utf-8-sig"))["sha256"]
@@ -226,12 +226,12 @@ def _hashes(folder: Path, *, model: bool = True) -> dict[str, str]:
 
 
 def to_json(content: Mapping[str, Any]) -> str:
-    """A value as the files of a run hold it."""
+    """A value as JSON text, as in the files of a run."""
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
 
 def seal(folder: Path) -> None:
-    """Write the manifest of a folder that holds all of a run."""
+    """Write the manifest of a complete run folder."""
     _write_json(folder / MANIFEST, {"format": FORMAT, "sha256": _hashes(folder)})
 
 

@@ -1,4 +1,4 @@
-"""Records and descriptions -> rich tables and lines. No torch: reports are rebuilt where no model runs."""
+"""Records and descriptions -> rich tables and lines. No torch: reports are rebuilt where it is not installed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from empathy_kit.data.schema import Schema
 from empathy_kit.data.splits import PARTS
 from empathy_kit.runs.record import Record
 
-MARK = "*"  # of a level that was hardly ever predicted right, and of the macro F1 that it is part of
+MARK = "*"  # on a level that was predicted right at most once, and on the macro F1 that includes it
 TOO_SURE = "Macro F1's 95 % interval is too sure there: in simulations it holds the truth 59 to 92 % of the time."
 DASH = "-"  # a score that is undefined or was not measured
-LONG = 3  # characters of a label from which on a confusion matrix's columns bear numbers
-LARGE = 0.15  # share of the pairs from which on one group is worth a warning
+LONG = 3  # characters of a label; from here on the columns of a confusion matrix are numbered instead
+LARGE = 0.15  # share of the pairs in one group that causes a warning
 HEADLINE = (("accuracy", "accuracy"), ("weighted_f1", "weighted F1"), ("macro_f1", "macro F1"))
 
 
@@ -33,13 +33,13 @@ def estimate(score: Mapping[str, float] | None) -> str:
     """A score with its interval: ``.832 [.79, .86]``; a dash where it is undefined."""
     if score is None:
         return DASH
-    # "1.0", not "1.00": as wide as the others, or a row of good scores would not fit 80 columns.
+    # "1.0", not "1.00": a row of good scores would not fit 80 columns.
     low, high = (f"{score[bound]:.2f}".replace("0.", ".", 1).replace("1.00", "1.0") for bound in ("low", "high"))
     return f"{number(score['value'])} [{low}, {high}]"
 
 
 def _table(title: str, *headings: str) -> Table:
-    """A table that fits 80 columns: no lines between the columns, all but the first to the right."""
+    """A table that fits 80 columns: no lines between the columns, all but the first right-aligned."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False)
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="right" if index else "left")
@@ -47,7 +47,7 @@ def _table(title: str, *headings: str) -> Table:
 
 
 def score_table(record: Record) -> Table:
-    """The headline scores, the majority class beneath each."""
+    """The headline scores, with the majority class below each task."""
     sizes = {name: scores["n"] for name, scores in record.scores.items()}
     n = next(iter(sizes.values()))
     pairs = f"{n} test pairs" if len(set(sizes.values())) == 1 else f"test pairs {_listed(sizes)}"
@@ -66,7 +66,7 @@ def score_table(record: Record) -> Table:
 
 
 def add_caution(table: Table, caution: str | None) -> None:
-    """Write what a mark in a table means below it."""
+    """Explain the mark in a table below it."""
     if caution is not None:
         table.caption, table.caption_justify = f"{MARK} {caution}", "left"
 
@@ -79,7 +79,7 @@ def score_row(name: str, scores: Mapping[str, Any]) -> list[str]:
 
 def majority_row(scores: Mapping[str, Any]) -> list[str]:
     """The same of the majority class."""
-    # It agrees no more than chance. Where it is always right there is one level, and kappa is undefined.
+    # Its kappa is 0. Where it is always right there is only one level, and kappa is undefined.
     kappa = math.nan if scores["majority"]["accuracy"] == 1 else 0.0
     return [" majority", *(number(scores["majority"][key]) for key, _ in HEADLINE), number(kappa)]
 
@@ -90,7 +90,7 @@ def barely_hit(confusion: Sequence[Sequence[int]]) -> list[int]:
 
 
 def too_sure(tasks: Iterable[tuple[str, Sequence[str], Sequence[Sequence[int]]]]) -> str | None:
-    """Where macro F1's interval is too sure: tasks by name, labels and confusion; None where it is nowhere."""
+    """A sentence on where macro F1's interval is too narrow, from each task's name, labels and confusion; None if nowhere."""
     levels = [
         f"{name} {labels[level]} ({confusion[level][level]} of {sum(confusion[level])})"
         for name, labels, confusion in tasks
@@ -100,12 +100,12 @@ def too_sure(tasks: Iterable[tuple[str, Sequence[str], Sequence[Sequence[int]]]]
 
 
 def class_tables(record: Record) -> Iterator[Table]:
-    """Scores per label, and where each label's pairs went; two tables for all tasks with the same labels."""
+    """Scores per label and confusion matrices: two tables for all tasks with the same labels."""
     by_labels: dict[tuple[str, ...], list[str]] = {}
     for task in record.tasks.tasks:
         by_labels.setdefault(task.labels, []).append(task.name)
     for labels, names in by_labels.items():
-        # Long labels stand below: in the table their numbers are enough, and every figure fits.
+        # Long labels are listed below the table and numbered in it, so that every figure fits.
         numbered = max(map(len, labels)) > LONG
         shown = [str(at) for at in range(len(labels))] if numbered else labels
         headings = ("", "precision", "recall", "average\nprecision", "base\nrate", "F1")
@@ -135,7 +135,7 @@ def _ranked(scores: Mapping[str, Any], level: int) -> str:
 
 
 def span_table(record: Record) -> Table | None:
-    """Rationale extraction, where the injector has a span head."""
+    """Span scores, where the injector has a span head."""
     if record.spans is None:
         return None
     table = Table(title=f"Rationale extraction, {record.title}", title_justify="left")
@@ -148,7 +148,7 @@ def span_table(record: Record) -> Table | None:
 
 
 def warnings(record: Record) -> Iterator[Text]:
-    """What a reader of the scores must not overlook."""
+    """Warnings that belong next to the scores."""
     if record.oracle:
         yield Text(
             "ORACLE: annotated spans were seen at test time; a pair without a span has level 0. Not comparable.", "bold red"
@@ -172,7 +172,7 @@ def calibration_line(record: Record) -> str | None:
 
 
 def data_lines(data: Mapping[str, Any]) -> Iterator[str]:
-    """What was found in the data, and what of it cannot be used."""
+    """What the data has, and what of it cannot be used."""
     yield f"data {data['name']}: {data['pairs']:,} pairs, {data['seeker_posts']:,} seeker posts, sha256 {data['sha256'][:12]}"
     labelled = {name: sum(counts) for name, counts in data["class_counts"].items()}
     if any(count < data["pairs"] for count in labelled.values()):
@@ -213,7 +213,7 @@ def _rows(entries: Sequence[Sequence[Any]]) -> str:
 
 
 def split_warnings(split: Mapping[str, Any]) -> Iterator[str]:
-    """What of a split its user may not expect."""
+    """Warnings about a split."""
     pairs, largest = sum(split["pairs"].values()), split.get("largest_group", 0)  # format 1 did not record it
     if largest > LARGE * pairs:
         yield (
@@ -236,7 +236,7 @@ _LEAKS = {"pairs": "whole pairs", "seekers": "seekers", "responses": "responses"
 
 
 def truncation_lines(truncation: Mapping[str, Any], truncate: str, pairs: int, names: Sequence[str]) -> Iterator[str]:
-    """What the length limit takes away."""
+    """What truncation removes."""
     lost = ", ".join(
         f"{name} {gone} of {whole}"
         for name, gone, whole in zip(names, truncation["evidence_lost"], truncation["evidence"], strict=True)

@@ -1,4 +1,4 @@
-"""The name of a run, held from before the work until its directory is there; what is finished is never thrown away."""
+"""A run's name, reserved before the work until its directory exists; finished work is never deleted."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ RESULT = "result"  # in the folder that reserves a name: the run, until all of i
 
 @dataclass(frozen=True)
 class Reservation:
-    """The name of a run that is being trained, held against all other processes."""
+    """The name of a run in training, locked against all other processes."""
 
-    out: Path  # where the run is to lie
+    out: Path  # the run's final place
     partial: Path  # next to it, until it is finished
 
     def leave(self, write: Callable[[Path, bool], None], *, model: bool = True) -> Path:
-        """Leave a finished run where it is to lie, or, before it is lost, wherever it can be left.
+        """Move a finished run to its place, or to any other place before it is lost.
 
         Args:
             write: writes the run into a folder, with its model or without.
-            model: whether the model is to be there too.
+            model: whether to write the model too.
 
         Raises:
-            KitError: something has taken the name meanwhile, or the run cannot be written there (a full disk, say); the message
+            KitError: the name was taken meanwhile, or the run cannot be written there (for example on a full disk); the message
                 names where it is now.
         """
         reason: OSError | None = None
         for whole in dict.fromkeys((model, False)):
-            for there in (self.partial, None):  # None: another file system may have room, or still be there
+            for there in (self.partial, None):  # None: a temporary folder, whose file system may still have room
                 try:
                     folder = self._finish(there or Path(tempfile.mkdtemp(prefix="empathy-kit-")), write, whole, anew=not there)
                 except OSError as error:
@@ -81,22 +81,22 @@ def _numbered(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def reserved(out: Path, *, numbered: bool = False, wait: float = files.GLANCE) -> Iterator[Reservation]:
-    """Hold a run's name from before the work until it is there: ``<out>.partial/`` next to it is this process's alone.
+    """Reserve a run's name until the run is written: this process alone owns ``<out>.partial/`` next to it.
 
-    What killed processes have left in this place is cleared away; a run that such a process had finished gets its name.
+    Leftovers of killed processes are removed; a run that such a process had finished is moved to its name.
 
     Args:
         out: the run directory, which must not exist.
-        numbered: where it does, or another process holds its name, take the first free number after it.
+        numbered: if it exists, or another process holds its name, append the first free number.
         wait: seconds to wait for a process that holds the name.
 
     Raises:
-        KitError: there is something of that name, another process is writing it, or it cannot be written.
+        KitError: the name exists, another process is writing it, or it cannot be written.
     """
     if "\0" in str(out):
         raise KitError(f"--out {str(out)!r}: a NUL byte found, expected a folder's name")
-    if out.name == "..":  # it is there as soon as its parents are made
-        raise KitError(f"--out {out}: leads back to a folder above, expected a new name")
+    if out.name == "..":  # it exists as soon as its parents do
+        raise KitError(f"--out {out}: leads back to a folder above, use another --out")
     with ExitStack() as stack:
         for candidate in _numbered(out) if numbered else (out,):
             try:
@@ -108,9 +108,9 @@ def reserved(out: Path, *, numbered: bool = False, wait: float = files.GLANCE) -
             except BlockingIOError:
                 problem = "another process is writing it; wait until it ends, or use another --out"
             except FileExistsError as error:
-                problem = "already exists; a run never overwrites another, expected a new name"
+                problem = "already exists; a run never overwrites another, use another --out"
                 if not os.path.lexists(candidate):
-                    problem = f"{error}, expected a new name"
+                    problem = f"{error}; use another --out"
             except OSError as error:
                 raise KitError(f"--out {out}: cannot be written: {_why(error)}") from None
             stack.close()
@@ -124,7 +124,7 @@ def reserved(out: Path, *, numbered: bool = False, wait: float = files.GLANCE) -
 
 
 def _clear(partial: Path) -> None:
-    """Take away what a killed process was writing; a run that was whole, and only lacked its name, is given it."""
+    """Remove the leftovers of a killed process; a run that was complete and only lacked its name is moved to it."""
     left = partial / RESULT
     with suppress(KitError):
         verify(left)

@@ -1,4 +1,4 @@
-"""What a model has seen: hashes of its training and validation posts, which find them in any table without the data."""
+"""What a model has seen: hashes of its training and validation posts, by which other tables are searched for them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from empathy_kit.data.splits import Split, take
 from empathy_kit.errors import KitError
 
 SEEN = "seen.json"  # in the model's folder
-PARTS = ("train", "validation")  # the part that it learnt from, and the one that chose the epoch and the temperatures
+PARTS = ("train", "validation")  # the part that it was trained on, and the part that chose the epoch and the temperatures
 _FORMAT = 1
 _KEY = 32  # bytes: the data's sha256
-_BYTES = 8  # of a hash: that any two of a million pairs and a million others are taken for one has a probability of 5e-8
+_BYTES = 8  # of a hash: a million pairs and a million others have a collision with a probability of 5e-8
 
 
 @dataclass(frozen=True)
@@ -26,19 +26,19 @@ class Overlap:
     """How many pairs of a table a model has seen, per part of its data."""
 
     pairs: Mapping[str, int]  # both posts
-    seekers: Mapping[str, int]  # the seeker post, next to whatever response; these hold the pairs
+    seekers: Mapping[str, int]  # the seeker post, with any response; these include the pairs
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Keyed hashes of the posts that a model was trained and validated on. Neither posts nor ids nor their order are kept."""
+    """Keyed hashes of the posts that a model was trained and validated on. Posts, ids and order are not kept."""
 
     key: bytes = field(repr=False)
     pairs: Mapping[str, frozenset[str]] = field(repr=False)  # part to hashes of both posts
     seekers: Mapping[str, frozenset[str]] = field(repr=False)  # part to hashes of the seeker post
 
     def overlap(self, pairs: Sequence[Pair]) -> tuple[Overlap, list[int]]:
-        """How many of these pairs were seen, and the positions of those whose seeker post stands in neither part."""
+        """How many of these pairs were seen, and the positions of those whose seeker post is in neither part."""
         hashes = [_hashes(self.key, pair) for pair in pairs]
         counts = Overlap(
             pairs={part: sum(both in self.pairs[part] for both, _ in hashes) for part in PARTS},
@@ -49,7 +49,7 @@ class Seen:
 
 
 def see(corpus: Corpus, split: Split, *, key: str) -> Seen:
-    """What a run on this split sees; ``key`` is the data's sha256, so that a repeated run leaves the same bytes."""
+    """What a run on this split sees; ``key`` is the data's sha256, so that a repeated run writes the same bytes."""
     secret = bytes.fromhex(key)
     found = {part: [_hashes(secret, pair) for pair in take(corpus, split.part(part))] for part in PARTS}
     pairs = {part: frozenset(both for both, _ in hashes) for part, hashes in found.items()}
@@ -57,17 +57,17 @@ def see(corpus: Corpus, split: Split, *, key: str) -> Seen:
 
 
 def write_seen(model: Path, seen: Seen) -> None:
-    """Write it into a model's folder, sorted: the order of the data would help to guess."""
+    """Write it into a model's folder, sorted: the order of the data would help guessing."""
     parts = {part: {"pairs": sorted(seen.pairs[part]), "seekers": sorted(seen.seekers[part])} for part in PARTS}
     content = {"format": _FORMAT, "key": seen.key.hex(), **parts}
     (model / SEEN).write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
 def read_seen(model: Path) -> Seen | None:
-    """What the model in this folder has seen; None where it is from before this was kept.
+    """What the model in this folder has seen; None for models of earlier versions, which did not keep it.
 
     Raises:
-        KitError: a file that holds something else.
+        KitError: the file holds something else.
     """
     path = model / SEEN
     if not path.is_file():
@@ -94,7 +94,7 @@ def _parse(content: Any) -> Seen | None:
 
 
 def _hashes(key: bytes, pair: Pair) -> tuple[str, str]:
-    """Of both posts, and of the seeker post."""
+    """The hash of both posts, and the hash of the seeker post."""
     seeker, response = _letters(pair.seeker), _letters(pair.response)
     return _hash(key, (seeker, response)), _hash(key, (seeker,))
 

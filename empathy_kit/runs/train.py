@@ -1,4 +1,4 @@
-"""One run, from data to record: the only place where everything meets. It reads like the method section of the paper."""
+"""One run from data to record, in the order of a paper's method section."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ class Opened:
     truncation: Truncation
     oracle: bool
     device: str
-    losses: str  # which way the kit's own are computed
-    epoch_pairs: int  # that the sampler shows per epoch
-    warnings: tuple[str, ...] = ()  # what the user may not expect of this run
-    states: Path | None = None  # where the frozen layers' states of all posts lie
+    losses: str  # how the kit's own losses are computed
+    epoch_pairs: int  # pairs that the sampler shows per epoch
+    warnings: tuple[str, ...] = ()  # for the user
+    states: Path | None = None  # file of the frozen layers' states of all posts
 
 
 @dataclass(frozen=True)
@@ -78,21 +78,21 @@ def run(
     versions: Mapping[str, str] | None = None,
     keep_model: bool = True,
 ) -> Generator[Opened | Step | Epoch | Finished, None, None]:
-    """Train and test one configuration, yielding what happens; the last event is `Finished`.
+    """Train and test one configuration, yielding an event for each step; the last event is `Finished`.
 
     Args:
         config: what to run.
-        registry: where the plugins are.
-        out: the run directory, which must not exist. Its name is reserved before the work.
-        numbered: where it is taken, take the first free number after it.
-        wait: seconds to wait for another process that is writing it.
-        expected: sha256 of the data, the split and the encoder ("data", "split", "encoder"), as far as a run is to be repeated.
-        providers: who provided each kind's plugin, where a run is repeated.
-        versions: of the libraries, where a run is repeated.
-        keep_model: leave the model in the run directory, and not only what it scored.
+        registry: the loaded plugins.
+        out: the run directory, which must not exist. Its name is reserved first.
+        numbered: if the name is taken, append the first free number.
+        wait: seconds to wait for another process that is writing the same run.
+        expected: sha256 of the data, the split and the encoder ("data", "split", "encoder") of the run to repeat, if any.
+        providers: the provider of each kind's plugin in the run to repeat.
+        versions: of the libraries in the run to repeat.
+        keep_model: write the model into the run directory next to its scores.
 
     Raises:
-        KitError: anything in the configuration, the data or the output folder that the user can mend.
+        KitError: a fault in the configuration, the data or the output folder that the user can fix.
     """
     _check_alone()
     warnings = compare_providers(providers, config, registry) if providers else ()
@@ -100,7 +100,7 @@ def run(
     try:
         plugins = choose_plugins(config, registry)
     except KitError as error:
-        # Another version may have renamed what the recorded run was given.
+        # Another version may have renamed an option or a plugin of the recorded run.
         raise KitError("; ".join([str(error), *warnings])) from None
     with reserved(out, numbered=numbered, wait=wait) as place:
         yield from _train(config, plugins, place, expected or {}, warnings, keep_model=keep_model)
@@ -130,7 +130,7 @@ def _train(
 
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)  # before anything is initialised: the heads' first weights are part of the run
+    torch.manual_seed(config.seed)  # before any initialisation: the heads' initial weights are part of the run
     encoder, tokenizer = open_encoder(config)
     read_by = fingerprint(encoder, tokenizer)
     _check_same("encoder", read_by, expected)
@@ -141,7 +141,7 @@ def _train(
     warnings += prepared.warnings
     own = any(own_criterion(head) is not None for head in model.heads.values())
     if own:
-        warnings += (f"head {config.head} trains with a loss of its own, not with --loss {config.loss}",)
+        warnings += (f"head {config.head} trains with its own loss, not with --loss {config.loss}",)
     with flags_named():
         losses = objective.status(device, {task.name: task.num_classes for task in tasks})
     with plugins.blamed():
@@ -151,15 +151,15 @@ def _train(
     with plugins.blamed():
         yield from trainer.fit(state)
         chosen = trainer.evaluate(state, validation)
-        said = trainer.evaluate(state, test)
-        strangers = swap_seekers(test, config.split_seed)
-        swapped = said if strangers is test else trainer.evaluate(state, strangers)
+        evaluated = trainer.evaluate(state, test)
+        mismatched = swap_seekers(test, config.split_seed)
+        swapped = evaluated if mismatched is test else trainer.evaluate(state, mismatched)
 
     result = record.Record(
         format=record.FORMAT,
         kit=__version__,
         oracle=plugins.oracle,
-        # The options with their defaults written out: a plugin may change a default, and a repeat must not follow it.
+        # All options including defaults: a plugin may change a default, and a repeated run must not follow it.
         config=to_dict(replace(config, options=all_options(plugins))),
         plugins={kind: provenance(entry) for kind, entry in plugins.chosen.items()},
         versions=library_versions(),
@@ -175,9 +175,9 @@ def _train(
         encoder={"name": config.encoder, "sha256": read_by, **revision(encoder)},
         truncation=asdict(truncation),
         training={**_training(state.history), "own_criterion": own},
-        scores=_scores(said, test, tasks, config.seed),
-        spans=_span_scores(said, test, tasks, config.seed),
-        calibration=_calibration(chosen, validation, said, test),
+        scores=_scores(evaluated, test, tasks, config.seed),
+        spans=_span_scores(evaluated, test, tasks, config.seed),
+        calibration=_calibration(chosen, validation, evaluated, test),
     )
     ids = record.hashed_ids(corpus)
 
@@ -190,7 +190,7 @@ def _train(
             folder,
             result,
             [asdict(epoch) for epoch in state.history],
-            predictions=_prediction_rows([ids[at] for at in split.test], test, said, swapped),
+            predictions=_prediction_rows([ids[at] for at in split.test], test, evaluated, swapped),
             validation=_prediction_rows([ids[at] for at in split.validation], validation, chosen),
         )
 
@@ -200,16 +200,16 @@ def _train(
 def _check_same(what: str, found: str, expected: Mapping[str, str]) -> None:
     if found != expected.get(what, found):
         raise KitError(
-            f"--config: the {what} is not that of the recorded run (sha256 {found[:12]}... found, expected "
+            f"--config: the {what} is not the recorded run's (sha256 {found[:12]}... found, expected "
             f"{expected[what][:12]}...); its scores cannot be repeated"
         )
 
 
 def _check_alone() -> None:
-    """A run does not share out its batches yet: under torchrun each process would do all of it."""
+    """Runs are not distributed: under torchrun each process would do the whole run."""
     processes = os.environ.get("WORLD_SIZE", "1")
     if processes != "1":
-        raise KitError(f"WORLD_SIZE={processes} in the environment: a run is one process; unset it, start without torchrun")
+        raise KitError(f"WORLD_SIZE={processes} in the environment: a run is one process; unset it, and start without torchrun")
 
 
 def _training(history: Sequence[Epoch]) -> dict[str, Any]:
@@ -225,7 +225,7 @@ def _training(history: Sequence[Epoch]) -> dict[str, Any]:
     }
 
 
-def _scores(said: Evaluation, examples: Examples, tasks: Sequence[Task], seed: int) -> dict[str, Any]:
+def _scores(evaluated: Evaluation, examples: Examples, tasks: Sequence[Task], seed: int) -> dict[str, Any]:
     from empathy_kit.core.metrics import score
 
     target = examples.levels().numpy()
@@ -233,33 +233,33 @@ def _scores(said: Evaluation, examples: Examples, tasks: Sequence[Task], seed: i
     for index, task in enumerate(tasks):
         known = target[:, index] >= 0
         majority = task.class_counts.index(max(task.class_counts))
-        found = score(target[known, index], said.probabilities[task.name][known], majority=majority, seed=seed)
+        found = score(target[known, index], evaluated.probabilities[task.name][known], majority=majority, seed=seed)
         scores[task.name] = asdict(found)
     return scores
 
 
-def _span_scores(said: Evaluation, examples: Examples, tasks: Sequence[Task], seed: int) -> dict[str, Any] | None:
+def _span_scores(evaluated: Evaluation, examples: Examples, tasks: Sequence[Task], seed: int) -> dict[str, Any] | None:
     from empathy_kit.core.metrics import runs, score_spans
     from empathy_kit.core.tokens import whole_stretches
 
-    if said.spans is None:
+    if evaluated.spans is None:
         return None
     scores: dict[str, Any] = {}
     for index, task in enumerate(tasks):
         known = [at for at, labels in enumerate(examples.labels) if labels.gold_known[index]]
         gold = [examples.labels[at].evidence[index] for at in known]
-        predicted = [whole_stretches(runs(said.spans[at][index]), examples.labels[at].cut) for at in known]
+        predicted = [whole_stretches(runs(evaluated.spans[at][index]), examples.labels[at].cut) for at in known]
         scores[task.name] = asdict(score_spans(gold, predicted, seed)) if known else None
     return scores
 
 
-def _calibration(chosen: Evaluation, validation: Examples, said: Evaluation, test: Examples) -> dict[str, dict[str, float]]:
-    """Per task the temperature, fitted on the validation part, and the test part's calibration error without it and with it."""
+def _calibration(chosen: Evaluation, validation: Examples, evaluated: Evaluation, test: Examples) -> dict[str, dict[str, float]]:
+    """Per task the temperature, fitted on the validation part, and the test part's calibration error before and after it."""
     from empathy_kit.core.calibration import calibration, fit_temperature, tempered
 
     seen, unseen = validation.levels().numpy(), test.levels().numpy()
     found = {}
-    for index, (name, rows) in enumerate(said.probabilities.items()):
+    for index, (name, rows) in enumerate(evaluated.probabilities.items()):
         known, labelled = seen[:, index] >= 0, unseen[:, index] >= 0
         temperature = fit_temperature(chosen.probabilities[name][known], seen[known, index])
         true, given = unseen[labelled, index], rows[labelled]
@@ -269,9 +269,9 @@ def _calibration(chosen: Evaluation, validation: Examples, said: Evaluation, tes
 
 
 def swap_seekers(examples: Examples, seed: int) -> Examples:
-    """Each response beside another pair's seeker post: a model that uses the context must get worse.
+    """Pair each response with another pair's seeker post: a model that uses the context must score worse.
 
-    A post keeps its own where all are the same.
+    Where all seeker posts are the same, nothing changes.
     """
     order = random.Random(seed).sample(range(len(examples)), len(examples))
     seekers = [examples.texts[position].seeker for position in order]
@@ -279,7 +279,7 @@ def swap_seekers(examples: Examples, seed: int) -> Examples:
     if not changes:
         return examples
     texts: list[TokenPair] = list(examples.texts)
-    later = changes[0]  # the next place in the circle with another seeker post, going back from the last place
+    later = changes[0]  # the next position, cyclically, with another seeker post; found by walking backwards
     for at in reversed(range(len(order))):
         if seekers[(at + 1) % len(order)] != seekers[at]:
             later = (at + 1) % len(order)
@@ -288,22 +288,22 @@ def swap_seekers(examples: Examples, seed: int) -> Examples:
 
 
 def _prediction_rows(
-    ids: Sequence[str], examples: Examples, said: Evaluation, swapped: Evaluation | None = None
+    ids: Sequence[str], examples: Examples, evaluated: Evaluation, swapped: Evaluation | None = None
 ) -> list[list[str]]:
-    """A part's predictions, the header first.
+    """A part's predictions as rows, the header first.
 
     Per task: the true level, the predicted level, the same with another pair's seeker post, and every level's probability.
-    Levels are positions in the task's labels, the true one empty where missing. Hashed ids, and no text.
+    Levels are positions in the task's labels; a missing true level is empty. Ids are hashed, and there is no text.
     """
-    levels, elsewhere = said.levels(), swapped.levels() if swapped else {}
+    levels, elsewhere = evaluated.levels(), swapped.levels() if swapped else {}
     columns = ["id"]
-    for name, rows in said.probabilities.items():
+    for name, rows in evaluated.probabilities.items():
         columns += [f"{name}_true", f"{name}_predicted", *([f"{name}_swapped"] if swapped else [])]
         columns += [f"{name}_p{at}" for at in range(rows.shape[1])]
     table = [columns]
     for at, hashed in enumerate(ids):
         row = [hashed]
-        for index, (name, rows) in enumerate(said.probabilities.items()):
+        for index, (name, rows) in enumerate(evaluated.probabilities.items()):
             true = examples.labels[at].levels[index]
             row += ["" if true < 0 else str(true), str(int(levels[name][at]))]
             row += [str(int(elsewhere[name][at]))] if swapped else []

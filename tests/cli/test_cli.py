@@ -69,11 +69,11 @@ WRONG: dict[str, tuple[list[str], str]] = {
     ),
     "both starts": (
         ["--config", "a.toml", "--preset", "paper"],
-        "--preset and --config: both given, expected one of them",
+        "--preset and --config: both given; use only one of them",
     ),
     "rationale and none": (
         ["--no-rationale", "--rationale", "gold"],
-        "--no-rationale and --rationale gold: both given, expected one of them",
+        "--no-rationale and --rationale gold: both given; use only one of them",
     ),
     "trunk": (["--trunk", "x"], "--trunk x: unknown; there are gru, mean"),
     "sampler": (["--sampler", "x"], "--sampler x: unknown; there are all, over, under"),
@@ -88,7 +88,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     ),
     "output that exists": (
         ["--out", "there"],
-        "--out there: already exists; a run never overwrites another, expected a new name",
+        "--out there: already exists; a run never overwrites another, use another --out",
     ),
     "output in a file": (["--out", "file/run"], "--out file/run: cannot be written: Not a directory"),
     "a name too long for a folder": (["--loss", "x" * 300], f"--loss {'x' * 300}: unknown; {LISTED}"),

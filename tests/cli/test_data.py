@@ -87,8 +87,8 @@ def test_data_check_lists_lost_spans_by_row_and_never_their_words(kit: Reply, tm
     assert code == 2
     assert "spans not found, not used: ER row 2; IP row 3\n" in out
     assert err == (
-        "mine.jsonl, row 2, column 'ER_spans': a span is not in its response, expected its words\n"
-        "mine.jsonl, row 3, column 'IP_spans': a span is not in its response, expected its words\n"
+        "mine.jsonl, row 2, column 'ER_spans': the span is not in its response; use words of the response\n"
+        "mine.jsonl, row 3, column 'IP_spans': the span is not in its response; use words of the response\n"
         "Error: mine: 2 spans are not in their responses (listed above)\n"
     )
     assert "nowhere" not in out + err

@@ -236,7 +236,7 @@ def test_plugins_check_takes_options_and_asks_for_those_without_a_default(kit: R
 
 
 def test_plugins_check_with_nothing_installed_says_so(kit: Reply) -> None:
-    assert kit("plugins", "check") == (0, "no plugin next to the kit's own is installed; --all checks those\n", "")
+    assert kit("plugins", "check") == (0, "no plugins are installed other than the kit's own; --all checks those\n", "")
 
 
 def test_a_file_is_a_plugin_of_every_command_that_is_told_of_it(kit: Reply, tmp_path: Path) -> None:

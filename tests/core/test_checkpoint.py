@@ -129,7 +129,9 @@ def test_a_run_that_kept_no_model_is_one_line(tiny_roberta: Path, tmp_path: Path
     list(run(config, load_registry(), tmp_path / "run", keep_model=False))
     with pytest.raises(KitError) as error:
         load(tmp_path / "run", load_registry())
-    assert str(error.value) == f"{tmp_path / 'run'}: the run has no model; a comparison keeps its runs' models with --keep-models"
+    assert (
+        str(error.value) == f"{tmp_path / 'run'}: the run has no model; repeat a comparison's run with --keep-models to keep it"
+    )
 
 
 def test_a_checkpoint_is_safetensors_and_json_without_a_pickle(finished: tuple[Path, list[Evaluation]]) -> None:

@@ -201,7 +201,7 @@ def test_what_cannot_be_scored_is_one_line(model: EmpathyModel, sample: Corpus, 
     )
     old = replace(model, seen=None)
     assert refused(old, sample, unseen=True) == (
-        "--unseen: the model holds no hashes of its training posts, which older kits did not keep; train it again"
+        "--unseen: the model has no hashes of its training posts, which older kits did not keep; train it again"
     )
     found = evaluate(old, replace(sample, pairs=sample.pairs[:2]))
     assert (found.seen, found.unseen, found.scored) == (None, None, 2)
@@ -231,7 +231,7 @@ def test_the_command_prints_scores_and_what_was_seen_and_no_post(marking_run: Pa
         "validated on: both posts of 44 of these pairs, the seeker post of 44",
         "unseen: 46; scored: 300",
     ]
-    assert "254 of these pairs are not new to the model: it scores better on them than on new ones; see --unseen" in lines
+    assert "254 of these pairs are not new to the model, which scores better on seen ones; --unseen leaves them out" in lines
     assert max(map(len, lines[4:-6])) <= 80
     as_json = command.invoke(cli, ["evaluate", str(marking_run), "sample", "--unseen", "--json"], catch_exceptions=False)
     found = json.loads(as_json.stdout)
@@ -245,7 +245,7 @@ def test_an_oracle_is_stamped(model: EmpathyModel, marking_run: Path, monkeypatc
     monkeypatch.setattr(loading, "load", lambda source: oracle)
     said = CliRunner().invoke(cli, ["evaluate", str(marking_run), "sample", "--unseen"], catch_exceptions=False)
     assert said.stdout.startswith("model ce + attention head + predicted (ORACLE), sha256 ")
-    assert "ORACLE: the model was trained to be shown annotated spans at inference; here it was shown none." in said.stdout
+    assert "ORACLE: the model was trained to see annotated spans at inference; here it saw none." in said.stdout
 
 
 # A model without torch, as an exported one is: words are tokens, and the answer is how many there are.

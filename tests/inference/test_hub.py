@@ -81,7 +81,7 @@ def test_the_clients_own_variables_decide_where_it_looks_and_a_copy_is_read_with
 
 @pytest.mark.parametrize("name", ["model", "a/b/c", "me/../x", "me/m odel", "/model", "me/", "me/-x", "me/x.git"])
 def test_a_name_that_the_hub_does_not_take_is_refused_before_anything_is_asked(name: str, hub: Hub, marking_run: Path) -> None:
-    reason = f"{name!r}: no name that the hub takes; expected user/name, of letters, digits, '-', '_' and '.'"
+    reason = f"{name!r}: not a valid name on the hub; expected user/name of letters, digits, '-', '_' and '.'"
     for attempt in (lambda: contents(marking_run, name), lambda: fetch(name)):
         with pytest.raises(KitError) as error:
             attempt()
@@ -93,10 +93,10 @@ def test_a_name_that_the_hub_does_not_take_is_refused_before_anything_is_asked(n
 def test_so_is_what_is_no_revision(revision: str, hub: Hub) -> None:
     with pytest.raises(KitError) as error:
         fetch(f"{NAME}@{revision}")
-    assert str(error.value) == f"{revision!r}: no revision; expected a branch, a tag or a commit"
+    assert str(error.value) == f"{revision!r}: not a valid revision; expected a branch, a tag or a commit"
     with pytest.raises(KitError) as error:
         fetch(f"{NAME}@")
-    assert str(error.value) == f"hub:{NAME}@: nothing stands after the @; expected a branch, a tag or a commit"
+    assert str(error.value) == f"hub:{NAME}@: nothing follows the @; give a branch, a tag or a commit"
     assert hub.requests == []
 
 
@@ -114,8 +114,8 @@ def test_a_model_that_cannot_be_had_is_one_line(hub: Hub, marking_run: Path, mon
             fetch(name)
         assert str(error.value) == f"hub:{name}: cannot be loaded: {reason}"
     for status, reason in {
-        403: "your token does not allow it; expected one with write access to that user or organisation",
-        429: "the hub has had too many requests; try again later",
+        403: "your token does not allow it; use one with write access to that user or organisation",
+        429: "the hub received too many requests; try again later",
         503: "the hub answers with status 503; try again later",
     }.items():
         hub.status = status
@@ -161,12 +161,12 @@ def test_nothing_but_listed_data_is_ever_downloaded(hub: Hub, marking_run: Path,
         return json.dumps({"sha256": {**json.loads(good["manifest.json"])["sha256"], name: "0" * 64}}).encode()
 
     for name in ("model/head.py", "pytorch_model.bin", "model/x.pkl", "../up.json", "/etc/x.json", "a/b.json", "model/../x.json"):
-        reason = f"hub:{NAME}: its manifest lists {name!r}; expected data alone, no code and no pickle"
+        reason = f"hub:{NAME}: its manifest lists {name!r}; expected only data, no code and no pickle"
         assert becomes({"manifest.json": listing(name), name: b""}) == reason
         assert hub.asked("resolve") == hub.asked("manifest.json") != []
     missing = f"hub:{NAME}: model/more.json is missing, but the manifest lists it"
     assert becomes({"manifest.json": listing("model/more.json")}) == missing
-    foreign = f"hub:{NAME}: no model that empathy-kit published; manifest.json is"
+    foreign = f"hub:{NAME}: not a model published by empathy-kit; manifest.json is"
     assert becomes({"manifest.json": None}) == f"{foreign} missing"
     for content in (b"[]", b"{", b'{"sha256": {"run.json": 1}}', b"[" * 100_000, b"\xff"):
         assert becomes({"manifest.json": content}) == f"{foreign} not a list of hashes"

@@ -139,7 +139,7 @@ def test_a_table_without_a_column_or_with_one_that_would_stand_twice_is_refused(
     assert str(error.value) == "column 'response_post' is missing; there are seeker_post, response"
     with pytest.raises(KitError) as error:
         model.predict_table(table.assign(response_post=RESPONSE, ER_p0=1))
-    assert str(error.value) == "column 'ER_p0' is in the table already; rename it, it would stand twice"
+    assert str(error.value) == "column 'ER_p0' is in the table already; rename the table's column"
     with pytest.raises(KitError) as error:
         model.predict_table(table.assign(response_post=[None]))
     assert str(error.value) == "pair 0, response post: a NoneType found, expected text"

@@ -59,7 +59,7 @@ def test_a_bad_row_of_a_csv_is_named_and_the_others_are_read(tmp_path: Path, lin
         (
             '{"seeker_post": "sad", "seeker_post": "glad", "response_post": "hug"}',
             "",
-            "not valid JSON: a name stands twice in one object",
+            "not valid JSON: a name occurs twice in one object",
         ),
         ("[1]", "", "a list found, expected an object"),
         ("{", "", "not valid JSON: Expecting property name enclosed in double quotes"),

@@ -91,8 +91,8 @@ def test_a_model_of_responses_alone_asks_for_no_seeker_column(command: Any) -> N
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("model", "in.csv"), "--out FILE is missing: where are the predictions of a table to go?"),
-        (("model", "-", "--out", "x.csv"), "--out: standard input is answered on standard output, expected no file"),
+        (("model", "in.csv"), "--out FILE is missing: give a .csv, .jsonl or .parquet file for the predictions"),
+        (("model", "-", "--out", "x.csv"), "--out: predictions of standard input go to standard output; leave --out away"),
         (("model", "in.csv", "--out", "x.txt"), "--out x.txt: a .txt file, expected .csv, .jsonl, .parquet"),
         (("model", "in.csv", "--out", "x.csv"), "in.csv: no such file"),
     ],

@@ -163,7 +163,7 @@ def test_a_bad_row_stops_the_job_with_one_line_and_skipped_it_is_listed(tmp_path
         work(job)
     assert str(error.value) == (
         "in.csv, row 25, column 'response_post': empty, expected a post; "
-        "--errors skip predicts the other rows and lists such ones"
+        "use --errors skip to predict the other rows and list the bad ones"
     )
     found = work(replace(job, skip_errors=True))
     assert (found.rows, found.bad, found.reused) == (53, 2, 20)  # the parts before the bad row are used
@@ -180,7 +180,7 @@ def test_an_output_that_exists_or_is_being_written_is_refused(tmp_path: Path) ->
     next(events)
     with pytest.raises(KitError) as error:
         work(job)
-    assert str(error.value) == f"--out {job.out}: another job is at work on it; wait for it, or use another --out"
+    assert str(error.value) == f"--out {job.out}: another job is writing it; wait until it ends, or use another --out"
     assert len(list(events)) == 6  # the other parts, and the end
     with pytest.raises(KitError) as error:
         work(job)

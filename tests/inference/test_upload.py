@@ -70,7 +70,7 @@ def test_a_dry_run_writes_what_would_be_published_and_the_kit_loads_it(hub: Hub,
     assert empathy_kit.load(out).predict([PAIR]) == empathy_kit.load(marking_run).predict([PAIR])
     with pytest.raises(KitError) as error:
         write(contents(marking_run, NAME), out)
-    assert str(error.value) == f"--dry-run {out}: already exists; give a new name"
+    assert str(error.value) == f"--dry-run {out}: already exists; use another name"
     held = {**contents(marking_run, NAME), "history.jsonl": tmp_path / "vanished"}
     with pytest.raises(KitError, match=r"--dry-run .*: cannot be written: No such file or directory"):
         write(held, tmp_path / "half")
@@ -108,9 +108,9 @@ def test_what_is_no_model_or_an_oracle_is_not_published(marking_run: Path, tmp_p
     recordless = altered(exported(marking_run, tmp_path / "export"), tmp_path / "recordless", lambda folder: _strip(folder))
     for folder, reason in {
         tmp_path / "nothing": "no such folder; expected a run or an exported model",
-        oracle: "an ORACLE is not published: its scores are those of a model that sees annotated spans",
-        bare: "the run has no model; a comparison keeps its runs' models with --keep-models",
-        code / "model/head.py": "not of a kind that is published; expected data alone, no code and no pickle",
+        oracle: "an ORACLE is not published, because its scores are those of a model that sees annotated spans",
+        bare: "the run has no model; repeat a comparison's run with --keep-models to keep it",
+        code / "model/head.py": "this kind of file is not published; expected only data, no code and no pickle",
         damaged / "model/config.json": "changed after the run (sha256 differs from the manifest)",
         recordless / "export.json": "has no record of the run, which the card is made from; export the run again",
     }.items():
@@ -132,7 +132,7 @@ def test_a_repository_that_holds_something_else_or_is_public_is_left_alone(hub: 
     hub.repos[NAME].commit("main", {"pytorch_model.bin": b"pickle", ".gitattributes": b""}, "theirs")
     with pytest.raises(KitError) as error:
         publish(held, NAME, token=OWNER)
-    assert str(error.value) == f"{NAME}: holds something else than a model of empathy-kit; give a new name"
+    assert str(error.value) == f"{NAME}: holds something other than a model of empathy-kit; use another name"
     assert hub.repos[NAME].messages[-1] == "theirs"
 
 
@@ -150,8 +150,8 @@ def test_two_who_publish_at_once_do_not_mix_their_files(hub: Hub, marking_run: P
     [
         (None, "me", "the hub does not know you; log in with `hf auth login`, or give --token-file"),
         ("hf_wrong_secret", "me", "the hub does not know you; log in with `hf auth login`, or give --token-file"),
-        (READER, "me", "your token does not allow it; expected one with write access to that user or organisation"),
-        (OWNER, "you", "your token does not allow it; expected one with write access to that user or organisation"),
+        (READER, "me", "your token does not allow it; use one with write access to that user or organisation"),
+        (OWNER, "you", "your token does not allow it; use one with write access to that user or organisation"),
     ],
 )
 def test_who_may_not_write_is_told_so_and_no_token_is_shown(

@@ -219,7 +219,7 @@ def test_a_run_does_not_start_once_per_process_of_torchrun(
     said = command("run", *flags(tiny_roberta), "--out", tmp_path / "run")
     assert (said.code, said.err) == (
         2,
-        "Error: WORLD_SIZE=2 in the environment: a run is one process; unset it, start without torchrun\n",
+        "Error: WORLD_SIZE=2 in the environment: a run is one process; unset it, and start without torchrun\n",
     )
 
 
@@ -300,7 +300,7 @@ def test_a_plugin_may_be_one_file(tiny_roberta: Path, tmp_path: Path, command: C
     assert (said.code, said.err) == (
         2,
         f"Error: loss own: the recorded run had it from ./own.py {recorded['version']}, which is missing; "
-        "expected its file as --plugin\n",
+        "give its file as --plugin\n",
     )
     file.write_text(file.read_text() + "\n")
     said = command("run", "--config", tmp_path / "run" / "run.json", "--plugin", file, "--out", tmp_path / "again")

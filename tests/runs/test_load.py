@@ -129,7 +129,7 @@ def test_a_plugin_that_has_changed_since_is_warned_of_and_one_that_is_gone_refus
     assert newer.warnings == (f"{was}; now it is 9.9, whose numbers may differ",)
     with pytest.raises(KitError) as error:
         load(first[0], Registry(tuple(others)))
-    assert str(error.value) == f"{was}, which is missing; expected it to be installed"
+    assert str(error.value) == f"{was}, which is missing; install it"
 
 
 def test_a_folder_that_is_no_run_is_one_line(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_folder_that_is_no_run_is_one_line(tmp_path: Path) -> None:
 def test_an_oracle_warns_that_it_is_shown_no_spans_any_more(tiny_roberta: Path, tmp_path: Path) -> None:
     list(run(configuration(tiny_roberta, rationale="gold"), load_registry(), tmp_path / "run"))
     assert load(tmp_path / "run", load_registry()).warnings == (
-        "the run was an ORACLE: it was scored with annotated spans, which nothing that it predicts now is shown",
+        "the run was an ORACLE: it was scored with annotated spans, which it does not see when it predicts",
     )
 
 

@@ -127,7 +127,7 @@ def test_an_option_that_another_version_renamed_is_told_with_both_versions(
     [
         (
             {"name": "poly9", "distribution": "empathy-kit-poly9", "version": "0.2.0"},
-            "loss poly9: the recorded run had it from empathy-kit-poly9 0.2.0, which is missing; expected it to be installed",
+            "loss poly9: the recorded run had it from empathy-kit-poly9 0.2.0, which is missing; install it",
         ),
         (
             {"name": "ce", "distribution": "empathy-kit-poly9", "version": "0.2.0"},
@@ -167,7 +167,7 @@ def test_a_repeat_on_other_data_is_refused(first: tuple[Path, list[Any]], tmp_pa
     found = read_json(first[0])["data"]["sha256"][:12]
     assert (said.code, said.err) == (
         2,
-        f"Error: --config: the data is not that of the recorded run (sha256 {found}... found, expected 000000000000...); "
+        f"Error: --config: the data is not the recorded run's (sha256 {found}... found, expected 000000000000...); "
         "its scores cannot be repeated\n",
     )
     assert not (tmp_path / "again").exists()
@@ -189,7 +189,7 @@ def test_a_repeat_with_another_encoder_in_the_same_folder_is_refused(
     found = read_json(first[0])["encoder"]["sha256"][:12]
     assert (said.code, said.err) == (
         2,
-        f"Error: --config: the encoder is not that of the recorded run (sha256 {found}... found, expected 000000000000...); "
+        f"Error: --config: the encoder is not the recorded run's (sha256 {found}... found, expected 000000000000...); "
         "its scores cannot be repeated\n",
     )
     assert not (tmp_path / "again").exists()

@@ -118,7 +118,7 @@ def refusal(out: Path) -> str:
 
 def test_a_run_never_overwrites_another(tmp_path: Path) -> None:
     out = make_run(tmp_path / "run")
-    assert refusal(out) == f"--out {out}: already exists; a run never overwrites another, expected a new name"
+    assert refusal(out) == f"--out {out}: already exists; a run never overwrites another, use another --out"
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert read(out) == make_record()
 
@@ -193,7 +193,7 @@ def test_a_run_that_only_lacked_its_name_when_its_process_was_killed_gets_it_fro
     for name in ("run", "another"):
         killed(out, "while its files are forced onto the disk")
         if name == "run":
-            assert refusal(out) == f"--out {out}: already exists; a run never overwrites another, expected a new name"
+            assert refusal(out) == f"--out {out}: already exists; a run never overwrites another, use another --out"
         else:
             make_run(tmp_path / name)
         assert read(out) == make_record()
@@ -214,7 +214,7 @@ def test_a_checkpoint_of_a_killed_process_and_somebody_elses_folder_stay(tmp_pat
         "old.partial/checkpoint",
     ]
     assert (
-        refusal(tmp_path / "mine") == f"--out {tmp_path / 'mine'}: {tmp_path / 'mine.partial'} is in the way, expected a new name"
+        refusal(tmp_path / "mine") == f"--out {tmp_path / 'mine'}: {tmp_path / 'mine.partial'} is in the way; use another --out"
     )
 
 
@@ -241,10 +241,10 @@ def test_a_run_that_never_starts_leaves_nothing_not_even_parents(tmp_path: Path)
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("new/..", "--out new/..: leads back to a folder above, expected a new name"),
+        ("new/..", "--out new/..: leads back to a folder above, use another --out"),
         ("a\0b", "--out 'a\\x00b': a NUL byte found, expected a folder's name"),
-        (".", "--out .: already exists; a run never overwrites another, expected a new name"),
-        ("", "--out .: already exists; a run never overwrites another, expected a new name"),
+        (".", "--out .: already exists; a run never overwrites another, use another --out"),
+        ("", "--out .: already exists; a run never overwrites another, use another --out"),
     ],
 )
 def test_what_is_no_name_of_a_new_folder_is_found_before_the_work(

@@ -35,7 +35,7 @@ def test_an_injector_that_learns_from_spans_is_refused_where_there_are_none(
     assert (said.code, said.err.splitlines()[-1]) == (
         2,
         f"Error: --rationale {rationale}: it learns from annotated spans, and the training part has none of ER, EX, IP; "
-        "expected --rationale none, or a table with spans",
+        "use --rationale none, or a table with spans",
     )
     assert not (tmp_path / "run").exists()
 

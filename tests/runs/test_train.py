@@ -223,7 +223,7 @@ def test_what_is_recorded_as_swapped_was_predicted_from_the_strangers_post(tiny_
 def test_without_the_seeker_posts_they_do_not_matter(tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said]) -> None:
     said = command("run", *flags(tiny_roberta), "--posts", "response", "--out", tmp_path / "run")
     assert said.code == 0
-    assert "the model is not shown the seeker posts" in said.err
+    assert "the model does not see the seeker posts" in said.err
     for row in read_predictions(tmp_path / "run"):
         assert all(row[f"{name}_swapped"] == row[f"{name}_predicted"] for name in EPITOME.names)
     assert record.read(tmp_path / "run").title == "ce + response only"
@@ -271,5 +271,5 @@ def test_a_run_never_overwrites_another(first: tuple[Path, list[Any]], tiny_robe
     before = (first[0] / "manifest.json").read_bytes()
     with pytest.raises(KitError) as error:
         list(run(configuration(tiny_roberta), load_registry(), first[0]))
-    assert str(error.value) == f"--out {first[0]}: already exists; a run never overwrites another, expected a new name"
+    assert str(error.value) == f"--out {first[0]}: already exists; a run never overwrites another, use another --out"
     assert (first[0] / "manifest.json").read_bytes() == before
