@@ -81,7 +81,7 @@ def compare(
     changes = {name: value for name, value in values.items() if value is not None}
     if figures_from is not None:
         if configurations or file or options or plugin_files or changes:
-            raise KitError("--figures-from: reads finished runs; give no configurations, settings or plugins with it")
+            raise KitError("--figures-from: reads finished runs; leave out configurations, settings and plugins")
         _write_report(figures_from, as_json)
         return
     if jobs is not None and jobs < 1:

@@ -1,4 +1,4 @@
-"""What runs and yardsticks answered, read from their CSV files: one row per test pair, some columns per task."""
+"""Predictions of runs and yardsticks, read from their CSV files: one row per test pair, several columns per task."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Ints = NDArray[np.int64]
 
 
 class AnswerTable:
-    """A file of answers: ``id``, then per task ``NAME_true``, empty where the label is missing, and what was predicted."""
+    """A file of predictions: ``id``, then per task ``NAME_true`` (empty where the label is missing) and predicted columns."""
 
     def __init__(self, path: Path) -> None:
         """Read a file.
 
         Raises:
-            KitError: it cannot be read, or is no such table.
+            KitError: it cannot be read, or is not such a table.
         """
         self.path = path
         try:
@@ -31,7 +31,7 @@ class AnswerTable:
                 header, *rows = list(csv.reader(stream))
             self._columns = dict(zip(header, zip(*rows, strict=True), strict=True))
             self.ids: tuple[str, ...] = self._columns["id"]
-            whole = len(self._columns) == len(header) and len(set(self.ids)) == len(self.ids)  # each name once
+            whole = len(self._columns) == len(header) and len(set(self.ids)) == len(self.ids)  # no name occurs twice
         except OSError as error:
             raise KitError(f"{path}: cannot be read: {error.strerror}") from None
         except (ValueError, KeyError, csv.Error):  # ValueError: no row, rows of other lengths, not UTF-8
@@ -40,14 +40,14 @@ class AnswerTable:
             raise KitError(f"{path}: not a table of answers, expected columns id, NAME_true, ... and a row for each test pair")
 
     def has(self, task: TaskSchema, what: str) -> bool:
-        """Whether a task has this column: ``predicted``, ``swapped`` or ``p0``."""
+        """Whether the table has this column of a task: ``predicted``, ``swapped`` or ``p0``."""
         return f"{task.name}_{what}" in self._columns
 
     def answers(self, task: TaskSchema, what: str = "predicted") -> Answers:
-        """A task's true and predicted levels and, where the table has them, probabilities; the labelled pairs alone.
+        """A task's true and predicted levels and, where the table has them, probabilities, for the labelled pairs only.
 
         Raises:
-            KitError: a column that is missing, or cells that are no levels of the task or no probabilities.
+            KitError: a column is missing, or has cells that are not levels of the task or not probabilities.
         """
         known = self._labelled(task)
         ids = tuple(name for name, labelled in zip(self.ids, known, strict=True) if labelled)
@@ -56,10 +56,10 @@ class AnswerTable:
         return Answers(ids, true, predicted, self.probabilities(task) if ranked else None)
 
     def probabilities(self, task: TaskSchema) -> Floats:  # (N, C)
-        """A task's probabilities, the labelled pairs alone.
+        """A task's probabilities, for the labelled pairs only.
 
         Raises:
-            KitError: a column that is missing, or cells that are no probabilities.
+            KitError: a column is missing, or has cells that are not probabilities.
         """
         known = self._labelled(task)
         names = [f"{task.name}_p{level}" for level in range(len(task.labels))]
@@ -68,7 +68,7 @@ class AnswerTable:
         except ValueError:
             values = np.full((1, 1), np.nan)
         if not ((values >= 0) & (values <= 1)).all():
-            raise KitError(f"{self.path}: {task.name}_p0 to {names[-1]} hold something else than probabilities from 0 to 1")
+            raise KitError(f"{self.path}: {task.name}_p0 to {names[-1]} have values that are not probabilities from 0 to 1")
         if (abs(values.sum(1) - 1) > 1e-3).any():
             raise KitError(f"{self.path}: {task.name}_p0 to {names[-1]} do not sum to 1")
         return values
@@ -85,5 +85,5 @@ class AnswerTable:
         levels = {str(level): level for level in range(len(task.labels))}
         cells = [cell for cell, labelled in zip(self._column(name), known, strict=True) if labelled]
         if any(cell not in levels for cell in cells):
-            raise KitError(f"{self.path}: {name} holds something else than levels 0 to {len(levels) - 1}")
+            raise KitError(f"{self.path}: {name} has values that are not levels 0 to {len(levels) - 1}")
         return np.array([levels[cell] for cell in cells], dtype=np.int64)

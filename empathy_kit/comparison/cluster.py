@@ -1,4 +1,4 @@
-"""A comparison's runs as tasks of a Ray cluster, each on one core of whichever machine has one to spare."""
+"""A comparison's runs as tasks of a Ray cluster, each on one core of any machine."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from empathy_kit.config import RunConfig
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import load_registry, one_line
 
-RETRIES = 3  # of a run whose worker died; it begins anew, for nothing half-written is left
+RETRIES = 3  # of a run whose worker died; it starts again from the beginning
 
 
 class RayWorker(Worker):
-    """One run on a cluster. It reports its end alone, and its folder must lie where every machine sees it."""
+    """One run on a cluster. It reports only its end, and its folder must be on storage that every machine sees."""
 
     @classmethod
     def start(cls, name: str, seed: int, config: RunConfig, folder: Path, *, keep_model: bool, files: Sequence[Path]) -> Worker:
-        """Begin a run."""
+        """Start a run."""
         import ray
 
         ours, theirs = Pipe(duplex=False)
@@ -34,7 +34,7 @@ class RayWorker(Worker):
 
     @staticmethod
     def work(config: RunConfig, folder: Path, keep_model: bool, files: Sequence[Path]) -> str | None:
-        """One run, in a worker; why it failed, or None."""
+        """Do one run in a worker; returns why it failed, or None."""
         from empathy_kit.runs.train import run
 
         try:
@@ -46,7 +46,7 @@ class RayWorker(Worker):
 
 
 class _Task(threading.Thread):
-    """Waits for a task, and tells the comparison through the pipe that it listens to anyway."""
+    """Waits for a task, and reports its end through the pipe that the comparison reads."""
 
     exitcode = None
 
@@ -61,12 +61,12 @@ class _Task(threading.Thread):
             fault = ray.get(self.reference)
         except ray.exceptions.RayError as error:
             fault = f"{type(error).__name__}: {one_line(error)}"
-        with suppress(OSError):  # nobody listens any more
+        with suppress(OSError):  # the comparison has ended
             self.connection.send(("failed", 0.0, fault) if fault else ("done", 1.0, ""))
             self.connection.close()
 
     def terminate(self) -> None:
-        """Take the task back."""
+        """Cancel the task."""
         import ray
 
         ray.cancel(self.reference, force=True)

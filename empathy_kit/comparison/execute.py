@@ -1,4 +1,4 @@
-"""A plan's runs: what is missing is run, several at once in processes of their own; what is there is checked and stays."""
+"""Execute a plan: missing runs are trained in parallel processes; existing runs are checked and kept."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ LOCK = ".lock"
 
 @contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """Hold a comparison's folder: two calls that continue it would both run what is missing, and one of them for nothing.
+    """Lock a comparison's folder: two calls that continue it would both train the missing runs.
 
-    A process that is killed lets go of it; the runs that it had begun end soon after it. Folders that were made for it and hold
-    nothing at the end are taken away again.
+    The lock of a killed process is released, and its runs end soon after it. Folders that were created for it and are
+    empty at the end are removed.
 
     Raises:
-        KitError: another process holds it, or it cannot be written.
+        KitError: another process holds the lock, or the folder cannot be written.
     """
     from filelock import FileLock, Timeout
 
@@ -62,17 +62,19 @@ def alone(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # Windows does not remove what is open, and then it stays
-            (out / LOCK).unlink()  # who has opened it meanwhile does not get it: filelock looks whether it is still there
+        with suppress(OSError):  # Windows does not remove open files; then it stays
+            (
+                out / LOCK
+            ).unlink()  # a process that has opened it meanwhile does not get the lock: filelock checks that the file still exists
         lock.release()
-        with suppress(OSError):  # the first that holds something
+        with suppress(OSError):  # stops at the first folder that is not empty
             for folder in made:
                 folder.rmdir()
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A plan that was checked, and what its runs are made of."""
+    """A checked plan with its data and splits."""
 
     plan: Plan
     corpus: Corpus
@@ -80,10 +82,10 @@ class Prepared:
 
 
 def prepare(plan: Plan, out: Path, registry: Registry) -> Prepared:
-    """Check everything that can be checked before the first run, and write the plan; what an earlier call planned stays in it.
+    """Check everything that can be checked before the first run, and write the plan, merged with that of earlier calls.
 
     Raises:
-        KitError: a plugin, split or setting that cannot be, other data than before, or a folder that cannot be written.
+        KitError: a plugin, split or setting is not valid, the data is not that of before, or the folder cannot be written.
     """
     first = next(iter(plan.configurations.values()))
     check_same(plan.configurations, first, plan.resplit)
@@ -105,7 +107,7 @@ def prepare(plan: Plan, out: Path, registry: Registry) -> Prepared:
 
 
 def cores() -> int:
-    """How many cores this process may use, which a scheduler or `taskset` may have limited."""
+    """How many cores this process may use; a scheduler or `taskset` may have limited them."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -122,22 +124,22 @@ def execute(
     worker: type[Worker] = Worker,
     threads: int | None = None,
 ) -> Generator[Progress | Done | Failed, None, None]:
-    """Run what is not there yet, several at once in processes of their own, each with its share of the cores.
+    """Train the missing runs in parallel processes, each with its share of the cores.
 
-    A run that is there is compared with its manifest and with what is planned, and not repeated.
+    An existing run is checked against its manifest and the plan, and not repeated.
 
     Args:
         prepared: what to run.
         out: the comparison's folder.
-        registry: where the plugins are.
+        registry: the loaded plugins.
         jobs: how many runs at once.
         keep_models: leave every run's model in its folder.
-        files: plugins that are one file each, which the registry was loaded with.
-        worker: what does a run: a process of this machine, or of a cluster.
-        threads: of each run whose configuration names none; its share of this machine's cores where None.
+        files: the single-file plugins that the registry was loaded with.
+        worker: the class that does a run: in a process of this machine, or on a cluster.
+        threads: of each run whose configuration sets none; None takes its share of this machine's cores.
 
     Raises:
-        KitError: a finished run that was changed, or is another than the one planned.
+        KitError: a finished run was changed, or is not the planned one.
     """
     plan = prepared.plan
     check = _Check(prepared, out, registry)
@@ -166,19 +168,19 @@ def execute(
                     active[ready].stop()
                     del active[ready]
                 if isinstance(event, Failed) and run_folder(out, event.name, event.seed).exists():
-                    # A process that a killed call left behind held its name, and was faster.
+                    # A process of a killed call still held its name, and finished it.
                     check(event.name, event.seed)
                     event = Done(event.name, event.seed, True, 0.0)
                 yield event
     finally:
-        for begun in active.values():  # all at once: each ends as soon as it finds nobody listening
+        for begun in active.values():  # all at once: each ends as soon as its pipe is closed
             begun.connection.close()
         for begun in active.values():
             begun.stop()
 
 
 class _Check:
-    """Whether a run that is there is the one that is planned."""
+    """Checks that an existing run is the planned one."""
 
     def __init__(self, prepared: Prepared, out: Path, registry: Registry) -> None:
         self.plan, self.out, self.registry = prepared.plan, out, registry
@@ -189,7 +191,7 @@ class _Check:
         """Check one run.
 
         Raises:
-            KitError: it was changed, has another setting, other data or another split, or plugins of another version.
+            KitError: it was changed, or its settings, data, split or plugins' versions are not the planned ones.
         """
         folder, config = run_folder(self.out, name, seed), self.plan.config(name, seed)
         found = record.read(folder, model=False)
@@ -208,18 +210,18 @@ class _Check:
         self._check_providers(folder, config, found)
 
     def _with_options(self, config: RunConfig, recorded: dict[str, Any]) -> RunConfig:
-        """As a record writes options, but for those that the plugins have got since and nobody has set."""
+        """The options as in a record, without those that newer versions of the plugins added and nobody set."""
         whole = all_options(choose_plugins(config, self.registry))
         try:
             default = all_options(choose_plugins(replace(config, options={}), self.registry))
-        except KitError:  # a plugin with an option that has no default
+        except KitError:  # an option has no default
             default = {}
         missing = object()
         options = {name: value for name, value in whole.items() if name in recorded or value != default.get(name, missing)}
         return replace(config, options=options)
 
     def _check_providers(self, folder: Path, config: RunConfig, found: record.Record) -> None:
-        """Runs of one configuration are averaged: all must be of one version of other people's plugins."""
+        """Runs of one configuration are averaged, so all must use the same version of third-party plugins."""
         for kind, now in choose_plugins(config, self.registry).chosen.items():
             then = found.plugins.get(kind)
             if then is None or {then["distribution"], now.distribution} == {OURS}:  # a released name keeps its numbers
@@ -228,7 +230,7 @@ class _Check:
             if (then["distribution"], then["version"]) == (now.distribution, now.version) and then.get("sha256", code) != code:
                 raise KitError(
                     f"{folder}: the files of {kind} {then['name']} from {now.distribution} were changed since; runs of two "
-                    "versions cannot be averaged: put the earlier ones back, or use another --out"
+                    "versions cannot be averaged: restore the earlier files, or use another --out"
                 )
             if (then["distribution"], then["version"]) != (now.distribution, now.version):
                 raise KitError(
@@ -239,7 +241,7 @@ class _Check:
 
 
 def measure_yardsticks(prepared: Prepared, out: Path) -> None:
-    """Measure on each split what a model has to beat; what is there stays.
+    """Measure the yardsticks on each split; existing ones are kept.
 
     Raises:
         KitError: the folder cannot be written.

@@ -1,4 +1,4 @@
-"""Finished runs, read back: what a report needs of them, after a check that they belong together."""
+"""Read finished runs for a report, and check that they belong together."""
 
 from __future__ import annotations
 
@@ -31,32 +31,32 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Run:
-    """One finished run, as a report needs it."""
+    """What a report needs of one finished run."""
 
     name: str
     seed: int
     record: record.Record
     history: list[dict[str, Any]]
-    answers: dict[str, Answers]  # task to what was predicted
-    swapped: dict[str, Answers] | None  # what was predicted with another pair's seeker post; None where it was not asked
-    probabilities: dict[str, Floats]  # task to (N, C), labelled pairs alone as in its answers
-    validation: dict[str, Answers]  # what was predicted of the validation part; empty before format 3
+    answers: dict[str, Answers]  # task to its predictions
+    swapped: dict[str, Answers] | None  # predictions with another pair's seeker post; None where they were not made
+    probabilities: dict[str, Floats]  # task to (N, C), for the same labelled pairs as its answers
+    validation: dict[str, Answers]  # predictions of the validation part; empty before format 3
 
 
 @dataclass(frozen=True)
 class Results:
-    """All of a comparison that is there."""
+    """Everything that exists of a comparison."""
 
     plan: Plan
-    runs: dict[str, list[Run]]  # configuration to its runs, in the order of the seeds; some may have more than others
+    runs: dict[str, list[Run]]  # configuration to its runs, ordered by seed; configurations may have different numbers of runs
     yardsticks: dict[str, dict[int, dict[str, Answers]]]  # yardstick to seed to task to answers
-    missing: list[tuple[str, int]]  # runs that are planned and not there
-    left_out: list[str]  # yardsticks that are not there, and why
-    remarks: list[str]  # what of the runs may not belong together
+    missing: list[tuple[str, int]]  # planned runs that do not exist
+    left_out: list[str]  # missing yardsticks, and why
+    remarks: list[str]  # on runs that may not belong together
 
     @cached_property
     def tasks(self) -> Schema:
-        """The tasks that any of the runs has."""
+        """The tasks of any run."""
         there = {task for several in self.runs.values() for found in several for task in found.answers}
         schema = self.plan.tasks
         return schema.select([name for name in schema.names if name in there])
@@ -66,8 +66,8 @@ def read_finished(folder: Path) -> Results:
     """Read a comparison's runs; no torch, no data.
 
     Raises:
-        KitError: no comparison, no finished run, a run that was changed or is not the one planned, or runs on other data or
-            splits than the first.
+        KitError: there is no comparison or no finished run, a run was changed or is not the planned one, or runs have
+            other data or splits than the first.
     """
     plan = read_plan(folder)
     there = {
@@ -94,7 +94,7 @@ def read_finished(folder: Path) -> Results:
 
 
 def _remarks(runs: Mapping[str, Sequence[Run]]) -> Iterator[str]:
-    """What of the runs may not belong together, in sentences."""
+    """Sentences on runs that may not belong together."""
     for library in LIBRARIES:
         found = sorted(
             {each.record.versions[library] for several in runs.values() for each in several if library in each.record.versions}
@@ -109,7 +109,7 @@ def _remarks(runs: Mapping[str, Sequence[Run]]) -> Iterator[str]:
                 if "sha256" in (entry := each.record.plugins.get(kind, {}))
             }
             if len(code) > len({version for version, _ in code}):
-                yield f"{name}: the files of its {kind} were changed between its runs, whose numbers may differ."
+                yield f"{name}: the files of its {kind} changed between its runs, whose numbers may differ."
         first: dict[bytes, Run] = {}
         for each in several:
             said = b"".join(shares.tobytes() for shares in each.probabilities.values())
@@ -121,7 +121,7 @@ def read_run(folder: Path, name: str, seed: int) -> Run:
     """Read one finished run of a comparison.
 
     Raises:
-        KitError: a run that was changed, or does not hold what a run holds.
+        KitError: the run was changed, or lacks something.
     """
     where = run_folder(folder, name, seed)
     found = record.read(where, model=False)
@@ -158,18 +158,18 @@ def read_run(folder: Path, name: str, seed: int) -> Run:
 
 
 def _read_answers(table: AnswerTable, tasks: Sequence[TaskSchema]) -> tuple[dict[str, Answers], dict[str, Floats]]:
-    """Answers and probabilities, which must fit each other."""
+    """Predicted levels and probabilities, which must agree."""
     answers = {task.name: table.answers(task) for task in tasks}
     probabilities = {task.name: table.probabilities(task) for task in tasks}
     for name, shares in probabilities.items():
-        # Of two that are the same in the file, either may have been the larger.
+        # Where two are equal in the file, either may have been the larger before rounding.
         if (shares[np.arange(len(shares)), answers[name].predicted] < shares.max(1, initial=0) - 2e-6).any():
             raise KitError(f"{table.path}: {name}_predicted is not always the likeliest level")
     return answers, probabilities
 
 
 def _check_parts(found: record.Record) -> None:
-    """What a report reads of a record; whatever is raised means that it is not there."""
+    """Check what a report reads from a record; any exception means that something is missing."""
     for name, kind in (("name", str), ("pairs", int), ("sha256", str)):
         record.check_type(found.data[name], kind)
     for name, kind in (("kind", str), ("seed", int), ("sha256", str)):
@@ -204,13 +204,13 @@ def _read_history(path: Path, tasks: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _check_planned(where: Path, found: Run, plan: Plan) -> None:
-    """A folder may have been copied, or exchanged with another: its run must be the one that the plan has there."""
+    """Check that a folder has its planned run: folders may have been copied or exchanged."""
     config, planned = configure(RunConfig(), found.record.config), plan.config(found.name, found.seed)
     changed = differences(replace(config, options={}), replace(planned, options={}))
     for route, value in config.options.items():
         kind, *_, option = route.split(".")
         given = planned.options.get(route, planned.options.get(f"{kind}.{option}", _DEFAULT))
-        # What nobody planned is the plugin's default, which only the plugin knows.
+        # An option that is not in the plan has the plugin's default, which only the plugin knows.
         if given is not _DEFAULT and not _same_option(given, value):
             changed.append(f"-o {route} {value}, not {given}")
     if (config.seed, config.split_seed, found.record.split["seed"]) != (found.seed, planned.split_seed, planned.split_seed):
@@ -223,7 +223,7 @@ _DEFAULT = object()
 
 
 def _same_option(given: Any, value: Any) -> bool:
-    """Whether text, or a value of TOML's, is what a record has as a value of JSON's."""
+    """Whether text or a TOML value equals the JSON value of a record."""
     if isinstance(value, list):
         parts = given.split(",") if isinstance(given, str) else given
         return isinstance(parts, list | tuple) and len(parts) == len(value) and all(map(_same_option, parts, value))
@@ -236,11 +236,11 @@ def _same_option(given: Any, value: Any) -> bool:
 
 
 def _check_alike(folder: Path, runs: Sequence[Run]) -> None:
-    """Runs that are compared have the same data, and those on one split the same pairs and labels."""
+    """Check that all runs have the same data, and that runs on one split have the same pairs and labels."""
     first: dict[int, Run] = {}  # by the split's seed
     encoders: dict[str, Run] = {}  # by their names
-    labels: dict[int, dict[str, Answers]] = {}  # by the split's seed, to what the first run that has a task was tested on
-    true: dict[str, dict[str, int]] = {}  # task to id to the true level, which is the same in every split and part
+    labels: dict[int, dict[str, Answers]] = {}  # split seed to task to the first run's answers
+    true: dict[str, dict[str, int]] = {}  # task to id to true level, which must be the same in every split and part
     for found in runs:
         split = found.record.split["seed"]
         for what, sibling in (("data", runs[0]), ("split", first.setdefault(split, found))):
@@ -267,7 +267,7 @@ def _check_alike(folder: Path, runs: Sequence[Run]) -> None:
 
 
 def _check_encoder(folder: Path, found: Run, sibling: Run) -> None:
-    """One name must be one encoder: a folder's weights may have been exchanged between two runs. Format 1 has no hash."""
+    """Check that one name is one encoder: a folder's weights may have changed between runs. Format 1 has no hash."""
     one, other = (each.record.encoder.get("sha256") for each in (found, sibling))
     if one and other and one != other:
         raise KitError(

@@ -1,4 +1,4 @@
-"""What the user gives -> configurations and seeds."""
+"""Command line arguments and TOML files -> configurations and seeds."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def parse_configurations(
     """Configurations by name: known names, ``NAME=FLAGS`` with the flags of `run`, and the tables of a TOML file.
 
     Args:
-        given: names, with or without flags; the paper's four where neither they nor a file are given.
+        given: names, with or without flags; the paper's four if there are neither names nor a file.
         file: a TOML file with a table of settings per configuration.
-        base: what a configuration does not set.
+        base: the settings that a configuration does not set itself.
         options: options of plugins for every configuration.
 
     Raises:
-        KitError: a name that is unknown, given twice or none; a flag or a file that cannot be read.
+        KitError: a name is unknown, given twice or not valid, or a flag or the file cannot be read.
     """
     found: dict[str, RunConfig] = {}
 
@@ -35,7 +35,7 @@ def parse_configurations(
         check_names([*found, name])
         own = changes.get("options", {})
         try:
-            # Given for all, they are each configuration's own: one whose plugin has no such option is told so.
+            # Options for all apply to each configuration, and are an error where its plugin has no such option.
             merged = {**(options or {}), **dict(routes(own))} if isinstance(own, Mapping) else own
             found[name] = configure(base, {**changes, "options": merged})
         except KitError as error:
@@ -70,12 +70,12 @@ def _read_flags(name: str, text: str) -> dict[str, Any]:
     options: dict[str, str] = {}
     while words:
         word, equals, value = words.pop(0).partition("=")
-        if equals and word in known:  # --loss=focal, as click takes it too
+        if equals and word in known:  # --loss=focal, which click accepts too
             words.insert(0, value)
         if word == "--no-rationale":
             changes["rationale"] = "none"
         elif word in ("-o", "--option") and words and "=" in words[0]:
-            options[words.pop(0)] = ""  # which `configure` refuses, and says how it is given
+            options[words.pop(0)] = ""  # `configure` refuses it with the right form
         elif word in ("-o", "--option") and len(words) >= 2:
             route, value = words.pop(0), words.pop(0)
             options[route] = value
@@ -100,7 +100,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """``5`` -> 0 to 4; ``3,7`` -> these.
 
     Raises:
-        KitError: not whole numbers, none, too many, or one twice.
+        KitError: the seeds are not whole numbers, none, too many, or one is given twice.
     """
     parts = [part.strip() for part in text.split(",")]
     # Digits alone: int() would also read "1_000", and more than 4,300 digits would be a ValueError of another kind.

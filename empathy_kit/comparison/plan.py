@@ -1,4 +1,4 @@
-"""What is to be compared: configurations and seeds, written down, read again, and added to."""
+"""The plan of a comparison: its configurations and seeds, written to its folder, read back, and extended."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from empathy_kit.files import write_whole
 FORMAT = 2
 PLAN, RUNS = "comparison.json", "runs"
 NOT_COMPARED = ("seed", "split_seed", "device", "fused", "threads")  # may differ between runs of one configuration
-SAME = ("data", "schema", "split")  # what all configurations must share, to be tested on the same pairs
+SAME = ("data", "schema", "split")  # all configurations must share these, to be tested on the same pairs
 SAME_PAIRS = "all that is compared must be tested on the same pairs; use another --out"
 MOST_SEEDS, LONGEST_NAME, MOST_TOLD = 10_000, 100, 6
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be compared."""
+    """The configurations and seeds to compare."""
 
-    configurations: Mapping[str, RunConfig]  # by name, in the order of the tables; the first is what others are compared with
+    configurations: Mapping[str, RunConfig]  # by name, in the order of the tables; the others are compared with the first
     seeds: tuple[int, ...]
-    resplit: bool  # each seed draws a split of its own
+    resplit: bool  # each seed draws a new split
 
     def config(self, name: str, seed: int) -> RunConfig:
         """One run's configuration."""
@@ -41,7 +41,7 @@ class Plan:
         return replace(base, seed=seed, split_seed=seed if self.resplit else base.split_seed)
 
     def runs(self) -> list[tuple[str, int]]:
-        """Every run: all configurations of a seed before the next seed, so that a comparison that is cut short is balanced."""
+        """Every run: all configurations of a seed before the next seed, so that an interrupted comparison is balanced."""
         return [(name, seed) for seed in self.seeds for name in self.configurations]
 
     @cached_property
@@ -63,28 +63,28 @@ class Plan:
 
 
 def run_folder(out: Path, name: str, seed: int) -> Path:
-    """Where a run lies in a comparison's folder."""
+    """The folder of a run in a comparison's folder."""
     return out / RUNS / f"{name}-{seed}"
 
 
 def check_name(name: str) -> None:
-    """A configuration's name becomes a folder's, and stands in tables.
+    """Check a configuration's name, which is used for folders and in tables.
 
     Raises:
-        KitError: letters, digits and hyphens are not all that is in it, or it is a yardstick's.
+        KitError: it has characters other than letters, digits and hyphens, or is a yardstick's name.
     """
     if not NAME_PATTERN.fullmatch(name.lower()) or len(name) > LONGEST_NAME:
         shown = repr(name) if len(name) <= LONGEST_NAME else f"{name[:20]!r}..."
         raise KitError(f"compare {shown}: expected a name of at most {LONGEST_NAME} letters, digits and hyphens, first a letter")
     if is_yardstick(name):
-        raise KitError(f"compare {name}: this is a yardstick's name; use another")
+        raise KitError(f"compare {name}: this is the name of a yardstick; use another name")
 
 
 def check_names(names: Iterable[str]) -> None:
     """Check all names of a comparison.
 
     Raises:
-        KitError: as `check_name`, or two that some file systems cannot tell apart.
+        KitError: as `check_name`, or two names differ only in case.
     """
     seen: set[str] = set()
     for name in names:
@@ -98,7 +98,7 @@ def check_seeds(seeds: Sequence[int], where: str) -> None:
     """Check the seeds of a comparison.
 
     Raises:
-        KitError: none, too many, one out of range, or one twice.
+        KitError: there are none or too many, or one is out of range or given twice.
     """
     if not 0 < len(seeds) <= MOST_SEEDS or not all(0 <= seed < 2**32 for seed in seeds):
         raise KitError(f"{where}: expected 1 to {MOST_SEEDS} seeds, each from 0 to {2**32 - 1}")
@@ -108,10 +108,10 @@ def check_seeds(seeds: Sequence[int], where: str) -> None:
 
 
 def check_same(configurations: Mapping[str, RunConfig], first: RunConfig, resplit: bool, before: str = "before") -> None:
-    """Whether all configurations are tested on the same pairs as the first.
+    """Check that all configurations are tested on the same pairs as the first.
 
     Raises:
-        KitError: other data, tasks of the data, or split.
+        KitError: the data, its tasks or the split differ.
     """
     for setting in (*SAME, *(() if resplit else ("split_seed",))):
         theirs = _shown(first, setting)
@@ -122,7 +122,7 @@ def check_same(configurations: Mapping[str, RunConfig], first: RunConfig, respli
 
 
 def _shown(config: RunConfig, setting: str) -> Any:
-    """A setting's value; of a schema the tasks and labels, for its titles and columns are not seen by a run."""
+    """A setting's value; of a schema only tasks and labels, because titles and columns do not change a run."""
     if setting == "schema":
         return "; ".join(f"{task.name}: {', '.join(task.labels)}" for task in config.schema.tasks)
     if setting == "tasks":
@@ -131,19 +131,19 @@ def _shown(config: RunConfig, setting: str) -> Any:
 
 
 def as_given(config: RunConfig) -> dict[str, Any]:
-    """Every setting by its flag and every option by its route, in a form that can be compared and shown."""
+    """Every setting by its flag and every option by its route, for comparing and showing."""
     plain = {flag(name): _shown(config, name) for name in settings()}
     return {**plain, **{f"-o {route}": value for route, value in config.options.items()}}
 
 
 def differences(one: RunConfig, other: RunConfig) -> list[str]:
-    """Settings of ``one`` that differ in ``other``, as they would be given: ``--epochs 1, not 2``."""
+    """Settings of ``one`` that differ in ``other``, as flags: ``--epochs 1, not 2``."""
     left, right = as_given(one), as_given(other)
     names = [name for name in {**left, **right} if name not in map(flag, NOT_COMPARED) and left.get(name) != right.get(name)]
     return [
         f"{name} {left.get(name, 'its default')}, not {right.get(name, 'its default')}"
         for name in names
-        if f"--{name.removeprefix('-o ').partition('.')[0]}" not in names  # another plugin has other options, of course
+        if f"--{name.removeprefix('-o ').partition('.')[0]}" not in names  # the options of different plugins are not compared
     ]
 
 
@@ -153,10 +153,10 @@ def listed(changed: Sequence[str]) -> str:
 
 
 def merge(before: Plan, now: Plan, out: Path) -> Plan:
-    """What was planned and what is added; a name keeps its configuration.
+    """The earlier plan with the additions of a new one; a name keeps its configuration.
 
     Raises:
-        KitError: a name that had another configuration, or pairs that are not those of before.
+        KitError: a name had another configuration, or the pairs are not the same.
     """
     if before.resplit != now.resplit:
         raise KitError(
@@ -193,10 +193,10 @@ def write_plan(plan: Plan, folder: Path) -> None:
 
 
 def read_plan(folder: Path) -> Plan:
-    """The plan of a comparison's folder, from whomever it came.
+    """Read and check the plan of a comparison's folder, which may come from anybody.
 
     Raises:
-        KitError: there is none, or it is not as `write_plan` writes it.
+        KitError: it is missing, or not in the format of `write_plan`.
     """
     path = folder / PLAN
     try:

@@ -1,7 +1,7 @@
-"""How sure a comparison is: intervals over pairs and seeds, exact paired tests, Holm's correction, power, calibration.
+"""Statistics of a comparison: intervals over pairs and seeds, exact paired tests, Holm's correction, power.
 
-Written out here and not taken from scipy.stats and statsmodels, which take longer to import than a report may take to be made;
-the tests hold every function to theirs.
+Not taken from scipy.stats and statsmodels, because importing these takes longer than making a report;
+the tests compare every function with theirs.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 POWER = 0.80
-MANY = 1e6  # degrees of freedom of what is known well
-BLOCK = 4_000_000  # numbers that are held at once while pairs are drawn anew
+MANY = 1e6  # degrees of freedom of a variance that is known well
+BLOCK = 4_000_000  # numbers held in memory at once while resampling
 SCORES = ("accuracy", "weighted_f1", "macro_f1", "kappa", "recall")
 
 
@@ -34,41 +34,41 @@ class Answers:
     ids: tuple[str, ...]  # (N,) a pair keeps its id in every run on the same data
     true: Ints  # (N,) levels: positions in the task's labels
     predicted: Ints  # (N,) levels
-    probabilities: Floats | None = None  # (N, C), where they are known
+    probabilities: Floats | None = None  # (N, C); None where they are not known
 
     @property
     def right(self) -> int:
-        """How many pairs the run got right."""
+        """How many pairs the run predicted right."""
         return int((self.predicted == self.true).sum())
 
 
 @dataclass(frozen=True)
 class SeedEstimate:
-    """A mean over seeds with its 95 % interval; one seed has none, because nobody can know its noise."""
+    """A mean over seeds with its 95 % interval; one seed has none, because its noise cannot be estimated."""
 
     value: float  # NaN where a run's score is undefined
     low: float | None
     high: float | None
-    by: Literal["seeds", "pairs"] | None  # the interval's kind: Student's over seeds, or that of the pairs alone
-    error: float | None  # standard error, as the interval has it
-    freedom: float | None  # its degrees of freedom
+    by: Literal["seeds", "pairs"] | None  # the kind of interval: Student's over seeds, or that of the pairs alone
+    error: float | None  # the interval's standard error
+    freedom: float | None  # the interval's degrees of freedom
     smallest: float | None  # the smallest difference from 0 that the design finds with 80 % power at 5 %, one test alone
 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Two configurations on the same pairs, their runs taken as they are: how many pairs only one of them gets right."""
+    """Tests of two configurations on the same pairs, conditional on their runs: how many pairs only one gets right."""
 
     gained: int  # pairs x seeds that only the second gets right
     lost: int  # pairs x seeds that only the first gets right
-    mcnemar: float  # exact, every seed's answer counted as a pair of its own: too sure where seeds share pairs
-    exact: float  # exact sign-flip test, every pair counted once with the sum of its differences over the seeds
+    mcnemar: float  # exact; counts every seed's answer as a separate pair, so p is too small where seeds share pairs
+    exact: float  # exact sign-flip test; counts each pair once, with the sum of its differences over the seeds
 
 
 class Resampled:
-    """Scores of many runs on one task, and how they move when pairs are drawn anew, the same pairs for all runs.
+    """Scores of many runs on one task, and a bootstrap of them that draws the same pairs for all runs.
 
-    A pair that is in the test parts of several seeds is drawn for all of them together.
+    A pair in the test parts of several seeds is drawn for all of them together.
     """
 
     def __init__(self, runs: Sequence[Answers], classes: int, *, seed: int = 0) -> None:
@@ -78,7 +78,7 @@ class Resampled:
         shape = (-1, classes, classes)
         counts = np.stack([np.bincount(each, minlength=classes * classes) for each in cells])
         self.point = _scores_of(counts.astype(np.float64).reshape(shape))  # metric to (R, ...)
-        # In blocks: all draws of 60,000 pairs at once would take gigabytes.
+        # In blocks: all draws at once would take gigabytes for 60,000 pairs.
         block = max(1, min(RESAMPLES, BLOCK // max(len(units), classes * classes)))
         generator = np.random.default_rng(seed)
         draws: list[list[dict[str, Floats]]] = [[] for _ in runs]
@@ -96,7 +96,7 @@ class Resampled:
         return _estimate(*self._scores(runs, metric, level), within=(0.0, 1.0) if metric != "kappa" else (-1.0, 1.0))
 
     def difference(self, first: Sequence[int], second: Sequence[int], metric: str, level: int | None = None) -> SeedEstimate:
-        """How much higher the second configuration scores, the runs paired by seed."""
+        """The mean difference, second configuration minus first, with runs paired by seed."""
         (one, ones), (other, others) = self._scores(first, metric, level), self._scores(second, metric, level)
         return _estimate(other - one, others - ones, within=(-1.0, 1.0) if metric != "kappa" else (-2.0, 2.0))
 
@@ -106,7 +106,7 @@ class Resampled:
 
 
 def _weights(generator: np.random.Generator, size: int, units: int) -> NDArray[np.float32]:  # (B, U)
-    """How often each unit is drawn, draw by draw; the generator's multinomial is the same distribution, and slower."""
+    """How often each unit is drawn, per draw; the generator's multinomial has the same distribution, but is slower."""
     picks = generator.integers(units, size=(size, units)) + units * np.arange(size)[:, None]
     return np.bincount(picks.ravel(), minlength=size * units).reshape(size, units).astype(np.float32)
 
@@ -119,9 +119,9 @@ def _scores_of(confusion: Floats) -> dict[str, Floats]:  # (..., C, C)
 def _drawn(weights: NDArray[np.float32], rows: Ints, cells: Ints, size: int) -> Floats:  # (B, U), (N,), (N,) -> (B, size)
     """How many drawn pairs fall into each cell of a run's confusion matrix."""
     used, places = np.unique(cells, return_inverse=True)
-    first, last = rows.min(), rows.max() + 1  # of the units: a split of its own has a stretch of its own
+    first, last = rows.min(), rows.max() + 1  # of the units: each split has a contiguous range
     where = np.zeros((last - first, len(used)), dtype=np.float32)
-    # A row may occur twice in the data and bear one id; then it counts twice.
+    # A row that occurs twice in the data has one id, and counts twice.
     np.add.at(where, (rows - first, places), 1)
     counts = np.zeros((len(weights), size))
     counts[:, used] = weights[:, first:last] @ where
@@ -131,26 +131,26 @@ def _drawn(weights: NDArray[np.float32], rows: Ints, cells: Ints, size: int) -> 
 def _estimate(point: Floats, draws: Floats, *, within: tuple[float, float]) -> SeedEstimate:  # (S,), (B, S)
     """Mean over seeds with the wider of two intervals: Student's over seeds, and that of the pairs alone.
 
-    A percentile interval over draws of both counts some noise twice; `benchmarks/coverage.py` measures both kinds.
+    A percentile interval over draws of pairs and seeds counts some noise twice; `benchmarks/coverage.py` measures both kinds.
     """
     seeds = len(point)
     value = float(point.mean())
-    draws = draws[np.isfinite(draws).all(1)]  # a draw may leave a tiny test part without a pair, and without a score
+    draws = draws[np.isfinite(draws).all(1)]  # a draw may leave a tiny test part empty, and its score undefined
     if seeds < 2 or math.isnan(value) or len(draws) < 2:
         return SeedEstimate(value, None, None, None, None, None, None)
-    # The spread between seeds holds each seed's luck and its own noise over pairs. What it misses is the noise that all seeds
-    # have in common because they are tested on the same pairs: the pairs' part of the mean, without the seeds' own shares.
+    # The spread between seeds includes each seed's luck and its own noise over pairs. It misses the noise that all seeds
+    # share because they are tested on the same pairs: the pairs' part of the mean, without the seeds' own shares.
     of_seeds = float(point.var(ddof=1)) / seeds
     of_pairs = float(draws.mean(1).var(ddof=1))
     own = (float(draws.var(axis=0, ddof=1).mean()) - of_pairs) / (seeds - 1)
     variance = of_seeds + max(0.0, of_pairs - own)
     freedom = _freedom(seeds, variance, of_seeds)
-    # Seeds may agree, by chance, more closely than the pairs of their own test parts allow. The pairs' variance is then a lower
-    # bound that is known well, but its interval counts only where it is the wider one: agreement may be luck itself.
+    # By chance, seeds may agree more closely than the noise over pairs allows. The pairs' variance is then a lower
+    # bound that is known well, but its interval is taken only where it is wider: the agreement may be chance.
     both: list[tuple[Literal["seeds", "pairs"], float, float]] = [("seeds", variance, freedom), ("pairs", of_pairs, MANY)]
     by, squared, degrees = max(both, key=lambda each: _reach(each[1], each[2]))
     reach = _reach(squared, degrees)
-    # What a design can find does not depend on whether its seeds happen to agree.
+    # The power of a design does not depend on whether its seeds happen to agree.
     design = freedom if variance >= of_pairs else _freedom(seeds, of_pairs, own)
     smallest = math.sqrt(max(variance, of_pairs)) * (_t(design, (1 + CONFIDENCE) / 2) + _t(design, POWER))
     low, high = max(value - reach, within[0]), min(value + reach, within[1])
@@ -158,12 +158,12 @@ def _estimate(point: Floats, draws: Floats, *, within: tuple[float, float]) -> S
 
 
 def _reach(variance: float, freedom: float) -> float:
-    """Half the width of a t interval."""
+    """Half the width of a Student interval."""
     return math.sqrt(variance) * _t(freedom, (1 + CONFIDENCE) / 2)
 
 
 def _freedom(seeds: int, variance: float, of_seeds: float) -> float:
-    """Satterthwaite (1946): the pairs' part is known well, the seeds' part from S - 1 degrees of freedom alone."""
+    """Satterthwaite's (1946) degrees of freedom: the pairs' part is known well, the seeds' part has S - 1."""
     return min((seeds - 1) * (variance / of_seeds) ** 2, MANY) if of_seeds > 0 else MANY
 
 
@@ -172,10 +172,10 @@ def _t(freedom: float, probability: float) -> float:
 
 
 def paired_test(first: Sequence[Answers], second: Sequence[Answers]) -> PairedTest:
-    """Test whether two configurations get the same pairs right; runs are paired by their place.
+    """Test whether two configurations get the same pairs right; runs are paired by position.
 
     Raises:
-        ValueError: runs that were tested on different pairs.
+        ValueError: the runs were tested on different pairs.
     """
     gained = lost = 0
     sums: dict[str, int] = {}
@@ -194,11 +194,11 @@ def paired_test(first: Sequence[Answers], second: Sequence[Answers]) -> PairedTe
 
 
 def sign_flip(sizes: Sequence[int], total: int) -> float:
-    """Two-sided probability of a sum at least as far from 0, each size's sign being a coin's.
+    """Two-sided probability of a sum at least as far from 0, where each size has a random sign.
 
-    Exact: the sizes that are equal have a binomial distribution, and the sums of these are built up size by size.
+    Exact: the sum over equal sizes is binomial, and the distributions of different sizes are convolved.
     """
-    chances = np.ones(1)  # of the sums around 0, in steps of 1
+    chances = np.ones(1)  # of the sums, centred on 0, in steps of 1
     for size, count in sorted(Counter(sizes).items()):
         flips, step = _binomial(count), 2 * size
         moved = np.zeros(len(chances) + step * (len(flips) - 1))
@@ -211,21 +211,21 @@ def sign_flip(sizes: Sequence[int], total: int) -> float:
 
 
 def _binomial(count: int) -> Floats:
-    """The chances of 0 to ``count`` heads of a fair coin, those at both ends left out that are too small for a number."""
+    """The chances of 0 to ``count`` heads of a fair coin, without those at both ends that underflow."""
     heads = np.arange(count + 1)
     logs = gammaln(count + 1) - gammaln(heads + 1) - gammaln(count - heads + 1) - count * math.log(2)
     return _trimmed(np.exp(logs))
 
 
 def _trimmed(chances: Floats) -> Floats:
-    """Without zeros at the ends, as many on both, so that the middle stays the middle."""
+    """Remove zeros at the ends, equally many at both, so that the middle stays the middle."""
     (full,) = np.nonzero(chances)
     edge = min(int(full[0]), len(chances) - 1 - int(full[-1]))
     return chances[edge : len(chances) - edge]
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """p-values corrected for how many they are (Holm, 1979), in their order."""
+    """p-values corrected for multiple tests (Holm, 1979), in the same order."""
     order = sorted(range(len(values)), key=lambda at: values[at])
     corrected = [0.0] * len(values)
     worst = 0.0
@@ -236,7 +236,7 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def contrasts(settings: Mapping[str, Mapping[str, object]]) -> list[tuple[str, str]]:
-    """Which configurations to compare: each with the first, and all that differ in one setting alone."""
+    """Which configurations to compare: each with the first, and all pairs that differ in exactly one setting."""
     names = list(settings)
     return [
         (one, other)

@@ -1,4 +1,4 @@
-"""A process that does one run, and what it reports through its pipe."""
+"""A process that does one run, and the events that it reports through a pipe."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from empathy_kit.errors import KitError
 from empathy_kit.plugins import load_registry, one_line
 from empathy_kit.runs.train import run
 
-GRACE = 1.5  # seconds that a run has to put its things away when it is stopped
-PATIENCE = 30.0  # seconds to wait for a process that an earlier call left behind, and that is to end within GRACE
+GRACE = 1.5  # seconds that a stopped run has to clean up
+PATIENCE = 30.0  # seconds to wait for a process of an earlier call, which should end within GRACE
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far one run has come."""
+    """The progress of one run."""
 
     name: str
     seed: int
@@ -37,7 +37,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Done:
-    """One run is there: just finished, or found finished."""
+    """One run is complete: just finished, or found complete."""
 
     name: str
     seed: int
@@ -60,14 +60,14 @@ class Worker:
 
     name: str
     seed: int
-    connection: Any  # what multiprocessing's Pipe gives: one class on Windows, another elsewhere
+    connection: Any  # returned by multiprocessing's Pipe; its class differs on Windows
     process: Any
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
     def start(cls, name: str, seed: int, config: RunConfig, folder: Path, *, keep_model: bool, files: Sequence[Path]) -> Worker:
-        """Begin a run."""
-        # Spawned: a fork would inherit torch's threads, in whatever state they are.
+        """Start a run."""
+        # Spawned: a fork would inherit torch's threads in an undefined state.
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe(duplex=False)
         # In the environment too: OpenMP counts its threads when torch is imported, before --threads is read.
@@ -92,7 +92,7 @@ class Worker:
         return Failed(self.name, self.seed, text) if kind == "failed" else Progress(self.name, self.seed, share, text, seconds)
 
     def stop(self) -> None:
-        """End the process, wherever it is."""
+        """End the process, whatever it is doing."""
         self.connection.close()
         self.process.join(timeout=GRACE)
         for end in ("terminate", "kill"):
@@ -115,7 +115,7 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 
 def _work(connection: Any, config: RunConfig, folder: Path, keep_model: bool, files: Sequence[Path]) -> None:
-    """One run, in a process of its own; ends when nobody listens any more."""
+    """Do one run in this process; ends when the parent has ended."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -133,14 +133,14 @@ def _work(connection: Any, config: RunConfig, folder: Path, keep_model: bool, fi
 
 
 def _send(connection: Any, *event: object) -> None:
-    with suppress(OSError):  # nobody listens any more
+    with suppress(OSError):  # the parent has ended
         connection.send(event)
 
 
 def end_with_parent() -> None:
-    """Interrupt this process when it is terminated, and when the process that started it is gone.
+    """Interrupt this process when it is terminated or when its parent has ended.
 
-    A run would train for nobody then, and hold the cores.
+    Otherwise the run would continue in vain and use the cores.
     """
     if threading.current_thread() is not threading.main_thread():  # only the main thread has signals
         return
@@ -151,7 +151,7 @@ def end_with_parent() -> None:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once: it is putting its things away
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # only once: it is cleaning up
     raise KeyboardInterrupt
 
 
@@ -162,9 +162,9 @@ def _watch(parent: int, main: int) -> None:
 
         _thread.interrupt_main()
     else:
-        signal.pthread_kill(main, signal.SIGTERM)  # a signal also ends what the main thread waits for, such as a compiler
+        signal.pthread_kill(main, signal.SIGTERM)  # a signal also interrupts waiting for a child, such as a compiler
     time.sleep(GRACE)
-    os._exit(1)  # whatever it was in the midst of; the next writer clears away what that leaves
+    os._exit(1)  # without cleaning up; the next writer removes the leftovers
 
 
 def _report(connection: Any, events: Iterable[Any], config: RunConfig) -> None:

@@ -1,4 +1,4 @@
-"""What a model has to beat: their names, measured on each split beside the runs, and read back."""
+"""Yardsticks, which a model has to beat: their names, measuring them on each split, and reading them back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from empathy_kit.runs.record import hashed_ids
 
 FOLDER, MANIFEST, FORMAT = "yardsticks", "manifest.json", 1
 MAJORITY, SWAPPED = "majority", "-swapped"  # in the tables, as are
-TFIDF = {"tfidf": False, "tfidf-balanced": True}  # yardstick to whether it weighs classes
+TFIDF = {"tfidf": False, "tfidf-balanced": True}  # yardstick to whether it balances classes
 TITLES = {
     MAJORITY: "majority class",
     "tfidf": "TF-IDF + logistic regression, response only",
@@ -31,13 +31,13 @@ TITLES = {
 
 
 def is_yardstick(name: str) -> bool:
-    """Whether a name is, or would be read as, that of a yardstick."""
+    """Whether a name is a yardstick's, or would be read as one."""
     return name.lower() in TITLES or name.lower().endswith(SWAPPED)
 
 
 @dataclass(frozen=True)
 class _Manifest:
-    """What was measured, and what could not be."""
+    """The hashes of what was measured, and why the rest was not."""
 
     format: int = FORMAT
     sha256: dict[str, str] = field(default_factory=dict)  # file to its hash
@@ -45,10 +45,10 @@ class _Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> _Manifest:
-        """The manifest of a folder; an empty one where an earlier version wrote none.
+        """The manifest of a folder; empty for folders of earlier versions, which had none.
 
         Raises:
-            KitError: it is something else.
+            KitError: it cannot be read.
         """
         path = folder / MANIFEST
         if not path.exists():
@@ -61,15 +61,15 @@ class _Manifest:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             known = False
         if not known:
-            raise KitError(f"{path}: unreadable; delete {folder} and call `empathy-kit compare` to measure again")
+            raise KitError(f"{path}: unreadable; delete {folder} and run `empathy-kit compare` to measure it again")
         return cls(FORMAT, hashes, why)
 
 
 def measure(corpus: Corpus, splits: Iterable[Split], out: Path) -> None:
-    """Measure TF-IDF and logistic regression on the responses, on each split; what is there and unchanged stays.
+    """Measure TF-IDF and logistic regression on the responses of each split; existing unchanged files are kept.
 
-    They learn from the labelled training pairs of each task and predict all test pairs. A task of which nothing can be learnt is
-    left out, with the reason in the manifest.
+    They are fitted on the labelled training pairs of each task and predict all test pairs. A task that cannot be fitted is
+    left out, and the manifest has the reason.
 
     Raises:
         KitError: the folder cannot be written.
@@ -97,7 +97,7 @@ def measure(corpus: Corpus, splits: Iterable[Split], out: Path) -> None:
 
 
 def _predict(corpus: Corpus, split: Split, ids: Sequence[str], *, balanced: bool) -> tuple[list[list[str]], dict[str, str]]:
-    """The columns of a yardstick's file, header first, and why tasks are not among them."""
+    """The rows of a yardstick's file, header first, and why tasks are missing from it."""
     train, test = take(corpus, split.train), take(corpus, split.test)
     columns = [["id", *(ids[position] for position in split.test)]]
     left_out = {}
@@ -127,7 +127,7 @@ def _learn(
     texts, wanted = [pair.response for pair in labelled], [pair.response for pair in test]
     try:
         return tfidf_probabilities(texts, levels, wanted, classes, balanced=balanced)
-    except ValueError as error:  # scikit-learn's, where it finds no word at all or none in two texts
+    except ValueError as error:  # from scikit-learn, where there is no word at all or none in two texts
         if not str(error).startswith(("empty vocabulary", "After pruning, no terms remain")):
             raise
         return "no word occurs in two training responses"
@@ -139,22 +139,22 @@ def _sha256(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Yardsticks:
-    """What is there of them."""
+    """The yardsticks that were measured."""
 
     answers: dict[str, dict[int, dict[str, Answers]]]  # yardstick to split seed to task to answers
-    left_out: list[str]  # what is not, and why, in sentences
+    left_out: list[str]  # sentences on what is missing, and why
 
 
 def read(out: Path, split_seeds: Iterable[int], tasks: Schema) -> Yardsticks:
     """Read what was measured on some splits.
 
     Raises:
-        KitError: a file that was changed after it was measured, or is no table of answers.
+        KitError: a file was changed after it was measured, or is not a table of predictions.
     """
     folder = out / FOLDER
     manifest = _Manifest.read(folder)
     answers: dict[str, dict[int, dict[str, Answers]]] = {}
-    lacking: dict[str, list[int]] = {}  # what, and why, to the splits
+    lacking: dict[str, list[int]] = {}  # what is missing and why, to the seeds of the splits
     for seed in sorted(set(split_seeds)):
         for name in TFIDF:
             path = folder / f"{name}-{seed}.csv"
@@ -163,8 +163,8 @@ def read(out: Path, split_seeds: Iterable[int], tasks: Schema) -> Yardsticks:
                 continue
             if manifest.sha256 and manifest.sha256.get(path.name) != _sha256(path):  # an earlier version wrote no manifest
                 raise KitError(
-                    f"{path}: changed after it was measured (sha256 differs from {MANIFEST}); delete it and call "
-                    "`empathy-kit compare` to measure again"
+                    f"{path}: changed after it was measured (sha256 differs from {MANIFEST}); delete it and run "
+                    "`empathy-kit compare` to measure it again"
                 )
             why = manifest.left_out.get(path.name, {})
             for task in tasks.names:

@@ -293,8 +293,8 @@ def test_runs_before_and_after_a_change_of_a_plugins_files_are_not_averaged(
     with pytest.raises(KitError) as error:
         list(execute(prepared, tmp_path / "out", installed, jobs=1, keep_models=False))
     assert str(error.value) == (
-        f"{where}: the files of loss own from empathy-kit-own were changed since; runs of two versions cannot be averaged: put "
-        "the earlier ones back, or use another --out"
+        f"{where}: the files of loss own from empathy-kit-own were changed since; runs of two versions cannot be averaged: "
+        "restore the earlier files, or use another --out"
     )
 
 

@@ -177,12 +177,12 @@ MALFORMED: dict[str, tuple[str, Callable[[dict[str, str]], None], str]] = {
     "a level below 0": (
         "predictions.csv",
         lambda files: changed(files, "predictions.csv", "000000000003,0,", "000000000003,-1,"),
-        "ER_true holds something else than levels 0 to 2",
+        "ER_true has values that are not levels 0 to 2",
     ),
     "a probability above 1": (
         "predictions.csv",
         lambda files: changed(files, "predictions.csv", ",0.", ",9."),
-        "ER_p0 to ER_p2 hold something else than probabilities from 0 to 1",
+        "ER_p0 to ER_p2 have values that are not probabilities from 0 to 1",
     ),
     "a level that is not the likeliest": (
         "predictions.csv",
@@ -204,7 +204,7 @@ MALFORMED: dict[str, tuple[str, Callable[[dict[str, str]], None], str]] = {
     "a validation level out of range": (
         "validation.csv",
         lambda files: changed(files, "validation.csv", "000000000003,0,", "000000000003,3,"),
-        "ER_true holds something else than levels 0 to 2",
+        "ER_true has values that are not levels 0 to 2",
     ),
     "a test pair among the validation pairs": (
         "validation.csv",
@@ -214,7 +214,7 @@ MALFORMED: dict[str, tuple[str, Callable[[dict[str, str]], None], str]] = {
     "a probability that is none": (
         "predictions.csv",
         lambda files: changed(files, "predictions.csv", ",0.", ",x"),
-        "ER_p0 to ER_p2 hold something else than probabilities from 0 to 1",
+        "ER_p0 to ER_p2 have values that are not probabilities from 0 to 1",
     ),
 }
 
@@ -318,6 +318,6 @@ def test_what_may_not_belong_together_is_remarked(tmp_path: Path) -> None:
     rewrite_record(folder / "runs" / "T1-1", lambda content: content.update(scores=scores))
     assert read_finished(folder).remarks == [
         "The runs were computed with different versions of torch (2.1.0, 2.2.0), whose numbers may differ.",
-        "T1: the files of its loss were changed between its runs, whose numbers may differ.",
+        "T1: the files of its loss changed between its runs, whose numbers may differ.",
         "T1: seeds 0 and 1 predicted the same to the last digit; one may be a copy.",
     ]

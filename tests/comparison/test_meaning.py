@@ -36,7 +36,7 @@ def summary(folder: Path) -> Summary:
 
 def test_every_interval_is_said_to_be_students_or_the_pairs(folder: Path, summary: Summary) -> None:
     page, text = ((folder / file).read_text(encoding="utf-8") for file in ("report.html", "report.md"))
-    explained = "s: Student's interval over the seeds; p: the interval of the pairs alone, where it is the wider of the two."
+    explained = "s: Student's interval over the seeds; p: the interval over the pairs alone, where it is the wider of the two."
     for found in (html.unescape(page), text):
         assert explained in found
         intervals = re.findall(r"\[[-+]?\d*\.\d+, [-+]?\d*\.\d+\](.{2})", found)
@@ -54,7 +54,7 @@ def test_the_differences_say_what_holms_correction_is_over(folder: Path, summary
     rows, pairs = len(summary.contrasts), len({(each.first, each.second) for each in summary.contrasts})
     told = (
         f"Holm's correction is over all {rows} rows of this table: {pairs} contrasts, each on every task that both have. "
-        "These are all that the folder holds; another configuration in it makes the correction stricter."
+        "These are all contrasts in the folder; another configuration in it makes the correction stricter."
     )
     assert family(summary) == told
     assert f"<caption>{told}</caption>" in html.unescape((folder / "report.html").read_text("utf-8"))
@@ -87,9 +87,9 @@ def test_average_precision_stands_next_to_recall_with_the_base_rate_below(folder
 def test_f1_by_batches_is_named_and_called_no_estimate(folder: Path, summary: Summary) -> None:
     page, text = ((folder / file).read_text(encoding="utf-8") for file in ("report.html", "report.md"))
     told = (
-        "The mean of macro F1 over batches of 32 test pairs, in their order, and over the seeds. It is no estimate of macro F1 "
+        "The mean of macro F1 over batches of 32 consecutive test pairs, and over the seeds. It does not estimate macro F1 "
         "over all pairs, because a batch without a rare label leaves that label out. Published figures of the EPITOME data are "
-        "made so."
+        "computed in this way."
     )
     assert f"<p>{told}</p>" in page
     assert f"## macro F1, mean over batches of 32\n\n{told}\n" in text
@@ -102,8 +102,8 @@ def test_f1_by_batches_is_named_and_called_no_estimate(folder: Path, summary: Su
 
 def test_agreement_between_labels_is_called_that_and_limits_no_model(folder: Path) -> None:
     told = (
-        "Agreement between labels is that of pairs labelled more than once. It does not limit a model: the best possible score "
-        "on these pairs is higher, because a prediction can equal one label where two differ."
+        "Agreement between labels is that of pairs labelled more than once. It is no upper limit for a model: the best "
+        "possible score on these pairs is higher, because a prediction can equal one label where two differ."
     )
     for file in ("report.html", "report.md"):
         text = (folder / file).read_text(encoding="utf-8")

@@ -251,7 +251,7 @@ def test_the_report_comes_from_finished_runs_without_torch(tmp_path: Path) -> No
 def test_rebuilding_takes_no_settings(more: list[str]) -> None:
     result = CliRunner().invoke(cli.cli, ["compare", "--figures-from", "somewhere", *more])
     assert isinstance(result.exception, KitError)
-    assert str(result.exception) == "--figures-from: reads finished runs; give no configurations, settings or plugins with it"
+    assert str(result.exception) == "--figures-from: reads finished runs; leave out configurations, settings and plugins"
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

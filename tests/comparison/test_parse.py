@@ -61,8 +61,11 @@ WRONG = {
         "compare x: -o loss.gamma=3: -o takes a name and a value, expected -o loss.gamma 3",
     ),
     "a name twice": (["T1", "T1=--loss focal"], "compare T1: is given twice, expected each name once"),
-    "the name of a yardstick": (["Majority=--loss ce"], "compare Majority: this is a yardstick's name; use another"),
-    "the name of another yardstick": (["T1-swapped=--loss ce"], "compare T1-swapped: this is a yardstick's name; use another"),
+    "the name of a yardstick": (["Majority=--loss ce"], "compare Majority: this is the name of a yardstick; use another name"),
+    "the name of another yardstick": (
+        ["T1-swapped=--loss ce"],
+        "compare T1-swapped: this is the name of a yardstick; use another name",
+    ),
     "names that differ in capitals": (
         ["T1", "t1=--loss focal"],
         "compare t1: differs from another name only in case, which some file systems ignore; use another",

@@ -172,10 +172,10 @@ def test_two_configurations_are_compared_on_the_seeds_that_both_have(tmp_path: P
         scores = [each.cells[found.task].runs["accuracy"][each.seeds.index(found.seeds[0])] for each in (row, other)]
         assert found.accuracy.value == pytest.approx(scores[1] - scores[0])
     assert list(notes(summary))[:4] == [
-        "One seed of weighted, T1 to T3, T3 to weighted: there is no interval, because nobody can know from it how much another "
-        "seed would change.",
+        "One seed of weighted, T1 to T3, T3 to weighted: there is no interval, because one seed does not show how much another "
+        "would change.",
         "Missing runs: T1 0, weighted 1, T3 2, weighted 2.",
-        "Means are not all over the same seeds and splits; differences are, each over the seeds that both have.",
+        "Means are not all over the same seeds and splits. Each difference is over the seeds that both configurations have.",
         "T1 and weighted have no seed in common, and are not compared.",
     ]
 

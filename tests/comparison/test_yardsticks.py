@@ -97,8 +97,8 @@ def test_a_file_that_was_changed_is_refused(measured: Path, corpus: Corpus) -> N
     with pytest.raises(KitError) as error:
         yardsticks.read(measured, [0], corpus.schema)
     assert str(error.value) == (
-        f"{file}: changed after it was measured (sha256 differs from manifest.json); delete it and call `empathy-kit compare` to "
-        "measure again"
+        f"{file}: changed after it was measured (sha256 differs from manifest.json); delete it and run `empathy-kit compare` to "
+        "measure it again"
     )
 
 
@@ -109,7 +109,7 @@ def test_a_manifest_that_is_none_is_named(measured: Path, corpus: Corpus, conten
     with pytest.raises(KitError) as error:
         yardsticks.read(measured, [0], corpus.schema)
     assert str(error.value) == (
-        f"{folder / 'manifest.json'}: unreadable; delete {folder} and call `empathy-kit compare` to measure again"
+        f"{folder / 'manifest.json'}: unreadable; delete {folder} and run `empathy-kit compare` to measure it again"
     )
 
 
@@ -120,13 +120,13 @@ TABLES = {
     "id,warmth_true,warmth_predicted\na,0\n": (TABLE),
     "id,warmth_true,warmth_predicted\na,0,1\n": "column advice_true is missing",
     "id,warmth_true,warmth_predicted,advice_true,advice_predicted\na,0,2,0,0\n": (
-        "warmth_predicted holds something else than levels 0 to 1"
+        "warmth_predicted has values that are not levels 0 to 1"
     ),
     "id,warmth_true,warmth_predicted,advice_true,advice_predicted\na,-1,0,0,0\n": (
-        "warmth_true holds something else than levels 0 to 1"
+        "warmth_true has values that are not levels 0 to 1"
     ),
     "id,warmth_true,warmth_predicted,advice_true,advice_predicted\na,0,0,0,\n": (
-        "advice_predicted holds something else than levels 0 to 3"
+        "advice_predicted has values that are not levels 0 to 3"
     ),
 }
 

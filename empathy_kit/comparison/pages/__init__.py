@@ -1,4 +1,4 @@
-"""The report on a comparison: one page that stands alone, the same as Markdown, and the tables for the terminal."""
+"""The report on a comparison: a self-contained HTML page, the same as Markdown, and tables for the terminal."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def _environment(*, escape: bool) -> Environment:
     templates = resources.files(__name__) / "templates"
     environment = Environment(
         loader=FunctionLoader(lambda wanted: (templates / wanted).read_text(encoding="utf-8")),
-        autoescape=escape,  # noqa: S701 - for Markdown, the filter md escapes what others wrote
+        autoescape=escape,  # noqa: S701 - for Markdown, the filter md escapes untrusted text
         undefined=StrictUndefined,
-        # Whatever stands in a page is a part of one line of it; the figures, which are safe, have lines of their own.
+        # Every value becomes part of one line of the page; only the figures, which are marked safe, have line breaks.
         finalize=lambda value: visible(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,4 +1,4 @@
-"""The model of a comparison, drawn: posts, encoder, injector, trunk, and a head per task."""
+"""A drawing of a comparison's model: posts, encoder, injector, trunk, and one head per task."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from empathy_kit.comparison.pages.summary import Summary
 from empathy_kit.comparison.pages.words import model
 from empathy_kit.data.schema import TaskSchema
 
-MOST_HEADS = 6  # that are drawn; of more, the last box tells how many
+MOST_HEADS = 6  # drawn; of more, the last box has their number
 PITCH, BOX = 48, 30  # from head to head, and a head's height
-LONGEST = 34  # signs of a head's text
+LONGEST = 34  # characters of a head's text
 
 
 def diagram(summary: Summary) -> str:
-    """The picture as SVG, in the page's own colours, told in words for those who cannot see it."""
+    """The drawing as SVG in the page's own colours, with a text description for screen readers."""
     heads = list(_heads(summary.tasks))
     height = max(170, PITCH * len(heads) + 26)
     middle = height / 2
@@ -52,7 +52,7 @@ def diagram(summary: Summary) -> str:
 
 
 def _heads(tasks: list[TaskSchema]) -> Iterator[str]:
-    """``ER: 0, 1, 2``, cut where a box ends."""
+    """``ER: 0, 1, 2``, shortened to fit the box."""
     for task in tasks[:MOST_HEADS]:
         text = f"{task.name}: {', '.join(task.labels)}"
         yield text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

@@ -1,4 +1,4 @@
-"""The report's pictures, as SVG that stands in the page: they print, take the page's colours, and can be read out."""
+"""The report's pictures as inline SVG: they print, take the page's colours, and have a text description."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK = "#010203"  # stands for the page's text colour
-ACCENT = "#0072B2"  # Okabe and Ito: told apart with any colour vision, on light and on dark
+ACCENT = "#0072B2"  # Okabe and Ito: distinct with any colour vision, on light and dark
 MARKS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 COLOURS = {"run": ACCENT, "oracle": "#D55E00", "yardstick": "#888888"}
 BROKEN = (0, (1.5, 0.6))  # the line of an interval of the pairs alone
-ABREAST = 4  # panels in a row, where there are many
-LONGEST = 28  # signs of a name in a picture
+ABREAST = 4  # panels per row, where there are many
+LONGEST = 28  # characters of a name in a picture
 
 
 def figures(summary: Summary) -> dict[str, str]:
@@ -35,21 +35,21 @@ def figures(summary: Summary) -> dict[str, str]:
     style: Any = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
     style |= {"svg.fonttype": "none", "svg.hashsalt": "empathy-kit", "font.size": 9, "font.family": "sans-serif"}
     drawn = {
-        "scores": (_scores, f"Scores of every configuration, with 95 % intervals and every run: {_told_scores(summary)}"),
+        "scores": (_scores, f"Scores of every configuration, with 95 % intervals and every run: {_describe_scores(summary)}"),
         "curves": (_curves, "Validation macro F1 by epoch, one line per run; the table of settings names the recipe"),
         "calibration": (
             _calibration,
-            f"Reliability diagrams: how often the likeliest label is right, by its probability. {_told_calibration(summary)}",
+            f"Reliability diagrams: how often the likeliest label is right, by its probability. {_describe_calibration(summary)}",
         ),
-        "classes": (_classes, _told_classes(summary)),
+        "classes": (_classes, _describe_classes(summary)),
     }
     with mpl.rc_context(style), warnings.catch_warnings():
-        # The browser draws the letters, in fonts of its own; these are for measuring alone.
+        # The browser draws the letters in its own fonts; matplotlib's are only used to measure them.
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from")
-        return {name: _svg(name, draw(summary), told) for name, (draw, told) in drawn.items()}
+        return {name: _svg(name, draw(summary), description) for name, (draw, description) in drawn.items()}
 
 
-def _told_scores(summary: Summary) -> str:
+def _describe_scores(summary: Summary) -> str:
     return "; ".join(
         f"{row.label} {name} accuracy {cell.scores['accuracy'].value:.3f}, macro F1 {cell.scores['macro_f1'].value:.3f}"
         for row in summary.rows
@@ -57,13 +57,13 @@ def _told_scores(summary: Summary) -> str:
     )
 
 
-def _told_calibration(summary: Summary) -> str:
+def _describe_calibration(summary: Summary) -> str:
     return "; ".join(
         f"{name} {task} ECE {found.ece:.3f}" for name, by_task in summary.calibrations.items() for task, found in by_task.items()
     )
 
 
-def _told_classes(summary: Summary) -> str:
+def _describe_classes(summary: Summary) -> str:
     counts = "; ".join(
         f"{label_of(task, level)}: {count}"
         for task in summary.tasks
@@ -72,21 +72,21 @@ def _told_classes(summary: Summary) -> str:
     return f"Pairs with each label in the data: {counts}"
 
 
-def _svg(name: str, figure: Figure, told: str) -> str:
-    """SVG without what changes from call to call, in the page's ink, told in words for those who cannot see it."""
+def _svg(name: str, figure: Figure, description: str) -> str:
+    """Reproducible SVG in the page's text colour, with a text description for screen readers."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r'<svg ([^>]*?)width="[^"]+" height="[^"]+"', r"<svg \1", text.replace("\n", " ", 3), count=1)
-    # Pictures in one page share one set of ids, and each would draw with the first one's shapes.
+    # Ids are shared by all pictures of a page: without a prefix each would draw the first one's shapes.
     text = re.sub(r'((?:\bid="|href="#|url\(#))', rf"\g<1>{name}-", text)
-    escaped = told.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    escaped = description.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
     return text.replace("<svg ", f'<svg role="img" aria-label="{escaped}" ', 1)
 
 
 def _new(wanted: Sequence[bool], abreast: int, height: float, **how: Any) -> tuple[Figure, list[Any]]:
-    """A figure of panels, ``abreast`` in a row; a place that is not wanted stays empty."""
+    """A figure of panels, ``abreast`` per row; unused places stay empty."""
     from matplotlib.figure import Figure
 
     rows = math.ceil(len(wanted) / abreast)
@@ -105,7 +105,7 @@ def _shown(name: str) -> str:
 def _scores(summary: Summary) -> Figure:
     rows, tasks = summary.rows, summary.names
     cells = [(name, metric) for metric in ("accuracy", "macro_f1") for name in tasks]
-    # Up to three tasks stand in one row, accuracy left and macro F1 right; of more, each score begins a row of its own.
+    # Up to three tasks fit into one row, accuracy left and macro F1 right; with more, each score starts a new row.
     abreast = len(cells) if len(tasks) <= 3 else ABREAST
     unused = 0 if len(tasks) <= 3 else -len(tasks) % ABREAST
     wanted = [*[True] * len(tasks), *[False] * unused] * 2

@@ -1,4 +1,4 @@
-"""Finished runs -> every figure of their report; the same runs give the same figures."""
+"""Finished runs -> every number of their report; the same runs give the same numbers."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from empathy_kit.data.schema import EPITOME, TaskSchema
 from empathy_kit.errors import visible
 from empathy_kit.plugins import OURS
 
-MOST_SETTINGS = 3  # that a title names, to tell configurations apart
+MOST_SETTINGS = 3  # settings that a title names to distinguish configurations
 
 
 def summarise(results: Results) -> Summary:
-    """Compute every figure.
+    """Compute every number of a report.
 
     A configuration's mean is over its own seeds; two are compared on the seeds and tasks that both have.
     """
@@ -135,7 +135,7 @@ def _contrasts(pairs: Sequence[_Pair], drawn: Mapping[str, _Drawn]) -> list[Cont
 
 @dataclass(frozen=True)
 class _Column:
-    """What is scored: the answers of some runs, one per seed."""
+    """What is scored: the predictions of several runs, one per seed."""
 
     name: str
     title: str
@@ -143,27 +143,27 @@ class _Column:
     answers: dict[int, dict[str, Answers]]  # by seed, then by task
 
     def of(self, task: str) -> dict[int, Answers]:
-        """One task's, by seed."""
+        """One task's predictions, by seed."""
         return {seed: answers[task] for seed, answers in self.answers.items() if task in answers}
 
 
 @dataclass(frozen=True)
 class _Drawn:
-    """All that was scored of a task, resampled together, and where each stands in it."""
+    """Everything that is scored of a task, resampled together, with the position of each run."""
 
     resampled: Resampled
-    where: dict[tuple[str, int], int]  # name and seed to place
+    where: dict[tuple[str, int], int]  # name and seed to position
     classes: int
 
     @classmethod
     def of(cls, task: TaskSchema, columns: Sequence[_Column]) -> _Drawn:
-        """One task of some columns."""
+        """One task of several columns."""
         scored = {(column.name, seed): answers for column in columns for seed, answers in column.of(task.name).items()}
         classes = len(task.labels)
         return cls(Resampled(list(scored.values()), classes), {key: at for at, key in enumerate(scored)}, classes)
 
     def places(self, name: str, seeds: Iterable[int]) -> list[int]:
-        """Where a configuration's runs stand."""
+        """The positions of a configuration's runs."""
         return [self.where[name, seed] for seed in seeds]
 
 
@@ -173,7 +173,7 @@ def _columns(results: Results, titles: Mapping[str, str]) -> Iterator[_Column]:
     for name in (*honest, *(name for name in runs if name not in honest)):
         kind: Literal["run", "oracle"] = "run" if name in honest else "oracle"
         yield _Column(name, titles[name], kind, {found.seed: found.answers for found in runs[name]})
-    # What follows from a seed's split alone is the same for every configuration: whichever has the seed and the task will do.
+    # Values that depend only on a seed's split are the same for every configuration: any with the seed and the task will do.
     majority: dict[int, dict[str, Answers]] = {seed: {} for seed in results.plan.seeds}
     for several in runs.values():
         for found in several:
@@ -182,7 +182,7 @@ def _columns(results: Results, titles: Mapping[str, str]) -> Iterator[_Column]:
     yield _Column(MAJORITY, TITLES[MAJORITY], "yardstick", {seed: answers for seed, answers in majority.items() if answers})
     for name, by_seed in results.yardsticks.items():
         yield _Column(name, TITLES[name], "yardstick", by_seed)
-    # The first that was asked: a run of an earlier version was not.
+    # The first run that has them: runs of an earlier version do not.
     for name in honest:
         swapped = {found.seed: found.swapped for found in runs[name] if found.swapped is not None}
         if swapped:
@@ -240,22 +240,22 @@ def _base_rates(task: TaskSchema, columns: Sequence[_Column]) -> list[float]:
 
 
 def _titles(results: Results, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """What each configuration is; where a record calls several the same, with the settings in which these differ."""
+    """The title of each configuration; equal titles are extended by the settings that differ."""
     titles = {name: visible(several[0].record.title) for name, several in results.runs.items()}
-    told, whole = {}, {}
+    short, whole = {}, {}
     for name, title in titles.items():
         twins = [other for other in titles if titles[other] == title and other != name]
         keys = sorted(set().union(*(different(settings[name], settings[twin]) for twin in twins)))
         words = [visible(_setting(key, settings[name])) for key in keys]
         whole[name] = ", ".join([title, *words])
         more = [f"{len(words) - MOST_SETTINGS} more"] if len(words) > MOST_SETTINGS else []
-        told[name] = ", ".join([title, *words[:MOST_SETTINGS], *more])
-    counts = Counter(told.values())
-    return {name: whole[name] if counts[short] > 1 else short for name, short in told.items()}
+        short[name] = ", ".join([title, *words[:MOST_SETTINGS], *more])
+    counts = Counter(short.values())
+    return {name: whole[name] if counts[title] > 1 else title for name, title in short.items()}
 
 
 def _setting(key: str, own: Mapping[str, Any]) -> str:
-    """``gamma 3.0``, or ``gamma ER 3.0 / EX 2.0`` where it is not the same for all tasks."""
+    """``gamma 3.0``, or ``gamma ER 3.0 / EX 2.0`` where tasks differ."""
     if not key.startswith(OPTION):
         return f"{key.replace('_', ' ')} {own.get(key)}"
     kind, _, option = key.partition(".")
@@ -265,12 +265,12 @@ def _setting(key: str, own: Mapping[str, Any]) -> str:
         if name.startswith(f"{kind}.") and name.rpartition(".")[2] == option
     }
     different_ones = dict.fromkeys(values.values())
-    told = [f"{task} {value}" for task, value in values.items()] if len(different_ones) > 1 else different_ones
-    return f"{option.replace('_', ' ')} {' / '.join(told) or 'by default'}"
+    shown = [f"{task} {value}" for task, value in values.items()] if len(different_ones) > 1 else different_ones
+    return f"{option.replace('_', ' ')} {' / '.join(shown) or 'by default'}"
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """What a configuration sets; the data's tasks are the same for all, and so not among them."""
+    """The settings of a configuration, without the data's tasks, which all share."""
     config = run.record.config
     plain = {name: value for name, value in config.items() if name not in (*NOT_COMPARED, "options", "schema")}
     return {**plain, "tasks": list(run.answers), **{f"{OPTION}{route}": value for route, value in config["options"].items()}}

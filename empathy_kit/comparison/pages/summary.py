@@ -1,4 +1,4 @@
-"""What a comparison found: every figure of its report, as plain values."""
+"""The results of a comparison: every number of its report, as plain values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ METRICS = {"accuracy": "accuracy", "weighted_f1": "weighted F1", "macro_f1": "ma
 
 @dataclass(frozen=True)
 class Ranked:
-    """How well a label's probabilities rank the pairs: average precision. NaN where a test part has no pair with the label."""
+    """Average precision of the pairs ranked by a label's probability. NaN where a test part has no pair with the label."""
 
     value: float  # mean over the seeds
     runs: list[float]
@@ -24,7 +24,7 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Cell:
-    """One row of the tables, one task. Lists of labels run over the task's labels."""
+    """One row of the tables for one task. Lists per label are in the order of the task's labels."""
 
     seeds: list[int]
     scores: dict[str, SeedEstimate]  # metric to its mean over the seeds
@@ -49,21 +49,21 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The name; an oracle is called one."""
+        """The name, with a mark on oracles."""
         return f"{self.name} (ORACLE)" if self.kind == "oracle" else self.name
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """Two configurations, one task that both have."""
+    """The comparison of two configurations on a task that both have."""
 
     first: str
     second: str
     seeds: list[int]  # that both have
     test_pairs: float  # with a label of the task, mean over these seeds
     task: str
-    gains: list[int]  # right answers of the second, less the first's, per seed
-    accuracy: SeedEstimate  # of the second, less the first's
+    gains: list[int]  # right predictions, second minus first, per seed
+    accuracy: SeedEstimate  # second minus first
     macro_f1: SeedEstimate
     test: PairedTest
     corrected: float  # the exact test's p, after Holm over all contrasts and tasks
@@ -71,7 +71,7 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Apart:
-    """Two configurations that would be compared, but cannot be."""
+    """Two configurations that cannot be compared."""
 
     first: str
     second: str
@@ -80,7 +80,7 @@ class Apart:
 
 @dataclass(frozen=True)
 class Summary:
-    """All that a report shows."""
+    """Everything that a report shows."""
 
     data: str
     pairs: int
@@ -110,7 +110,7 @@ class Summary:
     apart: list[Apart]
     plugins: dict[str, list[str]]  # configuration to its third-party plugins
     mixed: list[str]  # configurations whose runs have plugins of several versions
-    left_out: list[str]  # yardsticks that are not there and why, and what of the runs may not belong together
+    left_out: list[str]  # sentences on missing yardsticks, and on runs that may not belong together
 
     @property
     def names(self) -> list[str]:
@@ -123,12 +123,12 @@ class Summary:
         return len({tuple(row.seeds) for row in self.rows if row.kind != "yardstick"}) > 1
 
     def ranked(self) -> list[Row]:
-        """Configurations that may be compared: no oracle, no yardstick."""
+        """Configurations that may be compared: neither oracles nor yardsticks."""
         return [row for row in self.rows if row.kind == "run"]
 
 
 def to_json(summary: Summary) -> dict[str, Any]:
-    """The summary as a program reads it; what is undefined is null."""
+    """The summary as JSON values; undefined numbers are null."""
     content: dict[str, Any] = json.loads(json.dumps(_defined(asdict(summary)), allow_nan=False))
     return content
 

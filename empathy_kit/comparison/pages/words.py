@@ -1,4 +1,4 @@
-"""The report's figures and sentences as people read them."""
+"""The report's numbers and sentences as text."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from empathy_kit.data.schema import TaskSchema
 from empathy_kit.runs.report import DASH, number
 
 KINDS = {"seeds": "s", "pairs": "p"}  # of intervals
-INTERVALS = "s: Student's interval over the seeds; p: the interval of the pairs alone, where it is the wider of the two"
+INTERVALS = "s: Student's interval over the seeds; p: the interval over the pairs alone, where it is the wider of the two"
 AGREEMENT = (
-    "Agreement between labels is that of pairs labelled more than once. It does not limit a model: the best possible score on "
-    "these pairs is higher, because a prediction can equal one label where two differ."
+    "Agreement between labels is that of pairs labelled more than once. It is no upper limit for a model: the best possible "
+    "score on these pairs is higher, because a prediction can equal one label where two differ."
 )
 BATCHES = (
-    f"The mean of macro F1 over batches of {BATCH} test pairs, in their order, and over the seeds. It is no estimate of macro F1 "
-    "over all pairs, because a batch without a rare label leaves that label out. Published figures of the EPITOME data are made "
-    "so."
+    f"The mean of macro F1 over batches of {BATCH} consecutive test pairs, and over the seeds. It does not estimate macro F1 "
+    "over all pairs, because a batch without a rare label leaves that label out. Published figures of the EPITOME data are "
+    "computed in this way."
 )
 RANKED = (
-    "Average precision is that of the pairs ranked by a label's probability, with the threshold left open. A random ranking has "
+    "Average precision is that of the pairs ranked by a label's probability, and needs no threshold. A random ranking has "
     "the label's share of the pairs."
 )
-MOST_LABELS = 12  # that a note lists
+MOST_LABELS = 12  # listed in a note
 
 
 def interval(estimate: SeedEstimate) -> str:
@@ -63,7 +63,7 @@ def ranked_mean(row: Row, task: str, level: int) -> str:
 
 
 def ranked_cell(row: Row, task: str, level: int) -> str:
-    """The same with the lowest and highest run: ``.463 (.38 to .55)``."""
+    """Average precision with the lowest and highest run: ``.463 (.38 to .55)``."""
     mean, cell = ranked_mean(row, task, level), row.cells.get(task)
     if mean == DASH or cell is None or cell.average_precision is None or len(cell.average_precision[level].runs) < 2:
         return mean
@@ -78,7 +78,7 @@ def batch_cell(row: Row, task: str) -> str:
 
 
 def never(row: Row, task: str, level: int) -> int:
-    """In how many runs a configuration never predicted a label that their test parts have."""
+    """How many runs of a configuration never predicted a label that their test parts have."""
     cell = row.cells.get(task)
     return 0 if cell is None or row.kind == "yardstick" else cell.never[level]
 
@@ -111,7 +111,7 @@ def gain(contrast: Contrast) -> str:
 
 
 def gains(contrast: Contrast) -> str:
-    """The same, seed by seed: ``+7, 0, -2``."""
+    """The differences of accuracy per seed, in pairs: ``+7, 0, -2``."""
     return ", ".join(f"{pairs:+d}" if pairs else "0" for pairs in contrast.gains)
 
 
@@ -121,23 +121,23 @@ def macro_gain(contrast: Contrast) -> str:
 
 
 def smallest(contrast: Contrast) -> str:
-    """The smallest difference of accuracy that this design would find four times of five, in pairs."""
+    """The smallest difference of accuracy that this design would find with 80 % power, in pairs."""
     found = contrast.accuracy.smallest
     return "not known" if found is None else f"{found * contrast.test_pairs:.1f} of {contrast.test_pairs:.0f}"
 
 
 def family(summary: Summary) -> str:
-    """What Holm's correction is over."""
+    """The family of tests that Holm's correction covers."""
     count = len({(found.first, found.second) for found in summary.contrasts})
     rows = len(summary.contrasts)
     return (
         f"Holm's correction is over all {rows} rows of this table: {count} contrast{'s' * (count != 1)}, each on every task that "
-        "both have. These are all that the folder holds; another configuration in it makes the correction stricter."
+        "both have. These are all contrasts in the folder; another configuration in it makes the correction stricter."
     )
 
 
 def agreement_row(summary: Summary) -> str:
-    """What the agreement is of."""
+    """The title of the row of agreement between labels."""
     return f"agreement between labels ({summary.agreement_groups} pairs labelled more than once)"
 
 
@@ -171,17 +171,14 @@ def unlabelled(summary: Summary, task: str) -> int:
 
 
 def model(summary: Summary) -> str:
-    """What all models are, in a few sentences."""
-    heads = "the one head reads" if len(summary.tasks) == 1 else "one head per task reads"
+    """A description of all models in a few sentences."""
+    posts = "Seeker post and response post go through"
+    heads = "One head reads" if len(summary.tasks) == 1 else "One head per task reads"
+    injector = "A rationale injector may add states to the response's."
     if summary.trunks == ["gru"]:
-        return (
-            "Seeker post and response post go through one shared encoder. A rationale injector may add states to the response's. "
-            f"All of it goes through one GRU, which {heads}: {', '.join(summary.names)}."
-        )
-    return (
-        f"Seeker post and response post go through the encoder and the trunk ({' or '.join(summary.trunks)}). A rationale "
-        f"injector may add states to the response's. What the trunk gives {heads}: {', '.join(summary.names)}."
-    )
+        return f"{posts} one shared encoder. {injector} One GRU reads all of it. {heads} its output: {', '.join(summary.names)}."
+    trunks = " or ".join(summary.trunks)
+    return f"{posts} the encoder and the trunk ({trunks}). {injector} {heads} the trunk's output: {', '.join(summary.names)}."
 
 
 def nothing(summary: Summary) -> str:
@@ -199,21 +196,21 @@ def nothing(summary: Summary) -> str:
 
 
 def notes(summary: Summary) -> Iterator[str]:
-    """What a reader of the figures must not overlook."""
+    """Warnings that belong next to the results."""
     oracles = [row.name for row in summary.rows if row.kind == "oracle"]
     if oracles:
-        yield f"ORACLE: {', '.join(oracles)} saw annotated spans at test time, which give the label away; compared with nothing."
+        yield f"ORACLE: {', '.join(oracles)} saw annotated spans at test time, which reveal the label. Not compared."
     alone = [row.name for row in summary.rows if len(row.seeds) < 2 and row.kind != "yardstick"]
     alone += [f"{found.first} to {found.second}" for found in summary.contrasts if len(found.seeds) < 2]
     if alone:
         whose = "" if len(summary.seeds) < 2 else f" of {', '.join(dict.fromkeys(alone))}"
-        yield f"One seed{whose}: there is no interval, because nobody can know from it how much another seed would change."
+        yield f"One seed{whose}: there is no interval, because one seed does not show how much another would change."
     if summary.missing:
         shown = ", ".join(summary.missing[:6]) + (f" and {len(summary.missing) - 6} more" if len(summary.missing) > 6 else "")
         yield f"Missing runs: {shown}."
     if summary.uneven:
         other = "seeds and splits" if summary.resplit else "seeds"
-        yield f"Means are not all over the same {other}; differences are, each over the seeds that both have."
+        yield f"Means are not all over the same {other}. Each difference is over the seeds that both configurations have."
     for pair in summary.apart:
         yield f"{pair.first} and {pair.second} have no {pair.lacking} in common, and are not compared."
     for row in summary.rows:
@@ -230,20 +227,20 @@ def _never(row: Row, summary: Summary) -> Iterator[str]:
     counts = [
         (label_of(task, level), never(row, task.name, level)) for task in summary.tasks for level in range(len(task.labels))
     ]
-    told = [f"{label} in {count} of {len(row.seeds)} runs" for label, count in counts if count]
-    if told:
-        more = f", and {len(told) - MOST_LABELS} more labels in some" if len(told) > MOST_LABELS else ""
-        yield f"{row.name} never predicted {', '.join(told[:MOST_LABELS])}{more}."
+    never_given = [f"{label} in {count} of {len(row.seeds)} runs" for label, count in counts if count]
+    if never_given:
+        more = f", and {len(never_given) - MOST_LABELS} more labels in some" if len(never_given) > MOST_LABELS else ""
+        yield f"{row.name} never predicted {', '.join(never_given[:MOST_LABELS])}{more}."
 
 
 def markdown(text: str) -> str:
-    """What others wrote, so that Markdown shows it as it is."""
-    # Also what GitHub makes a link of by itself: https://..., www...., somebody@...
+    """Untrusted text escaped for Markdown."""
+    # Also what GitHub turns into links: https://..., www...., somebody@...
     return re.sub(r"([\\`*_\[\]<>|~$&#@]|:(?=//)|(?<=www)\.)", r"\\\1", text, flags=re.IGNORECASE)
 
 
 def code(text: str) -> str:
-    """Text as Markdown's code: between more backticks than it has in a row."""
+    """Text as Markdown code, between more backticks than it has in a row."""
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
     space = " " if len(fence) > 1 else ""
     return f"{fence}{space}{text}{space}{fence}"
