@@ -1,9 +1,9 @@
-"""What the GPU kernels become, without a GPU: every variant compiled ahead of time, and what its machine code holds.
+"""Compile every variant of the GPU kernels ahead of time, without a GPU, and count what its machine code holds.
 
     python benchmarks/ahead_of_time.py > benchmarks/results/ahead-of-time.json
 
 Registers, spilled registers and instructions are counted in the code that NVIDIA's own disassembler shows; for AMD in the
-assembly. Nothing here was run on a GPU. The tests hold the committed table to be that of the kernels as they are, and compile a
+assembly. Nothing here was run on a GPU. The tests check that the committed table is that of the current kernels, and compile a
 part of it again (``--cover``: every setting of every kernel at least once).
 """
 

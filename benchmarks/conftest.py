@@ -1,4 +1,4 @@
-"""What `--benchmark-json` writes down: the machine as all results here have it, and no host's or person's name."""
+"""The contents of `--benchmark-json`: the machine in the same form as in all results, and no name of a host or person."""
 
 from __future__ import annotations
 

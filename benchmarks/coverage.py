@@ -2,12 +2,12 @@
 
     python benchmarks/coverage.py --repeats 400 > benchmarks/results/coverage.json
 
-A comparison: each simulated pair has a true level, drawn with the data's shares, and a difficulty that all runs share; each run
-has a luck of its own (initial weights, split) and makes noise of its own on each pair. What is estimated is the difference
-between two configurations over other pairs and other seeds; its true value comes from a simulation of very many of both.
+A comparison: each simulated pair has a true level, drawn with the data's shares, and a difficulty that all runs share. Each run
+has its own luck (initial weights, split) and its own noise on each pair. The estimated quantity is the difference between two
+configurations over new pairs and new seeds. Its true value comes from a simulation of very many of both.
 
-One run: a test part's confusion matrix is drawn from known chances, with a rare level that is seldom recalled. What is estimated
-is the expected macro F1 on test parts of this size; intervals are counted by how often the rare level was hit.
+One run: a test part's confusion matrix is drawn from known chances, with a rare level that is seldom recalled. The estimated
+quantity is the expected macro F1 on test parts of this size. Intervals are grouped by how often the rare level was hit.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ WORLDS = {
 def answers(
     world: World, gain: float, hard: NDArray[np.float64], true: NDArray[np.int64], generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """One run's levels: the true one's logit is ahead by what the run is worth, less the difficulty."""
+    """One run's levels: the true level's logit is raised by the run's skill, less the pair's difficulty."""
     logits = generator.gumbel(size=(len(true), 3)) + world.luck * generator.standard_normal(3)
     logits += np.array([1.0, 0.3, -0.6])  # common levels are likelier
     logits[np.arange(len(true)), true] += 2.2 + gain - hard
@@ -82,9 +82,9 @@ def truth(world: World, pairs: int, generator: np.random.Generator) -> dict[str,
 def covered(
     world: World, seeds: int, pairs: int, resplit: bool, repeats: int, generator: np.random.Generator
 ) -> dict[str, dict[str, Any]]:
-    """How often the interval holds the truth, beside a plain percentile interval over seeds and pairs.
+    """How often the interval covers the truth, next to a plain percentile interval over seeds and pairs.
 
-    And how often it is the interval of the pairs alone, because the seeds agree, and holds the truth then.
+    Also counts how often it is the interval over the pairs alone, because the seeds agree, and how often that covers the truth.
     """
     statistics.RESAMPLES = DRAWS
     aim = truth(world, pairs, generator)
@@ -126,7 +126,7 @@ HITS = ("once or never", "more often")  # that a rare level was hit
 
 
 def one_run(share: float, recall: float, pairs: int, repeats: int, generator: np.random.Generator) -> dict[str, dict[str, float]]:
-    """How often a run's bootstrap interval of macro F1 holds the truth, by how often its rare level was hit."""
+    """How often a run's bootstrap interval of macro F1 covers the truth, by how often its rare level was hit."""
     misses = (1 - recall) / 2
     common = np.array([[0.56, 0.08, 0.02], [0.08, 0.24, 0.02]])  # chances of the other two levels' cells, up to a factor
     chances = np.vstack([common / common.sum() * (1 - share), share * np.array([misses, misses, recall])])

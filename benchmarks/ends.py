@@ -1,10 +1,10 @@
-"""What happens at the ends: the kit's focal loss and its peers' on rows where exp, log or 1 - p run out of digits.
+"""Numerical limits: the kit's focal loss and its peers' on rows where exp, log or 1 - p run out of digits.
 
     pip install 'empathy-kit[peers]'
     python benchmarks/ends.py > benchmarks/results/ends.md
 
-Each cell is what came out of one batch, float32 unless it says otherwise, beside the formula in float64: right (value and
-gradient within 1e-3 of the row's largest), the worst row's error, or what went wrong.
+Each cell compares one batch, in float32 unless noted, with the formula in float64: right (value and gradient within 1e-3 of the
+row's largest), the worst row's error, or the failure.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EXACT = 1e-3
 
 @dataclass(frozen=True)
 class End:
-    """A batch at one of the ends."""
+    """A batch at one of the limits."""
 
     name: str
     logits: Tensor
@@ -33,7 +33,7 @@ class End:
 
 
 def ends() -> list[End]:
-    """Margins and sizes that a trained model's logits reach, and those that only an overflow has."""
+    """Logits of margins and sizes that a trained model reaches, and those that only an overflow reaches."""
     third = torch.tensor([0, 1, 2])
     sure = torch.eye(3) * 15
     return [

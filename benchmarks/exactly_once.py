@@ -1,10 +1,10 @@
-"""Kill `empathy-kit predict` at random moments, and hold its outputs to the bytes of an undisturbed job.
+"""Kill `empathy-kit predict` at random moments, and compare its outputs with the bytes of an uninterrupted job.
 
     python benchmarks/exactly_once.py MODEL --kills 100 > benchmarks/results/exactly-once.json
 
-MODEL is a run's folder or an exported one. The table is invented. A job is killed and called again until it is complete; then the
-next begins, until so many kills are done. Half of the kills come at a random moment of the call, half within a few milliseconds
-after a part has appeared, where files are renamed.
+MODEL is a run's folder or an exported one. The table is invented. A job is killed and repeated until it is complete. Then the
+next job starts, until the given number of kills is reached. Half of the kills come at a random moment, half within a few
+milliseconds after a part has appeared, when files are renamed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def measure(model: str, kills: int, folder: Path) -> dict[str, object]:
-    """Kill so often, and count what came of it."""
+    """Kill the given number of times, and count the outcomes."""
     table = folder / "in.jsonl"
     write_table(table, ROWS)
     dice = random.Random(0)
@@ -89,7 +89,7 @@ def call(model: str, table: Path, out: Path) -> subprocess.Popen[bytes]:
 
 
 def write_table(path: Path, rows: int) -> None:
-    """Invented pairs, over and over, each with a number that makes it another."""
+    """Write invented pairs repeatedly, each with a number that makes it unique."""
     pairs = load_corpus("sample").pairs
     with path.open("w", encoding="utf-8") as stream:
         for number in range(rows):

@@ -1,4 +1,4 @@
-"""How much of the label is in the annotated spans? A rule that reads nothing but whether a test pair has a span.
+"""How much of the label do annotated spans reveal? A rule that only uses whether a test pair has a span.
 
     python benchmarks/leakage.py reddit > benchmarks/results/leakage.json
 
@@ -34,7 +34,7 @@ def main(data: str) -> None:
             above = [pair.levels[index] for pair in train if pair.levels[index] > 0]
             commoner = max(set(above), key=above.count)
             true = np.array([pair.levels[index] for pair in test])
-            # An annotated span that could not be placed in the response is a span all the same.
+            # An annotated span that was not found in the response still counts as a span.
             rule = np.array([commoner if pair.spans[index] or pair.unplaced[index] else 0 for pair in test])
             scores = from_confusion(confusion_matrix(true, rule, len(EPITOME.tasks[index].labels)).astype(np.float64))
             found[name].append({metric: float(scores[metric]) for metric in ("accuracy", "weighted_f1", "macro_f1")})

@@ -1,16 +1,16 @@
-"""How fast is focal loss, and what memory does it take? The kit's kernel, torch and the peers that are installed, in one run.
+"""Speed and memory of focal loss: the kit's kernel, torch and the installed peers, in one run.
 
     pip install 'empathy-kit[peers]'
     python benchmarks/losses.py > benchmarks/results/losses.json
 
-On a GPU, with empathy-kit[gpu] and, to have its cross-entropy beside ours, liger-kernel:
+On a GPU, with empathy-kit[gpu] and, to include its cross-entropy, liger-kernel:
 
     python benchmarks/losses.py --device cuda > benchmarks/results/losses-gpu.json
 
-Class weights, gamma 2, float32 (32768x131072, on a GPU alone: bfloat16), on a CPU one thread; forward and backward of the mean.
-Implementations take turns, round by round, so that all meet the same machine; medians. Before anything is timed, each must give
-the formula's float64 value and gradient. Gigabytes are those of one read of the logits forward and one read and one write
-backward, whatever an implementation really moves.
+Class weights, gamma 2, float32 (32768x131072, only on a GPU: bfloat16), one thread on a CPU; forward and backward of the mean.
+Implementations take turns in each round, so that all run under the same conditions; figures are medians. Before timing, each must
+match the formula's float64 value and gradient. Gigabytes count one read of the logits forward, and one read and one write
+backward, whatever memory traffic an implementation really has.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ PATIENCE = 20.0  # seconds per step
 
 
 def everybody(device: str = "cpu") -> dict[str, Implementation]:
-    """By name; the kit's own first."""
+    """All implementations by name, the kit's own first."""
     compiled: Any = torch.compile(eager)
     ours = {**OURS, **(ON_CUDA if device == "cuda" else {})}
     return {**ours, "eager, compiled": compiled, "F.cross_entropy": cross_entropy, **installed(device)}
 
 
 def batch(shape: str, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
-    """Logits as a model's are after a while, targets with one class rare, weights."""
+    """Logits as of a partly trained model, targets with one rare class, and class weights."""
     rows, classes = ON_A_GPU[shape]
     generator = torch.Generator(device).manual_seed(0)
     dtype = torch.float32 if shape in SHAPES else torch.bfloat16
@@ -64,7 +64,7 @@ def step(implementation: Implementation, logits: Tensor, target: Tensor, weight:
 
 
 def assert_right(name: str, implementation: Implementation, device: str = "cpu") -> None:
-    """A fast wrong loss is no result."""
+    """Check value and gradient: the speed of a wrong loss is no result."""
     if name in NO_FOCAL:
         return
     logits, target, weight = batch("4096x3", device)
@@ -77,7 +77,7 @@ def assert_right(name: str, implementation: Implementation, device: str = "cpu")
 
 
 def seconds(action: Callable[[], object], calls: int, device: str = "cpu") -> float:
-    """A call's, the mean of some in a row."""
+    """Seconds per call, the mean of several consecutive calls."""
     if device == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -89,7 +89,7 @@ def seconds(action: Callable[[], object], calls: int, device: str = "cpu") -> fl
 
 
 def timed(shape: str, rounds: int, device: str = "cpu") -> list[dict[str, Any]]:
-    """A row an implementation."""
+    """One row per implementation."""
     logits, target, weight = batch(shape, device)
     size = logits.numel() * logits.element_size()
     into = torch.empty_like(logits)
@@ -109,7 +109,7 @@ def timed(shape: str, rounds: int, device: str = "cpu") -> list[dict[str, Any]]:
         for name, action in actions.items()
         if first[name] < PATIENCE
     }
-    # What takes so long is timed once: nothing that it had to warm up for would be seen in that.
+    # Slow calls are timed only once: the warm-up makes no visible difference there.
     taken: dict[str, list[float]] = {name: [] if name in calls else [first[name]] for name in actions}
     for _ in range(rounds):
         for name in calls:
@@ -131,7 +131,7 @@ def timed(shape: str, rounds: int, device: str = "cpu") -> list[dict[str, Any]]:
 
 
 def memory(shape: str, name: str) -> float:
-    """Bytes at a step's peak beyond the logits', as multiples of them; in a process of its own, as the system counts them."""
+    """Peak memory of a step as multiples of the logits' size, without the logits; measured by the system in a new process."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
@@ -154,7 +154,7 @@ def memory(shape: str, name: str) -> float:
 
 
 def memory_on_a_gpu(shape: str, implementation: Implementation) -> float | None:
-    """The same on a GPU, as its allocator counts them; None where they do not fit."""
+    """The same on a GPU, measured by its allocator; None where it does not fit."""
     logits, target, weight = batch(shape, "cuda")
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()

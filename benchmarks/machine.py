@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""The machine on which a number was measured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def machine() -> dict[str, str | int | None]:
-    """Processor, cores, system and the versions that matter for speed."""
+    """Processor, cores, system and versions that affect speed."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,13 +1,13 @@
-"""How many pairs per second does a base-size encoder train? Laid end to end and cached, against padded and eager.
+"""Training speed of a base-size encoder: unpadded and cached, compared with padded and eager.
 
     EMPATHY_KIT_REDDIT=FOLDER python benchmarks/mpnet.py > benchmarks/results/mpnet.json
 
-Training steps of the default recipe on the same batches, 6 of 12 layers frozen, take turns in one process, so that all meet the
-same machine. Contenders: every post padded to the longest that the recipe allows, transformers' own attention, frozen layers
-computed anew (as everybody trains it); the same with batches of like length, padded to their longest post; and the kit. All start
-from the same weights, and before the first step their logits are compared.
+Training steps of the default recipe on the same batches, 6 of 12 layers frozen, take turns in one process, so that all run under
+the same conditions. Contenders: every post padded to the longest that the recipe allows, transformers' own attention, frozen
+layers recomputed (the usual way); the same with batches of similar length, padded to their longest post; and the kit. All start
+from the same weights, and their logits are compared before the first step.
 
-With `--threads 1` steps are timed by the processor time of that thread, which counts no other process of a busy machine in:
+With `--threads 1` steps are timed by the processor time of that thread, which excludes other processes of a busy machine:
 
     EMPATHY_KIT_REDDIT=FOLDER python benchmarks/mpnet.py --threads 1 --steps 10 > benchmarks/results/mpnet-one-thread.json
 """
@@ -49,7 +49,7 @@ HALF = "kit in bfloat16"
 
 @dataclass
 class Contender:
-    """One way to train, and how fast each of its steps was."""
+    """One way to train, and the speed of each of its steps."""
 
     name: str
     trainer: Trainer
@@ -65,7 +65,7 @@ class Contender:
 
 
 def contender(name: str, config: RunConfig, corpus: Any, split: Any) -> tuple[Contender, Examples]:
-    """A model, made like all the others, with one way to read its posts."""
+    """A model with the same weights as all others, and one way to read its posts."""
     if name == HALF:
         config = configure(config, {"precision": "bf16"})
     torch.manual_seed(config.seed)

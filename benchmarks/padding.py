@@ -1,10 +1,10 @@
-"""How much time does the kit's trunk save? Against every post padded to 64 tokens, two encoder calls and torch's own GRU.
+"""Time that the kit's trunk saves, compared with every post padded to 64 tokens, two encoder calls and torch's own GRU.
 
     python benchmarks/padding.py DATA --epochs 5 > benchmarks/results/padding.json
 
-Two trainings of the same model from the same weights take turns, epoch by epoch, in one process, so that both meet the same
-machine. Batches hold the same pairs in the same order, and everything else is the default recipe; only the dropout is drawn
-anew for each.
+Two trainings of the same model from the same weights take turns, epoch by epoch, in one process, so that both run under the same
+conditions. Batches hold the same pairs in the same order, and everything else is the default recipe; only dropout is drawn
+separately.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class TorchGRU(GRU):
 
 
 class PlainEncoder(PostEncoder):
-    """The post encoder with one call per side, over everything that it is given."""
+    """The post encoder with one call per side, including the padding."""
 
     def forward(self, texts: Texts) -> tuple[Tensor, Tensor]:
         """Encoder states of both posts."""
@@ -65,7 +65,7 @@ class PlainEncoder(PostEncoder):
 
 @dataclass
 class Contender:
-    """One of the two ways, and what it has done so far."""
+    """One of the two ways to train, and its results so far."""
 
     name: str
     trainer: Trainer
@@ -119,7 +119,7 @@ def main(data: str, epochs: int, pairs: int | None, seed: int) -> None:
         for contender in both:
             _one_epoch(contender)
     for contender in both:
-        _one_epoch(contender)  # nothing is left but to restore the best weights
+        _one_epoch(contender)  # after the last epoch only the best weights are restored
     kit, padded = both
     ratios = [ours.pairs_per_second / theirs.pairs_per_second for ours, theirs in zip(kit.done, padded.done, strict=True)]
     whole = [sum(epoch.seconds for epoch in contender.done) for contender in both]

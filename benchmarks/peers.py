@@ -1,4 +1,4 @@
-"""The same focal loss by everybody: the mean of ``w_y (1 - p)^gamma * -log p`` over N items, however they reduce it."""
+"""Implementations of the same focal loss: the mean of ``w_y (1 - p)^gamma * -log p`` over N items, whatever their reduction."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ Implementation = Callable[[Tensor, Tensor, float, Tensor | None], Tensor]  # log
 
 
 def eager(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -> Tensor:
-    """What one writes first."""
+    """The straightforward implementation in torch."""
     log_p = F.log_softmax(logits, 1).gather(1, target[:, None])[:, 0]
     loss = (1 - log_p.exp()) ** gamma * -log_p
     return (loss if weight is None else weight[target] * loss).mean()
 
 
 def fused(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -> Tensor:
-    """The kit's, as a training step calls it."""
+    """The kit's loss, as a training step calls it."""
     return focal_mean(logits, target, gamma, weight)
 
 
 def fused_each(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -> Tensor:
-    """The kit's kernel that gives one loss per row, and torch's mean of them."""
+    """The kit's kernel that returns one loss per row, and torch's mean of them."""
     return focal(logits, target, gamma, weight).mean()
 
 
 def closed(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -> Tensor:
-    """The kit's without a kernel."""
+    """The kit's loss without a kernel."""
     with kernels.fused("off"):
         return focal(logits, target, gamma, weight).mean()
 
 
 def cross_entropy(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -> Tensor:
-    """Torch's; no focal loss, and so only timed. It divides by the sum of the weights, and wants them in the logits' type."""
+    """Torch's cross-entropy; no focal loss, so only timed. It divides by the sum of the weights, in the logits' dtype."""
     return F.cross_entropy(logits, target, None if weight is None else weight.to(logits.dtype))
 
 
 def fused_ahead(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -> Tensor:
-    """The kit's on a GPU, where the gradient may be made in the forward pass."""
+    """The kit's loss on a GPU, where the gradient may be computed in the forward pass."""
     return focal(logits, target, gamma, weight, ahead=True).mean()
 
 
 def liger(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -> Tensor:
-    """Cross-entropy, on a GPU alone. It writes the gradient over the logits."""
+    """Liger's cross-entropy, only on a GPU. It overwrites the logits with the gradient."""
     from liger_kernel.transformers.functional import liger_cross_entropy
 
     mean: Tensor = liger_cross_entropy(logits, target, weight)
@@ -74,7 +74,7 @@ def monai(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -
 
 
 def focal_loss_torch(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -> Tensor:
-    """It takes probabilities, and divides by the sum of the weights."""
+    """Takes probabilities, and divides by the sum of the weights."""
     from focal_loss.focal_loss import FocalLoss
 
     total: Tensor = FocalLoss(gamma=gamma, weights=weight, reduction="sum")(logits.softmax(1), target)
@@ -82,7 +82,7 @@ def focal_loss_torch(logits: Tensor, target: Tensor, gamma: float, weight: Tenso
 
 
 def balanced_loss(logits: Tensor, target: Tensor, gamma: float, weight: Tensor | None) -> Tensor:
-    """Another function: one sigmoid per class. Without class weights of one's own, and so never timed here."""
+    """Another function: one sigmoid per class. It has no custom class weights, so it is never timed here."""
     from balanced_loss import Loss
 
     found: Tensor = Loss(loss_type="focal_loss", fl_gamma=gamma)(logits, target)
@@ -92,7 +92,7 @@ def balanced_loss(logits: Tensor, target: Tensor, gamma: float, weight: Tensor |
 OURS: dict[str, Implementation] = {"fused": fused, "fused, one loss per row": fused_each, "closed form": closed, "eager": eager}
 ON_CUDA: dict[str, Implementation] = {"fused, gradient ahead": fused_ahead}
 LIGER = "Liger's cross-entropy"
-NO_FOCAL = ("F.cross_entropy", LIGER)  # timed beside the others, and held to nothing
+NO_FOCAL = ("F.cross_entropy", LIGER)  # timed next to the others, but not checked
 OVERWRITING = (LIGER,)  # gets logits of its own
 SAME: dict[str, tuple[str, Implementation]] = {  # module, function: focal loss, softmax
     "kornia": ("kornia", kornia),
@@ -102,6 +102,6 @@ SAME: dict[str, tuple[str, Implementation]] = {  # module, function: focal loss,
 
 
 def installed(device: str = "cpu") -> dict[str, Implementation]:
-    """The peers that are here, and run on this device."""
+    """The peers that are installed and run on this device."""
     there = {**SAME, **({LIGER: ("liger_kernel", liger)} if device == "cuda" else {})}
     return {name: function for name, (module, function) in there.items() if importlib.util.find_spec(module)}

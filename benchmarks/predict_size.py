@@ -1,8 +1,8 @@
-"""The memory and time of `empathy-kit predict` over tables of growing size.
+"""Memory and time of `empathy-kit predict` for tables of growing size.
 
     python benchmarks/predict_size.py MODEL > benchmarks/results/predict-size.json
 
-Memory is the largest resident size of the whole process, model included, as the system counts it.
+Memory is the largest resident size of the whole process, including the model, as measured by the system.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def main() -> None:
 
 
 def measured(model: str, table: Path) -> dict[str, float]:
-    """Seconds and the peak of one call's memory."""
+    """Seconds and peak memory of one call."""
     out = table.with_suffix(".csv")
     started = time.perf_counter()
-    # A process of its own: the largest resident size of children is kept for all that have ended.
+    # In a new process: the largest resident size of children is the maximum over all that have ended.
     child = os.fork()
     if child == 0:
         os.execv(sys.executable, [sys.executable, "-m", "empathy_kit", "predict", model, str(table), "--out", str(out)])

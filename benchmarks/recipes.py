@@ -1,6 +1,6 @@
-"""What did other recipes score on the validation parts? A recipe that was chosen by its test scores would be no result.
+"""Validation scores of other recipes. Choosing a recipe by its test scores would bias the result.
 
-Compare them, and read the validation scores alone from the comparison's folder. What made results/recipes.md, as one line:
+Compare them, and read only the validation scores from the comparison's folder. This made results/recipes.md (one line):
 
     empathy-kit compare --data reddit --resplit --seeds 1 --precision bf16 --out comparisons/recipes
         base= "lr4=--encoder-lr 1e-4" "frz2=--freeze-layers 2" "ep8=--epochs 8 --patience 8" "tok96=--max-tokens 96"

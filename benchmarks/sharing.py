@@ -1,9 +1,9 @@
-"""How much time does a comparison save by sharing, against the same runs one after the other?
+"""Time that a comparison saves by sharing, compared with the same runs one after the other.
 
     python benchmarks/sharing.py reddit --epochs 1 > benchmarks/results/sharing.json
 
-Shared: `empathy-kit compare`, a run a core, the frozen layers' states computed once and read by all. Alone: each run in a process
-of its own with all cores, computing the frozen layers anew for every batch. Neither begins with stored states.
+Shared: `empathy-kit compare`, one run per core; the frozen layers' states are computed once and read by all. Alone: each run in a
+process of its own with all cores, which recomputes the frozen layers for every batch. Neither starts with stored states.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from empathy_kit.runs.train import run
 
 
 def alone(config: RunConfig, folder: Path) -> None:
-    """One run that remembers nothing."""
+    """One run that caches nothing."""
     from empathy_kit.core.posts import PostEncoder
 
     PostEncoder.remember = lambda *_: None  # type: ignore[method-assign, assignment]
@@ -51,7 +51,7 @@ def main(data: str, epochs: int, freeze_layers: int, precision: str, seeds: int)
     with tempfile.TemporaryDirectory() as work:
         cache = Path(work) / "cache"
         fetched = cache_folder() / "epitome-reddit"
-        if fetched.exists():  # what was downloaded is not what is measured
+        if fetched.exists():  # downloads are not part of the measurement
             shutil.copytree(fetched, cache / fetched.name)
         os.environ["EMPATHY_KIT_CACHE"] = str(cache)
         started = time.perf_counter()

