@@ -184,7 +184,7 @@ NO_POST = [("I am sad.", "Hello."), ("I am sad.", " ")]
         ({"max_tokens": 1000}, "max_tokens 1000: {encoder} reads at most 128 tokens per post"),
         (
             {"rationale": "predicted"},
-            "rationale predicted: it learns from annotated spans, and the training part has none of y; expected rationale "
+            "rationale predicted: it learns from annotated spans, and the training part has none of y; use rationale "
             "none, or a table with spans",
         ),
     ],

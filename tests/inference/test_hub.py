@@ -74,8 +74,8 @@ def test_the_clients_own_variables_decide_where_it_looks_and_a_copy_is_read_with
     assert files(Path(again.stdout)) == data(marking_run)
     other = ran("-c", "from empathy_kit.inference.hub import fetch; fetch('me/other')", HF_HUB_OFFLINE="1", **there)
     assert other.stderr.splitlines()[-1] == (
-        f"empathy_kit.errors.KitError: hub:me/other: no whole copy in {tmp_path / 'home' / 'hub'}, and HF_HUB_OFFLINE keeps from "
-        "fetching one; unset it"
+        f"empathy_kit.errors.KitError: hub:me/other: no complete copy in {tmp_path / 'home' / 'hub'}, and HF_HUB_OFFLINE "
+        "prevents a download; unset it"
     )
 
 
