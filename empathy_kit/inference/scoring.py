@@ -7,7 +7,7 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,23 @@ def check_output(out: Path) -> None:
     if out.suffix.lower() not in FORMATS:
         raise KitError(f"--out {out}: a {out.suffix or 'nameless'} file, expected {', '.join(FORMATS)}")
     if (out.exists() or out.is_symlink()) and not (parts_of(out) / DONE).is_file():
+        _remove_parts(out, only_empty=True)
         raise KitError(f"--out {out}: already exists; predictions never overwrite a file, use another --out")
+
+
+def _remove_parts(out: Path, *, only_empty: bool = False) -> None:
+    """Remove a finished output's parts.
+
+    What shows that the output is whole goes last: a job that is killed here is still known to be complete.
+    """
+    parts = parts_of(out)
+    names = {path.name for path in parts.iterdir()} if parts.is_dir() else {""}
+    if only_empty and not names <= {LOCK}:
+        return
+    for path in (parts / name for name in [*sorted(names - {"", LOCK, DONE}), DONE, LOCK]):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    with suppress(FileNotFoundError):
+        parts.rmdir()
 
 
 def predict_table(job: Job, model: EmpathyModel, write: Write | None = None) -> Iterator[Progress]:
@@ -257,7 +273,7 @@ def _finished(job: Job, identity: dict[str, Any]) -> bool:
         whole = False
     if not whole:
         raise KitError(f"--out {job.out}: already exists; predictions never overwrite a file, use another --out")
-    shutil.rmtree(job.parts)
+    _remove_parts(job.out)
     return True
 
 
@@ -277,7 +293,7 @@ def _join(job: Job, identity: dict[str, Any], output: Output) -> None:
     files.refuse_existing(job.out)
     joined.rename(job.out)
     files.sync(job.out.absolute().parent)
-    shutil.rmtree(job.parts)
+    _remove_parts(job.out)
 
 
 def _skipped(rows: Iterable[tuple[int, str, str]]) -> str:

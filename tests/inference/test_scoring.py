@@ -215,10 +215,22 @@ def test_a_full_disk_leaves_the_parts_and_no_output(tmp_path: Path, monkeypatch:
     assert work(job).reused == 53
 
 
-def test_a_job_that_died_between_its_last_rename_and_its_end_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("removed", [0, 1, 5, 11])
+def test_a_job_that_died_after_its_last_rename_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, removed: int) -> None:
+    """However many of its parts it had removed."""
     job = Job(write(tmp_path / "in.csv", ROWS), tmp_path / "out.csv", COLUMNS)
+    unlink, count = Path.unlink, 0
+
+    def die(self: Path, missing_ok: bool = False) -> None:
+        nonlocal count
+        if self.parent == job.parts and job.out.exists():
+            count += 1
+            if count > removed:
+                raise KeyboardInterrupt
+        unlink(self, missing_ok=missing_ok)
+
     with monkeypatch.context() as patch:
-        patch.setattr(scoring.shutil, "rmtree", lambda path, **_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(Path, "unlink", die)
         with pytest.raises(KeyboardInterrupt):
             work(job)
     whole = job.out.read_bytes()
