@@ -24,7 +24,7 @@ class OrdinalHead(nn.Module):
         """Level k: above all levels below k, and not above k."""
         certain = torch.ones_like(logits[:, :1])
         above = [certain]  # P(level >= k), (B, 1) each; no cumprod and no len(logits), which ONNX export cannot follow
-        for question in logits.sigmoid().split(1, dim=1):
+        for question in torch.split(logits.sigmoid(), 1, dim=1):
             above.append(above[-1] * question)
         # P(level >= k) (1 - P(above k | >= k)), not a difference of neighbours, which rounding could make negative.
         return torch.cat(above, dim=1) * torch.cat([(-logits).sigmoid(), certain], dim=1)
