@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from folders import altered
 from transformers import AutoTokenizer
@@ -191,3 +192,9 @@ def test_a_missing_onnxruntime_is_one_line(marking_export: Path, monkeypatch: py
     with pytest.raises(KitError) as error:
         open_export(marking_export)
     assert str(error.value) == "onnxruntime is not installed: pip install 'empathy-kit[light]' to predict with exported models"
+
+
+def test_the_arithmetic_of_whoever_uses_it_stays_as_it_was(marking_export: Path) -> None:
+    empathy_kit.load(marking_export, threads=1).predict(pairs(4))
+    smallest = np.float64(2.0) ** -1022
+    assert smallest / 2 > 0  # onnxruntime can set a thread to take such numbers for 0
