@@ -156,7 +156,14 @@ def _encode_side(posts: PostEncoder, ids: Tensor, mask: Tensor) -> Tensor:  # (B
 
 
 def _taken(states: Tensor, places: Tensor, mask: Tensor) -> Tensor:  # (B, S, D), (B, L), (B, L) -> (B, L, D)
-    return torch.where(mask[..., None], states.gather(1, places[..., None].expand(-1, -1, states.shape[-1])), 0)
+    return torch.where(mask[..., None], _picked(states, places), 0)
+
+
+def _picked(states: Tensor, places: Tensor) -> Tensor:  # (B, S, D), (B, L) int64 -> (B, L, D)
+    """Whole states by their places: `Tensor.gather` would become an operator that moves number by number."""
+    batch, row, width = states.shape
+    starts = torch.arange(batch, device=states.device)[:, None] * row
+    return states.flatten(0, 1).index_select(0, (starts + places).flatten()).reshape(*places.shape, width)
 
 
 def _through(encoder: Any, ids: Tensor, positions: Tensor, seen: Tensor) -> Tensor:  # (B, S), (B, S), (B, S, S) -> (B, S, D)
@@ -190,7 +197,7 @@ def _real_first(states: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:  # (B, S
     """As `trunk.real_first`, with the padding left on: what follows skips it."""
     at = torch.arange(mask.shape[1], device=mask.device)
     order = torch.where(mask, at, at + _FAR).argsort(dim=1)  # no two are equal, so that it need not be stable
-    return states.gather(1, order[..., None].expand(-1, -1, states.shape[-1])), mask.gather(1, order)
+    return _picked(states, order), mask.gather(1, order)
 
 
 def _recur(trunk: trunks.GRUTrunk, states: Tensor, mask: Tensor) -> Encoded:  # (B, S, D), (B, S)

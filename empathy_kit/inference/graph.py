@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,10 @@ MOST_TOKENS = 100_000
 
 
 class GraphEngine:
-    """A model as an ONNX graph. Batches are shared out over threads, each of which computes one alone."""
+    """A model as an ONNX graph. Batches are shared out over threads, each of which computes one by itself.
+
+    So all cores are busy, each in its own cache. For one pair alone, two threads gain nothing: its products are too small.
+    """
 
     def __init__(
         self, graph: Path, tasks: Sequence[str], *, pad_id: int, threads: int | None = None, window: int = WINDOW
@@ -60,11 +64,12 @@ class GraphEngine:
         if found != (set(INPUTS), [f"p_{name}" for name in tasks]):
             raise KitError(f"{graph}: not a graph for the tasks {', '.join(tasks)}; export the run again")
         self._pool: ThreadPoolExecutor | None = None
+        self._opening = Lock()
 
     def predict(self, pairs: Iterable[TokenPair]) -> Iterator[Scored]:
         """Predict pairs in their order. Memory is bounded by the window, however many there are."""
         waiting = iter(pairs)
-        while chunk := list(islice(waiting, self.window)):
+        while chunk := list(itertools.islice(waiting, self.window)):
             batches = list(inference_order([pair.tokens for pair in chunk], BATCH))
             found: dict[int, Scored] = {}
             for batch, scored in zip(batches, self._scored([[chunk[at] for at in batch] for batch in batches]), strict=True):
@@ -74,8 +79,9 @@ class GraphEngine:
     def _scored(self, batches: list[list[TokenPair]]) -> Iterable[list[Scored]]:
         if self.threads == 1 or len(batches) == 1:
             return map(self._score, batches)
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="empathy-kit")
+        with self._opening:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="empathy-kit")
         return self._pool.map(self._score, batches)
 
     def _score(self, pairs: list[TokenPair]) -> list[Scored]:
