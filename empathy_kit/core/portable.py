@@ -27,6 +27,11 @@ EVIDENCE = "evidence"  # the output of the span head, (B, T, L); the others are 
 OPSET = 23  # the first that has attention as one operator
 _FAR = 1 << 20  # further than any post is long
 
+_UNSEEN = 50.0
+"""Taken from the score of a token that is not to be seen. exp(-50) is 2e-22: below float32's digits by far, even where such a
+token's own score is 30 above all that are seen, which those of a post's first and last token prevent. And it is a normal number:
+products with the denormal ones that -inf or -1e9 leave took attention twice as long, and the whole model a fifth."""
+
 
 class _Graph(nn.Module):
     """Texts as plain tensors -> probabilities of every task, and of every response token to be evidence."""
@@ -174,9 +179,9 @@ def _through(encoder: Any, ids: Tensor, positions: Tensor, seen: Tensor) -> Tens
         distance = positions[:, None, :] - positions[:, :, None]
         bucket = encoder.encoder.relative_position_bucket(distance, num_buckets=encoder.config.relative_attention_num_buckets)
         bias = encoder.encoder.relative_attention_bias(bucket).permute(0, 3, 1, 2)  # (B, heads, S, S)
-        mask = torch.where(seen[:, None], bias, torch.finfo(torch.float32).min)
+        mask = torch.where(seen[:, None], bias, -_UNSEEN)
     else:
-        mask = torch.where(seen[:, None], 0.0, torch.finfo(torch.float32).min)  # (B, 1, S, S)
+        mask = torch.where(seen[:, None], 0.0, -_UNSEEN)  # (B, 1, S, S)
     batch, row = ids.shape
     states = states.flatten(0, 1)  # (B * S, D): a product of two matrices takes its bias along
     for layer in encoder.encoder.layer:
