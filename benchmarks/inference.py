@@ -270,13 +270,9 @@ def costs(runs: list[Path], scratch: Path) -> dict[str, Any]:
                 for task, was in before.items()
             },
         }
-    tasks = sorted({task for each in found.values() for task in each if task != "in_int8"})
-    mean = {
-        task: {
-            score: round(statistics.mean(each[task][score] for each in found.values()), 2) for score in ("accuracy", "macro_f1")
-        }
-        for task in tasks
-    }
+    tasks = [task for task in next(iter(found.values())) if task != "in_int8"]
+    scores = ("accuracy", "macro_f1")
+    mean = {task: {each: round(statistics.mean(run[task][each] for run in found.values()), 2) for each in scores} for task in tasks}
     return {"points_after_minus_before": found, "mean": mean}
 
 
