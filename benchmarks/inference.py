@@ -272,7 +272,9 @@ def costs(runs: list[Path], scratch: Path) -> dict[str, Any]:
         }
     tasks = [task for task in next(iter(found.values())) if task != "in_int8"]
     scores = ("accuracy", "macro_f1")
-    mean = {task: {each: round(statistics.mean(run[task][each] for run in found.values()), 2) for each in scores} for task in tasks}
+    mean = {
+        task: {each: round(statistics.mean(run[task][each] for run in found.values()), 2) for each in scores} for task in tasks
+    }
     return {"points_after_minus_before": found, "mean": mean}
 
 
@@ -306,11 +308,8 @@ def main() -> None:
         checked = {}
         for precision in ("float32", "int8"):
             done = export(arguments.run, folder / precision, load_registry(), int8=precision == "int8").description
-            checked[precision] = {
-                "apart": done["apart"],
-                "mebibytes": round((folder / precision / "model.onnx").stat().st_size / 2**20, 1),
-                **({"in_int8": done["in_int8"]} if precision == "int8" else {}),
-            }
+            size = (folder / precision / "model.onnx").stat().st_size
+            checked[precision] = {"apart": done["apart"], "mebibytes": round(size / 2**20, 1), "in_int8": done.get("in_int8")}
         texts = [(pair.seeker, pair.response) for pair in shown]
         encoder = Path(encoder_source(loaded.record.config["encoder"]).location)
         world = World(arguments.run, loaded, folder, texts, encoder, loaded.tokenization.pad_id)
@@ -339,7 +338,7 @@ def main() -> None:
             "one_warm_pair_ms": one_by_one(folder / "int8", pairs),
             "cold_predict_of_10_pairs_s": cold(folder / "int8", texts),
             "exports": checked,
-            "int8_scores": costs(arguments.scores, folder) if arguments.scores else None,
+            "int8_scores": costs(arguments.scores, folder) if arguments.scores else {},
             "left_out": missing,
             "settings": {"pairs": len(pairs), "rounds": arguments.rounds, "max_tokens": loaded.tokenization.max_tokens},
             "machine": {**machine(), **versions(), "threads": cores(), "load_before": round(before, 1)},
