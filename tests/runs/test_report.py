@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 from test_record import make_record
+from test_report_lines import COUNTS, SPLIT
 
 from empathy_kit.config import RunConfig, configure, to_dict
 from empathy_kit.data.schema import EPITOME, Schema, TaskSchema
@@ -19,19 +20,13 @@ from empathy_kit.runs.report import (
     calibration_line,
     class_tables,
     count_table,
-    data_lines,
     estimate,
     number,
     part_table,
     score_table,
     span_table,
-    split_lines,
-    split_warnings,
-    truncation_lines,
     warnings,
 )
-
-COUNTS = {"ER": [20, 9, 1], "EX": [26, 1, 3], "IP": [16, 1, 13]}
 
 
 def about(value: float) -> dict[str, float]:
@@ -201,74 +196,6 @@ def test_the_span_table_is_there_only_with_a_span_head_and_leaves_out_what_has_n
     assert "EX" not in text
 
 
-DATA: dict[str, Any] = {
-    "name": "made",
-    "pairs": 3084,
-    "seeker_posts": 2979,
-    "sha256": "0123456789abcdef",
-    "class_counts": {name: [2000, 1000, 84] for name in ("ER", "EX", "IP")},
-    "spans": {
-        "total": 3382,
-        "exact": 3371,
-        "whitespace": 6,
-        "fuzzy": 2,
-        "lost": [[7, "ER"], [9, "ER"], [7, "IP"]],
-        "bare": [[5, "EX"]],
-    },
-    "duplicates": {"groups": 60, "surplus": 61, "agreement": {"ER": 5 / 6, "EX": 14 / 15, "IP": 5 / 6}, "conflicting": 19},
-}
-NOTHING = {
-    **DATA,
-    "spans": {"total": 0, "exact": 0, "whitespace": 0, "fuzzy": 0, "lost": [], "bare": []},
-    "duplicates": {"groups": 0, "surplus": 0, "agreement": {}, "conflicting": 0},
-}
-
-
-def test_the_data_lines_say_what_was_found_and_what_cannot_be_used_by_row() -> None:
-    assert list(data_lines(DATA)) == [
-        "data made: 3,084 pairs, 2,979 seeker posts, sha256 0123456789ab",
-        "spans: 3,382 annotated; 3,371 found exactly, 6 up to white space and case, 2 word by word, 3 not found",
-        "spans not found, not used: ER rows 7, 9; IP row 7",
-        "labels above the lowest without a span, left out of the span loss: EX row 5",
-        "duplicates: 60 pairs occur again (61 surplus rows, kept); labels agree in ER 83.3 %, EX 93.3 %, IP 83.3 %; "
-        "19 conflict somewhere",
-    ]
-    assert list(data_lines(NOTHING)) == ["data made: 3,084 pairs, 2,979 seeker posts, sha256 0123456789ab"]
-
-
-SPLIT: dict[str, Any] = {
-    "kind": "paper",
-    "seed": 3,
-    "sha256": "fedcba9876543210",
-    "pairs": {"train": 2158, "validation": 462, "test": 464},
-    "leakage": {
-        "validation": {"pairs": 10, "seekers": 20, "responses": 11},
-        "test": {"pairs": 12, "seekers": 21, "responses": 0},
-    },
-    "class_counts": dict.fromkeys(("train", "validation", "test"), COUNTS),
-}
-
-
-def test_the_split_lines_say_sizes_and_leakage() -> None:
-    assert list(split_lines(SPLIT)) == [
-        "split paper, seed 3: 2,158/462/464 pairs in train, validation, test, sha256 fedcba987654",
-        "also in train, of 462 validation pairs: whole pairs 10, seekers 20, responses 11",
-        "also in train, of 464 test pairs: whole pairs 12, seekers 21, responses 0",
-    ]
-    rows = [line.split("│")[2:-1] for line in shown(part_table(SPLIT, EPITOME)).splitlines() if "│" in line]
-    assert [[cell.strip() for cell in row] for row in rows[:3]] == [["0", *["20"] * 3], ["1", *["9"] * 3], ["2", *["1"] * 3]]
-
-
-def test_the_truncation_lines_say_what_the_limit_costs() -> None:
-    truncation = {"max_tokens": 64, "seekers": 1400, "responses": 7, "evidence": [10, 0, 4], "evidence_lost": [2, 0, 1]}
-    assert list(truncation_lines(truncation, "head", 3084, EPITOME.names)) == [
-        "truncation to 64 tokens (head): cuts 1,400 seeker posts and 7 responses of 3,084",
-        "pairs that lose all their annotated evidence: ER 2 of 10, EX 0 of 0, IP 1 of 4",
-    ]
-    without = {**truncation, "evidence": [0, 0, 0], "evidence_lost": [0, 0, 0]}
-    assert len(list(truncation_lines(without, "head", 9, EPITOME.names))) == 1
-
-
 def test_the_count_table_is_the_papers_figure_2_as_bars() -> None:
     lines = [line for line in shown(count_table(COUNTS, EPITOME, "made: pairs of each label")).splitlines() if "%" in line]
     assert [line.count("█") for line in lines] == [20, 9, 1, 26, 1, 3, 16, 1, 13]
@@ -283,6 +210,11 @@ OTHERS = Schema(
         TaskSchema("advice", "how much advice", "advice given", ("none at all", "a hint", "a $5 plan", "all of it")),
     )
 )
+
+
+def test_the_part_table_counts_each_level_in_each_part() -> None:
+    rows = [line.split("│")[2:-1] for line in shown(part_table(SPLIT, EPITOME)).splitlines() if "│" in line]
+    assert [[cell.strip() for cell in row] for row in rows[:3]] == [["0", *["20"] * 3], ["1", *["9"] * 3], ["2", *["1"] * 3]]
 
 
 def test_tasks_of_other_labels_have_tables_too() -> None:
@@ -318,32 +250,6 @@ def test_tasks_of_other_labels_have_tables_too() -> None:
     assert "a hint" in shown(count_table(counts, OTHERS, ""))
     split = {**SPLIT, "class_counts": dict.fromkeys(("train", "validation", "test"), counts)}
     assert re.findall(r"all of it.*?(\d+)", shown(part_table(split, OTHERS))) == ["6"]
-
-
-def test_spans_of_missing_labels_and_columns_that_were_read_are_said() -> None:
-    spans = {**DATA["spans"], "unlabelled": 1200}
-    found = list(data_lines({**DATA, "spans": spans, "columns": {"read": ["seeker_id", "pair_id"], "ignored": 1}}))
-    assert "spans where the label is missing, not used: 1,200" in found
-    assert "optional columns read: seeker_id, pair_id; 1 other column ignored" in found
-    found = list(data_lines({**DATA, "columns": {"read": [], "ignored": 2}}))
-    assert "optional columns read: none; 2 other columns ignored" in found
-
-
-@pytest.mark.parametrize(("largest", "warned"), [(462, False), (463, True), (3000, True)])
-def test_one_large_group_is_warned_of_from_15_percent_on(largest: int, warned: bool) -> None:
-    line = (
-        f"warning: {largest:,} of 3,084 pairs share a seeker id or seeker post and stay in one part; "
-        "is every seeker_id one person's?"
-    )
-    assert list(split_warnings({**SPLIT, "largest_group": largest})) == [line] * warned
-    assert list(split_warnings(SPLIT)) == []  # a run of format 1, which did not count them
-
-
-def test_how_many_are_labelled_is_said_where_some_are_not() -> None:
-    some = {**DATA, "class_counts": {"warmth": [60, 36], "advice": [3000, 84]}}
-    assert "labelled pairs: warmth 96, advice 3,084; the others count in no loss and no score of that task" in data_lines(some)
-    every = {**DATA, "class_counts": {"warmth": [3000, 84]}}
-    assert not any("labelled" in line for line in data_lines(every))
 
 
 def test_a_run_reports_what_its_temperatures_do_to_the_calibration_error() -> None:
