@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from blocks import findings, intervals, paper_split, readme, spans, speed, tables
+from blocks import findings, inference, intervals, paper_split, readme, spans, speed, tables
 from blocks.reading import ROOT
 
 __all__ = ["BLOCKS", "ROOT"]
@@ -33,6 +33,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "leakage-accuracy": lambda: spans.scores("accuracy"),
     "leakage-macro-f1": lambda: spans.scores("macro_f1"),
     "leakage-findings": spans.findings,
+    "inference-speed": inference.speed,
+    "inference-billion": inference.billion,
     "time": speed.time,
     "loss-ends": speed.ends,
     "loss-times": speed.loss_times,

@@ -1,0 +1,61 @@
+"""Speed of models in use, from what benchmarks/inference.py printed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blocks.reading import count, measured, table
+
+WAYS = {
+    "exported, int8": "exported, int8, the whole model",
+    "same graph, dynamic int8": "the same graph, int8 with a scale per batch (onnxruntime's `quantize_dynamic`)",
+    "exported, float32": "exported, float32",
+    "same graph in OpenVINO": "the same graph in OpenVINO, float32",
+    "kit in torch": "the kit in torch",
+    "encoder alone, dynamic int8": "the encoder alone, dynamic int8, posts sorted and padded",
+    "transformers pipeline, one task": "transformers' text-classification pipeline, for one of the three tasks",
+    "same model, padded in fixed batches": "the same model, padded in fixed batches",
+    "three bi-encoders": "three bi-encoders (Sharma et al. 2020)",
+}
+BILLION = 10**9
+
+
+def speed() -> str:
+    """The ways of predicting, fastest first."""
+    found = measured("inference")
+    speeds = found["pairs_per_second"]
+    settings, machine = found["settings"], found["machine"]
+    told = (
+        f"Pairs per second on {count(machine['threads'])} cores ({machine['processor']}; {found['data']}'s posts at their real "
+        f"lengths, {found['tokens_per_pair']} tokens per pair; contenders in turn, medians of {count(settings['rounds'])} rounds "
+        f"of {settings['pairs']:,} pairs; [all figures](../benchmarks/results/inference.json)):"
+    )
+    ordered = sorted(speeds, key=lambda name: -speeds[name]["median"])
+    rows = [(WAYS[name], f"{speeds[name]['median']:.0f}", f"{found['times_the_kit_in_torch'][name]:.2f}") for name in ordered]
+    return f"{told}\n\n{table(('', 'pairs/s', 'times the kit in torch'), rows)}\n\n{_one(found)}"
+
+
+def _one(found: Any) -> str:
+    warm, cold = found["one_warm_pair_ms"], found["cold_predict_of_10_pairs_s"]
+    return (
+        f"One warm pair takes {warm['median']:.1f} ms in int8 (95th percentile {warm['p95']:.1f}). `empathy-kit predict` on 10 "
+        f"pairs takes {cold['median']:.1f} s from its start to its end."
+    )
+
+
+def billion() -> str:
+    """What a billion pairs would take, as far as measured speed tells."""
+    found = measured("inference")
+    cores = found["machine"]["threads"]
+    hours = {
+        name: BILLION / found["pairs_per_second"][name]["median"] * cores / 3600 for name in ("exported, int8", "kit in torch")
+    }
+    return (
+        f"An estimate, not a measurement: at the speeds of [an exported model](export.md#speed) on {count(cores)} cores, a "
+        f"billion pairs would take about {_rounded(hours['exported, int8']):,} core hours in int8, and about "
+        f"{_rounded(hours['kit in torch']):,} with a run's folder in torch, if reading and writing keep up."
+    )
+
+
+def _rounded(value: float) -> int:
+    return int(float(f"{value:.2g}"))
