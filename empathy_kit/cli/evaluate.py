@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from empathy_kit.cli import terminal
+from empathy_kit.cli.flags import plugin_files
 from empathy_kit.cli.run import quiet_libraries
 from empathy_kit.config import RunConfig, configure
 
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 @click.option("--schema", metavar="FILE.toml", help="DATA's tasks and labels  [the model's, as far as DATA has them]")
 @click.option("--unseen", is_flag=True, help="leave out pairs whose seeker post the model was trained or validated on")
 @click.option("--json", "as_json", is_flag=True, help="print JSON instead of tables")
-def evaluate(model: str, data: str, *, schema: str | None, unseen: bool, as_json: bool) -> None:
+@plugin_files
+def evaluate(model: str, data: str, *, schema: str | None, unseen: bool, as_json: bool, plugin_files: tuple[Path, ...]) -> None:
     """Score MODEL on the labelled pairs of DATA, with intervals.
 
     MODEL is a run's folder, an exported folder or hub:user/name. DATA is sample, reddit, a folder with the three EPITOME files,
@@ -41,7 +44,7 @@ def evaluate(model: str, data: str, *, schema: str | None, unseen: bool, as_json
         from empathy_kit.inference import evaluate as scoring
         from empathy_kit.inference.model import load
 
-        loaded = load(model)
+        loaded = load(model, plugins=plugin_files)
         corpus = scoring.read_labelled(loaded, data, tasks)
         if status is not None:
             status.update(f"scoring {len(corpus):,} pairs")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from empathy_kit.cli.flags import plugin_files
 from empathy_kit.cli.run import quiet_libraries
 
 if TYPE_CHECKING:
@@ -20,15 +21,8 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="the folder, which must not exist")
 @click.option("--int8", is_flag=True, help="compute in int8, where that costs next to nothing in score")
 @click.option("--no-scores", is_flag=True, help="do not read the run's data to compare scores on its test part")
-@click.option(
-    "--plugin",
-    "files",
-    type=click.Path(path_type=Path),
-    multiple=True,
-    metavar="FILE",
-    help="a plugin of the run that is one Python file, not installed; may be given several times",
-)
-def export(run: Path, out: Path, int8: bool, no_scores: bool, files: tuple[Path, ...]) -> None:
+@plugin_files
+def export(run: Path, out: Path, int8: bool, no_scores: bool, plugin_files: tuple[Path, ...]) -> None:
     """Write the model of RUN as an ONNX graph, and check it.
 
     `predict`, `evaluate`, `publish` and `empathy_kit.load` take the folder as they take a run; predicting with it needs neither
@@ -42,7 +36,7 @@ def export(run: Path, out: Path, int8: bool, no_scores: bool, files: tuple[Path,
         from empathy_kit.inference import export as exporting
         from empathy_kit.plugins import load_registry
 
-        done = exporting.export(run, out, load_registry(files=files), int8=int8, scores=not no_scores)
+        done = exporting.export(run, out, load_registry(plugin_files), int8=int8, scores=not no_scores)
     for warning in done.warnings:
         progress.print(f"warning: {warning}", style="bold yellow", highlight=False, soft_wrap=True)
     console = KitConsole()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from empathy_kit.cli import terminal
-from empathy_kit.cli.flags import on_ray
+from empathy_kit.cli.flags import on_ray, plugin_files
 from empathy_kit.errors import KitError
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--device", type=click.Choice(["auto", "cpu"]), help="device of a run's model  [as it was trained]")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads of an exported model  [all cores]")
 @on_ray
+@plugin_files
 def predict(
     *,
     model: str,
@@ -48,6 +49,7 @@ def predict(
     where: str,
     ray_address: str,
     workers: int | None,
+    plugin_files: tuple[Path, ...],
 ) -> None:
     """Predict every pair of INPUT, a .csv, .jsonl or .parquet table, and write the predictions to --out in the same order.
 
@@ -68,7 +70,7 @@ def predict(
     from empathy_kit.inference.tables import Columns
 
     quiet_libraries()
-    loaded = load(model, device=device, threads=threads)
+    loaded = load(model, device=device, threads=threads, plugins=plugin_files)
     for warning in loaded.warnings:
         terminal.remark(f"warning: {warning}")
     columns = Columns(seeker_column if loaded.reads_seekers else None, response_column, kept, "all" in keep)
@@ -83,7 +85,7 @@ def predict(
     from empathy_kit.inference.cluster import write_on_ray
 
     with connected(ray_address, workers) as count:
-        _table(job, loaded, write_on_ray(job, model, count))
+        _table(job, loaded, write_on_ray(job, model, count, plugin_files))
 
 
 def _stream(columns: Columns, model: EmpathyModel, evidence: bool, errors: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from empathy_kit.errors import KitError
@@ -13,7 +14,7 @@ from empathy_kit.inference.scoring import Job, Part, Request, Write, write_part
 AHEAD = 2  # parts per worker that are read ahead; the driver holds no others in memory
 
 
-def write_on_ray(job: Job, source: str, workers: int) -> Write:
+def write_on_ray(job: Job, source: str, workers: int, plugins: Sequence[Path] = ()) -> Write:
     """Workers that each load the model once and write parts, into the folder that the driver and all of them share.
 
     A worker that dies is restarted with its part. A part appears whole or not at all, and every worker would write
@@ -23,6 +24,7 @@ def write_on_ray(job: Job, source: str, workers: int) -> Write:
         job: the job; its output must be on storage that every machine sees under the same name.
         source: the model, which every machine must see under the same name too.
         workers: how many at once.
+        plugins: of a run's model: its plugins that are one Python file each, on that storage too.
     """
     job = replace(job, out=job.out.absolute())
 
@@ -30,7 +32,7 @@ def write_on_ray(job: Job, source: str, workers: int) -> Write:
         import ray
 
         scorer = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=-1)(Scorer)
-        actors = [scorer.remote(job, source) for _ in range(workers)]
+        actors = [scorer.remote(job, source, [path.absolute() for path in plugins]) for _ in range(workers)]
         waiting: deque[Any] = deque()
         try:
             for turn, request in enumerate(missing):
@@ -61,11 +63,11 @@ def _result(reference: Any) -> Part:
 class Scorer:
     """One worker, which loads the model once and predicts the parts that it gets."""
 
-    def __init__(self, job: Job, source: str) -> None:
+    def __init__(self, job: Job, source: str, plugins: Sequence[Path]) -> None:
         from empathy_kit.inference.model import load
 
         self.job = job
-        self.model = load(source, threads=1)
+        self.model = load(source, threads=1, plugins=plugins)
 
     def write(self, request: Request) -> Part:
         """Predict one part and write it."""

@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -18,7 +18,9 @@ from empathy_kit.data.cells import not_text, unreadable
 from empathy_kit.data.pairs import unescape
 from empathy_kit.data.schema import Schema
 from empathy_kit.errors import KitError
+from empathy_kit.inference.graph import EXPORT, open_export
 from empathy_kit.inference.prediction import Prediction, columns, evidence_type, make_prediction, row
+from empathy_kit.runs import record
 from empathy_kit.runs.seen import Seen, read_seen
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
 Table = TypeVar("Table", "pandas.DataFrame", "pyarrow.Table")
 HUB = "hub:"
-EXPORT, CALIBRATION, MANIFEST = "export.json", "calibration.json", "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -152,13 +153,20 @@ def _with_columns(table: Any, values: dict[str, list[Any]]) -> Any:
     return table
 
 
-def load(source: str | Path, *, device: Literal["auto", "cpu"] | None = None, threads: int | None = None) -> EmpathyModel:
+def load(
+    source: str | Path,
+    *,
+    device: Literal["auto", "cpu"] | None = None,
+    threads: int | None = None,
+    plugins: Sequence[Path] = (),
+) -> EmpathyModel:
     """Load a model for prediction. No pickle and no code from the folder is used; every byte is compared with the manifest.
 
     Args:
         source: a run's folder, an exported folder (which needs no torch), or ``hub:user/name`` with or without ``@revision``.
         device: of a run's model: "cpu", or "auto" for an accelerator if there is one; None takes the run's setting.
         threads: CPU threads of an exported model; None uses all cores.
+        plugins: of a run's model: its plugins that are one Python file each.
 
     Raises:
         KitError: there is no model, it was changed, its plugins are missing, or the hub does not answer.
@@ -168,31 +176,29 @@ def load(source: str | Path, *, device: Literal["auto", "cpu"] | None = None, th
 
         name = str(source).removeprefix(HUB)
         folder = fetch(name)
-        model = load(folder, device=device, threads=threads)
+        model = load(folder, device=device, threads=threads, plugins=plugins)
         return replace(model, about={**model.about, "hub": f"{name.partition('@')[0]}@{folder.name}"})
     folder = Path(source)
     if os.path.isfile(folder / EXPORT):  # noqa: PTH113 - Path's own raises for names that cannot be
-        from empathy_kit.inference.graph import open_export
-
         description, tokenization, engine = open_export(folder, threads=threads)
         schema = Schema.from_dict(description["schema"])
         return EmpathyModel(
             schema=schema,
             tokenization=tokenization,
             engine=engine,
-            temperatures=read_temperatures(folder / CALIBRATION),
+            temperatures=read_temperatures(folder / record.CALIBRATION),
             digest=digest(folder),
             about=description,
             seen=read_seen(folder),
         )
     from empathy_kit.inference.trained import load_run
 
-    return load_run(folder, device=device)
+    return load_run(folder, device=device, plugins=plugins)
 
 
 def digest(folder: Path) -> str:
     """The sha256 of a model folder's manifest, which identifies the model because it lists the sha256 of every file."""
-    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    return hashlib.sha256((folder / record.MANIFEST).read_bytes()).hexdigest()
 
 
 def read_temperatures(path: Path) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,7 @@ from empathy_kit.runs.load import load
 from empathy_kit.runs.seen import read_seen
 
 
-def load_run(folder: Path, *, device: Literal["auto", "cpu"] | None = None) -> EmpathyModel:
+def load_run(folder: Path, *, device: Literal["auto", "cpu"] | None = None, plugins: Sequence[Path] = ()) -> EmpathyModel:
     """The model of a finished run, with its calibration.
 
     Raises:
@@ -24,7 +25,7 @@ def load_run(folder: Path, *, device: Literal["auto", "cpu"] | None = None) -> E
     if not os.path.isdir(folder):  # noqa: PTH112 - Path's own raises for names that cannot be
         raise KitError(f"{folder}: no such folder; expected a run, an exported model, or hub:user/name")
     try:
-        loaded = load(folder, load_registry(), device=device)
+        loaded = load(folder, load_registry(plugins), device=device)
     except ModuleNotFoundError as error:
         if error.name not in ("torch", "transformers", "safetensors"):
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from empathy_kit.runs.train import run
 SMALL: dict[str, Any] = {"epochs": 1, "threads": 1, "max_tokens": 16, "batch_size": 64}
 
 
-def train(folder: Path, encoder: Path, **changes: Any) -> Path:
-    """A finished run of one epoch on the sample."""
+def train(folder: Path, encoder: Path, *, plugins: Sequence[Path] = (), **changes: Any) -> Path:
+    """A finished run of one epoch on the sample; plugins are files."""
     options = {"trunk.hidden": 16, **changes.pop("options", {})}
     config = configure(RunConfig(), {**SMALL, "encoder": str(encoder), **changes, "options": options})
-    list(run(config, load_registry(), folder))
+    list(run(config, load_registry(plugins), folder))
     return folder

@@ -242,7 +242,7 @@ def test_the_command_prints_scores_and_what_was_seen_and_no_post(marking_run: Pa
 
 def test_an_oracle_is_stamped(model: EmpathyModel, marking_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     oracle = replace(model, about={**model.about, "oracle": True})
-    monkeypatch.setattr(loading, "load", lambda source: oracle)
+    monkeypatch.setattr(loading, "load", lambda source, plugins: oracle)
     said = CliRunner().invoke(cli, ["evaluate", str(marking_run), "sample", "--unseen"], catch_exceptions=False)
     assert said.stdout.startswith("model ce + attention head + predicted (ORACLE), sha256 ")
     assert "ORACLE: the model was trained to see annotated spans at inference; here it saw none." in said.stdout

@@ -158,7 +158,7 @@ def test_what_exists_is_not_overwritten_and_a_missing_package_is_named(
     (tmp_path / "model").mkdir()
     with pytest.raises(KitError) as error:
         export(response_run, tmp_path / "model", load_registry())
-    assert str(error.value) == f"--out {tmp_path / 'model'}: already exists; expected a new name"
+    assert str(error.value) == f"--out {tmp_path / 'model'}: already exists; use another --out"
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(KitError) as error:
         export(response_run, tmp_path / "other", load_registry())

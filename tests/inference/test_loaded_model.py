@@ -13,9 +13,12 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
+from small_runs import train
 
 import empathy_kit
 from empathy_kit import EmpathyModel, KitError, Prediction
+from empathy_kit.cli import cli
 from empathy_kit.core.calibration import tempered
 from empathy_kit.data.pairs import Pair
 from empathy_kit.data.sources import load_corpus
@@ -173,6 +176,47 @@ def test_a_folder_without_a_model_is_one_line(tmp_path: Path, marking_run: Path)
         empathy_kit.load(tmp_path)
     assert str(error.value) == f"{tmp_path}: not a finished run: manifest.json is missing or unreadable"
     assert empathy_kit.load(marking_run).digest == empathy_kit.load(str(marking_run)).digest
+
+
+HEAD = """
+from empathy_kit import Head, hookimpl
+
+def build(width, task):
+    from torch import nn
+
+    class Constant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.logits = nn.Parameter(nn.functional.one_hot(__import__("torch").tensor(1), task.num_classes).float())
+
+        def forward(self, encoded):
+            return self.logits.expand(len(encoded.pooled), -1)
+
+        def probabilities(self, logits):
+            return logits.softmax(-1)
+
+    return Constant()
+
+@hookimpl
+def empathy_kit_heads():
+    yield Head("constant", build)
+"""
+
+
+def test_a_model_whose_plugin_is_a_file_is_loaded_with_the_file(tiny_roberta: Path, tmp_path: Path) -> None:
+    plugin = tmp_path / "constant_head.py"
+    plugin.write_text(HEAD)
+    run = train(tmp_path / "run", tiny_roberta, plugins=[plugin], head="constant")
+    with pytest.raises(KitError, match="constant"):
+        empathy_kit.load(run)
+    assert {
+        answer.level for answer in empathy_kit.load(run, plugins=[plugin]).predict([(SEEKER, RESPONSE)])[0].tasks.values()
+    } == {1}
+    (tmp_path / "in.csv").write_text(f"seeker_post,response_post\n{SEEKER},{RESPONSE}\n")
+    command = ["predict", str(run), str(tmp_path / "in.csv"), "--out", str(tmp_path / "out.csv")]
+    assert CliRunner().invoke(cli, command).exit_code == 2
+    assert CliRunner().invoke(cli, [*command, "--plugin", str(plugin)], catch_exceptions=False).exit_code == 0
+    assert (tmp_path / "out.csv").read_text().splitlines()[1].startswith("1,1,")
 
 
 def test_importing_the_kit_loads_no_torch_and_a_model_only_when_asked_for() -> None:
