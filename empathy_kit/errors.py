@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 _JOINERS = "\u200c\u200d"  # not printable to Python, and part of words in Persian and Hindi
 _LONGEST = 60
 
@@ -28,3 +31,24 @@ def shown(value: object) -> str:
     """A value that others wrote, for a message: quoted, short, and as `visible` makes it."""
     text = visible(repr(value))
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+@contextmanager
+def written_to(option: str, path: object, *, exists: str, kept: str = "") -> Iterator[None]:
+    """Turn what the file system refuses into one line.
+
+    Args:
+        option: the flag that names the path.
+        path: the file or folder that is written.
+        exists: what to do where it exists.
+        kept: what is not lost where it cannot be written.
+
+    Raises:
+        KitError: it exists, or cannot be written.
+    """
+    try:
+        yield
+    except FileExistsError:
+        raise KitError(f"{option} {path}: already exists; {exists}") from None
+    except OSError as error:
+        raise KitError(f"{option} {path}: cannot be written: {error.strerror or error}{kept}") from None

@@ -18,6 +18,8 @@ COMMANDS = {
     "--help": 0,
     "--version": 0,
     "run --help": 0,
+    "predict --help": 0,
+    "export --help": 0,
     "publish --help": 0,
     "data describe --help": 0,
     "evaluate --help": 0,

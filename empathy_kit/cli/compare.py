@@ -73,7 +73,8 @@ def compare(
     All others are compared with the first. The same command continues a comparison that was stopped; give
     it the same --plugin files again.
     """
-    from empathy_kit.comparison.execute import alone, cores, execute, measure_yardsticks, prepare
+    from empathy_kit.cluster import cores
+    from empathy_kit.comparison.execute import alone, execute, measure_yardsticks, prepare
     from empathy_kit.comparison.parse import parse_configurations, parse_seeds
     from empathy_kit.comparison.plan import Plan
     from empathy_kit.plugins import load_registry

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from empathy_kit.cluster import cores
 from empathy_kit.comparison import yardsticks
 from empathy_kit.comparison.plan import (
     PLAN,
@@ -104,13 +104,6 @@ def prepare(plan: Plan, out: Path, registry: Registry) -> Prepared:
     except OSError as error:
         raise KitError(f"--out {out}: cannot be written: {error.strerror}") from None
     return Prepared(plan, corpus, splits)
-
-
-def cores() -> int:
-    """How many cores this process may use; a scheduler or `taskset` may have limited them."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def execute(

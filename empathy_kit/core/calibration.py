@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+from empathy_kit.core.metrics import Floats, Ints
 
 BINS = 10
 HOTTEST = 10.0

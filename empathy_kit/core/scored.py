@@ -10,9 +10,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from empathy_kit.core.metrics import Floats
 from empathy_kit.core.tokens import TokenPair
-
-Floats = NDArray[np.float64]
 
 WINDOW = 4096
 """Pairs that are read ahead, so that posts of like length share a batch: all that a stream keeps in memory."""
@@ -34,18 +33,31 @@ class Engine(Protocol):
         """Predict pairs in their order, with bounded memory."""
 
 
+Score = Callable[[list[TokenPair]], Iterable[Scored]]
+
+
 def in_windows(
     pairs: Iterable[TokenPair],
     batch_size: int,
     window: int,
-    score: Callable[[Sequence[TokenPair]], Iterable[Scored]],
+    score: Score,
+    run: Callable[[Score, list[list[TokenPair]]], Iterable[Iterable[Scored]]] = map,
 ) -> Iterator[Scored]:
-    """Score pairs in batches of like length, and return them in their order."""
+    """Score pairs in batches of like length, and return them in their order.
+
+    Args:
+        pairs: what to score.
+        batch_size: pairs per batch.
+        window: pairs that are read ahead.
+        score: scores one batch.
+        run: applies ``score`` to batches, one after the other or several at once, and returns the results in order.
+    """
     waiting = iter(pairs)
     while chunk := list(itertools.islice(waiting, window)):
+        batches = list(inference_order([pair.tokens for pair in chunk], batch_size))
         found: dict[int, Scored] = {}
-        for batch in inference_order([pair.tokens for pair in chunk], batch_size):
-            found.update(zip(batch, score([chunk[at] for at in batch]), strict=True))
+        for batch, scored in zip(batches, run(score, [[chunk[at] for at in batch] for batch in batches]), strict=True):
+            found.update(zip(batch, scored, strict=True))
         yield from (found[at] for at in range(len(chunk)))
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from empathy_kit.core.tokens import TokenPair
 from empathy_kit.data.pairs import Corpus, Pair
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import Split, make_split, take
-from empathy_kit.errors import KitError
+from empathy_kit.errors import KitError, written_to
 from empathy_kit.inference.graph import EXPORT, FORMAT, GRAPH, TOKENIZER, GraphEngine, feed, needed
 from empathy_kit.inference.quantise import quantise
 from empathy_kit.plugins import OURS, Registry
@@ -76,7 +75,7 @@ def export(run: Path, out: Path, registry: Registry, *, int8: bool = False, scor
     """
     for module in ("onnx", "onnxscript", "onnxruntime"):
         needed(module, extra="onnx", purpose="export models")
-    with _blamed(out):
+    with written_to("--out", out, exists="use another --out"):
         files.refuse_existing(out)
     loaded = load(run, registry, device="cpu")
     if loaded.record.oracle:
@@ -86,7 +85,7 @@ def export(run: Path, out: Path, registry: Registry, *, int8: bool = False, scor
     notes = [*loaded.warnings, *([told] if told else [])]
     shown = take(parts.corpus, parts.shown) if parts else load_corpus("sample").pairs
     probes = list(loaded.tokenization.encode(random.Random(0).sample(shown, min(PROBES, len(shown)))))
-    with _blamed(out), files.staged_folder(out) as folder:
+    with written_to("--out", out, exists="use another --out"), files.staged_folder(out) as folder:
         _write_graph(run, loaded, folder / GRAPH)
         tasks = loaded.record.tasks.names
         engine = GraphEngine(folder / GRAPH, tasks, pad_id=loaded.tokenization.pad_id)
@@ -110,16 +109,6 @@ def export(run: Path, out: Path, registry: Registry, *, int8: bool = False, scor
         _write_rest(run, folder, description)
         record.seal(folder)
     return Exported(out, description, tuple(notes))
-
-
-@contextmanager
-def _blamed(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileExistsError:
-        raise KitError(f"--out {out}: already exists; expected a new name") from None
-    except OSError as error:
-        raise KitError(f"--out {out}: cannot be written: {error.strerror or error}") from None
 
 
 @dataclass(frozen=True)

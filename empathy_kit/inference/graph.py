@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import itertools
 import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
@@ -15,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from empathy_kit.core.scored import WINDOW, Scored, inference_order
+from empathy_kit.cluster import cores
+from empathy_kit.core.scored import WINDOW, Scored, in_windows
 from empathy_kit.core.tokens import Tokenization, TokenPair
 from empathy_kit.data.schema import Schema
 from empathy_kit.errors import KitError
@@ -68,21 +67,17 @@ class GraphEngine:
 
     def predict(self, pairs: Iterable[TokenPair]) -> Iterator[Scored]:
         """Predict pairs in their order. Memory is bounded by the window, however many there are."""
-        waiting = iter(pairs)
-        while chunk := list(itertools.islice(waiting, self.window)):
-            batches = list(inference_order([pair.tokens for pair in chunk], BATCH))
-            found: dict[int, Scored] = {}
-            for batch, scored in zip(batches, self._scored([[chunk[at] for at in batch] for batch in batches]), strict=True):
-                found.update(zip(batch, scored, strict=True))
-            yield from (found[at] for at in range(len(chunk)))
+        return in_windows(pairs, BATCH, self.window, self._score, self._shared_out)
 
-    def _scored(self, batches: list[list[TokenPair]]) -> Iterable[list[Scored]]:
+    def _shared_out(
+        self, score: Callable[[list[TokenPair]], Iterable[Scored]], batches: list[list[TokenPair]]
+    ) -> Iterable[Iterable[Scored]]:
         if self.threads == 1 or len(batches) == 1:
-            return map(self._score, batches)
+            return map(score, batches)
         with self._opening:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="empathy-kit")
-        return self._pool.map(self._score, batches)
+        return self._pool.map(score, batches)
 
     def _score(self, pairs: list[TokenPair]) -> list[Scored]:
         outputs = dict(zip(self._outputs, self._session.run(None, feed(pairs, self.pad_id)), strict=True))
@@ -106,11 +101,6 @@ def feed(pairs: Sequence[TokenPair], pad_id: int) -> dict[str, NDArray[Any]]:
         ids[mask] = np.concatenate(rows)
         found |= {side: ids, f"{side}_mask": mask}
     return found
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def open_session(graph: Path | bytes) -> Any:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +41,10 @@ class Output:
 
     def text(self, rows: Sequence[Sequence[Any]]) -> str:
         """The rows as CSV without a header, or as JSON Lines."""
-        text = io.StringIO(newline="")
         if self.suffix == ".csv":
-            csv.writer(text, lineterminator="\n").writerows([[_cell(value) for value in row] for row in rows])
-        else:
-            for row in rows:
-                values = {name: _rounded(value) for name, value in zip(self.names, row, strict=True)}
-                text.write(json.dumps(values, ensure_ascii=False, default=str) + "\n")
-        return text.getvalue()
+            return csv_lines([_cell(value) for value in row] for row in rows)
+        objects = ({name: _rounded(value) for name, value in zip(self.names, row, strict=True)} for row in rows)
+        return "".join(json.dumps(each, ensure_ascii=False, default=str) + "\n" for each in objects)
 
     def join(self, parts: Sequence[Path], out: Path) -> None:
         """Concatenate parts into one file; only one of them is in memory."""
@@ -61,9 +57,7 @@ class Output:
             return
         with out.open("wb") as whole:
             if self.suffix == ".csv":
-                header = io.StringIO(newline="")
-                csv.writer(header, lineterminator="\n").writerow(self.names)
-                whole.write(header.getvalue().encode())
+                whole.write(csv_lines([self.names]).encode())
             for part in parts:
                 with part.open("rb") as stream:
                     shutil.copyfileobj(stream, whole)
@@ -107,3 +101,10 @@ def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return repr(_rounded(value))
     return value if isinstance(value, str | int) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def csv_lines(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows as CSV."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from empathy_kit import __version__, files
 from empathy_kit.core.scored import WINDOW
-from empathy_kit.errors import KitError, shown
+from empathy_kit.errors import KitError, shown, written_to
 from empathy_kit.inference.model import EmpathyModel
-from empathy_kit.inference.outputs import ROW, Output
+from empathy_kit.inference.outputs import ROW, Output, csv_lines
 from empathy_kit.inference.prediction import columns, row
 from empathy_kit.inference.tables import FORMATS, Bad, Columns, Input, PairTable
 
 PART = WINDOW  # rows per part: no batch crosses its end, so that a part is the same whenever it is made
 JOB, DONE, LOCK, JOINED = "job.json", "done.json", "lock", "joined"
+NEVER = "predictions never overwrite a file, use another --out"
+STREAM = 64  # pairs that are read from standard input before they are answered
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def check_output(out: Path) -> None:
         raise KitError(f"--out {out}: a {out.suffix or 'nameless'} file, expected {', '.join(FORMATS)}")
     if (out.exists() or out.is_symlink()) and not (parts_of(out) / DONE).is_file():
         _remove_parts(out, only_empty=True)
-        raise KitError(f"--out {out}: already exists; predictions never overwrite a file, use another --out")
+        raise KitError(f"--out {out}: already exists; {NEVER}")
 
 
 def _remove_parts(out: Path, *, only_empty: bool = False) -> None:
@@ -124,11 +125,12 @@ def predict_table(job: Job, model: EmpathyModel, write: Write | None = None) -> 
 
     Raises:
         KitError: an input, row or column is not as expected, the output exists or cannot be written, another job is
-            work on it, or parts of another job.
+            writing it, or its parts are another job's.
     """
     check_output(job.out)
     table = PairTable(job.source, job.columns)
-    with _writing(job.out), _locked(job):
+    kept = "; finished parts are kept, repeat the command to continue"
+    with written_to("--out", job.out, exists=NEVER, kept=kept), _locked(job):
         identity = _identity(job, table, model)
         if _finished(job, identity):
             return
@@ -139,25 +141,32 @@ def predict_table(job: Job, model: EmpathyModel, write: Write | None = None) -> 
         _join(job, identity, _output(job, table, model))
 
 
+@dataclass
+class _Tally:
+    """Rows so far."""
+
+    rows: int = 0
+    bad: int = 0
+    reused: int = 0
+
+    def add(self, part: Part, *, reused: bool = False) -> None:
+        """Count a part."""
+        self.rows += part.rows
+        self.bad += len(part.bad)
+        self.reused += part.rows * reused
+
+
 def _predict_parts(job: Job, table: PairTable, model: EmpathyModel, write: Write) -> Iterator[Progress]:
-    there: list[Part] = []  # of an earlier call
-    made: list[Part] = []
-
-    def progress(fraction: float) -> Progress:
-        every = [*there, *made]
-        return Progress(
-            sum(part.rows for part in every), sum(len(part.bad) for part in every), fraction, sum(part.rows for part in there)
-        )
-
-    for part in write(_missing(job, table, model, there)):
-        made.append(part)
-        yield progress(table.fraction)
-    if not there and not made:
+    tally = _Tally()
+    for part in write(_missing(job, table, model, tally)):
+        tally.add(part)
+        yield Progress(tally.rows, tally.bad, table.fraction, tally.reused)
+    if not tally.rows:
         raise KitError(f"{table.name}: no rows, expected at least one pair")
-    yield progress(1.0)
+    yield Progress(tally.rows, tally.bad, 1.0, tally.reused)
 
 
-def _missing(job: Job, table: PairTable, model: EmpathyModel, there: list[Part]) -> Iterator[Request]:
+def _missing(job: Job, table: PairTable, model: EmpathyModel, tally: _Tally) -> Iterator[Request]:
     """The parts still to be made. The whole input is read, so that faults in rows of finished parts are found too."""
     rows = table.rows()
     for number in itertools.count():
@@ -167,7 +176,7 @@ def _missing(job: Job, table: PairTable, model: EmpathyModel, there: list[Part])
         _refuse_bad(job, table, chunk)
         part = read_part(job, number)
         if part is not None and part.rows == len(chunk):
-            there.append(part)
+            tally.add(part, reused=True)
         else:
             yield Request(number, chunk, _output(job, table, model))
 
@@ -182,7 +191,7 @@ def write_part(job: Job, request: Request, model: EmpathyModel) -> Part:
         files.sync(written)
         written.replace(path)
     bad = tuple((each.number, each.column, each.reason) for each in request.rows if isinstance(each, Bad))
-    entry = Part(request.number, request.rows[0].number, len(request.rows), bad, _sha256(path))
+    entry = Part(request.number, request.rows[0].number, len(request.rows), bad, files.sha256(path))
     files.write_whole(_entry_path(job, request.number), json.dumps(asdict(entry)))
     return entry
 
@@ -198,7 +207,7 @@ def read_part(job: Job, number: int) -> Part | None:
     try:
         content = json.loads(_entry_path(job, number).read_text(encoding="utf-8"))
         entry = Part(**{**content, "bad": tuple(tuple(each) for each in content["bad"])})
-        return entry if entry.sha256 == _sha256(part_path(job, number)) else None
+        return entry if entry.sha256 == files.sha256(part_path(job, number)) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None  # damaged: it is made again from the input
 
@@ -218,17 +227,12 @@ def predicted(rows: Sequence[Input], model: EmpathyModel, *, evidence: bool) -> 
 def predict_stream(table: PairTable, model: EmpathyModel, *, evidence: bool, bad: Callable[[Bad], None]) -> Iterator[str]:
     """JSON Lines in, JSON Lines out, a few at a time; ``bad`` is called with each row that cannot be predicted."""
     rows = table.rows()
-    while chunk := list(itertools.islice(rows, model_batch(model))):
+    while chunk := list(itertools.islice(rows, STREAM)):
         for each in chunk:
             if isinstance(each, Bad):
                 bad(each)
         output = Output(".jsonl", model.schema, table.kept, {}, evidence=evidence)
         yield output.text(list(predicted([each for each in chunk if isinstance(each, Input)], model, evidence=evidence)))
-
-
-def model_batch(model: EmpathyModel) -> int:
-    """Pairs that a stream collects before it answers."""
-    return int(getattr(model.engine, "batch_size", 64))
 
 
 def _identity(job: Job, table: PairTable, model: EmpathyModel) -> dict[str, Any]:
@@ -268,41 +272,35 @@ def _finished(job: Job, identity: dict[str, Any]) -> bool:
         return False
     try:
         done = json.loads((job.parts / DONE).read_text(encoding="utf-8"))
-        whole = done["job"] == identity and done["sha256"] == _sha256(job.out)
+        whole = done["job"] == identity and done["sha256"] == files.sha256(job.out)
     except (OSError, ValueError, KeyError, TypeError):
         whole = False
     if not whole:
-        raise KitError(f"--out {job.out}: already exists; predictions never overwrite a file, use another --out")
+        raise KitError(f"--out {job.out}: already exists; {NEVER}")
     _remove_parts(job.out)
     return True
 
 
 def _join(job: Job, identity: dict[str, Any], output: Output) -> None:
-    entries: list[Part] = []
-    for number in itertools.count():
-        entry = read_part(job, number)
-        if entry is None:
-            break
-        entries.append(entry)
-    if job.skip_errors:
-        files.write_whole(job.skipped, _skipped(each for entry in entries for each in entry.bad))
+    paths = []
+    with files.staged_file(job.skipped) if job.skip_errors else nullcontext() as skipped:
+        if skipped is not None:
+            skipped.write(csv_lines([("row", "column", "reason")]).encode())
+        for number in itertools.count():
+            part = read_part(job, number)
+            if part is None:
+                break
+            paths.append(part_path(job, number))
+            if skipped is not None:
+                skipped.write(csv_lines(part.bad).encode())
     joined = job.parts / JOINED
-    output.join([part_path(job, entry.number) for entry in entries], joined)
+    output.join(paths, joined)
     files.sync(joined)
-    files.write_whole(job.parts / DONE, json.dumps({"job": identity, "sha256": _sha256(joined)}))
+    files.write_whole(job.parts / DONE, json.dumps({"job": identity, "sha256": files.sha256(joined)}))
     files.refuse_existing(job.out)
     joined.rename(job.out)
     files.sync(job.out.absolute().parent)
     _remove_parts(job.out)
-
-
-def _skipped(rows: Iterable[tuple[int, str, str]]) -> str:
-    import csv
-    import io
-
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([("row", "column", "reason"), *rows])
-    return text.getvalue()
 
 
 def _output(job: Job, table: PairTable, model: EmpathyModel) -> Output:
@@ -315,11 +313,6 @@ def _output(job: Job, table: PairTable, model: EmpathyModel) -> Output:
 
 def _entry_path(job: Job, number: int) -> Path:
     return job.parts / f"{number:08d}.json"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager
@@ -338,15 +331,3 @@ def _locked(job: Job) -> Iterator[None]:
         if not any(job.parts.glob("[0-9]*")):  # no finished part to continue from
             shutil.rmtree(job.parts, ignore_errors=True)
         lock.release()
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileExistsError:
-        raise KitError(f"--out {out}: already exists; predictions never overwrite a file, use another --out") from None
-    except OSError as error:
-        raise KitError(
-            f"--out {out}: cannot be written: {error.strerror or error}; finished parts are kept, repeat the command to continue"
-        ) from None

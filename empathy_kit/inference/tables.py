@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from empathy_kit.data.cells import not_text, unreadable
 from empathy_kit.data.pairs import unescape
 from empathy_kit.data.readers import Header
 from empathy_kit.errors import KitError, shown
+from empathy_kit.files import sha256
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 LONGEST = 2**24  # most characters of a cell or bytes of a line; a broken quote can swallow the rest of a file
@@ -82,8 +82,8 @@ class PairTable:
         """A hash of the file's bytes."""
         if self.path is None:
             raise ValueError("a stream has no hash before it is read")
-        with self._open() as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        self._open().close()  # or the reason why it cannot be read
+        return sha256(self.path)
 
     def rows(self) -> Iterator[Input | Bad]:
         """Every row in order.

@@ -16,10 +16,10 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
 from empathy_kit import __version__, files
-from empathy_kit.errors import KitError
+from empathy_kit.errors import KitError, written_to
 from empathy_kit.inference.card import OWN, published, without_paths, write_card
+from empathy_kit.inference.graph import EXPORT
 from empathy_kit.inference.hub import READ, answering, check_name, listed, names
-from empathy_kit.inference.model import EXPORT
 from empathy_kit.runs import record
 from empathy_kit.runs.seen import SEEN
 
@@ -101,7 +101,7 @@ def write(held: Mapping[str, Path | bytes], out: Path) -> None:
     Raises:
         KitError: the folder exists, or cannot be written.
     """
-    try:
+    with written_to("--dry-run", out, exists="use another name"):
         files.refuse_existing(out)
         with files.staged_folder(out) as staging:
             for name, content in held.items():
@@ -111,10 +111,6 @@ def write(held: Mapping[str, Path | bytes], out: Path) -> None:
                     path.write_bytes(content)
                 else:
                     shutil.copyfile(content, path)
-    except FileExistsError:
-        raise KitError(f"--dry-run {out}: already exists; use another name") from None
-    except OSError as error:
-        raise KitError(f"--dry-run {out}: cannot be written: {error.strerror or error}") from None
 
 
 @dataclass(frozen=True)

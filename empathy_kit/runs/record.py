@@ -14,6 +14,7 @@ from empathy_kit.config import RunConfig, configure, to_dict, upgrade
 from empathy_kit.data.pairs import Corpus
 from empathy_kit.data.schema import Schema
 from empathy_kit.errors import KitError, shown
+from empathy_kit.files import sha256
 
 FORMAT = 3
 RUN, MANIFEST, HISTORY, MODEL = "run.json", "manifest.json", "history.jsonl", "model"
@@ -220,8 +221,7 @@ def _hashes(folder: Path, *, model: bool = True) -> dict[str, str]:
             continue
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name not in UNLISTED:
-            with path.open("rb") as stream:
-                hashes[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+            hashes[name] = sha256(path)
     return hashes
 
 

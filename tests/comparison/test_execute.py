@@ -18,7 +18,8 @@ from made_up import rewrite_record
 
 from empathy_kit import KitError, files
 from empathy_kit.cli import cli
-from empathy_kit.comparison.execute import Done, Failed, Progress, alone, cores, execute, prepare
+from empathy_kit.cluster import cores
+from empathy_kit.comparison.execute import Done, Failed, Progress, alone, execute, prepare
 from empathy_kit.comparison.finished import read_finished
 from empathy_kit.comparison.parse import parse_configurations
 from empathy_kit.comparison.plan import Plan, read_plan, run_folder
