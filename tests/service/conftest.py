@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from page_server import PageServer
@@ -35,20 +36,60 @@ def server() -> Iterator[PageServer]:
         yield running
 
 
+class _Watch:
+    """What a page asks for, and what it complains about."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.complaints: list[str] = []
+
+    def on(self, page: Page) -> None:
+        page.on("request", lambda request: self.asked.append(request.url))
+        page.on("console", lambda message: self.complaints.append(message.text))
+        page.on("pageerror", lambda problem: self.complaints.append(str(problem)))
+
+    def check(self, url: str) -> None:
+        """Every request went to the server, and nothing broke: no error, and no breach of the content security policy."""
+        others = [asked for asked in self.asked if not asked.startswith((url, "about:"))]
+        # Chromium logs a line about every answer that is no success; anything else is the page's own fault.
+        broken = [text for text in self.complaints if not text.startswith("Failed to load resource")]
+        self.asked.clear()
+        self.complaints.clear()
+        assert (others, broken) == ([], [])
+
+
+@pytest.fixture(scope="module")
+def _shared(chromium: Browser) -> Iterator[tuple[Page, _Watch]]:
+    """One tab for all tests of a module: a new one costs more than most tests."""
+    with chromium.new_context(permissions=["clipboard-read", "clipboard-write"]) as context:
+        page, watch = context.new_page(), _Watch()
+        page.set_default_timeout(8000)
+        watch.on(page)
+        yield page, watch
+
+
 @pytest.fixture
-def page(chromium: Browser, server: PageServer) -> Iterator[Page]:
-    """The page, opened; every test ends with a look at what it asked for and what it broke."""
-    context = chromium.new_context(permissions=["clipboard-read", "clipboard-write"])
-    page = context.new_page()
-    asked: list[str] = []
-    complaints: list[str] = []
-    context.on("request", lambda request: asked.append(request.url))
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda problem: complaints.append(str(problem)))
-    page.set_default_timeout(8000)
+def page(_shared: tuple[Page, _Watch], server: PageServer) -> Iterator[Page]:
+    """The page, newly loaded; the test ends with a look at what it asked for and what it broke."""
+    page, watch = _shared
     page.goto(server.url)
     yield page
-    context.close()
-    assert [url for url in asked if not url.startswith(server.url)] == []
-    # Chromium logs a line about every answer that is no success; anything else is the page's own fault.
-    assert [text for text in complaints if not text.startswith("Failed to load resource")] == []
+    page.goto("about:blank")
+    watch.check(server.url)
+
+
+@pytest.fixture
+def open_page(chromium: Browser, server: PageServer) -> Iterator[Callable[..., Page]]:
+    """Opens the page in a browser context of its own, made with Playwright's options for one, and watched like `page`."""
+    watch = _Watch()
+    with ExitStack() as contexts:
+
+        def opened(**options: Any) -> Page:
+            page = contexts.enter_context(chromium.new_context(**options)).new_page()
+            page.set_default_timeout(8000)
+            watch.on(page)
+            page.goto(server.url)
+            return page
+
+        yield opened
+    watch.check(server.url)

@@ -1,4 +1,4 @@
-"""A stand-in for the server of the page: it serves the page's files, and answers as a test scripts it, as late as the test wants."""
+"""A stand-in for the server of the page: it serves the page's files, and answers as scripted, as late as a test wants."""
 
 from __future__ import annotations
 
