@@ -111,9 +111,9 @@ class PageServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._http.server_port}/"
 
-    def hold(self, response: str) -> Event:
-        """Answers about this response wait until the event is set."""
-        return self._gates.setdefault(response, Event())
+    def hold(self, post: str) -> Event:
+        """Answers about this post, of a seeker or a response, wait until the event is set."""
+        return self._gates.setdefault(post, Event())
 
     def stop(self) -> None:
         """Ends the server; `again` starts it on the same port."""
@@ -141,8 +141,9 @@ class PageServer:
         (pair,) = json.loads(body)["pairs"]
         seeker, response = pair["seeker_post"], pair["response_post"]
         self.asked.append((seeker, response))
-        if response in self._gates:
-            self._gates[response].wait(timeout=20)
+        for gate in (self._gates.get(seeker), self._gates.get(response)):
+            if gate is not None:
+                gate.wait(timeout=20)
         scripted = self.replies.get(response, levels(response))
         if isinstance(scripted, list):
             return scripted.pop(0) if len(scripted) > 1 else scripted[0]

@@ -141,6 +141,15 @@ def test_a_model_of_other_tasks_is_shown_under_its_own_names_without_advice(page
     assert stretches(page)[0] == [DRAFT[:4], [SOLID, DOTTED, WAVY, "mark hue0 line1"]]
 
 
+WATCH = """
+() => {
+  globalThis.changes = 0;
+  const everything = { subtree: true, childList: true, characterData: true, attributes: true };
+  new MutationObserver(() => changes++).observe(document.body, everything);
+}
+"""
+
+
 def test_an_older_answer_that_comes_last_is_never_shown(page: Page, server: PageServer) -> None:
     older, newer = "You poor thing.", "You poor thing. What happened?"
     server.replies[older] = levels(older, er=2)
@@ -151,21 +160,23 @@ def test_an_older_answer_that_comes_last_is_never_shown(page: Page, server: Page
     assert server.asked == [(POST, older)]
     page.locator("#draft-1").fill(newer)
     expect(page.locator(".marked mark")).to_have_text("What happened?")
-    page.evaluate(
-        "() => { globalThis.changes = 0; new MutationObserver(() => changes++).observe(document.querySelector('main'), "
-        "{subtree: true, childList: true, characterData: true, attributes: true}); }"
-    )
+    page.wait_for_timeout(1500)  # until the settled result is announced
+    page.evaluate(WATCH)
     gate.set()
     page.wait_for_timeout(200)
     assert page.evaluate("changes") == 0
     expect(card(page, "Emotional reactions").locator(".level")).to_have_text("weak")
 
 
-def test_an_answer_for_an_older_seeker_post_is_never_shown(page: Page, server: PageServer) -> None:
-    server.replies[DRAFT] = [levels(DRAFT, er=2), levels(DRAFT, er=1)]
+def test_an_answer_about_an_older_seeker_post_is_never_shown(page: Page, server: PageServer) -> None:
+    server.replies[DRAFT] = [levels(DRAFT, er=1), levels(DRAFT, er=2)]  # the newer one is answered first
+    gate = server.hold("An older post.")
     write(page, DRAFT, "An older post.")
-    expect(card(page, "Emotional reactions").locator(".level")).to_have_text("strong")
+    page.wait_for_timeout(150)
     page.locator("#seeker").fill(POST)
+    expect(card(page, "Emotional reactions").locator(".level")).to_have_text("weak")
+    gate.set()
+    page.wait_for_timeout(200)
     expect(card(page, "Emotional reactions").locator(".level")).to_have_text("weak")
     assert server.asked == [("An older post.", DRAFT), (POST, DRAFT)]
 

@@ -66,12 +66,11 @@ class Draft {
     this.failures = 0;
     this.stop();
     tell("");
-    announceLater();
     if (!this.shown) return;
     if (model === null) return this.say(SAYS.connecting);
     const obstacle = this.obstacle();
     if (obstacle !== null) return this.nothing(obstacle);
-    this.feedback.setOld(true);
+    this.feedback.setOld(true); // at once: its marks belong to another text
     this.busy = true;
     this.askAfter(PAUSE);
   }
@@ -80,6 +79,7 @@ class Draft {
     this.feedback.clear();
     compareLevels();
     this.say(why);
+    announceLater();
   }
 
   stop() {
@@ -128,9 +128,8 @@ class Draft {
     try {
       this.feedback.show(reply.predictions[0], text);
       compareLevels();
-    } catch (error) {
-      console.error(error.name); // its name alone: the message could hold text
-      return this.nothing(SAYS.unreadable);
+    } catch {
+      return this.nothing(SAYS.unreadable); // something of the answer is missing
     }
     this.say("");
     announceLater();
@@ -140,25 +139,29 @@ class Draft {
     if (!(error instanceof Problem)) throw error;
     this.stop();
     const { kind, wait } = error;
-    if (kind === "busy") this.askAfter(1000 * wait);
-    else if (kind === "gone") this.askAfter(1000 * retryAfter(this.failures++));
-    else this.feedback.clear(); // no answer is under way: nothing old stays
+    const words = inWords(error);
     if (kind === "locked") openAccess();
-    this.say(inWords(error));
+    if (kind !== "busy" && kind !== "gone") return this.nothing(words); // until the next keystroke: nothing old stays
+    this.askAfter(1000 * (kind === "busy" ? wait : retryAfter(this.failures++)));
+    this.say(words);
     announceLater();
   }
 
   /* What a screen reader is told once the draft has settled. */
   get summary() {
-    return this.feedback.summary && !this.status.textContent ? this.feedback.summary : this.status.textContent;
+    return this.status.textContent || this.feedback.summary;
   }
 }
 
 function inWords({ kind, message, code, field, wait }) {
   if (kind === "busy") return SAYS.busy(wait);
   if (kind !== "refused") return SAYS[kind];
-  if (code === "empty_post") return field === "seeker_post" ? SAYS.seekerMissing : SAYS.blank;
-  return SAYS.refused(message || "no reason was given.");
+  const ofSeeker = field === "seeker_post";
+  const what = ofSeeker ? "The post you are answering" : "Your answer";
+  if (code === "empty_post") return ofSeeker ? SAYS.seekerMissing : SAYS.blank;
+  if (code === "invalid_text") return SAYS.noText(what);
+  if (code === "too_long") return SAYS.tooLong(what, model.limits.characters);
+  return SAYS.refused(message || "no reason was given");
 }
 
 function retryAfter(failures) {

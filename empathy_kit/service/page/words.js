@@ -83,7 +83,8 @@ export const SAYS = {
   seekerUnused: "This model reads your answer only, not this post.",
   seekerUsed: "The model reads your answer together with this post.",
   busy: (seconds) => `The server is busy. The page tries again in ${seconds} ${seconds === 1 ? "second" : "seconds"}.`,
-  refused: (message) => `The server could not judge this answer: ${message} The next keystroke tries again.`,
+  noText: (what) => `${what} holds something that is no text, such as half an emoji. The next keystroke tries again.`,
+  refused: (message) => `The server could not judge this answer: ${message.replace(/\.$/, "")}. The next keystroke tries again.`,
   tooLong: (what, most) => `${what} is too long: the server accepts at most ${most.toLocaleString("en")} characters.`,
   truncated: (what, model) => {
     const part = model.truncate === "head-tail" ? "the start and the end" : "the start";
