@@ -94,8 +94,8 @@ class Batches:
         finally:
             for each in mine:
                 self._queue.pop(each, None)
-                if not each.answer.cancel():
-                    each.answer.exception()  # of a request whose other pair failed first; asyncio would log it
+                if not each.answer.cancel() and not each.answer.cancelled():
+                    each.answer.exception()  # asyncio would log that of a pair whose neighbour failed first
 
     async def work(self) -> None:
         """Compute batches until cancelled. What then still waits is never answered."""

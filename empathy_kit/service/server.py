@@ -40,15 +40,23 @@ class Protocol(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Wait on, unless the request is whole."""
         super().data_received(data)
-        if self.conn.their_state in (h11.IDLE, h11.SEND_BODY) and not self._is_idle():
-            self._expect()
-        else:
-            self._expected()
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, if part of it came with the last one."""
+        super().on_response_complete()
+        self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._expected()
         super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        if self.conn.their_state in (h11.IDLE, h11.SEND_BODY) and not self._is_idle():
+            self._expect()
+        else:
+            self._expected()
 
     def _is_idle(self) -> bool:
         """Whether the last byte of one request came, and none of the next."""
