@@ -21,6 +21,7 @@ from empathy_kit.cli.plugins import plugins
 from empathy_kit.cli.predict import predict
 from empathy_kit.cli.publish import publish
 from empathy_kit.cli.run import run
+from empathy_kit.cli.serve import serve
 from empathy_kit.errors import KitError
 
 TRAIN = frozenset({"jinja2", "matplotlib", "safetensors", "scipy", "sklearn", "torch", "transformers"})
@@ -36,6 +37,7 @@ def cli() -> None:
 cli.add_command(run)
 cli.add_command(compare)
 cli.add_command(predict)
+cli.add_command(serve)
 cli.add_command(evaluate)
 cli.add_command(export)
 cli.add_command(data)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from empathy_kit.core.scored import WINDOW, Engine
 from empathy_kit.core.tokens import Tokenization
-from empathy_kit.data.cells import not_text, unreadable
+from empathy_kit.data.cells import MAX_CELL, not_text, unreadable
 from empathy_kit.data.pairs import unescape
 from empathy_kit.data.schema import Schema
 from empathy_kit.errors import KitError
@@ -130,11 +130,20 @@ class EmpathyModel:
             if name == "seeker post" and not self.reads_seekers:
                 posts.append("")
                 continue
-            fault = not_text(post) or unreadable(unescape(post))
+            fault = post_fault(post)
             if fault:
-                raise KitError(f"pair {at}, {name}: {fault}")
+                raise KitError(f"pair {at}, {name}: {fault[1]}")
             posts.append(unescape(post))
         return _Posts(*posts)
+
+
+def post_fault(post: object) -> tuple[Literal["invalid_text", "too_long", "empty_post"], str] | None:
+    """Why a model cannot read a post: a short code, and a line without the post; None where it can."""
+    fault = not_text(post)
+    if fault:
+        return "too_long" if isinstance(post, str) and len(post) > MAX_CELL else "invalid_text", fault
+    empty = unreadable(unescape(str(post)))
+    return ("empty_post", empty) if empty else None
 
 
 def _column(table: Any, name: str) -> list[Any]:

@@ -1,0 +1,111 @@
+"""`empathy-kit serve`: a model behind HTTP, with a page that gives feedback on a draft."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from empathy_kit.cli import terminal
+from empathy_kit.cli.flags import plugin_files
+from empathy_kit.errors import KitError
+
+REMOTE = (
+    "other machines can reach this server. Posts travel unencrypted; put a proxy with TLS in front of it, "
+    "and name the host that browsers ask for with --allowed-host"
+)
+UNGUARDED = "everybody who reaches it may send posts; --token-file asks clients for a token"
+SERVE = "pip install 'empathy-kit[serve]'"
+LONGEST_TOKEN = 4096
+
+
+@click.command()
+@click.argument("model", metavar="MODEL")
+@click.option("--host", default="127.0.0.1", metavar="ADDRESS", help="the address to listen on  [127.0.0.1: this machine alone]")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, metavar="N", help="the port; 0 for one that is free  [8000]")
+@click.option("--allow-remote", is_flag=True, help="allow a --host that other machines can reach")
+@click.option(
+    "--allowed-host", "hosts", multiple=True, metavar="NAME", help="a name in the Host header, such as a proxy's; may be repeated"
+)
+@click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE", help="clients must send this file's token")
+@click.option("--deadline", type=click.FloatRange(0.1, 600), default=10.0, metavar="SECONDS", help="per request  [10]")
+@click.option(
+    "--waiting", type=click.IntRange(1, 100_000), default=128, metavar="N", help="pairs that may wait; over it 429  [128]"
+)
+@click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads of an exported model  [all cores]")
+@click.option("--device", type=click.Choice(["auto", "cpu"]), help="device of a run's model  [as it was trained]")
+@plugin_files
+def serve(
+    *,
+    model: str,
+    host: str,
+    port: int,
+    allow_remote: bool,
+    hosts: tuple[str, ...],
+    token_file: Path | None,
+    deadline: float,
+    waiting: int,
+    threads: int | None,
+    device: Literal["auto", "cpu"] | None,
+    plugin_files: tuple[Path, ...],
+) -> None:
+    """Answer HTTP requests with MODEL, and give feedback on a page while an answer is written.
+
+    MODEL is a run's folder, an exported folder, or hub:user/name. Posts are neither stored nor logged. The page needs no network
+    and asks no other machine. Ctrl-C or SIGTERM stops the server after it has answered what it was asked.
+    """
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise KitError(f"{error.name} is not installed, which serving needs: {SERVE}") from None
+    from empathy_kit.service import server
+
+    token = None if token_file is None else read_token(token_file)
+    if not (allow_remote or server.is_loopback(host)):
+        raise KitError(f"--host {host}: other machines could reach it; add --allow-remote if they may, or use 127.0.0.1")
+    with server.bind(host, port) as bound:
+        from empathy_kit.cli.run import quiet_libraries
+
+        quiet_libraries()
+        from empathy_kit.inference.model import HUB, load
+        from empathy_kit.service.app import Served, Settings, create
+
+        loaded = load(model, device=device, threads=threads, plugins=plugin_files)
+        served = Served(loaded, None if model.startswith(HUB) else Path(model))
+        settings = Settings(waiting, deadline, frozenset(name.lower() for name in hosts), token)
+        remarks = list(loaded.warnings)
+        if not server.is_loopback(host):
+            remarks += [REMOTE, *([] if token else [UNGUARDED])]
+        for remark in remarks:
+            terminal.remark(f"warning: {remark}")
+        where = server.address(bound)
+        server.serve(
+            create(served, settings),
+            bound,
+            started=lambda: terminal.line(f"{model} answers at {where}; Ctrl-C stops it"),
+            stopping=served.stop,
+        )
+
+
+def read_token(path: Path) -> str:
+    """The token in a file's only line.
+
+    Raises:
+        KitError: no file, or one that others may read, or that holds no token.
+    """
+    try:
+        others = os.name == "posix" and path.stat().st_mode & 0o077
+        text = path.read_text(encoding="ascii", errors="strict")
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "not ASCII text"
+        raise KitError(f"--token-file {path}: cannot be read: {reason}") from None
+    if others:
+        raise KitError(f"--token-file {path}: other users may read it; run chmod 600 on it")
+    token = text.strip()
+    if not 16 <= len(token) <= LONGEST_TOKEN or not token.isprintable() or " " in token:
+        raise KitError(f"--token-file {path}: no token found, expected one line of 16 characters or more without spaces")
+    return token

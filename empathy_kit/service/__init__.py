@@ -1,0 +1,1 @@
+"""Feedback while writing: a model behind HTTP, and the page that asks it."""

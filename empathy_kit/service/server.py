@@ -1,0 +1,173 @@
+"""The process: a socket, uvicorn, limits on slow clients, and a stop that drops nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import ipaddress
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from empathy_kit.errors import KitError
+
+READ_SECONDS = 10.0  # for the whole of one request to arrive
+IDLE_SECONDS = 30  # that a connection is kept open between requests
+DRAIN_SECONDS = 0.3  # after a signal: connections are still answered, and told to close
+STOP_SECONDS = 30
+MOST_CONNECTIONS = 1000
+MOST_HEADER_BYTES = 16_384
+
+
+class Protocol(H11Protocol):
+    """HTTP/1.1 for clients that send a whole request in time; uvicorn waits for slow ones without end."""
+
+    _until: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Start waiting for the first request."""
+        super().connection_made(transport)
+        self._expect()
+
+    def data_received(self, data: bytes) -> None:
+        """Wait on, unless the request is whole."""
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, if part of it came with the last one."""
+        super().on_response_complete()
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._expected()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        if self.conn.their_state in (h11.IDLE, h11.SEND_BODY) and not self._is_idle():
+            self._expect()
+        else:
+            self._expected()
+
+    def _is_idle(self) -> bool:
+        """Whether the last byte of one request came, and none of the next."""
+        return self.conn.their_state is h11.IDLE and self.cycle is not None and not self.conn.trailing_data[0]
+
+    def _expect(self) -> None:
+        if self._until is None:
+            self._until = self.loop.call_later(READ_SECONDS, self.transport.abort)
+
+    def _expected(self) -> None:
+        if self._until is not None:
+            self._until.cancel()
+            self._until = None
+
+
+class Server(uvicorn.Server):
+    """Uvicorn that ends with its own exit code after SIGTERM or Ctrl-C, and tells clients to close first."""
+
+    def __init__(self, config: uvicorn.Config, *, started: Callable[[], object], stopping: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._told_started, self._told_stopping = started, stopping
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to answer, and say so."""
+        await super().startup(sockets)
+        self._told_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let every client know before its connection is closed, so that no request meets a closed one."""
+        self._told_stopping()
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        await asyncio.sleep(DRAIN_SECONDS)
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop on SIGTERM and SIGINT. Uvicorn's own would raise the signal once more at the end."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self.force_exit = self.should_exit and number == signal.SIGINT  # the second Ctrl-C does not wait
+            self.should_exit = True
+
+        main = threading.current_thread() is threading.main_thread()  # the only one that may listen
+        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT) if main}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        KitError: the port is in use or not allowed, or the host is not this machine's.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except (OSError, UnicodeError):
+        raise KitError(f"--host {host}: no address of this machine, expected one such as 127.0.0.1") from None
+    bound = socket.socket(family, kind, protocol)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+        bound.listen(1024)
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRINUSE:
+            raise KitError(f"--port {port}: in use; use another --port, or --port 0 for one that is free") from None
+        if error.errno == errno.EACCES:
+            raise KitError(f"--port {port}: not allowed for this user; use a --port above 1023") from None
+        raise KitError(f"--host {host}: cannot be listened on: {error.strerror or error}") from None
+    return bound
+
+
+def address(bound: socket.socket) -> str:
+    """Where a browser finds a socket."""
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def configuration(app: Any) -> uvicorn.Config:
+    """Uvicorn's settings."""
+    return uvicorn.Config(
+        app,
+        http=Protocol,
+        ws="none",
+        lifespan="on",
+        loop="asyncio",
+        access_log=False,  # paths hold no post, but a mistaken client's query may
+        log_config=None,
+        proxy_headers=False,
+        server_header=False,
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=STOP_SECONDS,
+        h11_max_incomplete_event_size=MOST_HEADER_BYTES,
+    )
+
+
+def serve(app: Any, bound: socket.socket, *, started: Callable[[], object], stopping: Callable[[], object]) -> None:
+    """Answer requests until SIGTERM or Ctrl-C; then finish those that came, and return."""
+    Server(configuration(app), started=started, stopping=stopping).run(sockets=[bound])

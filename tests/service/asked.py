@@ -1,0 +1,104 @@
+"""A true server of the pretend model in a thread, and a plain client."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "inference"))
+
+from pretend import ByWords, pretend_model
+
+from empathy_kit.service import server
+from empathy_kit.service.app import Served, Settings, create
+
+PAIR = {"seeker_post": "I am sad", "response_post": "so sorry to hear that"}
+
+
+@dataclass
+class Reply:
+    """An answer."""
+
+    status: int
+    headers: dict[str, str]  # lower case
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def fault(self) -> tuple[int, str, str]:
+        error = self.json["error"]
+        return self.status, error["code"], error["message"]
+
+
+@dataclass
+class Asked:
+    """A server that runs."""
+
+    port: int
+    served: Served
+    engine: Any
+    stop: Any
+
+    def __call__(self, path: str, body: Any = None, *, method: str | None = None, **headers: str) -> Reply:
+        """Send a request on a connection of its own; a body that is no bytes is sent as JSON."""
+        content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        given = {"Content-Type": "application/json"} if content is not None else {}
+        given |= {name.replace("_", "-"): value for name, value in headers.items()}
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            connection.request(method or ("GET" if body is None else "POST"), path, content, given)
+            found = connection.getresponse()
+            return Reply(found.status, {name.lower(): value for name, value in found.getheaders()}, found.read())
+        finally:
+            connection.close()
+
+    def predict(self, *pairs: Any, **headers: str) -> Reply:
+        """Ask for predictions."""
+        return self("/v1/predict", {"pairs": list(pairs)}, **headers)
+
+
+@contextmanager
+def running(
+    *, settings: Settings | None = None, folder: Path | None = None, engine: Any = None, seekers: bool = True
+) -> Iterator[Asked]:
+    """A server until the end of the block."""
+    engine = engine or ByWords()
+    served = Served(replace(pretend_model(seekers=seekers), engine=engine), folder)
+    bound = server.bind("127.0.0.1", 0)
+    config = server.configuration(create(served, settings or Settings()))
+    begun = threading.Event()
+    process = server.Server(config, started=begun.set, stopping=served.stop)
+    thread = threading.Thread(target=process.run, kwargs={"sockets": [bound]})
+    thread.start()
+
+    def stop() -> None:
+        process.should_exit = True
+        thread.join(20)
+
+    try:
+        if not begun.wait(20):
+            raise TimeoutError("the server did not start")
+        yield Asked(bound.getsockname()[1], served, engine, stop)
+    finally:
+        stop()
+        bound.close()
+
+
+def until(condition: Any, seconds: float = 10.0) -> None:
+    """Wait for something that happens soon."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(0.005)

@@ -1,0 +1,185 @@
+"""Requests share batches, oldest first. Too many are refused, late ones are told, and what nobody waits for is not computed."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the serve extra is not installed")
+
+from empathy_kit.inference.prediction import Prediction
+from empathy_kit.service.batches import Batches, Busy, Late, Posts
+
+
+def predicted(posts: Posts) -> Prediction:
+    return Prediction({}, seeker_truncated=False, response_truncated=posts[1].endswith("cut"))
+
+
+class Gate:
+    """A model that computes a batch when it is let through, and remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.entered, self.open = threading.Semaphore(0), threading.Semaphore(0)
+
+    def __call__(self, posts: list[Posts]) -> list[Prediction]:
+        self.batches.append([response for _, response in posts])
+        self.entered.release()
+        assert self.open.acquire(timeout=10)
+        if any(response == "poison" for _, response in posts):
+            raise ValueError("poison")
+        return [predicted(each) for each in posts]
+
+
+def within(test: Callable[[Batches, Gate], Awaitable[None]], *, most_waiting: int = 8, size: int = 4) -> None:
+    """Run a test next to working batches."""
+
+    async def both() -> None:
+        gate = Gate()
+        batches = Batches(gate, most_waiting=most_waiting, size=size)
+        working = asyncio.create_task(batches.work())
+        try:
+            await asyncio.wait_for(test(batches, gate), 20)
+        finally:
+            for _ in range(50):
+                gate.open.release()
+            working.cancel()
+            with suppress(asyncio.CancelledError):
+                await working
+
+    asyncio.run(both())
+
+
+def asked(batches: Batches, *responses: str, deadline: float = 10.0) -> asyncio.Task[list[Prediction]]:
+    return asyncio.create_task(batches.predict([("", each) for each in responses], deadline=deadline))
+
+
+async def entered(gate: Gate) -> None:
+    await asyncio.to_thread(gate.entered.acquire, timeout=10)
+
+
+def test_what_arrives_during_a_batch_makes_up_the_next_one_oldest_first() -> None:
+    async def test(batches: Batches, gate: Gate) -> None:
+        first = asked(batches, "a")
+        await entered(gate)
+        others = [asked(batches, "b", "c cut"), asked(batches, "d", "e"), asked(batches, "f")]
+        await asyncio.sleep(0.01)
+        assert batches.waiting == 5
+        for _ in range(3):
+            gate.open.release()
+        await asyncio.gather(first, *others)
+        assert gate.batches == [["a"], ["b", "c cut", "d", "e"], ["f"]]
+        assert [each.response_truncated for each in others[0].result()] == [False, True]
+
+    within(test)
+
+
+def test_over_the_bound_a_request_is_refused_at_once_with_a_time() -> None:
+    async def test(batches: Batches, gate: Gate) -> None:
+        first = asked(batches, "a")
+        await entered(gate)
+        waiting = asked(batches, *"bcdefg")
+        await asyncio.sleep(0.01)
+        with pytest.raises(Busy) as refused:
+            await batches.predict([("", "x")] * 3, deadline=10)
+        assert refused.value.seconds >= 1
+        fits = asked(batches, "h", "i")
+        await asyncio.sleep(0.01)
+        assert batches.waiting == 8
+        for _ in range(10):
+            gate.open.release()
+        await asyncio.gather(first, waiting, fits)
+        assert all("x" not in batch for batch in gate.batches)
+
+    within(test)
+
+
+def test_a_single_request_above_the_bound_is_taken_where_nobody_waits() -> None:
+    async def test(batches: Batches, gate: Gate) -> None:
+        for _ in range(10):
+            gate.open.release()
+        assert len(await batches.predict([("", str(at)) for at in range(20)], deadline=10)) == 20
+        assert [len(batch) for batch in gate.batches] == [4] * 5
+
+    within(test)
+
+
+def test_a_late_request_is_told_and_its_pairs_are_not_computed() -> None:
+    async def test(batches: Batches, gate: Gate) -> None:
+        first = asked(batches, "a")
+        await entered(gate)
+        with pytest.raises(Late):
+            await batches.predict([("", "late")], deadline=0.02)
+        assert batches.waiting == 0
+        after = asked(batches, "b")
+        gate.open.release()
+        gate.open.release()
+        await asyncio.gather(first, after)
+        assert gate.batches == [["a"], ["b"]]
+
+    within(test)
+
+
+def test_what_nobody_waits_for_is_dropped() -> None:
+    async def test(batches: Batches, gate: Gate) -> None:
+        first = asked(batches, "a")
+        await entered(gate)
+        left, stays = asked(batches, "left", "too"), asked(batches, "b")
+        await asyncio.sleep(0.01)
+        left.cancel()
+        first.cancel()  # its pair is computed, and read by nobody
+        await asyncio.gather(left, first, return_exceptions=True)
+        gate.open.release()
+        gate.open.release()
+        await stays
+        assert gate.batches == [["a"], ["b"]]
+
+    within(test)
+
+
+def test_a_pair_that_the_model_fails_on_fails_alone() -> None:
+    async def test(batches: Batches, gate: Gate) -> None:
+        first = asked(batches, "a")
+        await entered(gate)
+        poisoned, well = asked(batches, "b", "poison"), asked(batches, "c")
+        await asyncio.sleep(0.01)
+        for _ in range(6):
+            gate.open.release()
+        assert len(await first) == len(await well) == 1
+        with pytest.raises(ValueError, match="poison"):
+            await poisoned
+        assert len(await batches.predict([("", "after")], deadline=10)) == 1
+
+    within(test)
+
+
+def test_the_speed_of_past_batches_says_when_to_come_back() -> None:
+    seen: list[tuple[int, float]] = []
+
+    async def run(work: Callable[[Batches], Coroutine[Any, Any, None]]) -> None:
+        batches = Batches(slow, most_waiting=4, size=2, seen=lambda pairs, seconds: seen.append((pairs, seconds)))
+        working = asyncio.create_task(batches.work())
+        await work(batches)
+        working.cancel()
+
+    def slow(posts: list[Posts]) -> list[Prediction]:
+        threading.Event().wait(0.4 * len(posts))
+        return [predicted(each) for each in posts]
+
+    async def work(batches: Batches) -> None:
+        await batches.predict([("", "a")], deadline=10)
+        waiting = asked(batches, *"bcdefg")
+        await asyncio.sleep(0.05)
+        with pytest.raises(Busy) as refused:
+            await batches.predict([("", "h")], deadline=10)
+        assert 2 <= refused.value.seconds <= 3  # four wait, at about 2.5 pairs/s
+        waiting.cancel()
+
+    asyncio.run(run(work))
+    assert seen[0][0] == 1
+    assert seen[0][1] >= 0.4
