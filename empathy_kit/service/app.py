@@ -21,7 +21,7 @@ from empathy_kit.data.cells import MAX_CELL
 from empathy_kit.errors import KitError
 from empathy_kit.inference.model import EmpathyModel, digest, post_fault
 from empathy_kit.service.batches import Batches, Busy, Late
-from empathy_kit.service.guard import TOO_LARGE, Guard, refusal
+from empathy_kit.service.guard import PAGE, TOO_LARGE, Guard, refusal
 from empathy_kit.service.measures import Measures
 from empathy_kit.service.messages import (
     MOST_BYTES,
@@ -37,7 +37,7 @@ from empathy_kit.service.messages import (
 )
 
 BATCH = 32  # pairs: enough to share out over a few cores, few enough that nobody waits long for a batch to end
-PAGE = {"/": ("index.html", "text/html"), "/page.css": ("page.css", "text/css"), "/page.js": ("page.js", "text/javascript")}
+KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 REFUSALS = (400, 401, 413, 415, 422, 429, 500, 503)
 WARM = ("I do not know what to do any more.", "That sounds very hard. What happened? " * 40)
 
@@ -156,10 +156,10 @@ def create(served: Served, settings: Settings) -> FastAPI:
 
 def _page(app: FastAPI) -> None:
     folder = resources.files("empathy_kit.service") / "page"
-    for path, (name, kind) in PAGE.items():
+    for path, name in PAGE.items():
         content = (folder / name).read_bytes()
 
-        def show(content: bytes = content, kind: str = kind) -> Response:
+        def show(content: bytes = content, kind: str = KINDS[Path(name).suffix]) -> Response:
             return Response(content, media_type=f"{kind}; charset=utf-8")
 
         app.add_api_route(path, _as_coroutine(show), include_in_schema=False, response_class=Response)

@@ -22,7 +22,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-OPEN = frozenset({"/", "/page.css", "/page.js", "/healthz", "/readyz"})  # without a token: they hold no post and no record
+_FILES = ("page.css", "page.js", "feedback.js", "server.js", "words.js", "icon.svg")
+PAGE = {"/": "index.html"} | {f"/{name}": name for name in _FILES}
+OPEN = frozenset({*PAGE, "/healthz", "/readyz"})  # without a token: they hold no post and no record
 LOG = logging.getLogger("empathy_kit.service")
 HEADERS = {
     "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
