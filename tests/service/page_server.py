@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -114,6 +115,14 @@ class PageServer:
     def hold(self, post: str) -> Event:
         """Answers about this post, of a seeker or a response, wait until the event is set."""
         return self._gates.setdefault(post, Event())
+
+    def until_asked(self, pairs: int) -> None:
+        """Wait until so many pairs have arrived."""
+        end = time.monotonic() + 10
+        while len(self.asked) < pairs:
+            if time.monotonic() > end:
+                raise TimeoutError
+            time.sleep(0.005)
 
     def stop(self) -> None:
         """Ends the server; `again` starts it on the same port."""
