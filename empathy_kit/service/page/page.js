@@ -281,8 +281,10 @@ seeker.addEventListener("input", changedAll);
 compare.addEventListener("click", toggleSecond);
 access.addEventListener("submit", (event) => {
   event.preventDefault();
-  token = find("token").value.trim();
+  const given = find("token").value.trim();
   find("token").value = "";
+  if (/[^\x21-\x7e]/.test(given)) return say(SAYS.refusedToken); // no header may hold it
+  token = given;
   connect();
 });
 changedAll();
