@@ -46,7 +46,7 @@ WARM = ("I do not know what to do any more.", "That sounds very hard. What happe
 class Settings:
     """How a server behaves."""
 
-    waiting: int = 128  # pairs that may wait
+    longest_wait: float = 0.5  # seconds that the pairs before a request may need; over it the answer is 429
     deadline: float = 10.0  # seconds until a request is given up
     hosts: frozenset[str] = frozenset()  # names that the Host header may have, next to IP addresses and localhost
     token: str | None = field(default=None, repr=False)
@@ -127,7 +127,7 @@ def create(served: Served, settings: Settings) -> FastAPI:
     """The application. Its lifespan warms the model up and computes batches."""
     batches = Batches(
         lambda posts: served.model.predict(posts),
-        most_waiting=settings.waiting,
+        longest_wait=settings.longest_wait,
         size=BATCH,
         seen=lambda pairs, seconds: measures.batch(pairs, seconds),
     )
@@ -143,8 +143,14 @@ def create(served: Served, settings: Settings) -> FastAPI:
             await working
 
     # The pages that FastAPI adds load scripts from other hosts.
-    kit = {"title": "empathy-kit", "version": __version__}
-    app = FastAPI(**kit, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
+    app = FastAPI(
+        title="empathy-kit",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
     _page(app)
     _state(app, served, measures)
     _predict(app, served, batches, measures, settings.deadline)
@@ -276,7 +282,7 @@ def _errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def other(_: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 413:
-            return refusal(413, TOO_LARGE, {"Connection": "close"})
+            return refusal(413, TOO_LARGE)
         if error.status_code == 405:
             fault = Fault(code="method_not_allowed", message="this path does not answer that method; /openapi.json lists all")
             return refusal(405, fault, dict(error.headers or {}))

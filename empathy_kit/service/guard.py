@@ -104,7 +104,7 @@ class Guard:
                 return refusal(415, Fault(code="not_json", message="expected JSON, and Content-Type: application/json"))
             length = headers.get(b"content-length", [b"0"])[0]
             if length.isdigit() and int(length[:20]) > MOST_BYTES:
-                return refusal(413, TOO_LARGE, {"Connection": "close"})
+                return refusal(413, TOO_LARGE)
         return None
 
     def _known(self, header: bytes) -> bool:
@@ -140,7 +140,7 @@ def _limited(receive: Receive) -> Receive:
         message = await receive()
         taken += len(message.get("body", b""))
         if taken > MOST_BYTES:
-            raise HTTPException(413, "too_large", {"Connection": "close"})
+            raise HTTPException(413, "too_large")
         return message
 
     return limited

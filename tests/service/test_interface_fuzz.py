@@ -93,7 +93,7 @@ class Application:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        self.app = create(Served(pretend_model(), None), Settings(waiting=1000))
+        self.app = create(Served(pretend_model(), None), Settings(longest_wait=600))
         self.lifespan = self.app.router.lifespan_context(self.app)
         self.loop.run_until_complete(self.lifespan.__aenter__())
         self.statuses: Counter[int] = Counter()
