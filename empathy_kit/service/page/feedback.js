@@ -93,6 +93,7 @@ class Card {
   evidence({ evidence }, text) {
     if (!evidence?.length) return [];
     const quotes = element("ul", "quotes");
+    quotes.setAttribute("role", "list"); // without bullets, Safari would call it no list
     for (const { utf16_start: start, utf16_end: end } of evidence) {
       const quote = element("q", "", text.slice(start, end));
       quote.dir = "auto";
