@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from blocks import findings, inference, intervals, paper_split, readme, spans, speed, tables
+from blocks import findings, inference, intervals, paper_split, readme, service, spans, speed, tables
 from blocks.reading import ROOT
 
 __all__ = ["BLOCKS", "ROOT"]
@@ -35,6 +35,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "leakage-findings": spans.findings,
     "inference-speed": inference.speed,
     "inference-billion": inference.billion,
+    "service": service.load,
     "time": speed.time,
     "loss-ends": speed.ends,
     "loss-times": speed.loss_times,
