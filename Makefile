@@ -25,7 +25,7 @@ lint: $(VENV)/dev.installed
 types: $(VENV)/dev.installed
 	$(BIN)/mypy
 	$(BIN)/mypy plugins/*/empathy_kit_*
-	$(BIN)/mypy docs/figures.py docs/blocks
+	$(BIN)/mypy docs/figures.py docs/blocks docs/screenshots.py
 
 $(VENV)/run.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

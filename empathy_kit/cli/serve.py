@@ -32,7 +32,11 @@ LONGEST_TOKEN = 4096
 @click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE", help="clients must send this file's token")
 @click.option("--deadline", type=click.FloatRange(0.1, 600), default=10.0, metavar="SECONDS", help="per request  [10]")
 @click.option(
-    "--waiting", type=click.IntRange(1, 100_000), default=128, metavar="N", help="pairs that may wait; over it 429  [128]"
+    "--longest-wait",
+    type=click.FloatRange(0.01, 600),
+    default=0.5,
+    metavar="SECONDS",
+    help="that a request may have to wait; over it, 429  [0.5]",
 )
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads of an exported model  [all cores]")
 @click.option("--device", type=click.Choice(["auto", "cpu"]), help="device of a run's model  [as it was trained]")
@@ -46,7 +50,7 @@ def serve(
     hosts: tuple[str, ...],
     token_file: Path | None,
     deadline: float,
-    waiting: int,
+    longest_wait: float,
     threads: int | None,
     device: Literal["auto", "cpu"] | None,
     plugin_files: tuple[Path, ...],
@@ -76,7 +80,7 @@ def serve(
 
         loaded = load(model, device=device, threads=threads, plugins=plugin_files)
         served = Served(loaded, None if model.startswith(HUB) else Path(model))
-        settings = Settings(waiting, deadline, frozenset(name.lower() for name in hosts), token)
+        settings = Settings(longest_wait, deadline, frozenset(name.lower() for name in hosts), token)
         remarks = list(loaded.warnings)
         if not server.is_loopback(host):
             remarks += [REMOTE, *([] if token else [UNGUARDED])]

@@ -250,7 +250,7 @@ def _blame(loaded: Loaded) -> str:
 
 
 def _description(loaded: Loaded) -> dict[str, Any]:
-    import onnxruntime
+    onnxruntime = needed("onnxruntime")
 
     config = loaded.record.config
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -128,6 +129,9 @@ def needed(module: str, *, extra: str = "light", purpose: str = "predict with ex
     Raises:
         KitError: it is not installed.
     """
+    # Since 1.32 onnxruntime reports its use to its makers, and keeps an identifier in the user's cache, unless this is set before
+    # it is loaded. Nothing leaves the machine that the user did not send.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     try:
         return importlib.import_module(module)
     except ImportError:

@@ -21,7 +21,7 @@ from empathy_kit.data.cells import MAX_CELL
 from empathy_kit.errors import KitError
 from empathy_kit.inference.model import EmpathyModel, digest, post_fault
 from empathy_kit.service.batches import Batches, Busy, Late
-from empathy_kit.service.guard import TOO_LARGE, Guard, refusal
+from empathy_kit.service.guard import PAGE, TOO_LARGE, Guard, refusal
 from empathy_kit.service.measures import Measures
 from empathy_kit.service.messages import (
     MOST_BYTES,
@@ -37,7 +37,7 @@ from empathy_kit.service.messages import (
 )
 
 BATCH = 32  # pairs: enough to share out over a few cores, few enough that nobody waits long for a batch to end
-PAGE = {"/": ("index.html", "text/html"), "/page.css": ("page.css", "text/css"), "/page.js": ("page.js", "text/javascript")}
+KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 REFUSALS = (400, 401, 413, 415, 422, 429, 500, 503)
 WARM = ("I do not know what to do any more.", "That sounds very hard. What happened? " * 40)
 
@@ -46,7 +46,7 @@ WARM = ("I do not know what to do any more.", "That sounds very hard. What happe
 class Settings:
     """How a server behaves."""
 
-    waiting: int = 128  # pairs that may wait
+    longest_wait: float = 0.5  # seconds that the pairs before a request may need; over it the answer is 429
     deadline: float = 10.0  # seconds until a request is given up
     hosts: frozenset[str] = frozenset()  # names that the Host header may have, next to IP addresses and localhost
     token: str | None = field(default=None, repr=False)
@@ -127,7 +127,7 @@ def create(served: Served, settings: Settings) -> FastAPI:
     """The application. Its lifespan warms the model up and computes batches."""
     batches = Batches(
         lambda posts: served.model.predict(posts),
-        most_waiting=settings.waiting,
+        longest_wait=settings.longest_wait,
         size=BATCH,
         seen=lambda pairs, seconds: measures.batch(pairs, seconds),
     )
@@ -143,8 +143,14 @@ def create(served: Served, settings: Settings) -> FastAPI:
             await working
 
     # The pages that FastAPI adds load scripts from other hosts.
-    kit = {"title": "empathy-kit", "version": __version__}
-    app = FastAPI(**kit, docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
+    app = FastAPI(
+        title="empathy-kit",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
+    )
     _page(app)
     _state(app, served, measures)
     _predict(app, served, batches, measures, settings.deadline)
@@ -156,10 +162,10 @@ def create(served: Served, settings: Settings) -> FastAPI:
 
 def _page(app: FastAPI) -> None:
     folder = resources.files("empathy_kit.service") / "page"
-    for path, (name, kind) in PAGE.items():
+    for path, name in PAGE.items():
         content = (folder / name).read_bytes()
 
-        def show(content: bytes = content, kind: str = kind) -> Response:
+        def show(content: bytes = content, kind: str = KINDS[Path(name).suffix]) -> Response:
             return Response(content, media_type=f"{kind}; charset=utf-8")
 
         app.add_api_route(path, _as_coroutine(show), include_in_schema=False, response_class=Response)
@@ -276,7 +282,7 @@ def _errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def other(_: Request, error: HTTPException) -> JSONResponse:
         if error.status_code == 413:
-            return refusal(413, TOO_LARGE, {"Connection": "close"})
+            return refusal(413, TOO_LARGE)
         if error.status_code == 405:
             fault = Fault(code="method_not_allowed", message="this path does not answer that method; /openapi.json lists all")
             return refusal(405, fault, dict(error.headers or {}))

@@ -14,7 +14,8 @@ from empathy_kit.inference.prediction import Prediction
 
 Posts = tuple[str, str]
 Predict = Callable[[list[Posts]], Sequence[Prediction]]
-FASTEST = 1e6  # pairs per second before the first batch: nobody is refused for a speed that is not known yet
+NEWS = 0.2  # how much the last batch counts in the speed
+GUESS = 50.0  # pairs per second, before the first batch was timed
 
 
 class Busy(Exception):  # noqa: N818 - it is an answer, not a fault
@@ -46,7 +47,7 @@ class Batches:
         self,
         predict: Predict,
         *,
-        most_waiting: int,
+        longest_wait: float,
         size: int,
         seen: Callable[[int, float], object] | None = None,
     ) -> None:
@@ -54,15 +55,16 @@ class Batches:
 
         Args:
             predict: the model; called in one thread of its own.
-            most_waiting: pairs that may wait. A single request of more is accepted where none wait.
+            longest_wait: seconds that the pairs before a request may need, as the last batches went. It bounds what is waited for
+                on a fast machine as on a slow one, and where none wait every request is accepted.
             size: pairs in one batch at most.
             seen: is told the pairs and the seconds of each batch.
         """
-        self._predict, self._most, self._size, self._seen = predict, most_waiting, size, seen
+        self._predict, self._longest_wait, self._size, self._seen = predict, longest_wait, size, seen
         self._queue: dict[_Waiting, None] = {}  # ordered, and what nobody waits for is taken out of its middle
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="empathy-kit-model")
-        self._speed = FASTEST
+        self._speed = GUESS
 
     @property
     def waiting(self) -> int:
@@ -80,7 +82,7 @@ class Batches:
             Busy: too many wait.
             Late: the deadline came first.
         """
-        if self._queue and len(self._queue) + len(pairs) > self._most:
+        if len(self._queue) / self._speed > self._longest_wait:
             raise Busy(max(1, math.ceil(len(self._queue) / self._speed)))
         loop = asyncio.get_running_loop()
         mine = [_Waiting(posts, loop.create_future()) for posts in pairs]
@@ -112,7 +114,7 @@ class Batches:
                 started = time.perf_counter()
                 await self._compute(loop, batch)
                 seconds = time.perf_counter() - started
-                self._speed = len(batch) / seconds if self._speed == FASTEST else 0.8 * self._speed + 0.2 * len(batch) / seconds
+                self._speed += NEWS * (len(batch) / seconds - self._speed)
                 if self._seen is not None:
                     self._seen(len(batch), seconds)
         finally:

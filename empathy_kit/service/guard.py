@@ -22,7 +22,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-OPEN = frozenset({"/", "/page.css", "/page.js", "/healthz", "/readyz"})  # without a token: they hold no post and no record
+_FILES = ("page.css", "page.js", "feedback.js", "server.js", "words.js", "icon.svg")
+PAGE = {"/": "index.html"} | {f"/{name}": name for name in _FILES}
+OPEN = frozenset({*PAGE, "/healthz", "/readyz"})  # without a token: they hold no post and no record
 LOG = logging.getLogger("empathy_kit.service")
 HEADERS = {
     "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -102,7 +104,7 @@ class Guard:
                 return refusal(415, Fault(code="not_json", message="expected JSON, and Content-Type: application/json"))
             length = headers.get(b"content-length", [b"0"])[0]
             if length.isdigit() and int(length[:20]) > MOST_BYTES:
-                return refusal(413, TOO_LARGE, {"Connection": "close"})
+                return refusal(413, TOO_LARGE)
         return None
 
     def _known(self, header: bytes) -> bool:
@@ -138,7 +140,7 @@ def _limited(receive: Receive) -> Receive:
         message = await receive()
         taken += len(message.get("body", b""))
         if taken > MOST_BYTES:
-            raise HTTPException(413, "too_large", {"Connection": "close"})
+            raise HTTPException(413, "too_large")
         return message
 
     return limited

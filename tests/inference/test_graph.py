@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -118,6 +119,15 @@ def test_it_needs_neither_torch_nor_transformers(marking_export: Path) -> None:
     assert said.stderr == ""
     expected = [each.tasks["ER"].probabilities for each in empathy_kit.load(marking_export).predict(pairs(5))]
     assert json.loads(said.stdout) == expected
+
+
+def test_nothing_is_left_in_the_users_home_and_nothing_is_reported(marking_export: Path, tmp_path: Path) -> None:
+    # Onnxruntime keeps an identifier and a queue of events there, to send them.
+    code = f"import empathy_kit; empathy_kit.load({str(marking_export)!r}).predict([('I am sad', 'so sorry')])"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    assert list(tmp_path.rglob("*")) == []
 
 
 def test_a_changed_byte_is_noticed_wherever_it_is(marking_export: Path, tmp_path: Path) -> None:

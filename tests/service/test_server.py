@@ -105,7 +105,7 @@ def test_the_pairs_of_a_client_that_left_are_not_computed() -> None:
 
 
 def test_over_what_may_wait_a_client_is_told_when_to_come_back_and_all_others_are_answered() -> None:
-    with running(engine=ByWords(pause=0.05), settings=Settings(waiting=4)) as asked, ThreadPoolExecutor(24) as pool:
+    with running(engine=ByWords(pause=0.05), settings=Settings(longest_wait=0.05)) as asked, ThreadPoolExecutor(24) as pool:
         replies = list(pool.map(lambda _: asked.predict(PAIR), range(48)))
     statuses = [reply.status for reply in replies]
     assert set(statuses) == {200, 429}

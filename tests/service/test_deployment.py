@@ -1,0 +1,168 @@
+"""The Containerfile, the systemd unit and the page about them do what they say, as far as it can be tried without either."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+import re
+import resource
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the serve extra is not installed")
+
+from asked import running
+from small_runs import train
+
+from empathy_kit.cli.serve import serve
+
+ROOT = Path(__file__).parents[2]
+
+
+def steps() -> list[tuple[str, str]]:
+    """The Containerfile's instructions: name and rest, continued lines joined."""
+    text = re.sub(r"\\\n\s*", "", (ROOT / "Containerfile").read_text("utf-8"))
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [(line.partition(" ")[0], line.partition(" ")[2]) for line in lines]
+
+
+def only(name: str) -> str:
+    (found,) = [rest for step, rest in steps() if step == name]
+    return found
+
+
+def test_the_containers_files_are_there_and_what_it_installs_is_offered() -> None:
+    copied = [shlex.split(rest)[:-1] for step, rest in steps() if step == "COPY"]
+    assert all((ROOT / name).exists() for names in copied for name in names)
+    install = next(rest for step, rest in steps() if step == "RUN" and "pip install" in rest)
+    (target,) = re.findall(r"'\.\[(\w+)\]'", install)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    assert target in extras
+    assert "--constraint constraints.txt" in install
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    assert {project["readme"], *project["license-files"]} <= {name for names in copied for name in names}  # the build reads them
+
+
+def test_the_container_is_no_root_before_it_starts() -> None:
+    names = [step for step, _ in steps()]
+    assert only("USER") == "10001"
+    assert names.index("USER") < names.index("ENTRYPOINT")
+    assert not [rest for step, rest in steps()[names.index("USER") :] if step in ("RUN", "COPY", "ADD")]
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_roberta: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small exported model."""
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(module, reason="the onnx extra is not installed")
+    from empathy_kit.inference.export import export
+    from empathy_kit.plugins import load_registry
+
+    folder = tmp_path_factory.mktemp("served")
+    run = train(folder / "run", tiny_roberta, rationale="predicted")
+    return export(run, folder / "model", load_registry(), scores=False).folder
+
+
+def no_writes() -> None:
+    """No file of this process may grow: what a read-only file system would refuse fails here too."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+def test_the_containers_command_serves_a_model_and_writes_nothing(exported: Path, tmp_path: Path) -> None:
+    command = [*json.loads(only("ENTRYPOINT")), *json.loads(only("CMD"))]
+    assert command[0].endswith("/empathy-kit")
+    arguments = [str(exported) if part == "/model" else part for part in command[1:]]
+    port = arguments.index("--port") + 1
+    assert only("EXPOSE") == arguments[port]
+    arguments[port] = "0"
+    environment = dict(pair.split("=") for pair in only("ENV").split())
+    given = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "TMPDIR": "/nonexistent", **environment}
+    with subprocess.Popen(
+        [sys.executable, "-m", "empathy_kit", *arguments],
+        env=given | {"PYTHONPATH": str(ROOT)},
+        cwd="/",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=no_writes,
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        line = process.stdout.readline()
+        served = re.search(r"http://0\.0\.0\.0:(\d+)", line)
+        assert served, line + process.stderr.read()
+        body = json.dumps({"pairs": [{"seeker_post": "I am sad.", "response_post": "I am sorry."}]}).encode()
+        asked = urllib.request.Request(f"http://127.0.0.1:{served[1]}/v1/predict", body, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(asked, timeout=20) as reply:
+            assert list(json.load(reply)["predictions"][0]["tasks"]) == ["ER", "EX", "IP"]
+        health = re.search(r"CMD (\[.*\])", only("HEALTHCHECK"))
+        assert health
+        probe = [sys.executable, *json.loads(health[1])[1:]]
+        assert subprocess.run([each.replace(":8000", f":{served[1]}") for each in probe], check=False).returncode == 0
+        process.terminate()
+        assert process.wait(20) == 0
+        said = process.stderr.read().splitlines()
+    assert [line.partition(":")[0] for line in said] == ["warning"] * 2  # that others can reach it, and without a token
+
+
+class _Unit(configparser.RawConfigParser):
+    def optionxform(self, optionstr: str) -> str:
+        return optionstr
+
+
+def unit() -> Any:
+    parser = _Unit(strict=False)
+    parser.read_string((ROOT / "docs" / "empathy-kit.service").read_text("utf-8"))
+    return parser
+
+
+def test_the_unit_runs_as_nobody_on_a_read_only_system_and_stops_within_its_time() -> None:
+    from empathy_kit.service.server import DRAIN_SECONDS, STOP_SECONDS
+
+    service = unit()["Service"]
+    assert (service["DynamicUser"], service["ProtectSystem"], service["NoNewPrivileges"]) == ("yes", "strict", "yes")
+    assert (service["CapabilityBoundingSet"], service["IPAddressDeny"]) == ("", "any")
+    assert float(service["TimeoutStopSec"]) > STOP_SECONDS + DRAIN_SECONDS
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "empathy-kit.service").read_text("utf-8").replace("/opt/empathy-kit/bin/empathy-kit", "/bin/true")
+    path = tmp_path / "empathy-kit.service"
+    path.write_text(text)
+    checked = subprocess.run(["systemd-analyze", "verify", "--man=no", str(path)], capture_output=True, text=True, check=False)
+    assert "empathy-kit.service" not in checked.stderr
+
+
+def documented() -> list[str]:
+    lines = (ROOT / "docs" / "service.md").read_text("utf-8").splitlines() + (ROOT / "README.md").read_text("utf-8").splitlines()
+    found = [line.removeprefix("$ ") for line in lines if line.removeprefix("$ ").startswith("empathy-kit serve")]
+    return sorted({*found, unit()["Service"]["ExecStart"].rpartition("/bin/")[2]})
+
+
+@pytest.mark.parametrize("command", documented())
+def test_every_documented_command_is_one_that_there_is(command: str) -> None:
+    context = serve.make_context("serve", shlex.split(command)[2:])
+    assert context.params["model"]
+
+
+def test_the_page_about_it_lists_every_path_and_every_code() -> None:
+    from typing import get_args
+
+    from empathy_kit.service.messages import Fault
+
+    text = (ROOT / "docs" / "service.md").read_text("utf-8")
+    codes = set(get_args(Fault.model_fields["code"].annotation)) - {"not_found", "method_not_allowed", "not_ready"}
+    assert {code for code in codes if f"`{code}`" not in text} == set()
+    with running() as asked:
+        paths = asked("/openapi.json").json["paths"]
+    assert [path for path in paths if f"| `{path}` |" not in text] == []

@@ -1,0 +1,141 @@
+"""No request of any shape is answered with a 500, with text of its own, or not at all.
+
+As a script it sends more: ``python tests/service/test_interface_fuzz.py 10000``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason="the serve extra is not installed")
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "inference"))
+
+from pretend import pretend_model
+
+from empathy_kit.service.app import Served, Settings, create
+from empathy_kit.service.messages import ErrorAnswer, PredictAnswer
+
+MARK = "kanarienvogel"
+texts = st.text(max_size=40) | st.sampled_from(
+    ["", " \n", "\0", "\u200b", "<script>alert(1)</script>", "&lt;b&gt;", "x" * 100_001]
+)
+marked = texts.map(lambda text: MARK + text)
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | marked
+values = st.recursive(
+    leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(marked, inner, max_size=3), max_leaves=8
+)
+posts = st.fixed_dictionaries({}, optional={"seeker_post": marked | values, "response_post": marked | values})
+pairs = st.fixed_dictionaries({"seeker_post": texts, "response_post": texts}) | posts | values
+others = st.dictionaries(st.sampled_from(["pairs", "x"]), values, max_size=3)
+asked = st.fixed_dictionaries({"pairs": st.lists(pairs, max_size=8)}) | st.dictionaries(
+    st.sampled_from(["pairs", "x"]), values, max_size=3
+)
+bodies = asked.map(lambda content: json.dumps(content).encode()) | values.map(lambda content: json.dumps(content).encode())
+broken = st.tuples(bodies, st.binary(max_size=5), st.integers(0, 200)).map(
+    lambda each: each[0][: each[2]] + each[1] + each[0][each[2] :]
+)
+OTHERS = ["/", "/v1/model", "/metrics", "/healthz", "/readyz", "/openapi.json"]
+paths = st.sampled_from(["/v1/predict"] * 20 + OTHERS) | marked
+methods = st.sampled_from(["POST"] * 20 + ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"])
+names = st.sampled_from(
+    [b"content-type", b"host", b"authorization", b"content-length", b"accept", b"origin", b"cookie", b"expect"]
+)
+headers = st.lists(st.tuples(names, st.binary(max_size=30)), max_size=3)
+usual = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+
+
+async def answered(app: Any, method: str, path: str, given: list[tuple[bytes, bytes]], parts: list[bytes]) -> tuple[int, bytes]:
+    """One request through the application, its body in parts."""
+    messages = [{"type": "http.request", "body": part, "more_body": at + 1 < len(parts)} for at, part in enumerate(parts)]
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        if messages:
+            return messages.pop(0)
+        await asyncio.Event().wait()  # the client stays until it is answered
+        raise AssertionError
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode("utf-8", "surrogatepass"),
+        "query_string": b"",
+        "headers": given,
+        "scheme": "http",
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 80),
+        "root_path": "",
+    }
+    await asyncio.wait_for(app(scope, receive, send), 20)
+    return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
+
+
+class Application:
+    """The service in a loop of its own."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.app = create(Served(pretend_model(), None), Settings(longest_wait=600))
+        self.lifespan = self.app.router.lifespan_context(self.app)
+        self.loop.run_until_complete(self.lifespan.__aenter__())
+        self.statuses: Counter[int] = Counter()
+
+    def close(self) -> None:
+        self.loop.run_until_complete(self.lifespan.__aexit__(None, None, None))
+        self.loop.run_until_complete(self.loop.shutdown_default_executor())
+        self.loop.close()
+
+    def check(self, method: str, path: str, extra: list[tuple[bytes, bytes]], body: bytes, cut: int) -> None:
+        kept = [each for each in usual if each[0] not in {name for name, _ in extra}]
+        status, content = self.loop.run_until_complete(answered(self.app, method, path, kept + extra, [body[:cut], body[cut:]]))
+        self.statuses[status] += 1
+        assert status < 500, (method, path, extra, body)
+        if status == 200 and path == "/v1/predict":
+            PredictAnswer.model_validate_json(content)
+        if status >= 400 and method != "HEAD":
+            ErrorAnswer.model_validate_json(content)
+            assert MARK.encode() not in content
+
+
+requests = st.tuples(methods, paths, headers, bodies | broken | st.binary(max_size=50), st.integers(0, 300))
+
+
+@pytest.fixture(scope="module")
+def application() -> Iterator[Application]:
+    application = Application()
+    yield application
+    application.close()
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(request_=requests)
+def test_no_request_is_an_error_of_the_server(application: Application, request_: tuple[Any, ...]) -> None:
+    application.check(*request_)
+
+
+if __name__ == "__main__":
+    found = Application()
+    sent = settings(max_examples=int(sys.argv[1]), deadline=None, suppress_health_check=list(HealthCheck), database=None)(
+        given(requests)(lambda request_: found.check(*request_))
+    )
+    sent()
+    found.close()
+    print(f"{found.statuses.total():,} requests answered: {dict(sorted(found.statuses.items()))}")  # noqa: T201
