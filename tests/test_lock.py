@@ -46,7 +46,8 @@ def needed(requirement: Requirement, seen: set[str]) -> Iterator[str]:
 def test_every_locked_distribution_has_the_version_of_the_constraints() -> None:
     constraints = pinned((ROOT / "constraints.txt").read_text("utf-8"))
     assert len(LOCKED) > 90
-    assert {name: version for name, version in LOCKED.items() if constraints.get(name, version) != version} == {}
+    elsewhere = {"colorama", "httpx2-jsfetch"}  # on Windows and in a browser: the tests do not run there
+    assert {name: version for name, version in sorted(LOCKED.items() - constraints.items()) if name not in elsewhere} == {}
 
 
 def test_every_locked_distribution_has_hashes() -> None:

@@ -1,4 +1,4 @@
-"""The wheel: the same bytes from the same source, nothing in it that is not the package's, and no connection when it is imported."""
+"""The wheel has the same bytes from the same source, and holds nothing but the package; importing that connects to nothing."""
 
 from __future__ import annotations
 
