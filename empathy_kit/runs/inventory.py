@@ -191,8 +191,8 @@ def delete(found: Found) -> None:
             if not files.remove_abandoned(path):
                 raise KitError(f"{path}: another process is writing it; wait until it ends")
             return
-        staging = files.staging_name(path)
-        path.rename(staging)
+        staging = files.staging_name(path.resolve())  # "." has no name
+        path.resolve().rename(staging)
         shutil.rmtree(staging)
     except OSError as error:
         raise KitError(f"{path}: cannot be deleted: {error.strerror or error}") from None

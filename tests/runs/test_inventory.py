@@ -229,6 +229,17 @@ def test_prune_deletes_what_was_named_and_nothing_else(shelf: Path, command: Com
     assert tree() == before - gone
 
 
+@pytest.mark.parametrize("name", [".", "../a", "../a/", "../../runs/b/../a"])
+def test_prune_deletes_a_run_however_it_is_named(
+    shelf: Path, command: Command, monkeypatch: pytest.MonkeyPatch, name: str, tree: Callable[[], set[str]]
+) -> None:
+    before = tree()
+    monkeypatch.chdir(shelf / "a")
+    assert command("runs", "prune", name, "--yes").code == 0
+    monkeypatch.chdir(shelf)
+    assert tree() == {each for each in before if each.split("/")[0] != "a"}
+
+
 def test_prune_asks_first(shelf: Path, command: Command, tree: Callable[[], set[str]], answers: Callable[[str], None]) -> None:
     before = tree()
     answers("n\n")
