@@ -14,6 +14,7 @@ from typing import Any
 from empathy_kit import files
 from empathy_kit.errors import KitError
 from empathy_kit.runs import record
+from empathy_kit.runs.reservation import RESULT
 
 PLAN, RUNS = "comparison.json", "runs"  # of a comparison's folder: its plan, and the folder with its runs
 FINISHED, DAMAGED, NEWER, UNFINISHED, TRAINING = "finished", "damaged", "newer format", "unfinished", "in training"
@@ -71,7 +72,13 @@ def look(path: Path, *, model: bool = False) -> Found:
     """
     size, changed = _measured(path)
     if path.name.endswith(files.PARTIAL):
-        return Found(path, TRAINING if files.is_held(path) else UNFINISHED, "", None, size, changed)
+        held = files.is_held(path)
+        # Its process was killed between the last byte and the name.
+        whole = not held and _is_whole(path / RESULT, model=True)
+        problem = (
+            f"{path / RESULT}: a finished run that only lacks its name; the next run in this folder gives it" if whole else ""
+        )
+        return Found(path, TRAINING if held else UNFINISHED, problem, None, size, changed)
     try:
         about = record.read(path, model=model)
     except KitError as error:
@@ -148,7 +155,10 @@ def prunable(found: Sequence[Found], *, damaged: bool, unfinished: bool, before:
     doomed, spared = [], []
     for each in found:
         if unfinished and each.state == UNFINISHED and each.changed <= before:
-            doomed.append(each)
+            if each.problem:
+                spared.append(each.problem)
+            else:
+                doomed.append(each)
         elif damaged and each.state == DAMAGED:
             if each.path.is_symlink() or not _is_ours(each.path):
                 spared.append(f"{each.path}: not certainly a run of empathy-kit; delete it yourself")

@@ -296,6 +296,20 @@ def test_unfinished_runs_go_after_a_limit(shelf: Path, command: Command) -> None
     assert (shelf / "foreign.partial" / "file").read_text() == "mine"
 
 
+def test_a_finished_run_that_only_lacks_its_name_is_not_deleted_as_unfinished(shelf: Path, command: Command) -> None:
+    made = make_run(shelf / "c", scored())
+    made.rename(shelf / "slow.partial" / "result")
+    age(shelf / "slow.partial", 30)
+    problem = "runs/slow.partial/result: a finished run that only lacks its name; the next run in this folder gives it"
+    assert problem in command("runs", "list").out.splitlines()
+    assert command("runs", "prune", "--unfinished", "--yes") == Said(0, "nothing to delete\n", f"left alone: {problem}\n")
+    assert (shelf / "slow.partial" / "result" / "run.json").exists()
+    (shelf / "slow.partial" / "result" / "run.json").unlink()
+    age(shelf / "slow.partial", 30)
+    assert command("runs", "prune", "--unfinished", "--yes").code == 0
+    assert not (shelf / "slow.partial").exists()
+
+
 def test_damaged_runs_with_files_of_somebodys_are_left_alone_until_named(shelf: Path, command: Command) -> None:
     (shelf / "bad" / "notes.txt").write_text("mine")
     reply = command("runs", "prune", "--damaged", "--yes")
