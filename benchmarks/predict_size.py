@@ -2,7 +2,9 @@
 
     python benchmarks/predict_size.py MODEL > benchmarks/results/predict-size.json
 
-Memory is the largest resident size of the whole process, including the model, as measured by the system.
+Memory is the largest resident size of the whole process, including the model, as measured by the system. What the model takes is
+the same at every size, so a small encoder shows best whether memory grows with the rows. Seconds are those of MODEL, and of
+whatever else the machine was doing.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from exactly_once import write_table
+from exactly_once import described, write_table
 from machine import machine
 
 SIZES = (10_000, 100_000, 1_000_000)
@@ -34,7 +36,9 @@ def main() -> None:
             write_table(table, size)
             rows.append({"rows": size, "input_bytes": table.stat().st_size, **measured(arguments.model, table)})
             table.unlink()
-    print(json.dumps({"what": "empathy-kit predict, JSON Lines to CSV", "machine": machine(), "sizes": rows}, indent=2))
+    what = "empathy-kit predict, JSON Lines to CSV"
+    content = {"what": what, "machine": machine(), "model": described(arguments.model), "sizes": rows}
+    print(json.dumps(content, indent=2))
 
 
 def measured(model: str, table: Path) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -20,6 +21,14 @@ LIMIT = 20 * 2**30
 
 RECENT = 60
 """Seconds in which the process that wrote a file opens it again: until then nothing holds it."""
+
+
+KINDS = {  # the cache's folders: what is in each, and which of its files are the kit's own
+    "states": ("frozen layers' states of posts, computed again when they are needed", "*.npy"),
+    "epitome-reddit": ("the Reddit part of EPITOME, fetched again by --data reddit", "*.csv"),
+    "encoders": ("unpacked encoders, unpacked again from their packages", "mpnet-*/*"),
+    "kernels": ("the compiled losses, compiled again in seconds", "focal-*.so"),
+}
 
 
 class Entry(NamedTuple):
@@ -47,6 +56,41 @@ def entries() -> list[Entry]:
                 if path.parent != folder:
                     found.append(Entry(kind, path, path.lstat().st_size))
     return sorted(found)
+
+
+def own_entries(kinds: Iterable[str]) -> list[Entry]:
+    """The files of some of `KINDS` that the kit has written: the folder may be somebody's, who keeps other files there."""
+    folder = cache_folder()
+
+    def is_own(entry: Entry) -> bool:
+        pattern = Path(KINDS[entry.kind][1])
+        path = entry.path.relative_to(folder / entry.kind)
+        return len(path.parts) == len(pattern.parts) and path.match(str(pattern))
+
+    wanted = set(kinds)
+    return [entry for entry in entries() if entry.kind in wanted and is_own(entry)]
+
+
+def clear(kinds: Iterable[str]) -> tuple[list[Entry], list[Entry]]:
+    """Delete the kit's own files of some kinds; what is in use stays, and so does whatever else is in these folders.
+
+    Args:
+        kinds: names of `KINDS`.
+
+    Returns:
+        The files that were deleted, and the files of the kit that are still there.
+    """
+    gone: list[Entry] = []
+    left: list[Entry] = []
+    wanted = tuple(kinds)
+    for kind in wanted:
+        sweep(cache_folder() / kind)
+    for entry in own_entries(wanted):
+        (gone if _delete_unheld(entry.path) else left).append(entry)
+    for parent in {entry.path.parent for entry in gone}:
+        with suppress(OSError):  # something else is in it
+            parent.rmdir()
+    return gone, left
 
 
 def private_folder(folder: Path) -> None:

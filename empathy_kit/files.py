@@ -161,6 +161,32 @@ def taken_over(partial: Path) -> Iterator[bool]:
             _remove(partial, descriptor, stack, keep_full=True)
 
 
+def remove_abandoned(partial: Path) -> bool:
+    """Remove a folder that reserves a name, with all that is in it, if it is nobody's any more; whether it was.
+
+    Raises:
+        OSError: something in it cannot be removed.
+    """
+    with taken_over(partial) as free:
+        if free:
+            for each in partial.iterdir():
+                if each.name != LOCK:
+                    shutil.rmtree(each) if each.is_dir() and not each.is_symlink() else each.unlink()
+    return free
+
+
+def is_held(partial: Path) -> bool:
+    """Whether a process is writing in a folder that reserves a name."""
+    try:
+        descriptor = os.open(partial / LOCK, os.O_RDWR)
+    except OSError:  # without a lock it is nobody's
+        return False
+    try:
+        return not _is_abandoned(descriptor, partial / LOCK)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def _owned(folder: Path) -> Iterator[Path]:
     """A folder that this process holds, made where it is missing; removed at the end with all that is in it."""
@@ -222,11 +248,7 @@ def _sweep(path: Path) -> None:
             if time.time() - path.stat().st_mtime > ABANDONED:  # an earlier version's
                 shutil.rmtree(path)
             return
-        with taken_over(path) as free:
-            if free:
-                for each in path.iterdir():
-                    if each.name != LOCK:
-                        shutil.rmtree(each) if each.is_dir() and not each.is_symlink() else each.unlink()
+        remove_abandoned(path)
         return
     descriptor = os.open(path, os.O_RDWR | _BINARY)
     try:

@@ -27,6 +27,8 @@ COMMANDS = {
     "plugins list --json": 0,
     "data check": 0,
     "data split": 0,
+    "runs list": 2,  # there are none
+    "cache show": 0,
     "run --loss nope": 2,
     "run --loss focal -o loss.gama 1": 2,
 }
@@ -69,6 +71,15 @@ def test_a_light_command_loads_nothing_heavy_and_does_little(command: str, tmp_p
     most_calls, most_modules = PROMISED.get(command, (calls, len(loaded)))
     assert calls <= most_calls
     assert len(loaded) <= most_modules
+
+
+@pytest.mark.parametrize("command", ["list", "verify", "diff"])
+def test_looking_at_runs_loads_nothing_heavy(command: str, tmp_path: Path) -> None:
+    runs = sorted((Path(__file__).parents[1] / "benchmarks" / "results" / "reddit-paper" / "runs").iterdir())[:2]
+    reply = run(["-c", PROBE, "runs", command, *map(str, runs[: 2 if command != "list" else 1])], tmp_path)
+    code, _, loaded = json.loads(reply.stderr.splitlines()[-1])
+    assert (code, HEAVY & {name.split(".")[0] for name in loaded}) == (0, set())
+    assert "empathy_kit.runs.record" in loaded
 
 
 def test_importing_the_plugin_authors_vocabulary_loads_nothing_heavy(tmp_path: Path) -> None:

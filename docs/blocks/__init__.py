@@ -34,6 +34,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "leakage-macro-f1": lambda: spans.scores("macro_f1"),
     "leakage-findings": spans.findings,
     "inference-speed": inference.speed,
+    "inference-exactly-once": inference.exactly_once,
+    "inference-memory": inference.memory,
     "inference-billion": inference.billion,
     "service": service.load,
     "time": speed.time,

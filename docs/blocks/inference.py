@@ -18,6 +18,7 @@ WAYS = {
     "three bi-encoders": "three bi-encoders (Sharma et al. 2020)",
 }
 BILLION = 10**9
+MIB = 2**20
 
 
 def speed() -> str:
@@ -59,3 +60,35 @@ def billion() -> str:
 
 def _rounded(value: float) -> int:
     return int(float(f"{value:.2g}"))
+
+
+def exactly_once() -> str:
+    """What kills do to a job."""
+    found = measured("exactly-once")
+    wrong = found["outputs_that_differ"]
+    differ = "none differs" if wrong == 0 else f"{count(wrong)} differ{'s' if wrong == 1 else ''}"
+    return (
+        f"Measured: {found['kills']} kills (SIGKILL) of jobs of {found['rows']:,} rows, {found['kills_with_finished_parts']} "
+        f"of them while some parts were finished. Of the {count(found['jobs_completed'])} outputs that were "
+        f"completed, {differ} from that of an uninterrupted job in any byte "
+        "([how](../benchmarks/exactly_once.py), [figures](../benchmarks/results/exactly-once.json))."
+    )
+
+
+def memory() -> str:
+    """Peak memory of tables of growing size."""
+    found = measured("predict-size")
+    sizes = found["sizes"]
+    rows = [(f"{each['rows']:,}", _mib(each["input_bytes"]), _mib(each["peak_bytes"])) for each in sizes]
+    change = (sizes[-1]["peak_bytes"] - sizes[0]["peak_bytes"]) / MIB
+    told = (
+        f"Peak memory of the whole process, JSON Lines to CSV, with a small exported model "
+        f"({found['model']['bytes'] / MIB:.1f} MiB), so that the rows would show: from the smallest table to the "
+        f"largest it changes by {change:+.0f} MiB "
+        "([how](../benchmarks/predict_size.py), [figures](../benchmarks/results/predict-size.json))."
+    )
+    return f"{told}\n\n{table(('rows', 'input, MiB', 'peak memory, MiB'), rows)}"
+
+
+def _mib(size: int) -> str:
+    return f"{size / MIB:,.0f}"

@@ -12,6 +12,7 @@ import click
 
 from empathy_kit import __version__
 from empathy_kit.cli import terminal
+from empathy_kit.cli.cache import cache
 from empathy_kit.cli.compare import compare
 from empathy_kit.cli.data import data
 from empathy_kit.cli.doctor import doctor
@@ -21,6 +22,7 @@ from empathy_kit.cli.plugins import plugins
 from empathy_kit.cli.predict import predict
 from empathy_kit.cli.publish import publish
 from empathy_kit.cli.run import run
+from empathy_kit.cli.runs import runs
 from empathy_kit.cli.serve import serve
 from empathy_kit.errors import KitError
 
@@ -43,6 +45,8 @@ cli.add_command(export)
 cli.add_command(data)
 cli.add_command(plugins)
 cli.add_command(publish)
+cli.add_command(runs)
+cli.add_command(cache)
 cli.add_command(doctor)
 
 

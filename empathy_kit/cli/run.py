@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from empathy_kit.cli.console import KitConsole
     from empathy_kit.core.state import Epoch
     from empathy_kit.core.trainer import Step
+    from empathy_kit.runs.record import Record
     from empathy_kit.runs.train import Finished, Opened
 
 
@@ -105,7 +106,8 @@ def run(
         if as_json:
             terminal.content(asdict(finished.record))
         else:
-            _print_scores(finished)
+            print_record(finished.record)
+            terminal.line(f"record: {finished.folder}")
 
 
 def _configuration(
@@ -221,12 +223,12 @@ def _opening(opened: Opened, start: str) -> Iterable[str | Text]:
         yield Text("ORACLE: this run sees annotated spans at test time", "bold red")
 
 
-def _print_scores(finished: Finished) -> None:
+def print_record(record: Record) -> None:
+    """Print the scores of a run, their warnings, and how it was trained."""
     from empathy_kit.cli.console import KitConsole
     from empathy_kit.runs import report
 
     console = KitConsole()
-    record = finished.record
     for table in (report.score_table(record), *report.class_tables(record), report.span_table(record)):
         if table is not None:
             console.print(table)
@@ -241,4 +243,3 @@ def _print_scores(finished: Finished) -> None:
         f"{training['seconds']:.0f} s, {training['pairs_per_second']:.0f} pairs/s in training",
         highlight=False,
     )
-    console.print_line(f"record: {finished.folder}")

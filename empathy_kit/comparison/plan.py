@@ -8,19 +8,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from empathy_kit.comparison.yardsticks import is_yardstick
-from empathy_kit.config import RunConfig, configure, flag, settings, to_dict, upgrade
+from empathy_kit.config import RunConfig, configure, flag, to_dict, upgrade
 from empathy_kit.contracts import NAME_PATTERN
 from empathy_kit.data.pairs import Corpus
 from empathy_kit.data.schema import Schema
 from empathy_kit.data.splits import Split, make_split
 from empathy_kit.errors import KitError
 from empathy_kit.files import write_whole
+from empathy_kit.runs import inventory
+from empathy_kit.runs.differences import as_given, shown_setting
 
 FORMAT = 2
-PLAN, RUNS = "comparison.json", "runs"
+PLAN, RUNS = inventory.PLAN, inventory.RUNS
 NOT_COMPARED = ("seed", "split_seed", "device", "fused", "threads")  # may differ between runs of one configuration
 SAME = ("data", "schema", "split")  # all configurations must share these, to be tested on the same pairs
 SAME_PAIRS = "all that is compared must be tested on the same pairs; use another --out"
@@ -114,26 +115,11 @@ def check_same(configurations: Mapping[str, RunConfig], first: RunConfig, respli
         KitError: the data, its tasks or the split differ.
     """
     for setting in (*SAME, *(() if resplit else ("split_seed",))):
-        theirs = _shown(first, setting)
+        theirs = shown_setting(first, setting)
         for name, config in configurations.items():
-            if _shown(config, setting) != theirs:
-                found = _shown(config, setting)
+            if shown_setting(config, setting) != theirs:
+                found = shown_setting(config, setting)
                 raise KitError(f"compare {name}: {flag(setting)} is {found}, but {theirs} {before}; {SAME_PAIRS}")
-
-
-def _shown(config: RunConfig, setting: str) -> Any:
-    """A setting's value; of a schema only tasks and labels, because titles and columns do not change a run."""
-    if setting == "schema":
-        return "; ".join(f"{task.name}: {', '.join(task.labels)}" for task in config.schema.tasks)
-    if setting == "tasks":
-        return ",".join(config.schema.select(config.tasks).names)  # none, and all by name, are the same
-    return getattr(config, setting)
-
-
-def as_given(config: RunConfig) -> dict[str, Any]:
-    """Every setting by its flag and every option by its route, for comparing and showing."""
-    plain = {flag(name): _shown(config, name) for name in settings()}
-    return {**plain, **{f"-o {route}": value for route, value in config.options.items()}}
 
 
 def differences(one: RunConfig, other: RunConfig) -> list[str]:

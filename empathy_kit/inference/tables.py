@@ -17,6 +17,7 @@ from empathy_kit.errors import KitError, shown
 from empathy_kit.files import sha256
 
 FORMATS = (".csv", ".jsonl", ".parquet")
+PAGE = 2**20  # bytes of a Parquet file that are read at once
 LONGEST = 2**24  # most characters of a cell or bytes of a line; a broken quote can swallow the rest of a file
 
 
@@ -185,7 +186,8 @@ class PairTable:
 
         number = 0
         try:
-            table = pyarrow.parquet.ParquetFile(stream)
+            # Read page by page: by default a row group, which may be the whole table, would be in memory.
+            table = pyarrow.parquet.ParquetFile(stream, pre_buffer=False, buffer_size=PAGE)
             schema = table.schema_arrow
             columns = self._begin(schema.names)
             wanted = [column for column in columns if column in {*self._names.values(), *self.kept}]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import tracemalloc
 from itertools import islice
 from pathlib import Path
 
@@ -153,3 +154,18 @@ def test_standard_input_is_json_lines_and_is_read_as_it_comes() -> None:
     with pytest.raises(KitError) as error:
         next(iter(PairTable(None, COLUMNS, io.BufferedReader(io.BytesIO(b"{}\n"))).rows()))  # type: ignore[arg-type]
     assert str(error.value) == "standard input: column 'seeker_post' is missing; there are none"
+
+
+def test_a_parquet_table_that_is_one_row_group_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "in.parquet"
+    posts = pa.array([f"{row:01000}" for row in range(12_000)])
+    written = pa.table({"seeker_post": posts, "response_post": posts})
+    pa.parquet.write_table(written, path, row_group_size=len(posts), use_dictionary=False, compression="none")
+    assert path.stat().st_size > 20_000_000
+    tracemalloc.start()  # pyarrow reads a file of Python's as Python's bytes
+    try:
+        assert sum(1 for _ in PairTable(path, COLUMNS).rows()) == len(posts)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10_000_000

@@ -1,0 +1,350 @@
+"""`empathy-kit runs`: what a folder of runs holds, what is damaged, and that nothing is deleted that is not a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_run import make_record, make_run
+from run_world import Said
+
+from empathy_kit import files
+from empathy_kit.config import RunConfig, to_dict
+from empathy_kit.runs.inventory import find
+from empathy_kit.runs.record import FORMAT
+
+Command = Callable[..., Said]
+
+
+def scored(value: float = 0.5, **changes: Any) -> Any:
+    """A record with headline scores."""
+    estimate = {"value": value, "low": value, "high": value}
+    scores = {"n": 3, "accuracy": estimate, "weighted_f1": estimate, "macro_f1": None}
+    return make_record(scores={"ER": scores}, **changes)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with two runs, a damaged one, one in a comparison, an unfinished one, and what is no run."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs"
+    make_run(folder / "a", scored())
+    make_run(folder / "b", scored(0.75, config=to_dict(RunConfig(loss="ce", epochs=2)), kit="0.2.0"))
+    (make_run(folder / "bad", scored()) / "model" / "weights").write_bytes(b"")
+    (folder / "many").mkdir()
+    (folder / "many" / "comparison.json").write_text("{}")
+    make_run(folder / "many" / "runs" / "T1-0", scored())
+    partial = folder / "slow.partial"
+    partial.mkdir()
+    (partial / files.LOCK).touch()
+    (partial / "checkpoint").write_bytes(bytes(1000))
+    (folder / "notes").mkdir()
+    (folder / "notes" / "run.txt").write_text("mine")
+    (folder / "foreign.partial").mkdir()
+    (folder / "foreign.partial" / "file").write_text("mine")
+    return folder
+
+
+@pytest.fixture
+def tree(shelf: Path) -> Callable[[], set[str]]:
+    """The names of everything in the folder."""
+    return lambda: {path.relative_to(shelf).as_posix() for path in shelf.rglob("*")}
+
+
+def age(folder: Path, days: float) -> None:
+    then = time.time() - days * 24 * 3600
+    for path in (*folder.rglob("*"), folder):
+        os.utime(path, (then, then))
+
+
+def test_runs_are_found_with_their_states_and_sizes(shelf: Path, command: Command) -> None:
+    reply = command("runs", "list", "--json")
+    assert (reply.code, reply.err) == (0, "")
+    found = json.loads(reply.out)
+    states = {each["path"]: each["state"] for each in found["runs"]}
+    assert states == {
+        "runs/a": "finished",
+        "runs/b": "finished",
+        "runs/bad": "finished",  # its model is not read
+        "runs/many/runs/T1-0": "finished",
+        "runs/slow.partial": "unfinished",
+    }
+    first = found["runs"][0]
+    assert first["scores"] == {"ER": {"accuracy": 0.5, "weighted_f1": 0.5, "macro_f1": None}}
+    assert (first["title"], first["seed"], first["data"], first["oracle"]) == ("focal", 0, "sample", False)
+    assert first["bytes"] == sum(path.stat().st_size for path in (shelf / "a").rglob("*") if path.is_file())
+    assert found["runs"][-1]["bytes"] == 1000
+    assert found["bytes"] == sum(each["bytes"] for each in found["runs"])
+
+
+def test_the_list_names_state_configuration_and_scores_in_a_row(shelf: Path, command: Command) -> None:
+    lines = command("runs", "list").out.splitlines()
+    assert lines[2].split() == ["a", "finished", "focal", "on", "sample", "0", "ER", ".500", "/", "-", *lines[2].split()[-3:]]
+    assert lines[-1].startswith("5 runs, ")
+    assert "many/runs/T1-0" in lines[5]
+
+
+def test_a_comparison_and_a_single_run_are_folders_of_runs_too(shelf: Path) -> None:
+    assert [each.path for each in find(shelf / "many")] == [shelf / "many" / "runs" / "T1-0"]
+    assert [each.path for each in find(shelf / "a")] == [shelf / "a"]
+
+
+def test_a_run_in_training_is_told_from_an_unfinished_one(shelf: Path, command: Command) -> None:
+    with files.reserved(shelf / "slow"):
+        assert "in training" in command("runs", "list").out
+        assert command("runs", "prune", "runs/slow.partial", "--yes") == Said(
+            2, "", "Error: runs/slow.partial: another process is writing it; nothing was deleted\n"
+        )
+        age(shelf / "slow.partial", 30)
+        assert command("runs", "prune", "--unfinished", "--yes").out == "nothing to delete\n"
+        assert (shelf / "slow.partial").exists()
+
+
+def test_verify_names_what_is_damaged_and_exits_with_1(shelf: Path, command: Command) -> None:
+    reply = command("runs", "verify")
+    assert (reply.code, reply.err) == (1, "")
+    assert reply.out.splitlines() == [
+        "runs/a: whole",
+        "runs/b: whole",
+        "runs/bad/model/weights: changed after the run (sha256 differs from the manifest)",
+        "runs/many/runs/T1-0: whole",
+        "runs/slow.partial: unfinished",
+        "5 runs, 1 damaged",
+    ]
+    assert command("runs", "verify", "runs/a", "runs/many").code == 0
+    found = json.loads(command("runs", "verify", "runs/a", "runs/bad", "--json").out)
+    assert [each["state"] for each in found["runs"]] == ["finished", "damaged"]
+    assert found["damaged"] == 1
+
+
+@pytest.mark.parametrize("manifest", [None, b"", b"{}", b'{"sha256": 1}', b"\xff", b"[" * 100_000])
+def test_a_damaged_manifest_is_a_damaged_run(shelf: Path, command: Command, manifest: bytes | None) -> None:
+    path = shelf / "a" / "manifest.json"
+    path.unlink() if manifest is None else path.write_bytes(manifest)
+    reply = command("runs", "verify", "runs/a")
+    assert reply.code == 1
+    assert reply.out.splitlines()[0] == "runs/a: not a finished run: manifest.json is missing or unreadable"
+    assert command("runs", "show", "runs/a") == Said(
+        2, "", "Error: runs/a: not a finished run: manifest.json is missing or unreadable\n"
+    )
+
+
+def test_a_run_of_a_newer_format_is_named_and_not_called_damaged(tmp_path: Path, command: Command) -> None:
+    out = make_run(tmp_path / "run", scored(format=FORMAT + 1))
+    reply = command("runs", "verify", out)
+    assert (reply.code, reply.out) == (
+        0,
+        f"{out / 'run.json'}: format {FORMAT + 1} found, expected {FORMAT}\n1 run, 0 damaged\n",
+    )
+    assert [each.state for each in find(out)] == ["newer format"]
+    assert command("runs", "diff", out, out).code == 2
+    (out / "history.jsonl").unlink()
+    assert command("runs", "verify", out).code == 1
+    assert [each.state for each in find(out)] == ["damaged"]
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("verify",), ("prune", "--damaged")])
+def test_a_folder_without_runs_is_one_line(arguments: tuple[str, ...], tmp_path: Path, command: Command) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    for name, problem in (
+        ("empty", "no run found, expected folders that `empathy-kit run` or `empathy-kit compare` has written"),
+        ("missing", "no such folder, expected a folder with runs"),
+        ("file", "a file found, expected a folder with runs"),
+    ):
+        reply = command("runs", arguments[0], tmp_path / name, *arguments[1:])
+        assert reply == Said(2, "", f"Error: {tmp_path / name}: {problem}\n")
+
+
+def test_two_runs_differ_in_settings_origin_and_scores(shelf: Path, command: Command) -> None:
+    reply = command("runs", "diff", "runs/a", "runs/b")
+    assert (reply.code, reply.err) == (0, "")
+    assert reply.out.splitlines() == [
+        "settings:",
+        "  --loss: focal -> ce",
+        "  --epochs: 5 -> 2",
+        "made of:",
+        "  kit: 0.1.0 -> 0.2.0",
+        "scores, on different test pairs: their differences are not the models alone:",
+        "  ER: accuracy .500 -> .750 (+25.0 points), weighted F1 .500 -> .750 (+25.0 points), macro F1 - -> -",
+    ]
+    found = json.loads(command("runs", "diff", "runs/a", "runs/b", "--json").out)
+    assert found["settings"] == {"--loss": ["focal", "ce"], "--epochs": [5, 2]}
+    assert found["scores"] == {"ER": {"accuracy": [0.5, 0.75], "weighted_f1": [0.5, 0.75], "macro_f1": [None, None]}}
+    assert found["same_test_pairs"] is False
+
+
+def test_runs_on_one_split_are_compared_without_a_remark(tmp_path: Path, command: Command) -> None:
+    same = {"data": {"name": "sample", "sha256": "d"}, "split": {"kind": "grouped", "sha256": "s"}}
+    one, other = (make_run(tmp_path / name, scored(**same)) for name in "ab")
+    assert command("runs", "diff", one, other).out.splitlines()[:3] == [
+        "settings: no difference",
+        "made of: no difference",
+        "scores:",
+    ]
+
+
+def test_the_options_of_one_plugin_are_compared_and_those_of_two_are_not(tmp_path: Path, command: Command) -> None:
+    configs = [RunConfig(loss="focal", options={"loss.gamma": gamma}) for gamma in (1.0, 2.0)]
+    configs.append(RunConfig(loss="poly1", options={"loss.epsilon": 1.0}))
+    a, b, c = (make_run(tmp_path / str(at), scored(config=to_dict(config))) for at, config in enumerate(configs))
+    assert json.loads(command("runs", "diff", a, b, "--json").out)["settings"] == {"-o loss.gamma": [1.0, 2.0]}
+    assert json.loads(command("runs", "diff", a, c, "--json").out)["settings"] == {"--loss": ["focal", "poly1"]}
+
+
+def test_show_prints_settings_and_report_of_a_real_run(first: tuple[Path, list[Any]], command: Command) -> None:
+    folder, _ = first
+    reply = command("runs", "show", folder)
+    assert (reply.code, reply.err) == (0, "")
+    assert "--loss focal" in reply.out
+    assert "-o loss.ER.gamma 3.0" in reply.out
+    assert "By label, focal" in reply.out
+    found = json.loads(command("runs", "show", folder, "--json").out)
+    assert found["settings"]["--epochs"] == 2
+    assert found["scores"]["ER"]["accuracy"] is not None
+
+
+def test_a_record_that_lacks_scores_is_one_line(tmp_path: Path, command: Command) -> None:
+    out = make_run(tmp_path / "run", make_record())
+    problem = f"{out / 'run.json'}: parts are missing, or are not as a run writes them"
+    assert command("runs", "show", out) == Said(2, "", f"Error: {problem}\n")
+    assert problem in command("runs", "list", out).out
+    half = make_run(tmp_path / "half", scored())
+    reply = command("runs", "show", half)
+    assert (reply.code, reply.err) == (2, f"Error: {half / 'run.json'}: parts are missing, or are not as a run writes them\n")
+
+
+def test_prune_deletes_what_was_named_and_nothing_else(shelf: Path, command: Command, tree: Callable[[], set[str]]) -> None:
+    before = tree()
+    reply = command("runs", "prune", "runs/a", "runs/slow.partial", "--yes")
+    assert (reply.code, reply.err) == (0, "")
+    assert reply.out.splitlines()[-1].startswith("deleted: 2, ")
+    gone = {name for name in before if name.split("/")[0] in ("a", "slow.partial")}
+    assert tree() == before - gone
+
+
+@pytest.mark.parametrize("name", [".", "../a", "../a/", "../../runs/b/../a"])
+def test_prune_deletes_a_run_however_it_is_named(
+    shelf: Path, command: Command, monkeypatch: pytest.MonkeyPatch, name: str, tree: Callable[[], set[str]]
+) -> None:
+    before = tree()
+    monkeypatch.chdir(shelf / "a")
+    assert command("runs", "prune", name, "--yes").code == 0
+    monkeypatch.chdir(shelf)
+    assert tree() == {each for each in before if each.split("/")[0] != "a"}
+
+
+def test_prune_asks_first(shelf: Path, command: Command, tree: Callable[[], set[str]], answers: Callable[[str], None]) -> None:
+    before = tree()
+    answers("n\n")
+    reply = command("runs", "prune", "runs/a")
+    assert reply.code == 1
+    assert "Delete 1 folder? [y/N]" in reply.err
+    assert tree() == before
+    answers("")  # nobody to answer
+    assert command("runs", "prune", "runs/a").code == 1
+    assert tree() == before
+    answers("y\n")
+    assert command("runs", "prune", "runs/a").code == 0
+    assert not (shelf / "a").exists()
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """What stands on standard input."""
+    import io
+
+    with ExitStack() as stack:
+        yield lambda text: monkeypatch.setattr("sys.stdin", stack.enter_context(io.StringIO(text)))
+
+
+@pytest.mark.parametrize("name", ["notes", "foreign.partial", "many", "many/runs", "missing", "link", "."])
+def test_no_folder_that_is_not_a_run_is_ever_deleted(
+    shelf: Path, command: Command, tree: Callable[[], set[str]], name: str
+) -> None:
+    (shelf / "link").symlink_to(shelf / "a")
+    before = tree()
+    reply = command("runs", "prune", "runs/b", f"runs/{name}", "--yes")
+    assert (reply.code, reply.out) == (2, "")
+    assert reply.err.startswith("Error: runs")
+    assert reply.err.endswith("; nothing was deleted\n")
+    assert tree() == before
+    for path in shelf.rglob("*"):
+        if not path.is_symlink():
+            os.utime(path, (0, 0))
+    (shelf / "bad" / "model" / "weights").unlink()
+    command("runs", "prune", "--damaged", "--unfinished", "--yes")
+    spared = {each for each in before if each.split("/")[0] not in ("bad", "slow.partial")}
+    assert tree() == spared
+
+
+def test_unfinished_runs_go_after_a_limit(shelf: Path, command: Command) -> None:
+    age(shelf / "slow.partial", 6.9)
+    assert command("runs", "prune", "--unfinished", "--yes") == Said(0, "nothing to delete\n", "")
+    age(shelf / "slow.partial", 7.1)
+    assert command("runs", "prune", "--unfinished", "--days", "8", "--yes").out == "nothing to delete\n"
+    assert command("runs", "prune", "--unfinished", "--yes").out == (
+        "runs/slow.partial: unfinished, 1,000 bytes\ndeleted: 1, 1,000 bytes\n"
+    )
+    assert not (shelf / "slow.partial").exists()
+    assert (shelf / "foreign.partial" / "file").read_text() == "mine"
+
+
+def test_a_finished_run_that_only_lacks_its_name_is_not_deleted_as_unfinished(shelf: Path, command: Command) -> None:
+    made = make_run(shelf / "c", scored())
+    made.rename(shelf / "slow.partial" / "result")
+    age(shelf / "slow.partial", 30)
+    problem = "runs/slow.partial/result: a finished run that only lacks its name; the next run in this folder gives it"
+    assert problem in command("runs", "list").out.splitlines()
+    assert command("runs", "prune", "--unfinished", "--yes") == Said(0, "nothing to delete\n", f"left alone: {problem}\n")
+    assert (shelf / "slow.partial" / "result" / "run.json").exists()
+    (shelf / "slow.partial" / "result" / "run.json").unlink()
+    age(shelf / "slow.partial", 30)
+    assert command("runs", "prune", "--unfinished", "--yes").code == 0
+    assert not (shelf / "slow.partial").exists()
+
+
+def test_damaged_runs_with_files_of_somebodys_are_left_alone_until_named(shelf: Path, command: Command) -> None:
+    (shelf / "bad" / "notes.txt").write_text("mine")
+    reply = command("runs", "prune", "--damaged", "--yes")
+    assert (reply.code, reply.out) == (0, "nothing to delete\n")
+    assert reply.err == ("left alone: runs/bad: has files that no run writes (notes.txt); name the run to delete them with it\n")
+    assert command("runs", "prune", "runs/bad", "--yes").code == 0
+    assert not (shelf / "bad").exists()
+
+
+def test_what_has_the_names_of_a_run_and_nothing_of_its_content_is_left_alone(shelf: Path, command: Command) -> None:
+    other = shelf / "other"
+    other.mkdir()
+    (other / "run.json").write_text('{"name": "another program"}')
+    (other / "manifest.json").write_text("[]")
+    reply = command("runs", "prune", "runs/other", "--damaged", "--yes")
+    assert (reply.code, reply.out) == (0, "nothing to delete\n")
+    assert reply.err == "left alone: runs/other: not certainly a run of empathy-kit; delete it yourself\n"
+    assert command("runs", "prune", "runs/other", "--yes").code == 2
+    assert other.exists()
+
+
+def test_prune_needs_to_know_what(shelf: Path, command: Command) -> None:
+    assert command("runs", "prune") == Said(
+        2, "", "Error: runs prune: expected the runs to delete, or --damaged or --unfinished\n"
+    )
+
+
+def test_escape_sequences_in_names_are_shown_and_not_obeyed(shelf: Path, command: Command) -> None:
+    name = "\x1b[2Jgone"
+    make_run(shelf / name, scored())
+    (shelf / name / "run.json").write_text("{")
+    replies = [command("runs", *arguments) for arguments in (("list",), ("verify",), ("show", f"runs/{name}"))]
+    for reply in replies:
+        assert "\x1b" not in reply.out + reply.err
+        assert r"\x1b[2Jgone" in reply.out + reply.err
+    listed = command("runs", "list", "--json").out
+    assert "\x1b" not in listed
+    assert f"runs/{name}" in {each["path"] for each in json.loads(listed)["runs"]}  # a program gets the name as it is
