@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from empathy_kit.config import RunConfig, flag, to_dict
 from empathy_kit.errors import KitError
 from empathy_kit.files import PARTIAL
 from empathy_kit.plugins import OURS, Registry
-from empathy_kit.runs.checkpoints import Checkpoint, newest
+from empathy_kit.runs.checkpoints import STATE, Checkpoint, folders, newest
 from empathy_kit.runs.choose import Plugins, all_options, compare_providers, library_versions, provenance
 
 KIT = "empathy-kit"  # among the versions
@@ -135,6 +136,17 @@ def stopped(partial: Path) -> Stopped | None:
     """
     checkpoint, faults = newest(partial)
     return None if checkpoint is None else Stopped(partial, checkpoint, faults)
+
+
+def threads_of_stopped(out: Path) -> int | None:
+    """With how many threads a run was begun that was stopped, if any: with others, its numbers would be others.
+
+    Its checkpoints are not verified here; the run itself does that, and reports what is wrong.
+    """
+    for folder in folders(out.with_name(out.name + PARTIAL)):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return int(json.loads((folder / STATE).read_text(encoding="utf-8"))["identity"]["machine"]["threads"])
+    return None
 
 
 def named(partial: Path) -> Stopped:
