@@ -76,9 +76,10 @@ class Keeper:
         """What is left on disk."""
         # Whatever a step has raised, its state is half-changed. A fault in the loss would come back: the bits are the same.
         fault = isinstance(error, Elsewhere) or (isinstance(error, KitError) and not self._whole)
-        if self._whole and not fault and self._kept != self._position() and self.state.pairs:
-            self._save(complete=True)
         self.writer.wait()
+        newer = self._kept != self._position() or not checkpoints.folders(self.writer.partial)  # removed, to make room
+        if self._whole and not fault and newer and self.state.pairs:
+            self._save(complete=True)
         if fault or self._kept is None:
             checkpoints.clear(self.writer.partial)
 

@@ -224,6 +224,7 @@ def _train(
                 validation=results.prediction_rows([ids[at] for at in split.validation], validation, chosen),
             )
 
+        keeper.writer.wait()  # or it would put a checkpoint next to the finished run
         folder = place.leave(write, model=keep_model)
     yield Finished(result, folder)
 
