@@ -132,7 +132,8 @@ def _work(connection: Any, config: RunConfig, folder: Path, keep_model: bool, fi
         with closing(run(config, load_registry(files), folder, wait=PATIENCE, keep_model=keep_model)) as events:
             _report(connection, events, config)
     except (BrokenPipeError, KeyboardInterrupt):
-        return
+        if multiprocessing.parent_process() is not None and threading.current_thread() is threading.main_thread():
+            os._exit(1)  # all is cleaned up; to unload torch can take seconds, in which no thread of Python's could end this
     except KitError as error:
         _send(connection, "failed", 0.0, str(error))
     except Exception as error:

@@ -113,8 +113,9 @@ class Writer:
         self.seconds = 0.0  # that training waited for the last one
         self._last = max(map(_number, folders(partial)), default=-1)
         self._whole = [] if found is None else [found.folder]  # oldest first
+        self.failed = False  # the last one could not be written
         self._sealing: threading.Thread | None = None
-        self._fault: OSError | None = None
+        self._reasons: list[str] = []  # of all that could not
         self._told = False
 
     @property
@@ -126,6 +127,7 @@ class Writer:
         """Write a state; its hashes and the disk's own time are waited for only to make it ``complete``."""
         self.wait()
         started = time.perf_counter()
+        self.failed = False
         self._last += 1
         folder = self.partial / f"checkpoint-{self._last}"
         try:
@@ -136,7 +138,7 @@ class Writer:
                 _write(staging, identity, state)
                 rest = stack.pop_all()
         except OSError as error:
-            self._fault = error
+            self._fail(error)
             return
         if complete:
             self._seal(rest, staging, folder)
@@ -153,10 +155,14 @@ class Writer:
 
     def fault(self) -> str | None:
         """Why a checkpoint could not be written; asked for again, None."""
-        if self._fault is None or self._told:
+        if not self._reasons or self._told:
             return None
         self._told = True
-        return str(self._fault.strerror or self._fault)
+        return self._reasons[0]
+
+    def _fail(self, error: OSError) -> None:
+        self.failed = True
+        self._reasons.append(str(error.strerror or error))
 
     def _behind(self, rest: ExitStack, staging: Path, folder: Path) -> None:
         if hasattr(os, "setpriority"):
@@ -173,7 +179,7 @@ class Writer:
             for names in (self.partial, self.partial.absolute().parent):
                 files.sync(names, inside=False)
         except OSError as error:
-            self._fault = error
+            self._fail(error)
             return
         self._whole.append(folder)
         for old in folders(self.partial):

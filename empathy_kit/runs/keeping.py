@@ -77,8 +77,8 @@ class Keeper:
         # Whatever a step has raised, its state is half-changed. A fault in the loss would come back: the bits are the same.
         fault = isinstance(error, Elsewhere) or (isinstance(error, KitError) and not self._whole)
         self.writer.wait()
-        newer = self._kept != self._position() or not checkpoints.folders(self.writer.partial)  # removed, to make room
-        if self._whole and not fault and newer and self.state.pairs:
+        missing = self.writer.failed or not checkpoints.folders(self.writer.partial)  # removed, to make room
+        if self._whole and not fault and self.state.pairs and (missing or self._kept != self._position()):
             self._save(complete=True)
         if fault or self._kept is None:
             checkpoints.clear(self.writer.partial)
