@@ -304,7 +304,7 @@ def read_versions(path: Path) -> dict[str, str]:
 _NAMES = ("sample", "reddit", "minilm", "mpnet", "epitome")  # of data, encoders and schemas, whatever lies about
 
 
-def located(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def located(settings: Mapping[str, Any], path: Path, option: str = "--config") -> dict[str, Any]:
     """Settings of a file, with the files and folders that they name where they are: here, or next to that file or above it.
 
     A run records what it was given, and is repeated from any folder.
@@ -323,7 +323,7 @@ def located(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
             found[name] = os.path.relpath(there)
         elif name == "data" and not Path(given).is_absolute():
             raise KitError(
-                f"--config {path}: its data {given} are neither in this folder nor next to that file or in a folder above it; "
+                f"{option} {path}: its data {given} are neither in this folder nor next to that file or in a folder above it; "
                 "give them as --data"
             )
     return found

@@ -106,9 +106,10 @@ def workspace(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def reserved(out: Path, *, wait: float = GLANCE) -> Iterator[Path]:
-    """Hold the name of a folder that is to be: ``<out>.partial/`` next to it, until the context ends and takes it away.
+    """Hold the name of a folder that is to be: ``<out>.partial/`` next to it, until the context ends.
 
-    What a process that was killed has left there is still there at first.
+    What a process that was killed has left there is still there at first. At the end the folder is removed, unless something
+    is in it.
 
     Args:
         out: the name.
@@ -130,7 +131,7 @@ def reserved(out: Path, *, wait: float = GLANCE) -> Iterator[Path]:
             while True:
                 refuse_existing(out)
                 try:
-                    partial = stack.enter_context(_owned(out.with_name(out.name + PARTIAL)))
+                    partial = stack.enter_context(_owned(out.with_name(out.name + PARTIAL), keep_full=True))
                     break
                 except BlockingIOError:
                     if time.monotonic() >= end:
@@ -188,8 +189,8 @@ def is_held(partial: Path) -> bool:
 
 
 @contextmanager
-def _owned(folder: Path) -> Iterator[Path]:
-    """A folder that this process holds, made where it is missing; removed at the end with all that is in it."""
+def _owned(folder: Path, *, keep_full: bool = False) -> Iterator[Path]:
+    """A folder that this process holds, made where it is missing; removed at the end with all that is in it, or if empty."""
     with ExitStack() as stack:
         seen = 0  # how often something was in the way: another process that is just leaving may look so once
         for _ in range(100):
@@ -216,7 +217,7 @@ def _owned(folder: Path) -> Iterator[Path]:
         try:
             yield folder
         finally:
-            _remove(folder, descriptor, stack)
+            _remove(folder, descriptor, stack, keep_full=keep_full)
 
 
 def _remove(folder: Path, descriptor: int, stack: ExitStack, *, keep_full: bool = False) -> None:
@@ -318,11 +319,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def sync(path: Path) -> None:
-    """Force a file, or a folder with all that it holds, onto the disk."""
+def sync(path: Path, *, inside: bool = True) -> None:
+    """Force a file, or a folder with all that it holds, onto the disk; of a folder without its inside, the names in it."""
     # Renamed before its bytes are on disk, a file could be whole by name and empty after a power cut.
-    inside = path.rglob("*") if path.is_dir() else ()
-    for each in (*inside, path):
+    parts = path.rglob("*") if inside and path.is_dir() else ()
+    for each in (*parts, path):
         if os.name == "nt" and each.is_dir():
             continue  # Windows does not open folders
         descriptor = os.open(each, os.O_RDONLY)

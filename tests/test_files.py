@@ -269,6 +269,9 @@ def test_a_name_is_reserved_by_one_process_until_it_ends(tmp_path: Path) -> None
         other.wait()
         with files.reserved(out) as partial:
             assert names(partial) == [".lock", "half"]  # for this process to judge
+    assert names(tmp_path / "new") == ["out.partial"]  # it was not removed
+    with files.reserved(out) as partial:
+        (partial / "half").unlink()
     assert names(tmp_path / "new") == []
 
 
@@ -306,6 +309,7 @@ def test_many_at_once_write_sweep_and_reserve_without_harm(tmp_path: Path) -> No
                 held.append(number)
                 most.append(len(held))
                 (partial / "file").write_text("text")
+                (partial / "file").unlink()
                 held.remove(number)
 
     with ThreadPoolExecutor(4) as pool:

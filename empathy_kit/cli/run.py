@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Iterable
-from contextlib import closing
+from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from empathy_kit.runs.train import Finished, Opened
 
 
+MOST_MINUTES = 10_000
+
+
 def setting_flags(*, without: Container[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """One flag per field of RunConfig, which checks it. Names are no click.Choice, because that would load the plugins."""
 
@@ -62,6 +65,13 @@ def setting_flags(*, without: Container[str] = ()) -> Callable[[Callable[..., No
 )
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="repeat a run.json, or start from a TOML file")
 @click.option("--out", type=click.Path(path_type=Path), help="the run directory, which must not exist  [runs/NAME]")
+@click.option("--resume", type=click.Path(path_type=Path), metavar="FOLDER", help="continue a stopped run: its OUT.partial")
+@click.option(
+    "--resume-anyway", is_flag=True, help="even with other versions of the kit or its libraries; its numbers may differ"
+)
+@click.option(
+    "--checkpoint-minutes", "minutes", type=float, default=5.0, metavar="N", help="how often the run's state is written  [5]"
+)
 @plugin_options("a plugin's option: -o loss.gamma 1.5")
 @plugin_files
 @click.option("--no-rationale", is_flag=True, help="the same as --rationale none")
@@ -72,6 +82,9 @@ def run(
     preset_name: str | None,
     config_file: Path | None,
     out: Path | None,
+    resume: Path | None,
+    resume_anyway: bool,
+    minutes: float,
     options: tuple[tuple[str, str], ...],
     plugin_files: tuple[Path, ...],
     no_rationale: bool,
@@ -81,16 +94,26 @@ def run(
     """Train and test one configuration, and write a run directory.
 
     The defaults are a recipe for the small encoder on the bundled sample; --preset paper is the paper's section 4.2.
+
+    While it trains, its state is kept in OUT.partial/: every few minutes, at the end of an epoch, and when Ctrl-C or SIGTERM
+    stops it. The same command continues it, and so does --resume OUT.partial. The result is the same as without the stop, to the
+    byte.
     """
-    config = _configuration(preset_name, config_file, options, no_rationale, {k: v for k, v in values.items() if v is not None})
+    given = {k: v for k, v in values.items() if v is not None}
+    if not 0 <= minutes <= MOST_MINUTES:
+        raise KitError(f"--checkpoint-minutes {minutes:g}: expected 0 to {MOST_MINUTES}")
+    if resume is None:
+        base = _base(preset_name, config_file, given)
+    else:
+        base, out = _stopped(resume, {"--out": out, "--preset": preset_name, "--config": config_file})
+    config = _configuration(base, options, no_rationale, given)
     from empathy_kit.cli.console import KitConsole
     from empathy_kit.plugins import load_registry
     from empathy_kit.runs.train import run as train
 
     quiet_libraries()
-    start = f"config {config_file}" if config_file else f"preset {preset_name or 'small'}"
-    changed = {name for name, value in values.items() if value is not None}
-    expected = read_hashes(config_file, changed) if config_file else None
+    start = f"resume {resume}" if resume else f"config {config_file}" if config_file else f"preset {preset_name or 'small'}"
+    expected = read_hashes(config_file, given) if config_file else None
     events = train(
         config,
         load_registry(plugin_files),
@@ -99,9 +122,11 @@ def run(
         expected=expected,
         providers=read_providers(config_file) if config_file else None,
         versions=read_versions(config_file) if config_file else None,
+        minutes=minutes,
+        anyway=resume_anyway,
     )
-    with closing(events):  # it cleans up before the command ends, however it ends
-        finished = _watch(events, config, start, KitConsole(stderr=True))
+    with _left_to_resume(plugin_files) as opened, closing(events):  # it cleans up before the command ends, however it ends
+        finished = _watch(events, config, start, KitConsole(stderr=True), opened)
     with terminal.kept(f"the run is complete in {finished.folder}"):
         if as_json:
             terminal.content(asdict(finished.record))
@@ -110,21 +135,47 @@ def run(
             terminal.line(f"record: {finished.folder}")
 
 
-def _configuration(
-    preset_name: str | None,
-    config_file: Path | None,
-    options: Iterable[tuple[str, str]],
-    no_rationale: bool,
-    values: dict[str, str],
-) -> RunConfig:
+def _base(preset_name: str | None, config_file: Path | None, given: dict[str, str]) -> RunConfig:
+    """The configuration that the flags change."""
     if preset_name is not None and config_file:
         raise KitError("--preset and --config: both given; use only one of them")
-    if no_rationale and values.get("rationale", "none") != "none":
-        raise KitError(f"--no-rationale and --rationale {values['rationale']}: both given; use only one of them")
     base = RunConfig() if preset_name is None else preset(preset_name)
     if config_file:
         recorded = read_config(config_file)
-        base = configure(base, located({name: value for name, value in recorded.items() if name not in values}, config_file))
+        base = configure(base, located({name: value for name, value in recorded.items() if name not in given}, config_file))
+    return base
+
+
+def _stopped(partial: Path, others: dict[str, object]) -> tuple[RunConfig, Path]:
+    """The configuration and the run directory of a stopped run."""
+    from empathy_kit.files import PARTIAL
+    from empathy_kit.runs.identity import named
+
+    for name, value in others.items():
+        if value is not None:
+            raise KitError(f"--resume and {name}: both given; use only one of them")
+    settings = named(partial).settings
+    return configure(RunConfig(), located(settings, partial, "--resume")), partial.with_name(partial.name.removesuffix(PARTIAL))
+
+
+@contextmanager
+def _left_to_resume(plugin_files: Iterable[Path]) -> Iterator[list[Opened]]:
+    """Print how a run that is stopped meanwhile is continued; the caller appends what was opened."""
+    opened: list[Opened] = []
+    try:
+        yield opened
+    except KeyboardInterrupt:
+        from empathy_kit.runs.checkpoints import folders
+
+        for partial in (event.partial for event in opened if event.partial is not None and folders(event.partial)):
+            plugins = "".join(f" --plugin {path}" for path in plugin_files)
+            terminal.remark(f"stopped; `empathy-kit run --resume {partial}{plugins}` continues it")
+        raise
+
+
+def _configuration(base: RunConfig, options: Iterable[tuple[str, str]], no_rationale: bool, values: dict[str, str]) -> RunConfig:
+    if no_rationale and values.get("rationale", "none") != "none":
+        raise KitError(f"--no-rationale and --rationale {values['rationale']}: both given; use only one of them")
     changes: dict[str, Any] = dict(values)
     if no_rationale:
         changes["rationale"] = "none"
@@ -148,10 +199,12 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 
-def _watch(events: Iterable[Any], config: RunConfig, start: str, console: KitConsole) -> Finished:
+def _watch(events: Iterable[Any], config: RunConfig, start: str, console: KitConsole, opened: list[Opened]) -> Finished:
     """Show the progress on stderr, and return the last event."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.text import Text
 
+    from empathy_kit.runs.keeping import Unkept
     from empathy_kit.runs.train import Finished, Opened
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
@@ -160,10 +213,13 @@ def _watch(events: Iterable[Any], config: RunConfig, start: str, console: KitCon
         task = bar.add_task("loading", total=None)
         for event in events:
             if isinstance(event, Opened):
+                opened.append(event)
                 for line in _opening(event, start):
                     console.print_line(line)
             elif isinstance(event, Finished):
                 return event
+            elif isinstance(event, Unkept):
+                console.print_line(Text(f"warning: {event}", "bold yellow"))
             else:
                 from empathy_kit.core.state import (
                     Epoch,
@@ -217,6 +273,8 @@ def _opening(opened: Opened, start: str) -> Iterable[str | Text]:
         yield f"{what} states of every post are in {opened.states}"
     if config.posts == "response":
         yield "the model does not see the seeker posts"
+    if opened.continued is not None:
+        yield opened.continued
     for warning in opened.warnings:
         yield Text(f"warning: {warning}", "bold yellow")
     if opened.oracle:

@@ -14,7 +14,7 @@ from empathy_kit.config import RunConfig
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import load_registry, one_line
 
-RETRIES = 3  # of a run whose worker died; it starts again from the beginning
+RETRIES = 3  # of a run whose worker died; it continues from its last checkpoint
 
 
 class RayWorker(Worker):
@@ -31,6 +31,11 @@ class RayWorker(Worker):
         task = _Task(theirs, remote.remote(config, folder.absolute(), keep_model, places))
         task.start()
         return cls(name, seed, ours, task)
+
+    def interrupt(self) -> None:
+        """Cancel the run; its last checkpoint stays."""
+        super().interrupt()
+        self.process.terminate()
 
     @staticmethod
     def work(config: RunConfig, folder: Path, keep_model: bool, files: Sequence[Path]) -> str | None:

@@ -23,7 +23,7 @@ from empathy_kit.comparison.plan import (
     run_folder,
     write_plan,
 )
-from empathy_kit.comparison.worker import Done, Failed, Progress, Worker
+from empathy_kit.comparison.worker import KEEPING, Done, Failed, Progress, Worker
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.data.pairs import Corpus
 from empathy_kit.data.sources import load_corpus
@@ -32,6 +32,7 @@ from empathy_kit.errors import KitError
 from empathy_kit.plugins import OURS, Registry, fingerprint
 from empathy_kit.runs import record
 from empathy_kit.runs.choose import all_options, choose_plugins
+from empathy_kit.runs.identity import threads_of_stopped
 
 LOCK = ".lock"
 
@@ -151,7 +152,7 @@ def execute(
                 name, seed = waiting.pop(0)
                 config = plan.config(name, seed)
                 if config.threads is None:
-                    config = replace(config, threads=threads)
+                    config = replace(config, threads=threads_of_stopped(run_folder(out, name, seed)) or threads)
                 begun = worker.start(name, seed, config, run_folder(out, name, seed), keep_model=keep_models, files=files)
                 active[begun.connection] = begun
                 yield Progress(name, seed, 0.0, "starting", 0.0)
@@ -166,10 +167,10 @@ def execute(
                     event = Done(event.name, event.seed, True, 0.0)
                 yield event
     finally:
-        for begun in active.values():  # all at once: each ends as soon as its pipe is closed
-            begun.connection.close()
+        for begun in active.values():  # all at once: each writes its state and ends
+            begun.interrupt()
         for begun in active.values():
-            begun.stop()
+            begun.stop(KEEPING)
 
 
 class _Check:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from empathy_kit.errors import KitError
 from empathy_kit.plugins import load_registry, one_line
 from empathy_kit.runs.train import run
 
-GRACE = 1.5  # seconds that a stopped run has to clean up
+GRACE = 1.5  # seconds that a run has to end when its parent has died
+KEEPING = 20.0  # seconds that an interrupted run has to write its state
 PATIENCE = 30.0  # seconds to wait for a process of an earlier call, which should end within GRACE
 
 
@@ -91,10 +93,16 @@ class Worker:
             return Done(self.name, self.seed, False, seconds)
         return Failed(self.name, self.seed, text) if kind == "failed" else Progress(self.name, self.seed, share, text, seconds)
 
-    def stop(self) -> None:
-        """End the process, whatever it is doing."""
+    def interrupt(self) -> None:
+        """Ask the run to end; it writes its state first, where it is training."""
         self.connection.close()
-        self.process.join(timeout=GRACE)
+        if isinstance(self.process, BaseProcess):
+            self.process.terminate()
+
+    def stop(self, seconds: float = GRACE) -> None:
+        """End the process, whatever it is doing, after some time to end by itself."""
+        self.connection.close()
+        self.process.join(timeout=seconds)
         for end in ("terminate", "kill"):
             if self.process.is_alive():
                 getattr(self.process, end)()
@@ -124,7 +132,8 @@ def _work(connection: Any, config: RunConfig, folder: Path, keep_model: bool, fi
         with closing(run(config, load_registry(files), folder, wait=PATIENCE, keep_model=keep_model)) as events:
             _report(connection, events, config)
     except (BrokenPipeError, KeyboardInterrupt):
-        return
+        if multiprocessing.parent_process() is not None and threading.current_thread() is threading.main_thread():
+            os._exit(1)  # all is cleaned up; to unload torch can take seconds, in which no thread of Python's could end this
     except KitError as error:
         _send(connection, "failed", 0.0, str(error))
     except Exception as error:
@@ -147,7 +156,19 @@ def end_with_parent() -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     parent = multiprocessing.parent_process()
     if parent is not None:
+        _signalled_by_the_system(parent.pid)
         threading.Thread(target=_watch, args=(parent.sentinel, threading.main_thread().ident), daemon=True).start()
+
+
+def _signalled_by_the_system(parent: int | None) -> None:
+    """Have Linux send SIGTERM when the parent ends: at once, and without a thread that must be given its turn."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # it has ended before this was asked for
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -170,15 +191,19 @@ def _watch(parent: int, main: int) -> None:
 def _report(connection: Any, events: Iterable[Any], config: RunConfig) -> None:
     from empathy_kit.core.state import Epoch
     from empathy_kit.core.trainer import Step
+    from empathy_kit.runs.keeping import Unkept
 
-    reported = 0.0
+    reported = reached = 0.0
     for event in events:
         if isinstance(event, Step):
             if time.monotonic() - reported > 0.5:
                 reported = time.monotonic()
-                done = (event.epoch - 1) * event.steps + event.step
-                connection.send(("step", done / (event.steps * config.epochs), f"epoch {event.epoch}, loss {event.loss:.3f}"))
+                reached = ((event.epoch - 1) * event.steps + event.step) / (event.steps * config.epochs)
+                connection.send(("step", reached, f"epoch {event.epoch}, loss {event.loss:.3f}"))
+        elif isinstance(event, Unkept):
+            connection.send(("step", reached, str(event)))
         elif isinstance(event, Epoch):
             text = f"epoch {event.epoch} validated, macro F1 {event.mean_macro_f1:.3f}"
-            connection.send(("step", event.epoch / config.epochs, text))
+            reached = event.epoch / config.epochs
+            connection.send(("step", reached, text))
     connection.send(("done", 1.0, ""))

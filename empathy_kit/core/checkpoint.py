@@ -32,7 +32,12 @@ def save(folder: Path, model: Model, objective: Objective, tokenizer: Any, encod
     except SafetensorError as error:  # a full disk is one of these, and the caller waits for an OSError
         raise OSError(str(error)) from error
     encoder.config.save_pretrained(folder)  # type: ignore[union-attr,operator]
-    tokenizer.save_pretrained(folder)
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:  # tokenizers raises nothing narrower, for a full disk neither
+        if "(os error " not in str(error):
+            raise
+        raise OSError(str(error)) from error
 
 
 def load(folder: Path, model: Model, objective: Objective | None = None) -> None:

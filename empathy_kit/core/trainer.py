@@ -137,8 +137,8 @@ class Trainer:
                 state.pairs += len(batch)
                 state.loss_sum += loss * len(batch)
                 state.training_seconds += time.perf_counter() - at
+                started, state.epoch_seconds = _lap(started, state.epoch_seconds)  # before it may be saved
                 yield Step(state.epoch, state.step, len(order), loss, state.pairs, state.training_seconds)
-                started, state.epoch_seconds = _lap(started, state.epoch_seconds)
             yield self._end_epoch(state, len(sampled), started)
         state.restore_best()
 

@@ -13,9 +13,14 @@ from pathlib import Path
 
 from empathy_kit import files
 from empathy_kit.errors import KitError
+from empathy_kit.runs import checkpoints
 from empathy_kit.runs.record import seal, verify
 
 RESULT = "result"  # in the folder that reserves a name: the run, until all of it is there
+
+
+class Elsewhere(KitError):  # noqa: N818 - a KitError like any other
+    """A finished run is not where it was to be; the message names where it is."""
 
 
 @dataclass(frozen=True)
@@ -33,31 +38,42 @@ class Reservation:
             model: whether to write the model too.
 
         Raises:
-            KitError: the name was taken meanwhile, or the run cannot be written there (for example on a full disk); the message
-                names where it is now.
+            Elsewhere: the name was taken meanwhile, or the run cannot be written there (for example on a full disk).
+            KitError: it cannot be written anywhere.
         """
+        checkpoints.clear(self.partial, keep=1)  # room for the run itself
         reason: OSError | None = None
-        for whole in dict.fromkeys((model, False)):
-            for there in (self.partial, None):  # None: a temporary folder, whose file system may still have room
-                try:
-                    folder = self._finish(there or Path(tempfile.mkdtemp(prefix="empathy-kit-")), write, whole, anew=not there)
-                except OSError as error:
-                    reason = reason or error
-                    continue
-                if folder == self.out and whole == model:
-                    return folder
-                why = "was taken by something else" if reason is None else f"cannot be written: {_why(reason)}"
-                without = ", without its model" if model and not whole else ""
-                raise KitError(f"--out {self.out}: {why}; the finished run is in {folder}{without}")
+        for at, (there, whole) in enumerate(self._places(model)):
+            if at == 2:
+                checkpoints.clear(self.partial)  # it is several times as large as the model
+            try:
+                folder = self._finish(there or Path(tempfile.mkdtemp(prefix="empathy-kit-")), write, whole, anew=not there)
+            except OSError as error:
+                reason = reason or error
+                continue
+            if folder == self.out and whole == model:
+                return folder
+            why = "was taken by something else" if reason is None else f"cannot be written: {_why(reason)}"
+            without = ", without its model" if model and not whole else ""
+            raise Elsewhere(f"--out {self.out}: {why}; the finished run is in {folder}{without}")
         raise KitError(f"--out {self.out}: cannot be written: {_why(reason)}")
+
+    def _places(self, model: bool) -> list[tuple[Path | None, bool]]:
+        """Where to write, and whether with the model, best first; None: a temporary folder, whose file system may have room."""
+        once = [(self.partial, model), (None, model), (self.partial, model)]
+        return [*once, (self.partial, False), (None, False)] if model else once
 
     def _finish(self, home: Path, write: Callable[[Path, bool], None], model: bool, *, anew: bool) -> Path:
         staging = home / RESULT
         try:
+            if not anew:  # who deleted it deleted no finished run
+                home.mkdir(exist_ok=True)
             staging.mkdir()
             write(staging, model)
             seal(staging)
             files.sync(staging)
+            if not anew:
+                checkpoints.clear(home)  # where this process ends here, the next one gives the run its name
             return _named(staging, home / self.out.name if anew else self.out)
         except BaseException:
             shutil.rmtree(home if anew else staging, ignore_errors=True)
@@ -80,15 +96,22 @@ def _numbered(out: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def reserved(out: Path, *, numbered: bool = False, wait: float = files.GLANCE) -> Iterator[Reservation]:
+def reserved(
+    out: Path,
+    *,
+    numbered: bool = False,
+    wait: float = files.GLANCE,
+    fits: Callable[[Path], bool] | None = None,
+) -> Iterator[Reservation]:
     """Reserve a run's name until the run is written: this process alone owns ``<out>.partial/`` next to it.
 
-    Leftovers of killed processes are removed; a run that such a process had finished is moved to its name.
+    Leftovers of killed processes are removed, except checkpoints; a run that such a process had finished is moved to its name.
 
     Args:
         out: the run directory, which must not exist.
-        numbered: if it exists, or another process holds its name, append the first free number.
+        numbered: if it exists, another process holds its name, or what is left there does not fit, append the first free number.
         wait: seconds to wait for a process that holds the name.
+        fits: whether what a stopped run left in a folder can be continued.
 
     Raises:
         KitError: the name exists, another process is writing it, or it cannot be written.
@@ -104,7 +127,9 @@ def reserved(out: Path, *, numbered: bool = False, wait: float = files.GLANCE) -
                 partial = stack.enter_context(files.reserved(candidate, wait=wait))
                 _clear(partial)
                 files.refuse_existing(candidate)
-                break
+                if not numbered or fits is None or fits(partial):
+                    break
+                problem = f"{partial} holds a stopped run with other settings; use another --out"
             except BlockingIOError:
                 problem = "another process is writing it; wait until it ends, or use another --out"
             except FileExistsError as error:
@@ -118,16 +143,27 @@ def reserved(out: Path, *, numbered: bool = False, wait: float = files.GLANCE) -
             raise KitError(f"--out {out}: {problem}")
         for other in candidate.parent.glob(f"*{files.PARTIAL}"):
             with files.taken_over(other) as abandoned:
-                if abandoned and {path.name for path in other.iterdir()} <= {files.LOCK, RESULT}:
+                if abandoned and all(_is_ours(path.name) for path in other.iterdir()):
                     _clear(other)
-        yield Reservation(candidate, partial)
+        try:
+            yield Reservation(candidate, partial)
+        finally:
+            shutil.rmtree(partial / RESULT, ignore_errors=True)
+
+
+def _is_ours(name: str) -> bool:
+    return name in (files.LOCK, RESULT) or checkpoints.NAME.fullmatch(name) is not None
 
 
 def _clear(partial: Path) -> None:
-    """Remove the leftovers of a killed process; a run that was complete and only lacked its name is moved to it."""
+    """Remove the leftovers of a killed process; a run that was complete and only lacked its name is moved to it.
+
+    Checkpoints stay, unless their run was complete.
+    """
     left = partial / RESULT
     with suppress(KitError):
         verify(left)
+        checkpoints.clear(partial)
         _named(left, partial.with_name(partial.name.removesuffix(files.PARTIAL)))
     shutil.rmtree(left, ignore_errors=True)
 

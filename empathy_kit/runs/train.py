@@ -3,42 +3,30 @@
 from __future__ import annotations
 
 import os
-import platform
-import random
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from empathy_kit import __version__
-from empathy_kit.config import RunConfig, to_dict
-from empathy_kit.contracts import Task
+from empathy_kit.config import RunConfig
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import make_split
 from empathy_kit.errors import KitError
 from empathy_kit.files import GLANCE
 from empathy_kit.plugins import Registry
-from empathy_kit.runs import record
+from empathy_kit.runs import record, results
 from empathy_kit.runs.build import flags_named, open_encoder, own_criterion
-from empathy_kit.runs.choose import (
-    Plugins,
-    all_options,
-    choose_plugins,
-    compare_providers,
-    compare_versions,
-    library_versions,
-    provenance,
-)
+from empathy_kit.runs.choose import Plugins, choose_plugins, compare_providers, compare_versions, library_versions, provenance
 from empathy_kit.runs.describe import describe_data, describe_split
+from empathy_kit.runs.identity import KIT, Stopped, all_versions, changes, machine_of, settings_of, stopped
+from empathy_kit.runs.keeping import Keeper, Unkept
 from empathy_kit.runs.prepare import prepare
 from empathy_kit.runs.reservation import Reservation, reserved
 from empathy_kit.runs.seen import see, write_seen
 
 if TYPE_CHECKING:
-    from empathy_kit.core.batch import Examples
-    from empathy_kit.core.evaluation import Evaluation
     from empathy_kit.core.state import Epoch
-    from empathy_kit.core.tokens import TokenPair, Truncation
+    from empathy_kit.core.tokens import Truncation
     from empathy_kit.core.trainer import Step
 
 
@@ -56,6 +44,8 @@ class Opened:
     epoch_pairs: int  # pairs that the sampler shows per epoch
     warnings: tuple[str, ...] = ()  # for the user
     states: Path | None = None  # file of the frozen layers' states of all posts
+    partial: Path | None = None  # where the run's state is kept until it is finished
+    continued: str | None = None  # where a stopped run is continued
 
 
 @dataclass(frozen=True)
@@ -64,6 +54,9 @@ class Finished:
 
     record: record.Record
     folder: Path
+
+
+MINUTES = 5.0  # between two checkpoints
 
 
 def run(
@@ -77,8 +70,13 @@ def run(
     providers: Mapping[str, Mapping[str, str]] | None = None,
     versions: Mapping[str, str] | None = None,
     keep_model: bool = True,
-) -> Generator[Opened | Step | Epoch | Finished, None, None]:
+    minutes: float = MINUTES,
+    anyway: bool = False,
+) -> Generator[Opened | Step | Epoch | Unkept | Finished, None, None]:
     """Train and test one configuration, yielding an event for each step; the last event is `Finished`.
+
+    Its state is kept in ``<out>.partial/`` while it trains. Where it was stopped, by whatever means, the same call continues it,
+    and ends with the same bytes as if it had never been stopped.
 
     Args:
         config: what to run.
@@ -90,9 +88,12 @@ def run(
         providers: the provider of each kind's plugin in the run to repeat.
         versions: of the libraries in the run to repeat.
         keep_model: write the model into the run directory next to its scores.
+        minutes: between two checkpoints; 0 writes one after every step.
+        anyway: continue a stopped run with other versions of the kit or the libraries.
 
     Raises:
-        KitError: a fault in the configuration, the data or the output folder that the user can fix.
+        KitError: a fault in the configuration, the data or the output folder that the user can fix, or what was stopped is
+            another run, or damaged.
     """
     _check_alone()
     warnings = compare_providers(providers, config, registry) if providers else ()
@@ -102,38 +103,50 @@ def run(
     except KitError as error:
         # Another version may have renamed an option or a plugin of the recorded run.
         raise KitError("; ".join([str(error), *warnings])) from None
-    with reserved(out, numbered=numbered, wait=wait) as place:
-        yield from _train(config, plugins, place, expected or {}, warnings, keep_model=keep_model)
+
+    def fits(partial: Path) -> bool:
+        left = stopped(partial)
+        return left is None or not changes(left.settings, settings_of(config, plugins), by_name=True)
+
+    with reserved(out, numbered=numbered, wait=wait, fits=fits) as place:
+        before = stopped(place.partial)
+        if before is not None:
+            warnings += (*before.faults, *before.check(config, plugins, registry, anyway=anyway))
+        yield from _train(config, plugins, place, before, expected or {}, warnings, keep_model=keep_model, minutes=minutes)
 
 
 def _train(
     config: RunConfig,
     plugins: Plugins,
     place: Reservation,
+    before: Stopped | None,
     expected: Mapping[str, str],
     warnings: tuple[str, ...],
     *,
     keep_model: bool,
-) -> Generator[Opened | Step | Epoch | Finished, None, None]:
+    minutes: float,
+) -> Generator[Opened | Step | Epoch | Unkept | Finished, None, None]:
     """The run itself, from its data to its record."""
     corpus = load_corpus(config.data, config.schema)
     schema = config.schema.select(config.tasks)
     split = make_split(corpus, config.split, config.split_seed, schema)
     data, parts_found = describe_data(corpus), describe_split(corpus, split)
-    for name, found in (("data", data), ("split", parts_found)):
-        _check_same(name, found["sha256"], expected)
+    hashes = {"data": data["sha256"], "split": parts_found["sha256"]}
+    for name, found in hashes.items():
+        _check_same(name, found, expected, before)
 
     import torch
 
     from empathy_kit.core import checkpoint
     from empathy_kit.core.fingerprint import fingerprint, revision
 
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    threads = config.threads or (before.threads if before is not None else None)  # the bits depend on how many there are
+    if threads is not None:
+        torch.set_num_threads(threads)
     torch.manual_seed(config.seed)  # before any initialisation: the heads' initial weights are part of the run
     encoder, tokenizer = open_encoder(config)
-    read_by = fingerprint(encoder, tokenizer)
-    _check_same("encoder", read_by, expected)
+    hashes["encoder"] = fingerprint(encoder, tokenizer)
+    _check_same("encoder", hashes["encoder"], expected, before)
     prepared = prepare(config, plugins, corpus, split, encoder, tokenizer)
     tasks, model, objective, trainer = prepared.tasks, prepared.model, prepared.objective, prepared.trainer
     validation, test, truncation = prepared.validation, prepared.test, prepared.truncation
@@ -146,63 +159,84 @@ def _train(
         losses = objective.status(device, {task.name: task.num_classes for task in tasks})
     with plugins.blamed():
         state = trainer.start(model, objective, seed=config.seed)
-    yield Opened(config, data, parts_found, truncation, plugins.oracle, str(device), losses, state.epoch_pairs, warnings, states)
-
-    with plugins.blamed():
-        yield from trainer.fit(state)
-        chosen = trainer.evaluate(state, validation)
-        evaluated = trainer.evaluate(state, test)
-        mismatched = swap_seekers(test, config.split_seed)
-        swapped = evaluated if mismatched is test else trainer.evaluate(state, mismatched)
-
-    result = record.Record(
-        format=record.FORMAT,
-        kit=__version__,
-        oracle=plugins.oracle,
-        # All options including defaults: a plugin may change a default, and a repeated run must not follow it.
-        config=to_dict(replace(config, options=all_options(plugins))),
-        plugins={kind: provenance(entry) for kind, entry in plugins.chosen.items()},
-        versions=library_versions(),
-        machine={
-            "system": platform.system(),
-            "processor": platform.machine(),
-            "device": str(device),
-            "losses": losses,
-            "threads": torch.get_num_threads(),
-        },
-        data=data,
-        split=parts_found,
-        encoder={"name": config.encoder, "sha256": read_by, **revision(encoder)},
-        truncation=asdict(truncation),
-        training={**_training(state.history), "own_criterion": own},
-        scores=_scores(evaluated, test, tasks, config.seed),
-        spans=_span_scores(evaluated, test, tasks, config.seed),
-        calibration=_calibration(chosen, validation, evaluated, test),
-    )
-    ids = record.hashed_ids(corpus)
-
-    def write(folder: Path, whole: bool) -> None:
-        if whole:
-            checkpoint.save(folder / record.MODEL, model, objective, tokenizer, encoder)
-            record.write_temperatures(folder / record.MODEL, result)
-            write_seen(folder / record.MODEL, see(corpus, split, key=data["sha256"]))
-        record.write(
-            folder,
-            result,
-            [asdict(epoch) for epoch in state.history],
-            predictions=_prediction_rows([ids[at] for at in split.test], test, evaluated, swapped),
-            validation=_prediction_rows([ids[at] for at in split.validation], validation, chosen),
+    identity: dict[str, Any] = {
+        "settings": settings_of(config, plugins) if before is None else before.settings,
+        "plugins": {kind: provenance(entry) for kind, entry in plugins.chosen.items()},
+        "versions": all_versions(None if before is None else before.checkpoint.identity["versions"]),
+        "sha256": hashes,
+        "machine": machine_of(device, losses, torch.get_num_threads()),
+    }
+    if before is not None:
+        before.check_machine(identity["machine"])
+    keeper = Keeper(place.partial, None if before is None else before.checkpoint, identity, state, minutes=minutes)
+    with keeper.until_finished():
+        yield Opened(
+            config,
+            data,
+            parts_found,
+            truncation,
+            plugins.oracle,
+            str(device),
+            losses,
+            state.epoch_pairs,
+            warnings,
+            states,
+            place.partial,
+            None if before is None else before.line,
         )
+        with plugins.blamed():
+            yield from keeper.steps(trainer.fit(state))
+            chosen = trainer.evaluate(state, validation)
+            evaluated = trainer.evaluate(state, test)
+            mismatched = results.swap_seekers(test, config.split_seed)
+            swapped = evaluated if mismatched is test else trainer.evaluate(state, mismatched)
 
-    yield Finished(result, place.leave(write, model=keep_model))
+        result = record.Record(
+            format=record.FORMAT,
+            kit=identity["versions"][KIT],
+            oracle=plugins.oracle,
+            # All options including defaults: a plugin may change a default, and a repeated run must not follow it.
+            config=identity["settings"],
+            plugins=identity["plugins"],
+            versions={name: version for name, version in identity["versions"].items() if name != KIT},
+            machine=identity["machine"],
+            data=data,
+            split=parts_found,
+            encoder={"name": identity["settings"]["encoder"], "sha256": hashes["encoder"], **revision(encoder)},
+            truncation=asdict(truncation),
+            training={**_training(state.history), "own_criterion": own},
+            scores=results.scores(evaluated, test, tasks, config.seed),
+            spans=results.span_scores(evaluated, test, tasks, config.seed),
+            calibration=results.calibration(chosen, validation, evaluated, test),
+        )
+        ids = record.hashed_ids(corpus)
+
+        def write(folder: Path, whole: bool) -> None:
+            if whole:
+                checkpoint.save(folder / record.MODEL, model, objective, tokenizer, encoder)
+                record.write_temperatures(folder / record.MODEL, result)
+                write_seen(folder / record.MODEL, see(corpus, split, key=data["sha256"]))
+            record.write(
+                folder,
+                result,
+                [asdict(epoch) for epoch in state.history],
+                predictions=results.prediction_rows([ids[at] for at in split.test], test, evaluated, swapped),
+                validation=results.prediction_rows([ids[at] for at in split.validation], validation, chosen),
+            )
+
+        keeper.writer.wait()  # or it would put a checkpoint next to the finished run
+        folder = place.leave(write, model=keep_model)
+    yield Finished(result, folder)
 
 
-def _check_same(what: str, found: str, expected: Mapping[str, str]) -> None:
+def _check_same(what: str, found: str, expected: Mapping[str, str], before: Stopped | None) -> None:
     if found != expected.get(what, found):
         raise KitError(
             f"--config: the {what} is not the recorded run's (sha256 {found[:12]}... found, expected "
             f"{expected[what][:12]}...); its scores cannot be repeated"
         )
+    if before is not None:
+        before.check_hash(what, found)
 
 
 def _check_alone() -> None:
@@ -223,90 +257,3 @@ def _training(history: Sequence[Epoch]) -> dict[str, Any]:
         "seconds": round(sum(epoch.seconds for epoch in history), 1),
         "pairs_per_second": round(sum(epoch.pairs_per_second for epoch in history) / len(history), 1),
     }
-
-
-def _scores(evaluated: Evaluation, examples: Examples, tasks: Sequence[Task], seed: int) -> dict[str, Any]:
-    from empathy_kit.core.metrics import score
-
-    target = examples.levels().numpy()
-    scores = {}
-    for index, task in enumerate(tasks):
-        known = target[:, index] >= 0
-        majority = task.class_counts.index(max(task.class_counts))
-        found = score(target[known, index], evaluated.probabilities[task.name][known], majority=majority, seed=seed)
-        scores[task.name] = asdict(found)
-    return scores
-
-
-def _span_scores(evaluated: Evaluation, examples: Examples, tasks: Sequence[Task], seed: int) -> dict[str, Any] | None:
-    from empathy_kit.core.metrics import runs, score_spans
-    from empathy_kit.core.tokens import whole_stretches
-
-    if evaluated.spans is None:
-        return None
-    scores: dict[str, Any] = {}
-    for index, task in enumerate(tasks):
-        known = [at for at, labels in enumerate(examples.labels) if labels.gold_known[index]]
-        gold = [examples.labels[at].evidence[index] for at in known]
-        predicted = [whole_stretches(runs(evaluated.spans[at][index]), examples.labels[at].cut) for at in known]
-        scores[task.name] = asdict(score_spans(gold, predicted, seed)) if known else None
-    return scores
-
-
-def _calibration(chosen: Evaluation, validation: Examples, evaluated: Evaluation, test: Examples) -> dict[str, dict[str, float]]:
-    """Per task the temperature, fitted on the validation part, and the test part's calibration error before and after it."""
-    from empathy_kit.core.calibration import calibration, fit_temperature, tempered
-
-    seen, unseen = validation.levels().numpy(), test.levels().numpy()
-    found = {}
-    for index, (name, rows) in enumerate(evaluated.probabilities.items()):
-        known, labelled = seen[:, index] >= 0, unseen[:, index] >= 0
-        temperature = fit_temperature(chosen.probabilities[name][known], seen[known, index])
-        true, given = unseen[labelled, index], rows[labelled]
-        before, after = (calibration(each, true).ece for each in (given, tempered(given, temperature)))
-        found[name] = {"temperature": temperature, "ece_before": before, "ece_after": after}
-    return found
-
-
-def swap_seekers(examples: Examples, seed: int) -> Examples:
-    """Pair each response with another pair's seeker post: a model that uses the context must score worse.
-
-    Where all seeker posts are the same, nothing changes.
-    """
-    order = random.Random(seed).sample(range(len(examples)), len(examples))
-    seekers = [examples.texts[position].seeker for position in order]
-    changes = [at for at in range(len(order)) if seekers[at - 1] != seekers[at]]
-    if not changes:
-        return examples
-    texts: list[TokenPair] = list(examples.texts)
-    later = changes[0]  # the next position, cyclically, with another seeker post; found by walking backwards
-    for at in reversed(range(len(order))):
-        if seekers[(at + 1) % len(order)] != seekers[at]:
-            later = (at + 1) % len(order)
-        texts[order[at]] = replace(texts[order[at]], seeker=seekers[later])
-    return replace(examples, texts=tuple(texts))
-
-
-def _prediction_rows(
-    ids: Sequence[str], examples: Examples, evaluated: Evaluation, swapped: Evaluation | None = None
-) -> list[list[str]]:
-    """A part's predictions as rows, the header first.
-
-    Per task: the true level, the predicted level, the same with another pair's seeker post, and every level's probability.
-    Levels are positions in the task's labels; a missing true level is empty. Ids are hashed, and there is no text.
-    """
-    levels, elsewhere = evaluated.levels(), swapped.levels() if swapped else {}
-    columns = ["id"]
-    for name, rows in evaluated.probabilities.items():
-        columns += [f"{name}_true", f"{name}_predicted", *([f"{name}_swapped"] if swapped else [])]
-        columns += [f"{name}_p{at}" for at in range(rows.shape[1])]
-    table = [columns]
-    for at, hashed in enumerate(ids):
-        row = [hashed]
-        for index, (name, rows) in enumerate(evaluated.probabilities.items()):
-            true = examples.labels[at].levels[index]
-            row += ["" if true < 0 else str(true), str(int(levels[name][at]))]
-            row += [str(int(elsewhere[name][at]))] if swapped else []
-            row += [f"{value:.6f}" for value in rows[at]]
-        table.append(row)
-    return table

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -21,8 +22,10 @@ from empathy_kit.cli import cli
 from empathy_kit.cluster import cores
 from empathy_kit.comparison.execute import Done, Failed, Progress, alone, execute, prepare
 from empathy_kit.comparison.finished import read_finished
+from empathy_kit.comparison.pages import summarise
 from empathy_kit.comparison.parse import parse_configurations
 from empathy_kit.comparison.plan import Plan, read_plan, run_folder
+from empathy_kit.comparison.worker import Worker
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.plugins import Registry, load_registry
 from empathy_kit.runs.train import run
@@ -129,15 +132,59 @@ def test_a_run_that_a_process_of_an_earlier_call_is_writing_is_waited_for_and_no
     assert read_finished(copy).missing == []
 
 
-def test_a_process_whose_parent_is_killed_ends_soon(tmp_path: Path) -> None:
+def test_a_comparison_whose_machine_dies_in_the_middle_gives_the_same_report(
+    finished: Path, copy: Path, plan: Plan, registry: Registry, in_threads: None
+) -> None:
+    """One run is done, one has a checkpoint of a step, one was just begun, and one had not started."""
+    for (name, seed), events in zip(plan.runs()[1:], (4, 1, 0), strict=True):
+        shutil.rmtree(run_folder(copy, name, seed))
+        going = run(plan.config(name, seed), registry, run_folder(copy, name, seed), keep_model=False, minutes=0)
+        list(islice(going, events))
+        going.close()
+    assert len(list(copy.glob("runs/*.partial/checkpoint-*"))) == 2
+    assert [event.found for event in go(plan, copy, registry, jobs=1) if isinstance(event, Done)] == [True, False, False, False]
+    for name, seed in plan.runs():
+        for file in ("predictions.csv", "validation.csv"):
+            assert (run_folder(copy, name, seed) / file).read_bytes() == (run_folder(finished, name, seed) / file).read_bytes()
+    reports = [replace(summarise(read_finished(folder)), seconds=0.0) for folder in (copy, finished)]
+    assert reports[0] == reports[1]
+    assert not list(copy.glob("runs/*.partial"))
+
+
+def test_a_stopped_run_is_continued_with_as_many_threads_as_it_was_begun_with(
+    plan: Plan, registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = replace(plan, configurations={name: replace(config, threads=None) for name, config in plan.configurations.items()})
+    out = run_folder(tmp_path, "T1", 0)
+    going = run(replace(free.config("T1", 0), threads=1), registry, out, keep_model=False, minutes=0)
+    list(islice(going, 2))
+    going.close()
+    given: dict[tuple[str, int], int | None] = {}
+
+    def start(cls: type[Worker], name: str, seed: int, config: RunConfig, folder: Path, **how: object) -> Worker:
+        given[name, seed] = config.threads
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Worker, "start", classmethod(start))
+    for jobs in ([("T1", 0)], [("hard", 0)]):
+        chosen = Plan({name: free.configurations[name] for name, _ in jobs}, (0,), resplit=True)
+        with pytest.raises(KeyboardInterrupt):
+            list(execute(prepare(chosen, tmp_path, registry), tmp_path, registry, jobs=1, keep_models=False, threads=3))
+        (tmp_path / "comparison.json").unlink()
+    assert given == {("T1", 0): 1, ("hard", 0): 3}
+
+
+def test_a_process_whose_parent_is_killed_ends_soon_whatever_it_is_doing(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
         "import multiprocessing, os, threading, time\n"
         "from empathy_kit.comparison.worker import end_with_parent\n"
+        "from empathy_kit.runs.signals import held\n"
         "def child():\n"
         "    end_with_parent()\n"
-        "    print(os.getpid(), flush=True)\n"
-        "    while True: time.sleep(0.05)\n"
+        "    with held():\n"  # a step that takes long
+        "        print(os.getpid(), flush=True)\n"
+        "        while True: time.sleep(0.05)\n"
         "if __name__ == '__main__':\n"
         "    process = multiprocessing.get_context('spawn').Process(target=child)\n"
         "    process.start(); process.join()\n"
@@ -146,7 +193,9 @@ def test_a_process_whose_parent_is_killed_ends_soon(tmp_path: Path) -> None:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         parent.kill()
+        killed = time.monotonic()
         parent.stdout.read()  # until the child, too, has closed it
+    assert time.monotonic() - killed < 2 + 3  # the promise, and a busy machine
     for _ in range(100):
         try:
             os.kill(child, 0)

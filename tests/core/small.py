@@ -64,21 +64,23 @@ def without_labels(examples: Examples, missing: Mapping[int, tuple[int, ...]]) -
     return replace(examples, labels=tuple(labels))
 
 
-def make_model(seed: int = 0, injector: nn.Module | None = None, heads: Mapping[str, nn.Module] | None = None) -> Model:
+def make_model(
+    seed: int = 0, injector: nn.Module | None = None, heads: Mapping[str, nn.Module] | None = None, frozen: int = 0
+) -> Model:
     from transformers import RobertaConfig, RobertaModel
 
     torch.manual_seed(seed)
     config = RobertaConfig(
         vocab_size=12,
         hidden_size=16,
-        num_hidden_layers=1,
+        num_hidden_layers=1 + frozen,
         num_attention_heads=2,
         intermediate_size=16,
         max_position_embeddings=16,
         type_vocab_size=1,
         pad_token_id=1,
     )
-    encoder = PostEncoder(RobertaModel(config, add_pooling_layer=False))
+    encoder = PostEncoder(RobertaModel(config, add_pooling_layer=False), freeze_layers=frozen)
     trunk = GRUTrunk(encoder, injector or NoRationale(), hidden=12, layers=2, dropout=0.3)
     return Model(trunk, heads or {name: LinearHead(12, 2) for name in NAMES})
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import copy
+import json
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from small import NAMES, RECIPE, Small, make_model, same, weights, without_clock
+from safetensors.torch import load, save
+from small import NAMES, RECIPE, TRAIN, Small, make_model, same, weights, without_clock
 from torch import Tensor, nn
 
 from empathy_kit.core.heads import LinearHead
 from empathy_kit.core.losses.cross_entropy import cross_entropy
+from empathy_kit.core.losses.focal import FocalLoss
 from empathy_kit.core.rationales import PredictedRationale
+from empathy_kit.core.samplers import resample
+from empathy_kit.core.snapshot import pack, unpack
 
-WHOLE = replace(RECIPE, epochs=2, warmup=0.2, schedule="linear", clip=1.0, average=0.9, select="macro-f1")
-STEPS = 6  # per epoch
+WHOLE = replace(RECIPE, batch_size=5, epochs=2, warmup=0.2, schedule="linear", clip=1.0, average=0.9, select="macro-f1")
 
 
 class Warm(nn.Module):
@@ -51,27 +55,22 @@ def with_a_span_head() -> Small:
     return Small(WHOLE, model=make_model(injector=PredictedRationale(2, 16)))
 
 
-def resampled(generator: torch.Generator) -> Tensor:
-    return torch.randint(44, (44,), generator=generator)
+def with_frozen_layers() -> Small:
+    torch.manual_seed(0)
+    return Small(WHOLE, model=make_model(frozen=1))
 
 
 KINDS = {
     "a plain loss": lambda: Small(WHOLE),
+    "focal": lambda: Small(WHOLE, criteria={name: FocalLoss(1.5) for name in NAMES}),
     "a learnt and noisy loss": lambda: Small(WHOLE, criteria={name: Warm() for name in NAMES}),
     "heads with criteria of their own": with_own_criteria,
-    "a sampler that draws": lambda: Small(WHOLE, sample=resampled),
+    "oversampling": lambda: Small(WHOLE, sample=resample(TRAIN.levels(), power=1.0, fewest=1.0, most=3.0)),
     "a span head": with_a_span_head,
+    "frozen layers": with_frozen_layers,
+    "the last weights": lambda: Small(replace(WHOLE, average=None)),
     "bfloat16": lambda: Small(WHOLE, precision="bf16"),
 }
-
-
-def plain(value: Any) -> bool:
-    """Whether a value is made of what safetensors and JSON can hold."""
-    if isinstance(value, dict):
-        return all(isinstance(key, str | int) and plain(part) for key, part in value.items())
-    if isinstance(value, list | tuple):
-        return all(plain(part) for part in value)
-    return value is None or isinstance(value, Tensor | str | int | float | bool)
 
 
 def made(kind: str, seed: int = 0) -> Small:
@@ -79,25 +78,66 @@ def made(kind: str, seed: int = 0) -> Small:
     return KINDS[kind]()
 
 
+def kept(small: Small) -> tuple[str, bytes]:
+    """A state as files hold it: JSON and safetensors."""
+    packed, tensors = pack(small.state.state_dict())
+    return json.dumps(packed), save(tensors)
+
+
+def put_back(small: Small, state: tuple[str, bytes]) -> None:
+    small.state.load_state_dict(unpack(json.loads(state[0]), load(state[1])))
+
+
+def without_seconds(state: tuple[str, bytes]) -> tuple[Any, bytes]:
+    """A state as it would be on any machine."""
+
+    def still(value: Any) -> Any:
+        if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and "seconds" in value[0]:
+            return [value[0], 0]  # pairs_per_second too
+        return (
+            [still(part) for part in value]
+            if isinstance(value, list)
+            else ({name: still(part) for name, part in value.items()} if isinstance(value, dict) else value)
+        )
+
+    return still(json.loads(state[0])), state[1]
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_state_that_is_loaded_goes_on_with_the_same_bits(kind: str) -> None:
-    """Saved after no step, after the first, in the midst of an epoch, at its last step, and after its validation."""
+def test_a_state_that_is_loaded_continues_with_the_same_bits_from_every_step(kind: str) -> None:
+    """All of the state one event later is compared, at 20 stops, and from two of them the end."""
     whole = made(kind)
-    events, saved = [], {}
-    for at, event in enumerate(whole.trainer.fit(whole.state), start=1):
+    events, saved = [], [kept(whole)]
+    for event in whole.trainer.fit(whole.state):
         events.append(event)
-        if at in (1, STEPS - 2, STEPS, STEPS + 1, STEPS + 4):
-            saved[at] = copy.deepcopy(whole.state.state_dict())
-    saved[0] = copy.deepcopy(made(kind).state.state_dict())
-    for stop, state in saved.items():
-        assert plain(state)
-        again = made(kind, seed=999)
+        saved.append(kept(whole))
+    ends = [at for at, event in enumerate(events, start=1) if not hasattr(event, "steps")]
+    again = made(kind, seed=999)
+    for stop in range(len(events) - 1, -1, -1):  # backwards: whatever is not in the state would be of another step
         torch.manual_seed(999)
-        again.state.load_state_dict(state)
+        put_back(again, saved[stop])
+        assert without_clock([next(again.trainer.fit(again.state))]) == without_clock([events[stop]])
+        assert without_seconds(kept(again)) == without_seconds(saved[stop + 1]), stop
+    for stop in (1, ends[0]):
+        put_back(again, saved[stop])
         assert without_clock([*events[:stop], *again.fit()]) == without_clock(events)
         assert same(weights(again.model), weights(whole.model))
         assert same(weights(again.objective), weights(whole.objective))
         assert [epoch.best for epoch in again.state.history] == [epoch.best for epoch in whole.state.history]
+    assert len(events) >= 20
+
+
+def test_what_parts_of_a_state_share_is_kept_once_and_views_are_told_apart() -> None:
+    table = torch.arange(6.0).reshape(2, 3)
+    state = {"one": table, 2: [table, table[0], table.T], "none": (None, True, 1.5, "text"), "empty": torch.zeros(0)}
+    packed, tensors = pack(state)
+    assert set(tensors) == {"one", "2/1", "2/2", "empty"}
+    back = unpack(json.loads(json.dumps(packed)), load(save(tensors)))
+    assert back.keys() == state.keys()
+    assert all(torch.equal(*pair) for pair in zip((back["one"], *back[2]), (table, table, table[0], table.T), strict=True))
+    assert back["none"] == [None, True, 1.5, "text"]
+    with pytest.raises(TypeError, match=r"^part/0: a set found, expected a tensor, number, text, list or mapping$"):
+        pack({"part": [set()]})
 
 
 def test_one_step_more_is_another_state() -> None:

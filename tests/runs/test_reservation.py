@@ -47,13 +47,14 @@ import sys, tempfile
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from made_run import reserved, written
+from empathy_kit import KitError
 disk, tempfile.tempdir = Path("/mnt"), sys.argv[2]
 try:
     with reserved(disk / "run") as place:
         (disk / "filler").write_bytes(bytes(int(sys.argv[3])))
         place.leave(written)
-except Exception as error:
-    print(f"{type(error).__name__}: {error}")
+except KitError as error:
+    print(f"KitError: {error}")
 print(*sorted(path.relative_to(disk).as_posix() for path in disk.rglob("*") if path.name != "filler"))
 """
 

@@ -35,7 +35,8 @@ from empathy_kit.errors import KitError
 from empathy_kit.plugins import Provided, Registry, load_registry
 from empathy_kit.runs import record
 from empathy_kit.runs.record import Record
-from empathy_kit.runs.train import Opened, run, swap_seekers
+from empathy_kit.runs.results import swap_seekers
+from empathy_kit.runs.train import Opened, run
 
 
 def test_the_events_are_opened_then_steps_and_epochs_then_finished(first: tuple[Path, list[Any]]) -> None:

@@ -1,0 +1,196 @@
+"""What a stopped run was, and what must be the same where it is continued."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from empathy_kit import __version__
+from empathy_kit.config import RunConfig, flag, to_dict
+from empathy_kit.errors import KitError
+from empathy_kit.files import PARTIAL
+from empathy_kit.plugins import OURS, Registry
+from empathy_kit.runs.checkpoints import STATE, Checkpoint, folders, newest
+from empathy_kit.runs.choose import Plugins, all_options, compare_providers, library_versions, provenance
+
+KIT = "empathy-kit"  # among the versions
+BY_CONTENT = ("data", "encoder")  # settings that name what is known by its hash, wherever it lies
+MOST_TOLD = 6
+THEN = ", then "  # between the versions of a run that was continued with others
+
+
+def settings_of(config: RunConfig, plugins: Plugins) -> dict[str, Any]:
+    """All settings and options of a run as JSON gives them back."""
+    found: dict[str, Any] = json.loads(json.dumps(to_dict(replace(config, options=all_options(plugins)))))
+    return found
+
+
+def machine_of(device: object, losses: str, threads: int) -> dict[str, Any]:
+    """What a run is computed with, as in its record."""
+    return {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "device": str(device),
+        "losses": losses,
+        "threads": threads,
+    }
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A run that was stopped, and may be continued."""
+
+    partial: Path
+    checkpoint: Checkpoint
+    faults: tuple[str, ...] = ()  # of newer checkpoints, which are damaged
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Its settings and options, as in its record."""
+        settings: dict[str, Any] = self.checkpoint.identity["settings"]
+        return settings
+
+    @property
+    def threads(self) -> int:
+        """How many threads computed it."""
+        return int(self.checkpoint.identity["machine"]["threads"])
+
+    @property
+    def line(self) -> str | None:
+        """Where it is continued; None from the beginning."""
+        if self.checkpoint.packed is None:
+            return None
+        position = self.checkpoint.identity["position"]
+        return f"continues {self.partial}: {position} is done"
+
+    def check(self, config: RunConfig, plugins: Plugins, registry: Registry, *, anyway: bool) -> tuple[str, ...]:
+        """Compare its settings, plugins and versions with those of now; returns warnings about versions.
+
+        Raises:
+            KitError: they differ; only versions may, and only ``anyway``.
+        """
+        changed = changes(self.settings, settings_of(config, plugins))
+        if changed:
+            told = "; ".join(changed[:MOST_TOLD]) + (f"; and {len(changed) - MOST_TOLD} more" if len(changed) > MOST_TOLD else "")
+            raise self._other(told, "use the same settings, or another --out")
+        then = self.checkpoint.identity["plugins"]
+        compare_providers(then, config, registry)
+        for kind, entry in plugins.chosen.items():
+            now = provenance(entry)
+            if now["distribution"] != OURS and now != then[kind]:
+                was = f"{kind} {now['name']} of {then[kind]['distribution']} {then[kind]['version']}"
+                other = f"version {now['version']}" if now["version"] != then[kind]["version"] else "other files"
+                raise self._other(f"{was}, and now it has {other}", "install what it was begun with, or use another --out")
+        return self._check_versions(anyway)
+
+    def _check_versions(self, anyway: bool) -> tuple[str, ...]:
+        recorded, found = self.checkpoint.identity["versions"], all_versions()
+        differing = [
+            f"{name} {recorded.get(name)}, not {now}"
+            for name, now in found.items()
+            if str(recorded.get(name)).rpartition(THEN)[2] != now
+        ]
+        if differing and not anyway:
+            what = "install what it was begun with, use another --out, or continue it with --resume-anyway to other numbers"
+            raise self._other("; ".join(differing), what)
+        return tuple(f"the run was begun with {each}; its numbers may differ" for each in differing)
+
+    def check_hash(self, what: str, found: str) -> None:
+        """Compare the data, the split or the encoder by its sha256.
+
+        Raises:
+            KitError: it is another.
+        """
+        known = self.checkpoint.identity["sha256"][what]
+        if found != known:
+            raise KitError(
+                f"{self.partial}: the {what} is not the stopped run's (sha256 {found[:12]}... found, expected {known[:12]}...); "
+                f"use the same {what}, or another --out"
+            )
+
+    def check_machine(self, found: Mapping[str, Any]) -> None:
+        """Compare what computes.
+
+        Raises:
+            KitError: another device, processor or way to compute the losses.
+        """
+        known = self.checkpoint.identity["machine"]
+        differing = [f"{name} {known[name]}, not {now}" for name, now in found.items() if known[name] != now]
+        if differing:
+            raise self._other("; ".join(differing), "continue it where it was begun, or use another --out")
+
+    def _other(self, what: str, to_do: str) -> KitError:
+        return KitError(f"{self.partial}: holds a stopped run with {what}; {to_do}")
+
+
+def stopped(partial: Path) -> Stopped | None:
+    """The run that was stopped in a folder, if any.
+
+    Raises:
+        KitError: it cannot be continued, because all its checkpoints are damaged or have another format.
+    """
+    checkpoint, faults = newest(partial)
+    return None if checkpoint is None else Stopped(partial, checkpoint, faults)
+
+
+def threads_of_stopped(out: Path) -> int | None:
+    """With how many threads a run was begun that was stopped, if any: with others, its numbers would be others.
+
+    Its checkpoints are not verified here; the run itself does that, and reports what is wrong.
+    """
+    for folder in folders(out.with_name(out.name + PARTIAL)):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            return int(json.loads((folder / STATE).read_text(encoding="utf-8"))["identity"]["machine"]["threads"])
+    return None
+
+
+def named(partial: Path) -> Stopped:
+    """The run that was stopped in the folder that --resume names.
+
+    Raises:
+        KitError: there is none.
+    """
+    if not partial.name.endswith(PARTIAL):
+        raise KitError(f"--resume {partial}: expected the folder of a stopped run, whose name ends in {PARTIAL}")
+    out = partial.with_name(partial.name.removesuffix(PARTIAL))
+    if not partial.is_dir():
+        done = f"; the run is complete in {out}" if out.is_dir() else ""
+        raise KitError(f"--resume {partial}: no such folder{done}")
+    found = stopped(partial)
+    if found is None:
+        raise KitError(f"--resume {partial}: no checkpoint found; start the run again with --out {out}")
+    return found
+
+
+def all_versions(before: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The versions of now of the kit and of the libraries; of a continued run, those before them too where they differ."""
+    found = {KIT: __version__, **library_versions()}
+    for name, then in (before or {}).items():
+        now = found.get(name, then)
+        found[name] = then if then.rpartition(THEN)[2] == now else f"{then}{THEN}{now}"
+    return found
+
+
+def changes(recorded: Mapping[str, Any], now: Mapping[str, Any], *, by_name: bool = False) -> list[str]:
+    """Settings that differ, as flags: ``--epochs 1, not 2``; data and encoder are told by their hashes, unless ``by_name``."""
+    found = []
+    for name, value in recorded.items():
+        if name == "options" or value == now.get(name) or (name in BY_CONTENT and not by_name):
+            continue
+        found.append(
+            f"another {flag(name)}" if name == "schema" else f"{flag(name)} {_shown(value)}, not {_shown(now.get(name))}"
+        )
+    options, others = recorded["options"], now["options"]
+    for route in dict.fromkeys((*options, *others)):
+        if options.get(route) != others.get(route) and f"--{route.partition('.')[0]} " not in " ".join(found):
+            found.append(f"-o {route} {options.get(route, 'its default')}, not {others.get(route, 'its default')}")
+    return found
+
+
+def _shown(value: Any) -> Any:
+    return ",".join(value) if isinstance(value, list) else "none" if value is None else value
