@@ -205,7 +205,6 @@ PEERS: dict[str, Callable[[World], Predict]] = {
 
 
 def batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
-    """One after the other."""
     return (list(items[at : at + size]) for at in range(0, len(items), size))
 
 

@@ -19,8 +19,8 @@ def load() -> str:
     header = ("", "answered", "refused (429)", "other", "pairs/s", "median", "p95", "memory")
     told = (
         f"Measured on {count(machine['cores'])} cores ({machine['processor']}), which the clients share with the server: "
-        f"{found['data']}'s pairs, one per request, MiniLM in int8 ([all figures](../benchmarks/results/service.json)). It is ready "
-        f"{found['ready_s']['median']:.1f} s after its start."
+        f"{found['data']}'s pairs, one per request, MiniLM in int8 ([all figures](../benchmarks/results/service.json)). It is "
+        f"ready {found['ready_s']['median']:.1f} s after its start."
     )
     return f"{told}\n\n{table(header, rows)}\n\n{_typing(keys)}"
 

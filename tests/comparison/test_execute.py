@@ -19,7 +19,6 @@ from made_up import rewrite_record
 
 from empathy_kit import KitError, files
 from empathy_kit.cli import cli
-from empathy_kit.cluster import cores
 from empathy_kit.comparison.execute import Done, Failed, Progress, alone, execute, prepare
 from empathy_kit.comparison.finished import read_finished
 from empathy_kit.comparison.pages import summarise
@@ -346,7 +345,3 @@ def test_runs_before_and_after_a_change_of_a_plugins_files_are_not_averaged(
         f"{where}: the files of loss own from empathy-kit-own were changed since; runs of two versions cannot be averaged: "
         "restore the earlier files, or use another --out"
     )
-
-
-def test_the_cores_are_those_that_this_process_may_use() -> None:
-    assert 1 <= cores() <= (os.cpu_count() or 1)

@@ -14,15 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from resume_world import finish, focal, stop, without_clocks
+from resume_world import Learnt, finish, focal, stop, with_plugins, without_clocks
 from run_world import Said, configuration
-from torch import Tensor, nn
 
 import empathy_kit
-from empathy_kit import Head, Loss, Task, files
-from empathy_kit.core.heads import LinearHead
-from empathy_kit.core.losses.cross_entropy import cross_entropy
+from empathy_kit import files
 from empathy_kit.core.trainer import Step
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import Provided, Registry, load_registry
@@ -33,43 +29,6 @@ from empathy_kit.runs.train import run
 
 STEPS = 4  # per epoch, each of which is followed by its validation
 Run = tuple[Path, list[Any]]
-
-
-class Learnt(nn.Module):
-    """Cross-entropy with a learnt temperature and noise, which sends this process a signal in the midst of a step."""
-
-    interrupted_at = -1  # calls from now
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.log_scale = nn.Parameter(torch.zeros(()))
-
-    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        if self.training:
-            Learnt.interrupted_at -= 1
-            if Learnt.interrupted_at == 0:
-                signal.raise_signal(signal.SIGINT)
-            logits = logits + 1e-3 * torch.rand_like(logits)
-        return cross_entropy(logits * self.log_scale.exp(), target)
-
-
-class Own(LinearHead):
-    """A head that learns through a criterion of its own."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(width, 3)
-        self.criterion = Learnt()
-
-
-def with_plugins() -> Registry:
-    def loss(task: Task) -> Learnt:
-        return Learnt()
-
-    def head(task: Task, width: int) -> Own:
-        return Own(width)
-
-    own = (Provided("loss", Loss("learnt", loss), "mine", "1"), Provided("head", Head("own", head), "mine", "1"))
-    return Registry((*load_registry().provided, *own))
 
 
 KINDS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {  # settings, and after how many events it is stopped
