@@ -205,6 +205,7 @@ PEERS: dict[str, Callable[[World], Predict]] = {
 
 
 def batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    """One after the other."""
     return (list(items[at : at + size]) for at in range(0, len(items), size))
 
 
@@ -300,8 +301,7 @@ def main() -> None:
     loaded = load(arguments.run, load_registry(), device="cpu")
     data = os.environ.get("EMPATHY_KIT_REDDIT") or loaded.record.config["data"]
     corpus = load_corpus(data, loaded.record.schema)
-    order = np.random.default_rng(0).permutation(len(corpus))[: arguments.pairs]
-    shown = [corpus.pairs[at] for at in order]
+    shown = [corpus.pairs[at] for at in np.random.default_rng(0).permutation(len(corpus))[: arguments.pairs]]
     pairs = list(loaded.tokenization.encode(shown))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
