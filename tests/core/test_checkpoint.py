@@ -123,6 +123,19 @@ def test_a_disk_that_is_full_is_an_os_error_as_for_every_other_file(
         checkpoint.save(tmp_path / "model", make_model(), Objective({}), tokenizer, encoder)
 
 
+@pytest.mark.parametrize(("said", "raised"), [("No space left on device (os error 28)", OSError), ("a bug", RuntimeError)])
+def test_a_disk_that_is_full_when_the_tokenizer_is_written_is_an_os_error_too(
+    tiny_roberta: Path, tmp_path: Path, said: str, raised: type[Exception]
+) -> None:
+    class Tokenizer:
+        def save_pretrained(self, folder: Path) -> None:
+            raise RuntimeError(said)  # the tokenizers library raises a plain Exception
+
+    encoder, _ = load_encoder(str(tiny_roberta), local=True)
+    with pytest.raises(raised, match=re.escape(said)):
+        checkpoint.save(tmp_path / "model", make_model(), Objective({}), Tokenizer(), encoder)
+
+
 def test_a_run_that_kept_no_model_is_one_line(tiny_roberta: Path, tmp_path: Path) -> None:
     changes = {"encoder": str(tiny_roberta), "epochs": 1, "threads": 1, "max_tokens": 16, "batch_size": 64}
     config = configure(RunConfig(), {**changes, "options": {"trunk.hidden": 8, "trunk.layers": 1}})
