@@ -75,12 +75,16 @@ def serve(
         from empathy_kit.cli.run import quiet_libraries
 
         quiet_libraries()
+        from empathy_kit.cluster import cores
+        from empathy_kit.inference.graph import GraphEngine
         from empathy_kit.inference.model import HUB, load
         from empathy_kit.service.app import Served, Settings, create
 
-        loaded = load(model, device=device, threads=threads, plugins=plugin_files)
+        # Each core computes a batch of its own: what arrives while one is busy goes to the next. Torch shares its cores itself.
+        loaded = load(model, device=device, threads=1, plugins=plugin_files)
+        workers = (threads or cores()) if isinstance(loaded.engine, GraphEngine) else 1
         served = Served(loaded, None if model.startswith(HUB) else Path(model))
-        settings = Settings(longest_wait, deadline, frozenset(name.lower() for name in hosts), token)
+        settings = Settings(longest_wait, deadline, workers, frozenset(name.lower() for name in hosts), token)
         remarks = list(loaded.warnings)
         if not server.is_loopback(host):
             remarks += [REMOTE, *([] if token else [UNGUARDED])]

@@ -36,7 +36,7 @@ from empathy_kit.service.messages import (
     answer,
 )
 
-BATCH = 32  # pairs: enough to share out over a few cores, few enough that nobody waits long for a batch to end
+BATCH = 16  # pairs: enough to compute well, few enough that nobody waits long for a batch to end
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 REFUSALS = (400, 401, 413, 415, 422, 429, 500, 503)
 WARM = ("I do not know what to do any more.", "That sounds very hard. What happened? " * 40)
@@ -48,6 +48,7 @@ class Settings:
 
     longest_wait: float = 0.5  # seconds that the pairs before a request may need; over it the answer is 429
     deadline: float = 10.0  # seconds until a request is given up
+    workers: int = 1  # batches that are computed at once
     hosts: frozenset[str] = frozenset()  # names that the Host header may have, next to IP addresses and localhost
     token: str | None = field(default=None, repr=False)
 
@@ -67,7 +68,7 @@ class Served:
     @cached_property
     def marks_evidence(self) -> bool:
         """Whether the model has a span head. Asked of the model itself, which is warm afterwards."""
-        found = [each for length in (1, 2, 4, BATCH) for each in self.model.predict([WARM] * length)]
+        found = [each for length in (1, 4) for each in self.model.predict([WARM] * length)]
         return any(task.evidence is not None for task in found[0].tasks.values())
 
     @property
@@ -129,6 +130,7 @@ def create(served: Served, settings: Settings) -> FastAPI:
         lambda posts: served.model.predict(posts),
         longest_wait=settings.longest_wait,
         size=BATCH,
+        workers=settings.workers,
         seen=lambda pairs, seconds: measures.batch(pairs, seconds),
     )
     measures = Measures(lambda: batches.waiting)

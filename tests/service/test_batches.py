@@ -36,12 +36,14 @@ class Gate:
         return [predicted(each) for each in posts]
 
 
-def within(test: Callable[[Batches, Gate], Awaitable[None]], *, longest_wait: float = 0.15, size: int = 4) -> None:
+def within(
+    test: Callable[[Batches, Gate], Awaitable[None]], *, longest_wait: float = 0.15, size: int = 4, workers: int = 1
+) -> None:
     """Run a test next to working batches."""
 
     async def both() -> None:
         gate = Gate()
-        batches = Batches(gate, longest_wait=longest_wait, size=size)
+        batches = Batches(gate, longest_wait=longest_wait, size=size, workers=workers)
         working = asyncio.create_task(batches.work())
         try:
             await asyncio.wait_for(test(batches, gate), 20)
@@ -77,6 +79,23 @@ def test_what_arrives_during_a_batch_makes_up_the_next_one_oldest_first() -> Non
         assert [each.response_truncated for each in others[0].result()] == [False, True]
 
     within(test)
+
+
+def test_several_batches_are_computed_at_once_and_share_what_waits() -> None:
+    async def test(batches: Batches, gate: Gate) -> None:
+        first = asked(batches, "a")
+        await entered(gate)
+        second = asked(batches, "b", "c", "d")  # the other worker takes half of it, and leaves the rest to the first
+        await entered(gate)
+        await asyncio.sleep(0.01)
+        assert sorted(map(len, gate.batches)) == [1, 2]
+        assert batches.waiting == 1
+        for _ in range(3):
+            gate.open.release()
+        await asyncio.gather(first, second)
+        assert gate.batches == [["a"], ["b", "c"], ["d"]]
+
+    within(test, workers=2)
 
 
 def test_over_the_bound_a_request_is_refused_at_once_with_a_time() -> None:
