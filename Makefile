@@ -49,9 +49,8 @@ NOT_LOCKED := torch triton cuda-bindings cuda-pathfinder cuda-toolkit $(foreach 
 lock:
 	$(PYTHON) -m venv $(LOCK)
 	$(LOCK)/bin/python -m pip install --quiet uv==0.13.9
-	grep -v '^triton==' constraints.txt > $(LOCK)/constraints.txt
 	sed '/^[^#]/,$$d' requirements.lock > $(LOCK)/header.txt
-	$(LOCK)/bin/uv pip compile pyproject.toml --quiet --extra dev --constraint $(LOCK)/constraints.txt --universal \
+	$(LOCK)/bin/uv pip compile pyproject.toml --quiet --extra dev --constraint constraints.txt --universal \
 		--python-version 3.11 --generate-hashes --no-annotate --no-header $(addprefix --no-emit-package ,$(NOT_LOCKED)) \
 		--output-file $(LOCK)/requirements.txt > $(LOCK)/log.txt
 	cat $(LOCK)/header.txt $(LOCK)/requirements.txt > requirements.lock
