@@ -74,7 +74,7 @@ class Client:
 
     async def ask(self, body: bytes, load: Load) -> None:
         """Send one request, and count its answer."""
-        started = time.perf_counter()
+        started, reused = time.perf_counter(), self._streams is not None
         try:
             if self._streams is None:
                 self._streams = await asyncio.open_connection("127.0.0.1", self._port)
@@ -86,9 +86,13 @@ class Client:
             head = await reader.readuntil(b"\r\n\r\n")
             fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:-2])
             content = await reader.readexactly(int(fields[b"content-length"]))
-        except (ConnectionError, asyncio.IncompleteReadError):
-            load.lost += 1
+        except (ConnectionError, asyncio.IncompleteReadError) as error:
             self.close()
+            # The server closes a connection that was idle for long; every client asks once more then, on a new one.
+            if reused and not getattr(error, "partial", b""):
+                await self.ask(body, load)
+            else:
+                load.lost += 1
             return
         status = int(head.split(b" ", 2)[1])
         load.statuses[status] += 1
