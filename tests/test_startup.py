@@ -21,6 +21,7 @@ COMMANDS = {
     "predict --help": 0,
     "export --help": 0,
     "publish --help": 0,
+    "serve --help": 0,
     "data describe --help": 0,
     "evaluate --help": 0,
     "plugins list": 0,

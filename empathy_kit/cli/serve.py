@@ -17,7 +17,6 @@ REMOTE = (
     "and name the host that browsers ask for with --allowed-host"
 )
 UNGUARDED = "everybody who reaches it may send posts; --token-file asks clients for a token"
-SERVE = "pip install 'empathy-kit[serve]'"
 LONGEST_TOKEN = 4096
 
 
@@ -60,12 +59,10 @@ def serve(
     MODEL is a run's folder, an exported folder, or hub:user/name. Posts are neither stored nor logged. The page needs no network
     and asks no other machine. Ctrl-C or SIGTERM stops the server after it has answered what it was asked.
     """
-    try:
-        import fastapi  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise KitError(f"{error.name} is not installed, which serving needs: {SERVE}") from None
+    from empathy_kit.inference.graph import GraphEngine, needed
+
+    for module in ("fastapi", "prometheus_client", "uvicorn"):
+        needed(module, extra="serve", purpose="serve a model")
     from empathy_kit.service import server
 
     token = None if token_file is None else read_token(token_file)
@@ -76,7 +73,6 @@ def serve(
 
         quiet_libraries()
         from empathy_kit.cluster import cores
-        from empathy_kit.inference.graph import GraphEngine
         from empathy_kit.inference.model import HUB, load
         from empathy_kit.service.app import Served, Settings, create
 
@@ -84,7 +80,13 @@ def serve(
         loaded = load(model, device=device, threads=1, plugins=plugin_files)
         workers = (threads or cores()) if isinstance(loaded.engine, GraphEngine) else 1
         served = Served(loaded, None if model.startswith(HUB) else Path(model))
-        settings = Settings(longest_wait, deadline, workers, frozenset(name.lower() for name in hosts), token)
+        settings = Settings(
+            longest_wait=longest_wait,
+            deadline=deadline,
+            workers=workers,
+            hosts=frozenset(name.lower() for name in hosts),
+            token=token,
+        )
         remarks = list(loaded.warnings)
         if not server.is_loopback(host):
             remarks += [REMOTE, *([] if token else [UNGUARDED])]

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -126,14 +126,14 @@ def _record(model: EmpathyModel) -> Mapping[str, Any]:
 
 def create(served: Served, settings: Settings) -> FastAPI:
     """The application. Its lifespan warms the model up and computes batches."""
+    measures = Measures(lambda: batches.waiting)
     batches = Batches(
-        lambda posts: served.model.predict(posts),
+        served.model.predict,
         longest_wait=settings.longest_wait,
         size=BATCH,
         workers=settings.workers,
-        seen=lambda pairs, seconds: measures.batch(pairs, seconds),
+        seen=measures.batch,
     )
-    measures = Measures(lambda: batches.waiting)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -165,20 +165,12 @@ def create(served: Served, settings: Settings) -> FastAPI:
 def _page(app: FastAPI) -> None:
     folder = resources.files("empathy_kit.service") / "page"
     for path, name in PAGE.items():
-        content = (folder / name).read_bytes()
-
-        def show(content: bytes = content, kind: str = KINDS[Path(name).suffix]) -> Response:
-            return Response(content, media_type=f"{kind}; charset=utf-8")
-
-        app.add_api_route(path, _as_coroutine(show), include_in_schema=False, response_class=Response)
+        show = partial(_file, (folder / name).read_bytes(), KINDS[Path(name).suffix])
+        app.add_route(path, show, include_in_schema=False)
 
 
-def _as_coroutine(show: Any) -> Any:
-    async def shown() -> Response:
-        found: Response = show()
-        return found
-
-    return shown
+async def _file(content: bytes, kind: str, _: Request) -> Response:
+    return Response(content, media_type=f"{kind}; charset=utf-8")
 
 
 def _state(app: FastAPI, served: Served, measures: Measures) -> None:

@@ -163,7 +163,7 @@ def test_a_model_of_a_plugin_names_what_to_install(found: Record) -> None:
 @pytest.mark.parametrize(
     ("path", "kept"),
     [
-        ("/home/ann/data/pairs.csv", "pairs.csv"),
+        ("/data/forum/pairs.csv", "pairs.csv"),
         ("~/models/x/", "x"),
         ("C:\\Users\\ann\\pairs.csv", "pairs.csv"),
         ("\\\\server\\ann\\pairs.csv", "pairs.csv"),

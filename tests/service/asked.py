@@ -70,11 +70,11 @@ class Asked:
 
 @contextmanager
 def running(
-    *, settings: Settings | None = None, folder: Path | None = None, engine: Any = None, seekers: bool = True
+    *, settings: Settings | None = None, folder: Path | None = None, engine: Any = None, seekers: bool = True, model: Any = None
 ) -> Iterator[Asked]:
     """A server until the end of the block."""
     engine = engine or ByWords()
-    served = Served(replace(pretend_model(seekers=seekers), engine=engine), folder)
+    served = Served(model or replace(pretend_model(seekers=seekers), engine=engine), folder)
     bound = server.bind("127.0.0.1", 0)
     config = server.configuration(create(served, settings or Settings()))
     begun = threading.Event()

@@ -23,6 +23,7 @@ pytest.importorskip("fastapi", reason="the serve extra is not installed")
 from asked import running
 from small_runs import train
 
+import empathy_kit
 from empathy_kit.cli.serve import serve
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +71,20 @@ def exported(tiny_roberta: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     folder = tmp_path_factory.mktemp("served")
     run = train(folder / "run", tiny_roberta, rationale="predicted")
     return export(run, folder / "model", load_registry(), scores=False).folder
+
+
+def test_a_runs_folder_is_served_with_torch_as_its_export_is_without(exported: Path) -> None:
+    replies = []
+    for folder in (exported.parent / "run", exported):
+        with running(model=empathy_kit.load(folder)) as asked:
+            replies.append(asked.predict({"seeker_post": "I am sad.", "response_post": "I am so sorry. What happened?"}).json)
+            assert asked("/v1/model").json["record"]["config"]["rationale"] == "predicted"
+            card = asked("/v1/model/card")
+            assert (card.status, card.headers["content-type"]) == (200, "text/markdown; charset=utf-8")
+    (trained,), (graph,) = (reply["predictions"] for reply in replies)
+    for task, answer in trained["tasks"].items():
+        assert graph["tasks"][task]["label"] == answer["label"]
+        assert graph["tasks"][task]["probabilities"] == pytest.approx(answer["probabilities"], abs=1e-4)
 
 
 def no_writes() -> None:

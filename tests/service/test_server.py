@@ -19,9 +19,11 @@ import pytest
 pytest.importorskip("fastapi", reason="the serve extra is not installed")
 
 from asked import PAIR, running, until
+from click.testing import CliRunner
 from pretend import ByWords
 
 from empathy_kit import KitError
+from empathy_kit.cli import cli
 from empathy_kit.service import server
 from empathy_kit.service.app import Settings
 from empathy_kit.service.server import bind, is_loopback
@@ -210,6 +212,14 @@ def test_a_port_in_use_and_other_faults_are_one_line(script: Path, tmp_path: Pat
     with pytest.raises(KitError) as error:
         bind("no-such-host.invalid", 0)
     assert str(error.value) == "--host no-such-host.invalid: no address of this machine, expected one such as 127.0.0.1"
+
+
+@pytest.mark.parametrize("module", ["fastapi", "prometheus_client", "uvicorn"])
+def test_a_missing_package_is_one_line(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(KitError) as error:
+        CliRunner().invoke(cli, ["serve", "model"], catch_exceptions=False)
+    assert str(error.value) == f"{module} is not installed: pip install 'empathy-kit[serve]' to serve a model"
 
 
 @pytest.mark.parametrize(
