@@ -119,6 +119,9 @@ def test_the_containers_command_serves_a_model_and_writes_nothing(exported: Path
         asked = urllib.request.Request(f"http://127.0.0.1:{served[1]}/v1/predict", body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(asked, timeout=20) as reply:
             assert list(json.load(reply)["predictions"][0]["tasks"]) == ["ER", "EX", "IP"]
+        libraries = Path(f"/proc/{process.pid}/maps").read_text("utf-8")
+        assert "onnxruntime" in libraries
+        assert "/torch/" not in libraries
         health = re.search(r"CMD (\[.*\])", only("HEALTHCHECK"))
         assert health
         probe = [sys.executable, *json.loads(health[1])[1:]]
