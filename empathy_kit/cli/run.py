@@ -72,6 +72,9 @@ def setting_flags(*, without: Container[str] = ()) -> Callable[[Callable[..., No
 @click.option(
     "--checkpoint-minutes", "minutes", type=float, default=5.0, metavar="N", help="how often the run's state is written  [5]"
 )
+@click.option(
+    "--tracker", metavar="NAME", help="also log to tensorboard, mlflow, trackio or another tracker that is installed  [none]"
+)
 @plugin_options("a plugin's option: -o loss.gamma 1.5")
 @plugin_files
 @click.option("--no-rationale", is_flag=True, help="the same as --rationale none")
@@ -85,6 +88,7 @@ def run(
     resume: Path | None,
     resume_anyway: bool,
     minutes: float,
+    tracker: str | None,
     options: tuple[tuple[str, str], ...],
     plugin_files: tuple[Path, ...],
     no_rationale: bool,
@@ -125,6 +129,10 @@ def run(
         minutes=minutes,
         anyway=resume_anyway,
     )
+    if tracker is not None:
+        from empathy_kit.runs.tracking import Tracker, track
+
+        events = track(events, Tracker(tracker, out or _folder(config)))
     with _left_to_resume(plugin_files) as opened, closing(events):  # it cleans up before the command ends, however it ends
         finished = _watch(events, config, start, KitConsole(stderr=True), opened)
     with terminal.kept(f"the run is complete in {finished.folder}"):
@@ -205,6 +213,7 @@ def _watch(events: Iterable[Any], config: RunConfig, start: str, console: KitCon
     from rich.text import Text
 
     from empathy_kit.runs.keeping import Unkept
+    from empathy_kit.runs.tracking import Untracked
     from empathy_kit.runs.train import Finished, Opened
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
@@ -218,7 +227,7 @@ def _watch(events: Iterable[Any], config: RunConfig, start: str, console: KitCon
                     console.print_line(line)
             elif isinstance(event, Finished):
                 return event
-            elif isinstance(event, Unkept):
+            elif isinstance(event, Unkept | Untracked):
                 console.print_line(Text(f"warning: {event}", "bold yellow"))
             else:
                 from empathy_kit.core.state import (

@@ -127,6 +127,28 @@ def verify(folders: tuple[Path, ...], as_json: bool) -> None:
 
 
 @runs.command()
+@click.argument("folders", type=_path, nargs=-1, metavar="[FOLDER]...")
+@click.option("--tracker", required=True, metavar="NAME", help="tensorboard, mlflow, trackio or another one that is installed")
+def export(folders: tuple[Path, ...], tracker: str) -> None:
+    """Log the finished runs in each FOLDER to an experiment tracker, as `run --tracker` would have done.
+
+    FOLDER is runs by default; it may also be one run, or a comparison. The losses of single steps are not in a finished run.
+    """
+    from empathy_kit.cli.run import quiet_libraries
+    from empathy_kit.runs.inventory import FINISHED
+    from empathy_kit.runs.tracking import export as log
+
+    quiet_libraries()
+    found = [each for folder in folders or (FOLDER,) for each in _found(folder)]
+    for each in found:
+        if each.state != FINISHED:
+            terminal.remark(f"left alone: {each.problem or f'{each.path}: {each.state}'}")
+            continue
+        where = log(each.path, tracker)
+        terminal.line(f"{each.path}: logged to {tracker}{f' in {where}' if where else ''}")
+
+
+@runs.command()
 @click.argument("paths", type=_path, nargs=-1, metavar="[RUN]...")
 @click.option("--damaged", is_flag=True, help="delete the damaged runs in the given folders")
 @click.option("--unfinished", is_flag=True, help="delete the unfinished runs in the given folders")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -130,7 +128,7 @@ def read_run(folder: Path, name: str, seed: int) -> Run:
         _check_parts(found)
     except (KeyError, TypeError, AttributeError, ValueError):
         raise KitError(f"{where / record.RUN}: {record.MALFORMED}") from None
-    history = _read_history(where / record.HISTORY, [task.name for task in tasks])
+    history = record.read_history(where, [task.name for task in tasks])
     table = AnswerTable(where / record.PREDICTIONS)
     answers, probabilities = _read_answers(table, tasks)
     validation: dict[str, Answers] = {}
@@ -187,20 +185,6 @@ def _check_parts(found: record.Record) -> None:
         record.check_type(found.scores[task.name]["confusion"], list)
     for share in found.data["duplicates"]["agreement"].values():
         float(share)
-
-
-def _read_history(path: Path, tasks: Sequence[str]) -> list[dict[str, Any]]:
-    try:
-        history: list[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines()]
-        for epoch in history:
-            for value in (epoch["validation_loss"], *(epoch["validation_macro_f1"][task] for task in tasks)):
-                record.check_type(value, int | float)
-                math.floor(value)  # raises where it is not finite
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        history = []
-    if not history:
-        raise KitError(f"{path}: expected a line for each epoch, with its validation_loss and validation_macro_f1")
-    return history
 
 
 def _check_planned(where: Path, found: Run, plan: Plan) -> None:

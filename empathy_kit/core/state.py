@@ -30,6 +30,7 @@ class Epoch:
     best: bool  # better than every epoch before it
     pairs_per_second: float  # in this epoch's training steps
     seconds: float  # of this epoch, validation included
+    steps: int  # of the optimizer, all epochs so far
 
     @property
     def mean_macro_f1(self) -> float:
@@ -188,7 +189,7 @@ class TrainState:
             "best": None if self._best is None else vars(self._best),
             "generator": self.generator.get_state(),
             "epoch_start": self.epoch_start,
-            "random": _random_state(self.device),
+            "random": random_state(self.device),
             "position": {name: getattr(self, name) for name in _NUMBERS},
             "history": [asdict(epoch) for epoch in self.history],
         }
@@ -212,10 +213,10 @@ class TrainState:
         for name in _NUMBERS:
             setattr(self, name, state["position"][name])
         self.history = [Epoch(**epoch) for epoch in state["history"]]
-        _restore_random_state(state["random"], self.device)
+        restore_random_state(state["random"], self.device)
 
 
-def _random_state(device: torch.device) -> dict[str, Any]:
+def random_state(device: torch.device) -> dict[str, Any]:
     """The process's sources of random numbers: dropout, and whatever a plugin draws from."""
     kind, keys, *rest = np.random.get_state()
     return {
@@ -226,7 +227,8 @@ def _random_state(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _restore_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+def restore_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Set what `random_state` returned."""
     torch.set_rng_state(state["torch"])
     if state["device"] is not None and device.type != "cpu":
         torch.get_device_module(device).set_rng_state(state["device"], device)

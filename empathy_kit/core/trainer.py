@@ -211,6 +211,7 @@ class Trainer:
             best=better,
             pairs_per_second=pairs / (state.training_seconds - state.training_seconds_before),
             seconds=seconds,
+            steps=state.schedule.last_epoch,
         )
         state.end_epoch(epoch, epochs=self.recipe.epochs, patience=self.recipe.patience)
         return epoch

@@ -36,8 +36,12 @@ class Found:
     @property
     def scores(self) -> dict[str, dict[str, float | None]]:
         """Task to the headline scores of the test part; None where a score is undefined."""
-        found = {} if self.record is None else self.record.scores
-        return {task: {name: _value(scores[name]) for name in METRICS} for task, scores in found.items()}
+        return {} if self.record is None else scores_of(self.record)
+
+
+def scores_of(about: record.Record) -> dict[str, dict[str, float | None]]:
+    """Task to the headline scores of the test part; None where a score is undefined."""
+    return {task: {name: _value(scores[name]) for name in METRICS} for task, scores in about.scores.items()}
 
 
 def _value(score: Any) -> float | None:

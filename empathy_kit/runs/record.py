@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -101,6 +102,26 @@ def write(
     for name, table in ((PREDICTIONS, predictions), (VALIDATION, validation)):
         rows = "".join(",".join(row) + "\n" for row in table)  # numbers and hashes: nothing to quote
         (folder / name).write_text(rows, encoding="utf-8")
+
+
+def read_history(folder: Path, tasks: Sequence[str]) -> list[dict[str, Any]]:
+    """The epochs of a finished run, first to last: what `core.state.Epoch` holds, and ``steps`` only where the run wrote it.
+
+    Raises:
+        KitError: the file is missing, empty, or not as a run writes it.
+    """
+    path = folder / HISTORY
+    try:
+        history: list[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        for epoch in history:
+            for value in (epoch["validation_loss"], *(epoch["validation_macro_f1"][task] for task in tasks)):
+                check_type(value, int | float)
+                math.floor(value)  # raises where it is not finite
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        history = []
+    if not history:
+        raise KitError(f"{path}: expected a line for each epoch, with its validation_loss and validation_macro_f1")
+    return history
 
 
 def write_temperatures(model: Path, record: Record) -> None:

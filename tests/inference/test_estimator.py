@@ -55,7 +55,7 @@ def test_one_task_is_an_array_of_labels(fitted: EmpathyClassifier) -> None:
     assert (fitted.n_features_in_, fitted.tasks_) == (2, ("y",))
     assert [epoch["epoch"] for epoch in fitted.history_] == [1, 2]
     assert set(fitted.history_[0]) == {
-        *("epoch", "train_loss", "validation_loss", "validation_macro_f1", "validation_accuracy", "best")
+        *("epoch", "train_loss", "validation_loss", "validation_macro_f1", "validation_accuracy", "best", "steps")
     }
 
 

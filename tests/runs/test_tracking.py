@@ -1,0 +1,166 @@
+"""`run --tracker` and `runs export`: what a tracker gets, and that none can harm a run."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from run_world import Said, flags
+
+from empathy_kit.config import RunConfig
+from empathy_kit.errors import KitError
+from empathy_kit.runs import record, tracking
+
+tracking_of = pytest.importorskip("accelerate.tracking", reason="the extra track is not installed")
+Command = Callable[..., Said]
+TASKS = ("ER", "EX", "IP")
+SCORES = {f"{task}/{score}" for task in TASKS for score in ("accuracy", "macro_f1")}
+EPOCH = {"epoch", "train/loss", "train/pairs_per_second", "validation/loss", *(f"validation/{name}" for name in SCORES)}
+
+
+class Logged(NamedTuple):
+    """What one run's tracker got."""
+
+    run: str
+    settings: dict[str, Any]
+    values: list[tuple[int, dict[str, float]]]  # by the optimiser's step
+    calls: list[str]
+
+
+@pytest.fixture
+def trackers(monkeypatch: pytest.MonkeyPatch) -> list[Logged]:
+    """A tracker called ``listed`` that keeps what it gets, and draws random numbers as some do for a name."""
+    made: list[Logged] = []
+
+    class Listed(tracking_of.GeneralTracker):
+        name, requires_logging_directory, tracker = "listed", True, None
+
+        def __init__(self, run_name: str, logging_dir: str) -> None:
+            self.kept = Logged(run_name, {}, [], [])
+            made.append(self.kept)
+
+        def start(self) -> None:
+            self.kept.calls.append("start")
+            random.random(), np.random.random(), torch.rand(1)
+
+        def store_init_configuration(self, values: dict[str, Any]) -> None:
+            self.kept.settings.update(values)
+
+        def log(self, values: dict[str, float], step: int) -> None:
+            self.kept.values.append((step, values))
+            torch.rand(1)
+
+        def finish(self) -> None:
+            self.kept.calls.append("finish")
+
+    offer(monkeypatch, Listed)
+    return made
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, tracker: Any) -> None:
+    monkeypatch.setitem(tracking_of.LOGGER_TYPE_TO_CLASS, tracker.name, tracker)
+    monkeypatch.setattr(tracking_of, "get_available_trackers", lambda: [tracker.name])
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard draws of a run."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(folder))
+    events.Reload()
+    return {tag: [(each.step, each.value) for each in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def bytes_of(run: Path) -> dict[str, bytes]:
+    return {name: (run / name).read_bytes() for name in ("predictions.csv", "model/model.safetensors")}
+
+
+def test_a_tracker_gets_settings_steps_epochs_and_scores_and_moves_no_number(
+    trackers: list[Logged], tiny_roberta: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "SECONDS", 0.0)
+    both = [*flags(tiny_roberta), "--epochs", 2]
+    assert command("run", *both, "--out", tmp_path / "plain").code == 0
+    assert command("run", *both, "--out", tmp_path / "seen", "--tracker", "listed").code == 0
+    assert bytes_of(tmp_path / "plain") == bytes_of(tmp_path / "seen")
+    (kept,) = trackers
+    assert (kept.run, kept.calls) == ("seen", ["start", "finish"])
+    assert kept.settings["epochs"] == 2
+    assert kept.settings["trunk.hidden"] == "16"
+    assert all(type(value) in (bool, int, float, str) for value in kept.settings.values())
+    history = record.read_history(tmp_path / "seen", TASKS)
+    steps = history[0]["steps"]
+    assert [at for at, values in kept.values if "train/step_loss" in values] == list(range(1, 2 * steps + 1))
+    epochs = [(at, values) for at, values in kept.values if "epoch" in values]
+    assert [(at, set(values)) for at, values in epochs] == [(steps, EPOCH), (2 * steps, EPOCH)]
+    assert [values["train/loss"] for _, values in epochs] == [epoch["train_loss"] for epoch in history]
+    at, last = kept.values[-1]
+    test = {f"test/{name}" for name in (*SCORES, *(f"{task}/weighted_f1" for task in TASKS))}
+    assert (at, set(last)) == (2 * steps, test)
+
+
+def test_a_run_that_is_exported_later_has_the_curves_of_one_that_was_watched(
+    tiny_roberta: Path, tmp_path: Path, command: Command
+) -> None:
+    watched = tmp_path / "watched"
+    assert command("run", *flags(tiny_roberta), "--out", watched, "--tracker", "tensorboard").code == 0
+    seen = curves(tmp_path / "tensorboard" / "watched")
+    assert {tag for tag in seen if "/" in tag} >= {"train/step_loss", "validation/loss", "test/ER/accuracy"}
+    (tmp_path / "tensorboard").rename(tmp_path / "before")
+    said = command("runs", "export", tmp_path, "--tracker", "tensorboard")
+    assert said.out.splitlines() == [f"{watched}: logged to tensorboard in {tmp_path / 'tensorboard' / 'watched'}"]
+    del seen["train/step_loss"]
+    assert curves(tmp_path / "tensorboard" / "watched") == seen
+    again = command("runs", "export", watched, "--tracker", "tensorboard")
+    assert (again.code, again.out) == (2, "")
+    assert "exists already; delete it to log" in again.err
+
+
+@pytest.mark.parametrize("broken", ["start", "store_init_configuration", "log", "finish"])
+def test_a_tracker_that_fails_costs_one_line_and_nothing_else(
+    broken: str, trackers: list[Logged], tiny_roberta: Path, tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **named: object) -> None:
+        raise ConnectionError("no answer\x1b[2J")
+
+    listed = tracking_of.LOGGER_TYPE_TO_CLASS["listed"]
+    monkeypatch.setattr(listed, broken, fail)
+    said = command("run", *flags(tiny_roberta), "--out", tmp_path / "run", "--tracker", "listed")
+    assert said.code == 0
+    (warning,) = [line for line in said.err.splitlines() if "listed" in line]
+    assert warning.startswith(r"warning: --tracker listed: ConnectionError: no answer\x1b[2J; the run continues")
+    record.verify(tmp_path / "run")
+
+
+def test_a_run_that_fails_ends_in_the_tracker_too(trackers: list[Logged]) -> None:
+    def events() -> Iterator[Any]:
+        raise KitError("no such data")
+        yield
+
+    with pytest.raises(KitError, match="no such data"):
+        list(tracking.track(events(), tracking.Tracker("listed", Path("run"))))
+    assert not trackers  # it was never begun
+
+
+def test_what_is_not_there_is_refused_before_anything_is_trained(
+    trackers: list[Logged], tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, wrong in (("nosuch", "unknown, expected one of aim, "), ("wandb", "the package wandb is not installed")):
+        said = command("run", "--out", tmp_path / "run", "--tracker", name)
+        assert (said.code, said.out) == (2, "")
+        assert f"--tracker {name}: {wrong}" in said.err
+    monkeypatch.setitem(__import__("sys").modules, "accelerate", None)
+    said = command("run", "--out", tmp_path / "run", "--tracker", "tensorboard")
+    assert "pip install 'empathy-kit[track]' tensorboard" in said.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_setting_reaches_a_tracker_as_a_plain_value(trackers: list[Logged]) -> None:
+    tracking.Tracker("listed", Path("run")).start(RunConfig())
+    (kept,) = trackers
+    assert kept.settings["clip"] in (RunConfig().clip, "none")
+    assert "ER: " in kept.settings["schema"]
