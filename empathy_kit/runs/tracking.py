@@ -235,7 +235,5 @@ def _installed(name: str) -> Any:
     if name not in known:
         raise KitError(f"--tracker {name}: unknown, expected one of {', '.join(sorted(known))}")
     if name not in map(str, tracking.get_available_trackers()):
-        raise KitError(
-            f"--tracker {name}: the package {name.replace('_', '-')} is not installed; install it, or name another"
-        )
+        raise KitError(f"--tracker {name}: the package {name.replace('_', '-')} is not installed; install it, or name another")
     return tracking.LOGGER_TYPE_TO_CLASS[name]
