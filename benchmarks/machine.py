@@ -1,9 +1,12 @@
-"""The machine on which a number was measured."""
+"""The machine on which a number was measured, and what a whole process takes of it."""
 
 from __future__ import annotations
 
 import os
 import platform
+import sys
+import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,3 +28,18 @@ def machine() -> dict[str, str | int | None]:
         "torch": version("torch"),
         "transformers": version("transformers"),
     }
+
+
+def measured(command: Sequence[str]) -> dict[str, float]:
+    """Seconds and peak memory of one call, whose stdout is dropped."""
+    started = time.perf_counter()
+    # In a new process: the largest resident size of children is the maximum over all that have ended.
+    child = os.fork()
+    if child == 0:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.execv(command[0], list(command))
+    _, status, usage = os.wait4(child, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)} ended with status {status}")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {"seconds": round(time.perf_counter() - started, 1), "peak_bytes": usage.ru_maxrss * unit}

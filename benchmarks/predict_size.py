@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from exactly_once import described, write_table
-from machine import machine
+from machine import machine, measured
 
 SIZES = (10_000, 100_000, 1_000_000)
 
@@ -34,27 +32,12 @@ def main() -> None:
         for size in arguments.sizes:
             table = Path(folder) / f"in-{size}.jsonl"
             write_table(table, size)
-            rows.append({"rows": size, "input_bytes": table.stat().st_size, **measured(arguments.model, table)})
+            command = [sys.executable, "-m", "empathy_kit", "predict", arguments.model, str(table), "--out", f"{table}.csv"]
+            rows.append({"rows": size, "input_bytes": table.stat().st_size, **measured(command)})
             table.unlink()
     what = "empathy-kit predict, JSON Lines to CSV"
     content = {"what": what, "machine": machine(), "model": described(arguments.model), "sizes": rows}
     print(json.dumps(content, indent=2))
-
-
-def measured(model: str, table: Path) -> dict[str, float]:
-    """Seconds and peak memory of one call."""
-    out = table.with_suffix(".csv")
-    started = time.perf_counter()
-    # In a new process: the largest resident size of children is the maximum over all that have ended.
-    child = os.fork()
-    if child == 0:
-        os.execv(sys.executable, [sys.executable, "-m", "empathy_kit", "predict", model, str(table), "--out", str(out)])
-    _, status, usage = os.wait4(child, 0)
-    if status:
-        raise SystemExit(f"predict ended with status {status}")
-    out.unlink()
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {"seconds": round(time.perf_counter() - started, 1), "peak_bytes": usage.ru_maxrss * unit}
 
 
 if __name__ == "__main__":

@@ -49,6 +49,8 @@ class LabelReader:
 
     def level(self, value: object) -> int | None:
         """The position of a cell's label; MISSING where the cell is empty, None where it is not a label."""
+        if type(value) is str and value in self._texts:  # nearly every cell
+            return self._texts[value]
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return MISSING
         if isinstance(value, bool):
@@ -130,7 +132,9 @@ class Row:
 
     def post(self, column: str) -> str:
         """A post: text that a reader can see, entities resolved."""
-        value = unescape(self.text(column))
+        value = self.text(column)
+        if "&" in value:
+            value = unescape(value)
         fault = unreadable(value)
         if fault:
             raise self.error(column, fault)
@@ -154,6 +158,8 @@ class Row:
                 raise self.error(column, "a rounded number found, expected all digits; save the column as text")
             return str(int(value))
         text = self.text(column).strip()
+        if not text:
+            return ""
         if text.casefold() in _NO_VALUE:
             raise self.error(column, f"{text!r} found, expected an id, or an empty cell where it is missing")
         if _ROUNDED.fullmatch(text):
@@ -164,6 +170,8 @@ class Row:
     def quotes(self, column: str) -> list[str]:
         """Annotated spans: a list of text, also one that was saved as text, or text with ``|`` between the spans."""
         value = self.cells.get(column)
+        if value is None or value == "":  # most cells
+            return []
         if isinstance(value, list | tuple):
             quotes = list(value)
         else:
@@ -194,15 +202,18 @@ def not_text(value: object) -> str | None:
         return f"{len(value):,} characters found, expected at most {MAX_CELL:,}"
     if "\0" in value:
         return "a NUL byte found, expected text"
-    if _SURROGATE.search(value):  # JSON can spell one, and no tokenizer takes it
+    if not value.isascii() and _SURROGATE.search(value):  # JSON can spell one, and no tokenizer takes it
         return "half a surrogate pair found, expected text"
     return None
 
 
 def unreadable(post: str) -> str | None:
     """Why a post holds nothing that a reader can see; None where it does."""
-    if not post.strip():
+    text = post.strip()
+    if not text:
         return "empty, expected a post"
+    if " " < text[0] <= "~":  # nearly all
+        return None
     return "only invisible characters found, expected a post" if all(_invisible(sign) for sign in post) else None
 
 

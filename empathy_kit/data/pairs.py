@@ -28,7 +28,7 @@ def _resolved(entity: re.Match[str]) -> str:
     return html.unescape(found) if found[1] == "#" or found[1:] in html5 else found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Span:
     """A stretch of a response's characters: ``response[start:end]``."""
 
@@ -48,7 +48,7 @@ def original_places(spans: Sequence[Span], text: str) -> tuple[Span, ...]:
     return tuple(Span(places[span.start][0], places[span.end - 1][1]) for span in spans)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Pair:
     """A seeker post, a response post, and how empathic the response is. The texts never show in a repr."""
 
@@ -150,9 +150,9 @@ def placeholders(pairs: Sequence[Pair]) -> tuple[tuple[int, str], ...]:
     )
 
 
-def same_words(text: str) -> str:
-    """A key under which two posts are duplicates: case and white space do not count."""
-    return " ".join(text.lower().split())
+def same_words(text: str) -> bytes:
+    """A key under which two posts are duplicates: case and white space do not count. It is a hash, much shorter than a post."""
+    return hashlib.blake2b(" ".join(text.lower().split()).encode(), digest_size=16).digest()
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class Duplicates:
 
 def duplicates(corpus: Corpus) -> Duplicates:
     """The repeated pairs, and how well their labels agree."""
-    groups: dict[tuple[str, str], list[Pair]] = defaultdict(list)
+    groups: dict[tuple[bytes, bytes], list[Pair]] = defaultdict(list)
     for pair in corpus.pairs:
         groups[same_words(pair.seeker), same_words(pair.response)].append(pair)
     repeated = [group for group in groups.values() if len(group) > 1]

@@ -141,24 +141,30 @@ def read_bytes(path: Path) -> bytes:
         raise KitError(f"{path}: cannot be read: {error.strerror}") from None
 
 
-def _decode(name: str, data: bytes) -> str:
+def _opened(name: str, data: bytes, newline: str) -> io.TextIOWrapper:
+    """A file's text, decoded piece by piece: all of it at once takes up to four bytes per character."""
     # Without a byte order mark UTF-16 shows by the NUL in its first or second byte: a header starts with a Latin letter.
     if data.startswith((b"\xff\xfe", b"\xfe\xff")) or data[:2].count(0) == 1:
         raise KitError(f"{name}: UTF-16 found, expected UTF-8; save it again as UTF-8")
+    return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline=newline)
+
+
+def _not_utf8(name: str, data: bytes) -> KitError:
+    """Where a file that could not be decoded is not UTF-8; a decoder that is given pieces knows the place in its piece alone."""
     try:
-        return data.decode("utf-8-sig")
+        data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise KitError(f"{name}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; save it again as UTF-8") from None
+        return KitError(f"{name}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8; save it again as UTF-8")
+    raise AssertionError("it can be decoded")
 
 
 def read_csv(data: bytes, header: Header) -> Iterator[Row]:
     """The rows of a comma-separated table (RFC 4180)."""
     file = header.file
-    text = _decode(file, data)
     # The module's limit is one for the whole process and raises without naming the column: Row checks instead.
-    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    csv.field_size_limit(max(csv.field_size_limit(), len(data) + 1))
+    reader = csv.reader(_opened(file, data, newline=""), strict=True)
     names: list[str | None] | None = None
     number = 0
     try:
@@ -172,12 +178,21 @@ def read_csv(data: bytes, header: Header) -> Iterator[Row]:
                 if len(cells) != len(names):
                     raise KitError(f"{file}, row {number}: {len(cells)} cells found, expected {len(names)}")
                 yield Row(file, number, {name: cell for name, cell in zip(names, cells, strict=True) if name is not None})
+    except UnicodeDecodeError:
+        raise _not_utf8(file, data) from None
     except csv.Error as error:
         if names is None:
-            header.refuse_separator([text.partition("\n")[0]])
+            header.refuse_separator([data.decode("utf-8-sig", "replace").partition("\n")[0]])
         raise KitError(f"{file}, row {number + 1} (line {reader.line_num}): not a valid CSV row: {error}") from None
     if names is None:
         raise KitError(f"{file}: empty, expected a header with the columns {', '.join(header.required)}")
+
+
+def _read_lines(file: str, data: bytes) -> Iterator[str]:
+    try:
+        yield from _opened(file, data, newline="\n")  # no other sign ends a line: a post may hold U+2028
+    except UnicodeDecodeError:
+        raise _not_utf8(file, data) from None
 
 
 def read_jsonl(data: bytes, header: Header) -> Iterator[Row]:
@@ -190,7 +205,7 @@ def read_jsonl(data: bytes, header: Header) -> Iterator[Row]:
         members = found  # the line's own object is the last to be complete
         return dict(found)
 
-    for line in _decode(file, data).split("\n"):  # not splitlines(): a post may hold U+2028
+    for line in _read_lines(file, data):
         if not line.strip():
             continue
         number += 1

@@ -182,7 +182,7 @@ class Placer:
         """
         spans: list[tuple[Span, ...]] = []
         unplaced: list[int] = []
-        prepared = Response(response)
+        prepared: Response | None = None
         for task, level, texts in zip(self._tasks, levels, quotes, strict=True):
             placed: list[Span] = []
             lost = 0
@@ -193,6 +193,7 @@ class Placer:
             elif level > 0 and not given:
                 self._bare.append((row, task))
             for text in given:
+                prepared = prepared or Response(response)
                 found = prepared.place(text, placed)
                 if found is None:
                     self._lost.append((row, task))

@@ -156,9 +156,9 @@ def _groups(pairs: Sequence[Pair]) -> list[list[int]]:
             position = root[position]
         return position
 
-    first: dict[tuple[str, str], int] = {}
+    first: dict[str | bytes, int] = {}  # a seeker id is text, a key to the words of a post is not
     for position, pair in enumerate(pairs):
-        keys = [("post", same_words(pair.seeker))] + ([("seeker", pair.seeker_id)] if pair.seeker_id else [])
+        keys: list[str | bytes] = [same_words(pair.seeker), *([pair.seeker_id] if pair.seeker_id else [])]
         for key in keys:
             root[find(position)] = find(first.setdefault(key, position))
     groups: dict[int, list[int]] = defaultdict(list)
