@@ -137,6 +137,7 @@ def read_run(folder: Path, name: str, seed: int) -> Run:
         if both := set(others.ids) & set(table.ids):
             raise KitError(f"{others.path}: has {len(both)} pairs of {table.path.name} too, expected none")
         validation, _ = _read_answers(others, tasks)
+        _check_validation(where, found, validation)
     asked = all(table.has(task, "swapped") for task in tasks)
     for task in tasks:
         said = answers[task.name]
@@ -153,6 +154,18 @@ def read_run(folder: Path, name: str, seed: int) -> Run:
         probabilities,
         validation,
     )
+
+
+def _check_validation(where: Path, found: record.Record, validation: Mapping[str, Answers]) -> None:
+    """Compare the answers that are kept of the chosen epoch with its score; a device may round one pair to another level."""
+    for name, said in validation.items():
+        right = int((said.true == said.predicted).sum())
+        try:
+            recorded = float(found.training["validation_accuracy"][name]) * len(said.ids)
+        except (KeyError, TypeError, ValueError):
+            raise KitError(f"{where / record.RUN}: {record.MALFORMED}") from None
+        if not abs(right - recorded) <= 1.5:
+            raise KitError(f"{where}: the validation scores of {name} in {record.RUN} are not those of {record.VALIDATION}")
 
 
 def _read_answers(table: AnswerTable, tasks: Sequence[TaskSchema]) -> tuple[dict[str, Answers], dict[str, Floats]]:

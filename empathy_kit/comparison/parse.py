@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from empathy_kit.comparison.plan import check_names, check_seeds
-from empathy_kit.config import COMPARISON, FOUR, RunConfig, configure, flag, routes, settings
+from empathy_kit.config import COMPARISON, FOUR, RunConfig, configure, flag, located, routes, settings
 from empathy_kit.errors import KitError
 
 
@@ -53,7 +53,7 @@ def parse_configurations(
         for name, changes in _read_tables(file).items():
             if not isinstance(changes, Mapping):
                 raise KitError(f"--file {file}: {name} is a {type(changes).__name__}, expected a table of settings")
-            add(name, changes)
+            add(name, located(changes, file, "--file"))
     if not found:
         raise KitError(f'--file {file}: no table found, expected at least one, such as [mine] with loss = "focal"')
     return found

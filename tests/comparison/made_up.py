@@ -50,7 +50,7 @@ def made_up_run(folder: Path, config: RunConfig, number: int, seed: int, split: 
     """Write one run: two thirds of its answers right, and level 1 of IP never predicted."""
     pairs, generator = np.random.default_rng(split), np.random.default_rng([number, seed])
     columns: dict[str, list[Any]] = {"id": [f"{split:04x}{at:012x}" for at in range(PAIRS)]}
-    scores, counts = {}, {}
+    scores, counts, accuracy = {}, {}, {}
     trained = config.schema.select(config.tasks).names
     for task in config.schema.tasks:
         classes = len(task.labels)
@@ -73,6 +73,7 @@ def made_up_run(folder: Path, config: RunConfig, number: int, seed: int, split: 
         confusion = np.zeros((classes, classes), dtype=np.int64)
         np.add.at(confusion, (true[labelled], predicted[labelled]), 1)
         scores[task.name] = {"confusion": confusion.tolist()}
+        accuracy[task.name] = float((true == predicted)[labelled].mean())
     epochs = [{"validation_loss": 1.0, "validation_macro_f1": dict.fromkeys(trained, 0.4 + 0.1 * turn)} for turn in range(3)]
     agreement = dict.fromkeys(config.schema.names, 0.9)
     content = record.Record(
@@ -99,9 +100,10 @@ def made_up_run(folder: Path, config: RunConfig, number: int, seed: int, split: 
             "class_counts": {"train": counts},
         },
         truncation={},
-        training={"seconds": 60.0},
+        training={"seconds": 60.0, "validation_accuracy": accuracy},
         scores=scores,
         spans=None,
+        calibration={name: {"temperature": 2.0, "ece_before": 0.1, "ece_after": 0.1} for name in trained},
     )
     header, *rows = [list(columns), *(list(map(str, row)) for row in zip(*columns.values(), strict=True))]
     others = [[f"v{row[0][1:]}", *row[1:]] for row in rows]

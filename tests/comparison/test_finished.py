@@ -15,6 +15,7 @@ from made_up import ODD, PAIRS, made_up, rewrite, rewrite_record
 
 from empathy_kit import KitError
 from empathy_kit.comparison.finished import read_finished
+from empathy_kit.runs import record
 
 THREE = {"options": {"loss.gamma": "3"}}
 
@@ -230,6 +231,14 @@ def test_scores_must_be_those_of_the_predictions(folder: Path) -> None:
     confusion = [[200, 0, 0], [0, 0, 0], [0, 0, 0]]
     rewrite_record(folder / "runs" / "T1-0", lambda content: content["scores"]["ER"].update(confusion=confusion))
     assert refusal(folder) == (f"{folder / 'runs' / 'T1-0'}: the scores of ER in run.json are not those of predictions.csv")
+
+
+def test_the_validation_scores_must_be_those_of_the_answers_that_are_kept(folder: Path) -> None:
+    run = folder / "runs" / "T1-0"
+    rewrite_record(run, lambda content: content["training"]["validation_accuracy"].update(EX=0.99))
+    assert refusal(folder) == f"{run}: the validation scores of EX in run.json are not those of validation.csv"
+    rewrite_record(run, lambda content: content["training"].pop("validation_accuracy"))
+    assert refusal(folder) == f"{run / 'run.json'}: {record.MALFORMED}"
 
 
 PARTS: list[Callable[[dict[str, Any]], object]] = [

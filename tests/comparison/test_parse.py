@@ -28,6 +28,15 @@ def test_without_names_it_is_the_papers_four() -> None:
     ]
 
 
+def test_the_data_of_a_table_are_here_or_next_to_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "plan.toml"
+    file.write_text('[mine]\ndata = "posts.csv"\n')
+    with pytest.raises(KitError, match=r"--file .*plan\.toml: its data posts\.csv are neither in this folder nor next to"):
+        configurations(file=file)
+    (tmp_path / "posts.csv").touch()
+    assert Path(configurations(file=file)["mine"].data).resolve() == tmp_path / "posts.csv"
+
+
 def test_a_configuration_is_a_known_name_or_flags_or_a_table(tmp_path: Path) -> None:
     file = tmp_path / "more.toml"
     file.write_text('[wide]\nloss = "focal"\ntasks = ["ER"]\noptions = { loss = { gamma = 1.0 }, trunk = { hidden = 512 } }\n')

@@ -15,6 +15,7 @@ from empathy_kit.comparison.finished import read_finished
 from empathy_kit.comparison.pages import notes, summarise, write
 from empathy_kit.comparison.pages.summary import Apart, Summary, to_json
 from empathy_kit.comparison.pages.words import mean_cell, nothing, ranked_cell, score_cell
+from empathy_kit.core.calibration import calibration, tempered
 from empathy_kit.data.schema import Schema, TaskSchema
 from empathy_kit.runs import record
 
@@ -146,7 +147,7 @@ def test_configurations_of_other_tasks_are_compared_on_those_that_both_have(odd:
     ]
     assert found.apart == [Apart("warm", "advice", "task")]
     assert "warm and advice have no task in common, and are not compared." in list(notes(found))
-    assert list(found.calibrations["warm"]) == ["warmth"]
+    assert list(found.calibrations["warm"]) == list(found.tempered["warm"]) == ["warmth"]
     assert "schema" not in found.recipe
     assert found.settings["warm"] == {"tasks": ["warmth"]}
 
@@ -301,3 +302,21 @@ def _of_one_level(files: dict[str, str]) -> None:
     content = json.loads(files[record.RUN])
     content["scores"]["pace"]["confusion"] = [[PAIRS, 0], [0, 0]]
     files[record.RUN] = json.dumps(content)
+
+
+def test_calibration_is_shown_without_and_with_the_temperatures(tmp_path: Path) -> None:
+    folder = made_up(tmp_path / "made", ["T1", "T3"], 2)
+    before = summarise(read_finished(folder))
+    (first, second) = read_finished(folder).runs["T1"]
+    chances = np.concatenate([tempered(run.probabilities["ER"], 2.0) for run in (first, second)])
+    true = np.concatenate([run.answers["ER"].true for run in (first, second)])
+    assert before.tempered["T1"]["ER"] == pytest.approx(calibration(chances, true).ece)
+    write(before, folder)
+    table = (folder / "report.md").read_text("utf-8").partition("## Calibration")[2].partition("## ")[0]
+    for name in ("T1", "T3"):
+        errors = (before.calibrations[name]["ER"].ece, before.tempered[name]["ER"])
+        assert f"| {', '.join(f'{error:.3f}'.removeprefix('0') for error in errors)} |" in table
+    rewrite_record(folder / "runs" / "T1-1", lambda content: content.update(calibration=None))  # of an earlier version
+    after = summarise(read_finished(folder))
+    assert (after.tempered["T1"], after.calibrations["T1"]) == ({}, before.calibrations["T1"])
+    assert after.tempered["T3"] == before.tempered["T3"]

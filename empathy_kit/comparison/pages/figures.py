@@ -59,8 +59,14 @@ def _describe_scores(summary: Summary) -> str:
 
 def _describe_calibration(summary: Summary) -> str:
     return "; ".join(
-        f"{name} {task} ECE {found.ece:.3f}" for name, by_task in summary.calibrations.items() for task, found in by_task.items()
+        f"{name} {task} ECE {_errors(summary, name, task)}" for name, by_task in summary.calibrations.items() for task in by_task
     )
+
+
+def _errors(summary: Summary, configuration: str, task: str) -> str:
+    """The expected calibration error without temperatures, and with them where all runs have some."""
+    after = summary.tempered[configuration].get(task)
+    return f"{summary.calibrations[configuration][task].ece:.3f}{'' if after is None else f', {after:.3f}'}"
 
 
 def _describe_classes(summary: Summary) -> str:
@@ -172,7 +178,7 @@ def _calibration(summary: Summary) -> Figure:
                 marker=MARKS[number % len(MARKS)],
                 markersize=4,
                 linewidth=1,
-                label=f"{_shown(configuration)}, ECE {found.ece:.3f}",
+                label=f"{_shown(configuration)}, ECE {_errors(summary, configuration, task.name)}",
             )
         panel.set_title(_shown(task.name), fontsize=9)
         panel.set_xlim(math.floor(10 / len(task.labels)) / 10, 1.0)  # of C labels, the likeliest has at least 1 / C

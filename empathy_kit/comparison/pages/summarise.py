@@ -23,7 +23,7 @@ from empathy_kit.comparison.statistics import (
 )
 from empathy_kit.comparison.yardsticks import MAJORITY, SWAPPED, TITLES
 from empathy_kit.config import PAPER
-from empathy_kit.core.calibration import Calibration, calibration
+from empathy_kit.core.calibration import Calibration, calibration, tempered
 from empathy_kit.core.metrics import average_precision, batch_macro_f1, confusion_matrix
 from empathy_kit.data.schema import EPITOME, TaskSchema
 from empathy_kit.errors import visible
@@ -67,6 +67,7 @@ def summarise(results: Results) -> Summary:
         class_counts=record.data["class_counts"],
         curves={name: [[_point(epoch) for epoch in found.history] for found in several] for name, several in runs.items()},
         calibrations={name: _calibrations(several) for name, several in runs.items()},
+        tempered={name: _tempered(several) for name, several in runs.items()},
         recipe=shared,
         settings={name: {key: value for key, value in own.items() if key not in shared} for name, own in settings.items()},
         trunks=list(dict.fromkeys(visible(str(own["trunk"])) for own in settings.values())),
@@ -297,6 +298,16 @@ def _calibrations(runs: Sequence[Run]) -> dict[str, Calibration]:
         )
         for task in runs[0].answers
     }
+
+
+def _tempered(runs: Sequence[Run]) -> dict[str, float]:
+    found = {}
+    for task in runs[0].answers:
+        temperatures = [(run.record.calibration or {}).get(task, {}).get("temperature") for run in runs]
+        if all(temperatures):  # the runs of earlier versions have none
+            chances = [tempered(run.probabilities[task], float(by)) for run, by in zip(runs, temperatures, strict=True) if by]
+            found[task] = calibration(np.concatenate(chances), np.concatenate([run.answers[task].true for run in runs])).ece
+    return found
 
 
 def _third_parties(runs: Iterable[Run]) -> Iterator[str]:

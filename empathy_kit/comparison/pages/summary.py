@@ -98,7 +98,8 @@ class Summary:
     base_rates: dict[str, list[float]]  # task to each label's share of the test pairs: a random ranking's average precision
     class_counts: dict[str, list[int]]
     curves: dict[str, list[list[tuple[float, float]]]]  # configuration to a run's validation loss and mean macro F1 per epoch
-    calibrations: dict[str, dict[str, Calibration]]  # configuration to task
+    calibrations: dict[str, dict[str, Calibration]]  # configuration to task; as the runs predicted, without temperatures
+    tempered: dict[str, dict[str, float]]  # the same, calibration errors with the temperatures that all runs have
     recipe: dict[str, Any]  # settings that all configurations share
     settings: dict[str, dict[str, Any]]  # configuration to the settings that they do not share
     trunks: list[str]  # of all configurations
