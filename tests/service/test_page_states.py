@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -155,6 +156,18 @@ def test_a_server_that_starts_after_the_page_is_found(page: Page, server: PageSe
     server.model = good
     expect(level(page)).to_have_text("none")
     expect(page.locator("#notice")).to_be_hidden()
+
+
+@pytest.mark.parametrize("content", [{}, [], {"schema": {"tasks": []}}, {"schema": {"tasks": [None]}}])
+def test_a_server_that_does_not_say_what_its_model_is_is_named_and_asked_again(
+    page: Page, server: PageServer, content: Any
+) -> None:
+    server.model = Reply(content)
+    page.reload()
+    expect(page.locator("#notice")).to_have_text(re.compile("The server sent something that this page does not understand"))
+    server.model = Reply(model())
+    write(page, DRAFT)
+    expect(level(page)).to_have_text("none", timeout=20_000)
 
 
 def test_a_token_is_asked_for_sent_and_kept_in_memory_alone(page: Page, server: PageServer) -> None:

@@ -231,6 +231,7 @@ async function connect() {
   try {
     const found = await ask("v1/model", { signal: mine.signal });
     if (mine !== connecting) return;
+    if (!isModel(found)) throw new Problem("unreadable");
     attempts = 0;
     use(found);
   } catch (error) {
@@ -238,6 +239,11 @@ async function connect() {
     if (!(error instanceof Problem)) throw error;
     disconnected(error);
   }
+}
+
+function isModel(found) {
+  const tasks = found.schema?.tasks;
+  return Array.isArray(tasks) && tasks.length > 0 && tasks.every((task) => task?.title && Array.isArray(task.labels));
 }
 
 function disconnected(error) {
