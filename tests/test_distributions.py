@@ -25,7 +25,7 @@ PUBLISHED = sorted(path for path in (ROOT / "plugins").glob("empathy-kit-*"))
 NAMES = {
     "loss": {"poly1", "class-balanced", "ldam", "logit-adjusted", "asymmetric", "new-loss"},
     "rationale": {"cues", "new-rationale"},
-    "head": {"ordinal", "dense", "new-head"},
+    "head": {"ordinal", "hurdle", "dense", "new-head"},
     "sampler": {"repeat-factor", "new-sampler"},
     "trunk": {"bi-encoder", "new-trunk"},
 }
