@@ -57,7 +57,7 @@ def test_two_levels_are_one_question() -> None:
 
 @pytest.mark.parametrize("power", [-0.1, 11.0, float("nan")])
 def test_a_power_out_of_range_is_refused(power: float) -> None:
-    with pytest.raises(KitError, match="head hurdle of ER: option 'power' is .*; expected 0 to 10"):
+    with pytest.raises(KitError, match=r"head hurdle of ER: option 'power' is .*; expected 0 to 10"):
         HURDLE.build(Task("ER", ("0", "1", "2"), COUNTS), 8, power=power)
 
 
