@@ -82,7 +82,8 @@ def _exit_code() -> int:
         terminal.fault(error.format_message())  # it may repeat arguments, which may be the names of files
         return error.exit_code
     except click.Abort:
-        terminal.remark("Aborted!")
+        if is_first_to_report():  # torchrun ends all where one has reported a fault
+            terminal.remark("Aborted!")
         return 1
 
 

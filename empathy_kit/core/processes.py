@@ -183,7 +183,7 @@ class Processes:
             gone = self._gone()
             if not gone:  # all are there: it is something else
                 raise
-            raise Lost(f"{'; '.join(gone)}: ended in the midst of the run, and so do the others") from None
+            raise Lost(f"{'; '.join(gone)} has ended, and so do the others") from None
 
     def _gone(self) -> list[str]:
         """The processes that do not answer."""
@@ -199,7 +199,7 @@ class Processes:
             while silent and time.monotonic() < waited:
                 time.sleep(_POLL)
                 silent = [rank for rank in silent if not self._store.check([f"here/{rank}"])]
-            return [f"process {rank} of {self.count} ({self._store.get(f'name/{rank}').decode()})" for rank in silent]
+            return [f"rank {rank} of {self.count} ({self._store.get(f'name/{rank}').decode()})" for rank in silent]
         except RuntimeError:
             return ["torchrun, or the machine of the first process"]
 
