@@ -27,7 +27,7 @@ _POLL = 0.05
 
 
 class Lost(KitError):  # noqa: N818 - a KitError like any other
-    """Another process of the run has ended; the message names it."""
+    """Another process of the run has ended or does not answer; the message names it."""
 
 
 class Processes:
@@ -183,7 +183,7 @@ class Processes:
             gone = self._gone()
             if not gone:  # all are there: it is something else
                 raise
-            raise Lost(f"{'; '.join(gone)} has ended, and so do the others") from None
+            raise Lost(f"{', '.join(gone)}: ended, or does not answer; the other processes end too") from None
 
     def _gone(self) -> list[str]:
         """The processes that do not answer."""
@@ -194,7 +194,8 @@ class Processes:
             )  # torchrun sends it, and this process would end before it has named them
         try:
             self._store.set("alarm", "")
-            waited = time.monotonic() + ANSWER
+            # The others a little longer, so that the first process reports it, which knows where the run's state is.
+            waited = time.monotonic() + ANSWER + min(self.rank, 1)
             silent = [rank for rank in range(self.count) if rank != self.rank]
             while silent and time.monotonic() < waited:
                 time.sleep(_POLL)

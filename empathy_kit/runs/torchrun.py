@@ -85,7 +85,8 @@ def _store() -> Any:
     import torch.distributed as dist
 
     store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(seconds=60)))  # type: ignore[attr-defined]
-    return dist.PrefixStore("empathy-kit", store)  # type: ignore[attr-defined]
+    again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun may keep its store where it starts the processes again
+    return dist.PrefixStore(f"empathy-kit/{again}", store)  # type: ignore[attr-defined]
 
 
 def is_first_to_report() -> bool:

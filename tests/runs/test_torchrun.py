@@ -104,7 +104,8 @@ def test_a_process_that_dies_takes_the_others_down_and_is_named_in_one_line(
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error:")]
     partial = tmp_path / "run.partial"
     assert re.fullmatch(
-        rf"Error: rank 1 of 2 \(\S+, pid \d+\) has ended, and so do the others; the run's state is in {partial}, for --resume",
+        rf"Error: rank 1 of 2 \(\S+, pid \d+\): ended, or does not answer; the other processes end too; "
+        rf"the run's state is in {partial}, for --resume",
         line,
     )
     assert checkpoints.read(checkpoints.folders(partial)[0]).identity["position"] == "epoch 1, step 1"
