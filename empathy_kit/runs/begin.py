@@ -75,14 +75,14 @@ def begin(
         first = processes.told(what, found)
         if found != first:
             raise KitError(
-                f"torchrun: the {what} of process {processes.rank} is not the first process's (sha256 {found[:12]}... found, "
-                f"expected {first[:12]}...); start every machine's with the same {what}"
+                f"torchrun: the {what} of rank {processes.rank} is not that of rank 0 (sha256 {found[:12]}... found, "
+                f"expected {first[:12]}...); start all processes with the same {what}"
             )
 
     mine = settings_of(config, plugins)
     differing = changes(processes.told("settings", mine), mine)
     if differing:
-        raise KitError(f"torchrun: the first process has {'; '.join(differing)}; start all with the same settings")
+        raise KitError(f"torchrun: rank 0 was started with {'; '.join(differing)}; start all processes with the same settings")
     corpus = load_corpus(config.data, config.schema)
     split = make_split(corpus, config.split, config.split_seed, config.schema.select(config.tasks))
     data, parts = describe_data(corpus), describe_split(corpus, split)

@@ -8,19 +8,23 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from resume_world import finish, stop, with_plugins, without_clocks
 from run_together import exact, noisy
 from run_world import flags, read_json, read_predictions
 
-from empathy_kit.core.processes import Lost, Processes
+from empathy_kit.core.processes import Processes
+from empathy_kit.errors import KitError
 from empathy_kit.runs import checkpoints
+from empathy_kit.runs.choose import choose_plugins
+from empathy_kit.runs.identity import settings_of
 from empathy_kit.runs.torchrun import joined
 
 Torchrun = Callable[..., "subprocess.CompletedProcess[str]"]
-pytestmark = pytest.mark.processes
 HERE = Path(__file__).parent
 
 
@@ -67,6 +71,7 @@ def alone(still: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.processes
 def test_two_processes_end_with_the_scores_of_one(together: Path, alone: Path) -> None:
     assert_same_scores(together / "exact", alone)
     assert read_json(together / "exact")["machine"]["processes"] == 2
@@ -74,11 +79,13 @@ def test_two_processes_end_with_the_scores_of_one(together: Path, alone: Path) -
     assert len(list((together / "cache" / "states").glob("*.npy"))) == 1  # one has computed them, and the other read them
 
 
+@pytest.mark.processes
 def test_a_run_that_one_process_has_begun_is_continued_by_two(together: Path, alone: Path) -> None:
     assert_same_scores(together / "begun", alone)
     assert read_json(together / "begun")["machine"]["processes"] == "1, then 2"
 
 
+@pytest.mark.processes
 def test_a_signal_to_one_process_stops_all_after_the_same_step_and_nothing_is_lost(together: Path) -> None:
     assert {path.name for path in together.glob("interrupted-*")} == {"interrupted-0", "interrupted-1"}
     newest = checkpoints.read(checkpoints.folders(together / "left.partial")[0])
@@ -87,12 +94,14 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step_and_nothing_is_lo
     assert without_clocks(together / "stopped") == without_clocks(together / "whole")
 
 
+@pytest.mark.processes
 def test_a_run_that_two_processes_have_begun_is_continued_by_one(together: Path, still: Path) -> None:
     events = finish(noisy(still), together / "left", with_plugins())
     assert events[0].continued == f"continues {together / 'left.partial'}: epoch 1, step 3 is done"
     assert read_json(together / "left")["machine"]["processes"] == "2, then 1"
 
 
+@pytest.mark.processes
 def test_a_process_that_dies_takes_the_others_down_and_is_named_in_one_line(
     torchrun: Torchrun, tiny_roberta: Path, tmp_path: Path
 ) -> None:
@@ -112,6 +121,7 @@ def test_a_process_that_dies_takes_the_others_down_and_is_named_in_one_line(
     assert done.stdout == ""
 
 
+@pytest.mark.processes
 def test_a_fault_is_printed_once_whichever_processes_have_it(torchrun: Torchrun, tiny_roberta: Path, tmp_path: Path) -> None:
     done = torchrun(3, HERE / "faulty.py", "missing", "run", *flags(tiny_roberta), "--out", tmp_path / "run")
     kit = [line for line in done.stderr.splitlines() if line.startswith("Error:") or "Aborted" in line]
@@ -128,4 +138,38 @@ def test_one_process_exchanges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         with joined("cpu") as processes:
             assert processes is None
     assert Processes().told("anything", 3) == 3
-    assert issubclass(Lost, Exception)
+
+
+class Apart(Processes):
+    """The second process of two, whose first one has something else."""
+
+    def __init__(self, **first: Any) -> None:
+        super().__init__(1, 2)
+        self.first = first
+
+    def told(self, name: str, value: Any = None) -> Any:
+        return self.first.get(name, value)
+
+
+@pytest.mark.parametrize("what", ["data", "split", "encoder"])
+def test_a_process_with_other_data_or_another_encoder_than_the_first_is_refused(
+    tiny_roberta: Path, tmp_path: Path, what: str
+) -> None:
+    with pytest.raises(KitError) as error:
+        finish(noisy(tiny_roberta), tmp_path / "run", with_plugins(), processes=Apart(**{what: "0" * 64}))
+    assert re.fullmatch(
+        rf"torchrun: the {what} of rank 1 is not that of rank 0 \(sha256 \w{{12}}... found, expected 000000000000...\); "
+        rf"start all processes with the same {what}",
+        str(error.value),
+    )
+
+
+def test_a_process_with_other_settings_than_the_first_is_refused(tiny_roberta: Path, tmp_path: Path) -> None:
+    config = noisy(tiny_roberta)
+    first = settings_of(replace(config, lr=0.5, epochs=9), choose_plugins(config, with_plugins()))
+    with pytest.raises(KitError) as error:
+        finish(config, tmp_path / "run", with_plugins(), processes=Apart(settings=first))
+    assert str(error.value) == (
+        f"torchrun: rank 0 was started with --epochs 9, not 2; --lr 0.5, not {config.lr:g}; "
+        "start all processes with the same settings"
+    )
