@@ -1,6 +1,6 @@
 """Steps of several processes, as torchrun runs this file: the gradients, losses and scores that each of them has in the end.
 
-Usage: shared_steps.py FOLDER
+Usage: shared_steps.py FOLDER, in three processes. The first two of them do all of it again, as a pair.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors.torch import save_file
 from small import NAMES, RECIPE, TRAIN, VALIDATION, Small, make_model, weights, without_labels
 from torch import Tensor, nn
@@ -109,21 +110,32 @@ def fitted(processes: Processes) -> tuple[dict[str, Tensor], list[dict[str, Any]
     return weights(small.model), [asdict(epoch) for epoch in epochs], {"loss": found.loss, "spans": spans, **rows}
 
 
-def main() -> None:
+def write(processes: Processes, folder: Path) -> None:
+    tensors: dict[str, Tensor] = {}
+    numbers: dict[str, Any] = {}
+    for name, missing in KINDS:
+        grads, losses = steps(name, missing, processes)
+        tensors.update({f"{name} {missing} {key}": grad for key, grad in grads.items()})
+        numbers[f"{name} {missing}"] = losses
+    last, numbers["epochs"], numbers["predicted"] = fitted(processes)
+    tensors.update({f"fitted {key}": weight for key, weight in last.items()})
+    out = folder / f"{processes.rank}-of-{processes.count}"
+    save_file(tensors, out.with_suffix(".safetensors"))
+    out.with_suffix(".json").write_text(json.dumps(numbers))
+
+
+def main(folder: Path) -> None:
     with joined("cpu") as processes:
         assert processes is not None
-        tensors: dict[str, Tensor] = {}
-        numbers: dict[str, Any] = {}
-        for name, missing in KINDS:
-            grads, losses = steps(name, missing, processes)
-            tensors.update({f"{name} {missing} {key}": grad for key, grad in grads.items()})
-            numbers[f"{name} {missing}"] = losses
-        last, numbers["epochs"], numbers["predicted"] = fitted(processes)
-        tensors.update({f"fitted {key}": weight for key, weight in last.items()})
-        out = Path(sys.argv[1]) / str(processes.rank)
-        save_file(tensors, out.with_suffix(".safetensors"))
-        out.with_suffix(".json").write_text(json.dumps(numbers))
+        write(processes, folder)
+    if processes.rank < 2:
+        store = dist.PrefixStore("pair", processes._store)
+        dist.init_process_group("gloo", store=store, rank=processes.rank, world_size=2)
+        pair = Processes(processes.rank, 2, store)
+        write(pair, folder)
+        pair.close()
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))

@@ -22,18 +22,19 @@ TOLERANCE = 1e-6
 Found = list[tuple[dict[str, Tensor], dict[str, Any]]]  # per process
 
 
-@pytest.fixture(scope="module", params=[2, 3])
-def several(
-    request: pytest.FixtureRequest,
-    torchrun: Callable[..., subprocess.CompletedProcess[str]],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Found:
-    """What each of 2 or 3 processes has."""
+@pytest.fixture(scope="module")
+def written(torchrun: Callable[..., subprocess.CompletedProcess[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("several")
-    done = torchrun(request.param, Path(__file__).with_name("shared_steps.py"), folder)
+    done = torchrun(3, Path(__file__).with_name("shared_steps.py"), folder)
     assert done.returncode == 0, done.stderr
-    ranks = range(request.param)
-    return [(load_file(folder / f"{rank}.safetensors"), json.loads((folder / f"{rank}.json").read_text())) for rank in ranks]
+    return folder
+
+
+@pytest.fixture(params=[2, 3])
+def several(request: pytest.FixtureRequest, written: Path) -> Found:
+    """What each of 2 or 3 processes has."""
+    names = [written / f"{rank}-of-{request.param}" for rank in range(request.param)]
+    return [(load_file(name.with_suffix(".safetensors")), json.loads(name.with_suffix(".json").read_text())) for name in names]
 
 
 @pytest.mark.processes
