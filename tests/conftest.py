@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from multiprocessing import Pipe
 from pathlib import Path
@@ -94,6 +96,29 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "kernels").symlink_to(kernels)
     monkeypatch.setenv("EMPATHY_KIT_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def torchrun() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a script, or a module with ``-m``, in a number of processes that train together."""
+
+    def start(count: int, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), *arguments]
+        with subprocess.Popen(
+            [str(part) for part in command],
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                out, err = process.communicate(timeout=300)
+            except subprocess.TimeoutExpired:
+                process.terminate()  # it ends the others
+                out, err = process.communicate()
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    return start
 
 
 @pytest.fixture

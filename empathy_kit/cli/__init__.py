@@ -25,6 +25,7 @@ from empathy_kit.cli.run import run
 from empathy_kit.cli.runs import runs
 from empathy_kit.cli.serve import serve
 from empathy_kit.errors import KitError
+from empathy_kit.runs.torchrun import is_first_to_report, is_silent
 
 TRAIN = frozenset({"jinja2", "matplotlib", "safetensors", "scipy", "sklearn", "torch", "transformers"})
 """What the extra ``train`` brings."""
@@ -60,14 +61,18 @@ def _exit_code() -> int:
     try:
         return cli.main(standalone_mode=False) or 0
     except KitError as error:
-        terminal.fault(str(error))
+        if is_first_to_report():
+            terminal.fault(str(error))
         return 2
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in TRAIN:
             raise
-        terminal.fault(f"{error.name} is not installed, which this command needs: pip install 'empathy-kit[train]'")
+        if is_first_to_report():
+            terminal.fault(f"{error.name} is not installed, which this command needs: pip install 'empathy-kit[train]'")
         return 2
     except click.ClickException as error:
+        if not is_first_to_report():
+            return error.exit_code
         if isinstance(error, click.BadOptionUsage) and error.option_name in ("-o", "--option"):
             terminal.fault(f"{error.option_name} takes a name and a value, such as {error.option_name} loss.gamma 1.5")
             return 2
@@ -77,7 +82,8 @@ def _exit_code() -> int:
         terminal.fault(error.format_message())  # it may repeat arguments, which may be the names of files
         return error.exit_code
     except click.Abort:
-        terminal.remark("Aborted!")
+        if is_first_to_report():  # torchrun ends all where one has reported a fault
+            terminal.remark("Aborted!")
         return 1
 
 
@@ -87,11 +93,15 @@ def _ended_by_sigterm() -> Iterator[None]:
     came: list[int] = []
 
     def end(number: int, frame: FrameType | None) -> None:
+        if is_silent():  # click would print a line for each process
+            sys.exit(128 + number)
         came.append(number)
         ctrl_c = signal.getsignal(signal.SIGINT)  # ignored by what a shell runs in the background
         (ctrl_c if callable(ctrl_c) else signal.default_int_handler)(signal.SIGINT, frame)
 
     before = signal.signal(signal.SIGTERM, end)
+    if is_silent():
+        signal.signal(signal.SIGINT, end)
     try:
         yield
     except (SystemExit, KeyboardInterrupt):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict
@@ -113,34 +115,53 @@ def run(
     config = _configuration(base, options, no_rationale, given)
     from empathy_kit.cli.console import KitConsole
     from empathy_kit.plugins import load_registry
+    from empathy_kit.runs.torchrun import is_silent, joined
     from empathy_kit.runs.train import run as train
 
     quiet_libraries()
     start = f"resume {resume}" if resume else f"config {config_file}" if config_file else f"preset {preset_name or 'small'}"
     expected = read_hashes(config_file, given) if config_file else None
-    events = train(
-        config,
-        load_registry(plugin_files),
-        out or _folder(config),
-        numbered=out is None,
-        expected=expected,
-        providers=read_providers(config_file) if config_file else None,
-        versions=read_versions(config_file) if config_file else None,
-        minutes=minutes,
-        anyway=resume_anyway,
-    )
+    tracked = None
     if tracker is not None:
         from empathy_kit.runs.tracking import Tracker, track
 
-        events = track(events, Tracker(tracker, out or _folder(config)))
-    with _left_to_resume(plugin_files) as opened, closing(events):  # it cleans up before the command ends, however it ends
-        finished = _watch(events, config, start, KitConsole(stderr=True), opened)
+        tracked = Tracker(tracker, out or _folder(config))
+    with joined(config.device) as processes, _left_to_resume(plugin_files) as opened:
+        events = train(
+            config,
+            load_registry(plugin_files),
+            out or _folder(config),
+            numbered=out is None,
+            expected=expected,
+            providers=read_providers(config_file) if config_file else None,
+            versions=read_versions(config_file) if config_file else None,
+            minutes=minutes,
+            anyway=resume_anyway,
+            processes=processes,
+        )
+        if tracked is not None and not is_silent():
+            events = track(events, tracked)
+        with closing(events):  # it cleans up before the command ends, however it ends
+            if is_silent():
+                _take_part(events)
+            else:
+                finished = _watch(events, config, start, KitConsole(stderr=True), opened)
+    if is_silent():
+        return
     with terminal.kept(f"the run is complete in {finished.folder}"):
         if as_json:
             terminal.content(asdict(finished.record))
         else:
             print_record(finished.record)
             terminal.line(f"record: {finished.folder}")
+
+
+def _take_part(events: Iterable[Any]) -> None:
+    """The events of a process that prints nothing: there are none."""
+    try:
+        list(events)
+    except KeyboardInterrupt:  # of which click would print a line
+        sys.exit(128 + signal.SIGINT)
 
 
 def _base(preset_name: str | None, config_file: Path | None, given: dict[str, str]) -> RunConfig:
@@ -273,9 +294,10 @@ def _opening(opened: Opened, start: str) -> Iterable[str | Text]:
     if config.sampler != "all":
         pairs = opened.split["pairs"]["train"]
         yield f"sampler {config.sampler}: {opened.epoch_pairs:,} pairs per epoch, of {pairs:,} training pairs"
+    several = f" in {opened.processes} processes" if opened.processes > 1 else ""
     yield (
         f"encoder {config.encoder}, {start}, loss {config.loss}, rationale {config.rationale}, "
-        f"head {config.head}, trunk {config.trunk}, seed {config.seed}, on {opened.device}; losses: {opened.losses}"
+        f"head {config.head}, trunk {config.trunk}, seed {config.seed}, on {opened.device}{several}; losses: {opened.losses}"
     )
     if opened.states is not None:
         what = f"the {config.freeze_layers} lowest layers are frozen; their" if config.freeze_layers else "a frozen encoder's"

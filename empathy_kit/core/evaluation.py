@@ -15,6 +15,7 @@ from empathy_kit.core.metrics import Floats
 from empathy_kit.core.model import Model, Output
 from empathy_kit.core.objective import Objective
 from empathy_kit.core.precision import Precision, autocast
+from empathy_kit.core.processes import Processes
 from empathy_kit.core.scored import inference_order
 
 
@@ -42,8 +43,11 @@ def evaluate(
     precision: Precision = "no",
     pad_to: int | None = None,
     batch_size: int = 64,
+    processes: Processes | None = None,
 ) -> Evaluation:
     """Evaluate without gradient, dropout or randomness; the answer does not depend on the order of the pairs.
+
+    Several processes share the batches, and each gets the whole answer, with the same bits as one process's.
 
     Only an oracle's injector (gold "always") is shown the annotated spans here.
     """
@@ -52,19 +56,24 @@ def evaluate(
     pairs = len(examples)
     probabilities: dict[str, list[Tensor]] = {name: [torch.empty(0)] * pairs for name in model.heads}
     spans: list[NDArray[np.bool_]] = [np.empty(0, np.bool_)] * pairs
-    loss_sum, has_spans = 0.0, False
+    processes = processes or Processes()
+    has_spans = False
     labelled = (examples.levels() >= 0).sum(0).tolist() if pairs else []
     # A pair counts as much as its task's labelled pairs are few: 1 where none is missing.
     weights = {name: pairs / known for name, known in zip(objective.criteria, labelled, strict=False) if known}
-    for batch in inference_order([pair.tokens for pair in examples.texts], batch_size):
+    batches = list(inference_order([pair.tokens for pair in examples.texts], batch_size))
+    losses = torch.zeros(len(batches), len(objective.criteria), dtype=torch.float64)
+    for at in processes.share(len(batches)):
+        batch = batches[at]
         part = examples.take(batch)
         texts = collate_texts(part.texts, pad_id, pad_to).to(device)
         targets = collate_targets(part.labels, texts.response.shape[1]).to(device)
         with torch.inference_mode():
             with autocast(device, precision):
                 output: Output = model(texts, targets.gold if gold == "always" else None)
-            for name, value in objective.sums(output, targets).items():
-                loss_sum += value * weights[name]
+            sums = objective.sums(output, targets)
+            for task, name in enumerate(objective.criteria):
+                losses[at, task] = sums.get(name, 0.0) * weights.get(name, 0.0)
             for name, head in model.heads.items():
                 for place, row in zip(batch, head.probabilities(output.logits[name]).float().cpu(), strict=True):  # type: ignore[operator]
                     probabilities[name][place] = row
@@ -73,8 +82,39 @@ def evaluate(
             marked = (output.span_logits > 0).cpu().numpy()
             for place, row in zip(batch, marked, strict=True):
                 spans[place] = row[:, : len(examples.texts[place].response)]
+    if processes.count > 1 and pairs:
+        losses = processes.sum(losses)
+        probabilities, has_spans, spans = _gathered(processes, examples, probabilities, spans if has_spans else None)
     return Evaluation(
         probabilities={name: torch.stack(rows).double().numpy() for name, rows in probabilities.items() if rows},
-        loss=loss_sum / pairs if pairs else 0.0,
+        loss=sum(losses.flatten().tolist()) / pairs if pairs else 0.0,
         spans=spans if has_spans else None,
     )
+
+
+def _gathered(
+    processes: Processes,
+    examples: Examples,
+    probabilities: dict[str, list[Tensor]],  # per pair (C,), or (0,) where another process has it
+    spans: list[NDArray[np.bool_]] | None,
+) -> tuple[dict[str, list[Tensor]], bool, list[NDArray[np.bool_]]]:
+    """What every process has found, for all pairs, and whether there are spans."""
+    pairs, tasks = len(examples), len(examples.labels[0].levels)
+    # A process without a batch does not know how many classes there are.
+    found = [max(map(len, rows)) for rows in probabilities.values()]
+    *classes, has_spans = processes.largest([*found, spans is not None])
+    gathered = {}
+    for (name, rows), width in zip(probabilities.items(), classes, strict=True):
+        table = torch.zeros(pairs, width)
+        for place, row in enumerate(rows):
+            table[place, : len(row)] = row
+        gathered[name] = list(processes.sum(table))  # all but one are 0, so that the sum is exact
+    if not has_spans:
+        return gathered, False, []
+    lengths = [len(pair.response) for pair in examples.texts]
+    marked = torch.zeros(pairs, tasks, max(lengths), dtype=torch.uint8)
+    for place, mine in enumerate(spans or ()):
+        if mine.size:
+            marked[place, :, : lengths[place]] = torch.from_numpy(mine)
+    every = processes.sum(marked).bool().numpy()
+    return gathered, True, [every[place, :, :length] for place, length in enumerate(lengths)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +14,25 @@ from empathy_kit.core.batch import Targets
 from empathy_kit.core.losses.focal import focal_heads, in_one_call, is_focal
 from empathy_kit.core.losses.probe import probe
 from empathy_kit.core.model import Output, named
+from empathy_kit.core.tokens import Labels, TokenPair
 from empathy_kit.errors import KitError
 
 Criterion = Callable[[Tensor, Tensor], Tensor]  # (N, C) float32, (N,) int64 -> (N,) float32
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What the means of a whole batch are taken over, for a process that has a share of it."""
+
+    labelled: tuple[int, ...]  # pairs, per task
+    tokens: int  # of responses, each once per task whose evidence is known
+
+    @classmethod
+    def of(cls, texts: Sequence[TokenPair], labels: Sequence[Labels]) -> Counts:
+        """Count a batch."""
+        labelled = tuple(sum(level >= 0 for level in levels) for levels in zip(*(each.levels for each in labels), strict=True))
+        tokens = sum(len(pair.response) * sum(each.gold_known) for pair, each in zip(texts, labels, strict=True))
+        return cls(labelled, tokens)
 
 
 class Objective(nn.Module):
@@ -38,21 +55,24 @@ class Objective(nn.Module):
         output: Output,
         targets: Targets,
         mask: Tensor,  # (B, L) bool: the response's real tokens
+        whole: Counts | None = None,
     ) -> Tensor:  # () float32
+        """The loss of a batch, or of a share of the ``whole`` batch: the sum over all shares is then the batch's loss."""
         total = torch.zeros((), device=targets.levels.device)
         with kernels.fused(self.fused):
             together = one_launch(self.criteria, output.logits) if _complete(targets) else None
             if together is not None:
                 gammas, weights = together
-                total = focal_heads(torch.stack(list(output.logits.values()), 1), targets.levels, gammas, weights).mean(0).sum()
+                losses = focal_heads(torch.stack(list(output.logits.values()), 1), targets.levels, gammas, weights)  # (B, T)
+                total = losses.mean(0).sum() if whole is None else (losses.sum(0) / losses.new_tensor(whole.labelled)).sum()
             else:
-                for _, criterion, logits, levels in self._labelled(output, targets):
-                    if is_focal(criterion):
-                        total = total + criterion.mean(logits, levels)
-                    else:
-                        total = total + criterion(logits, levels).mean()
+                counts = None if whole is None else dict(zip(self.criteria, whole.labelled, strict=True))
+                for name, criterion, logits, levels in self._labelled(output, targets):
+                    mean = criterion.mean(logits, levels) if is_focal(criterion) else criterion(logits, levels).mean()
+                    total = total + (mean if counts is None else mean * (len(levels) / counts[name]))
         if output.span_logits is not None and self.rationale_weight:
-            total = total + self.rationale_weight * span_loss(output.span_logits.float(), targets, mask)
+            tokens = None if whole is None else whole.tokens
+            total = total + self.rationale_weight * span_loss(output.span_logits.float(), targets, mask, tokens)
         return total
 
     def sums(self, output: Output, targets: Targets) -> dict[str, float]:
@@ -133,9 +153,13 @@ def span_loss(
     span_logits: Tensor,  # (B, T, L) float32
     targets: Targets,
     mask: Tensor,  # (B, L) bool
+    tokens: int | None = None,
 ) -> Tensor:  # () float32
-    """Mean binary cross-entropy over the response tokens of the tasks whose evidence is known."""
+    """Mean binary cross-entropy over the response tokens of the tasks whose evidence is known.
+
+    The mean is taken over the batch's own tokens, or, for a share of a batch, over as many as the whole batch has.
+    """
     counted = targets.gold_known[..., None] & mask[:, None]  # (B, T, L)
     losses = F.binary_cross_entropy_with_logits(span_logits, targets.gold.float(), reduction="none")
     # where(), not a product: nothing that a padding position holds can reach the sum.
-    return torch.where(counted, losses, 0.0).sum() / counted.sum().clamp(min=1)
+    return torch.where(counted, losses, 0.0).sum() / (counted.sum().clamp(min=1) if tokens is None else max(tokens, 1))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from empathy_kit.core.model import Model
 from empathy_kit.core.objective import Objective
 from empathy_kit.core.posts import PostEncoder
+from empathy_kit.core.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -127,13 +128,22 @@ class TrainState:
         every = dict.fromkeys((*self.model.parameters(), *self.objective.losses.parameters()))
         return [parameter for parameter in every if parameter.requires_grad]
 
-    def advance(self, loss: Tensor | None, clip: float | None) -> None:
-        """One step of the optimiser, the schedule and the average; without a loss, no weight moves."""
+    def advance(self, loss: Tensor | None, clip: float | None, processes: Processes) -> float:
+        """One step of the optimiser, the schedule and the average; without a loss, no weight moves.
+
+        Returns the loss, of all processes together.
+        """
         self.optimizer.zero_grad()
-        if loss is None:
+        if loss is not None:
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        value = None
+        if processes.count > 1:
+            if loss is None:
+                self.scaler.scale(torch.zeros((), device=self.device))  # or the scaler would not know its scale below
+            value = processes.sum_gradients(self.parameters(), loss)
+        if loss is None and value is None:
             self.optimizer.step()  # Adam leaves alone what has no gradient; at a gradient of 0 it would follow its momentum
         else:
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             if clip is not None:
                 self.scaler.unscale_(self.optimizer)
                 nn.utils.clip_grad_norm_(self.parameters(), clip)
@@ -142,6 +152,9 @@ class TrainState:
         self.schedule.step()
         if self._average is not None:
             self._average.update()
+        if value is None:
+            return 0.0 if loss is None else float(loss.detach())
+        return value
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

@@ -15,8 +15,9 @@ from empathy_kit.core.batch import Examples, collate_targets, collate_texts, tra
 from empathy_kit.core.evaluation import Evaluation, evaluate
 from empathy_kit.core.metrics import macro_f1
 from empathy_kit.core.model import Model, Output
-from empathy_kit.core.objective import Objective
+from empathy_kit.core.objective import Counts, Objective
 from empathy_kit.core.precision import Precision, autocast, check_precision
+from empathy_kit.core.processes import Processes
 from empathy_kit.core.state import Epoch, TrainState
 from empathy_kit.errors import KitError
 
@@ -66,6 +67,7 @@ class Trainer:
         device: torch.device | str = "cpu",
         precision: Precision = "no",
         pad_to: int | None = None,
+        processes: Processes | None = None,
     ) -> None:
         """Prepare training.
 
@@ -79,6 +81,7 @@ class Trainer:
             device: where to compute.
             precision: mixed precision, if any.
             pad_to: pads every post to one length; to the batch's longest where None.
+            processes: that train together; this one alone where None.
 
         Raises:
             KitError: the device does not compute in this precision.
@@ -87,6 +90,7 @@ class Trainer:
         check_precision(self.device, precision)
         self.train, self.validation, self.recipe = train, validation, recipe
         self.pad_id, self.gold, self.precision, self.pad_to = pad_id, gold, precision, pad_to
+        self.processes = processes or Processes()
         self.sample: Sample = sample or (lambda _: torch.arange(len(train)))
 
     def start(self, model: Model, objective: Objective, *, seed: int) -> TrainState:
@@ -119,10 +123,14 @@ class Trainer:
     def fit(self, state: TrainState) -> Iterator[Step | Epoch]:
         """Train on from a state, and yield after every step and every epoch; at the end the model holds the best epoch's weights.
 
+        Of several processes, each first takes over the state of the first one.
+
         Raises:
             KitError: a loss that is not finite, or not one value per pair; a sampler that gives no pair, or wrong
                 positions.
         """
+        if self.processes.count > 1:
+            state.load_state_dict(self.processes.copied(state.state_dict()))
         lengths = [pair.tokens for pair in self.train.texts]
         while not state.done:
             started = time.perf_counter()
@@ -159,24 +167,33 @@ class Trainer:
 
         Raises:
             KitError: a loss that is not finite, or not one value per pair.
+            Lost: another process has ended.
         """
         state.model.train()
         state.objective.train()
-        texts = collate_texts(examples.texts, self.pad_id, self.pad_to).to(self.device)
-        targets = collate_targets(examples.labels, texts.response.shape[1]).to(self.device)
-        with autocast(self.device, self.precision):
-            output: Output = state.model(texts, None if self.gold == "never" else targets.gold)
-        loss = state.objective(output, targets, texts.response_mask)
-        # Of a loss that does need a gradient and has none, torch complains.
-        unlabelled = not loss.requires_grad and bool((targets.levels < 0).all())
-        state.advance(None if unlabelled else loss, self.recipe.clip)
-        value = float(loss.detach())
+        whole = None
+        if self.processes.count > 1:
+            self.processes.seed_step(state.generator.initial_seed(), state.epoch, state.step)
+            whole = Counts.of(examples.texts, examples.labels)
+            examples = examples.take(self.processes.share(len(examples)))
+        loss = self._loss(examples, state, whole) if len(examples) else None
+        value = state.advance(loss, self.recipe.clip, self.processes)
         if not np.isfinite(value):
             raise KitError(
                 f"the loss became {value} in epoch {state.epoch}, step {state.step + 1}; "
                 "try a smaller learning rate or another loss"
             )
         return value
+
+    def _loss(self, examples: Examples, state: TrainState, whole: Counts | None) -> torch.Tensor | None:
+        """The loss of a batch, or of a share of it; None without any label."""
+        texts = collate_texts(examples.texts, self.pad_id, self.pad_to).to(self.device)
+        targets = collate_targets(examples.labels, texts.response.shape[1]).to(self.device)
+        with autocast(self.device, self.precision):
+            output: Output = state.model(texts, None if self.gold == "never" else targets.gold)
+        loss: torch.Tensor = state.objective(output, targets, texts.response_mask, whole)
+        # Of a loss that does need a gradient and has none, torch complains.
+        return None if not loss.requires_grad and bool((targets.levels < 0).all()) else loss
 
     def evaluate(self, state: TrainState, examples: Examples) -> Evaluation:
         """What the model predicts for labelled pairs now."""
@@ -189,6 +206,7 @@ class Trainer:
             device=self.device,
             precision=self.precision,
             pad_to=self.pad_to,
+            processes=self.processes,
         )
 
     def _end_epoch(self, state: TrainState, pairs: int, started: float) -> Epoch:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from empathy_kit.core.batch import Examples
     from empathy_kit.core.model import Model
     from empathy_kit.core.objective import Criterion, Objective
+    from empathy_kit.core.processes import Processes
     from empathy_kit.core.tokens import Tokenization, TokenPair, Truncation
     from empathy_kit.core.trainer import Trainer
 
@@ -203,6 +204,7 @@ def build_trainer(
     train: Examples,
     validation: Examples,
     on: device,
+    processes: Processes | None = None,
 ) -> Trainer:
     """A trainer with the configuration's recipe; it passes annotated spans only where the injector's spec allows it.
 
@@ -236,6 +238,7 @@ def build_trainer(
             sample=sample,
             device=on,
             precision=config.precision,
+            processes=processes,
         )
 
 

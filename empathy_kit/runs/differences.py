@@ -73,7 +73,7 @@ def _origins(found: Record) -> dict[str, Any]:
         **{f"{part} sha256": value for part, value in hashes.items()},
         **plugins,
         **{f"version of {name}": value for name, value in found.versions.items()},
-        **{name: value for name, value in found.machine.items() if name in ("device", "losses", "threads")},
+        **{name: value for name, value in found.machine.items() if name in ("device", "losses", "threads", "processes")},
     }
 
 

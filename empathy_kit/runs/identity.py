@@ -30,14 +30,17 @@ def settings_of(config: RunConfig, plugins: Plugins) -> dict[str, Any]:
     return found
 
 
-def machine_of(device: object, losses: str, threads: int) -> dict[str, Any]:
-    """What a run is computed with, as in its record."""
+def machine_of(device: object, losses: str, threads: int, processes: int, before: Stopped | None) -> dict[str, Any]:
+    """What a run is computed with, as in its record; the number of processes where it was ever more than one."""
+    then = str(processes if before is None else before.checkpoint.identity["machine"].get("processes", 1))
+    counts = then if then.rpartition(THEN)[2] == str(processes) else f"{then}{THEN}{processes}"
     return {
         "system": platform.system(),
         "processor": platform.machine(),
         "device": str(device),
         "losses": losses,
         "threads": threads,
+        **({} if counts == "1" else {"processes": int(counts) if counts.isdecimal() else counts}),
     }
 
 
@@ -114,13 +117,14 @@ class Stopped:
             )
 
     def check_machine(self, found: Mapping[str, Any]) -> None:
-        """Compare what computes.
+        """Compare what computes. The number of processes may differ.
 
         Raises:
             KitError: another device, processor or way to compute the losses.
         """
         known = self.checkpoint.identity["machine"]
-        differing = [f"{name} {known[name]}, not {now}" for name, now in found.items() if known[name] != now]
+        same = [name for name in found if name != "processes"]
+        differing = [f"{name} {known[name]}, not {found[name]}" for name in same if known[name] != found[name]]
         if differing:
             raise self._other("; ".join(differing), "continue it where it was begun, or use another --out")
 

@@ -68,14 +68,15 @@ class Keeper:
         except BaseException as error:
             with held():
                 self._end(error)
-            if isinstance(error, KitError) and self._whole and self._kept is not None and not isinstance(error, Elsewhere):
+            left = (self._whole and not isinstance(error, Elsewhere)) or _is_lost(error)
+            if isinstance(error, KitError) and left and self._kept is not None:
                 raise KitError(f"{error}; the run's state is in {self.writer.partial}, for --resume") from None
             raise
 
     def _end(self, error: BaseException) -> None:
         """What is left on disk."""
         # Whatever a step has raised, its state is half-changed. A fault in the loss would come back: the bits are the same.
-        fault = isinstance(error, Elsewhere) or (isinstance(error, KitError) and not self._whole)
+        fault = isinstance(error, Elsewhere) or (isinstance(error, KitError) and not self._whole and not _is_lost(error))
         self.writer.wait()
         missing = self.writer.failed or not checkpoints.folders(self.writer.partial)  # removed, to make room
         if self._whole and not fault and self.state.pairs and (missing or self._kept != self._position()):
@@ -120,3 +121,10 @@ class Keeper:
 
     def _position(self) -> tuple[int, int]:
         return self.state.epoch, self.state.step
+
+
+def _is_lost(error: BaseException) -> bool:
+    """Whether another process has ended: nothing is wrong with this one's state but that a step was begun."""
+    from empathy_kit.core.processes import Lost
+
+    return isinstance(error, Lost)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from empathy_kit.core.batch import Examples
     from empathy_kit.core.model import Model
     from empathy_kit.core.objective import Objective
+    from empathy_kit.core.processes import Processes
     from empathy_kit.core.tokens import Tokenization, Truncation
     from empathy_kit.core.trainer import Trainer
 
@@ -51,7 +53,15 @@ class Prepared:
     warnings: tuple[str, ...]  # for the user
 
 
-def prepare(config: RunConfig, plugins: Plugins, corpus: Corpus, split: Split, encoder: nn.Module, tokenizer: Any) -> Prepared:
+def prepare(
+    config: RunConfig,
+    plugins: Plugins,
+    corpus: Corpus,
+    split: Split,
+    encoder: nn.Module,
+    tokenizer: Any,
+    processes: Processes | None = None,
+) -> Prepared:
     """Tokenise every pair, and build the model and its trainer. The caller has seeded torch: first weights are drawn here.
 
     Where the split has no validation part, the training pairs choose the epoch.
@@ -71,7 +81,8 @@ def prepare(config: RunConfig, plugins: Plugins, corpus: Corpus, split: Split, e
     if check_model(plugins, tasks, model, tokenization) or plugins.rationale.gold != "never":
         warnings += check_spans(plugins, tasks, train)
     device = find_device(config.device)
-    trainer = build_trainer(config, plugins, tasks, tokenization, train, validation, device)
-    states = remember_states(model, examples.texts)
+    trainer = build_trainer(config, plugins, tasks, tokenization, train, validation, device, processes)
+    with nullcontext() if processes is None else processes.first_here("states"):
+        states = remember_states(model, examples.texts)
     warnings += encoder_warnings(model)
     return Prepared(tasks, tokenization, truncation, validation, test, model, objective, trainer, device, states, warnings)

@@ -13,15 +13,16 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def held() -> Iterator[None]:
+def held() -> Iterator[list[tuple[int, FrameType | None]]]:
     """Handle a signal that arrives meanwhile at the context's end, as it would have been handled at once.
 
     A second SIGINT is handled at once: whoever presses Ctrl-C twice does not want to wait. Only the main thread has signals.
+    Gives the signals that have arrived; those that are removed are not handled.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     came: list[tuple[int, FrameType | None]] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
 
     def keep(number: int, frame: FrameType | None) -> None:
         again = number == signal.SIGINT and any(known == number for known, _ in came)
@@ -36,7 +37,7 @@ def held() -> Iterator[None]:
     for number in before:
         signal.signal(number, keep)
     try:
-        yield
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from empathy_kit.config import RunConfig
-from empathy_kit.data.sources import load_corpus
-from empathy_kit.data.splits import make_split
 from empathy_kit.errors import KitError
 from empathy_kit.files import GLANCE
 from empathy_kit.plugins import Registry
 from empathy_kit.runs import record, results
-from empathy_kit.runs.build import flags_named, open_encoder, own_criterion
+from empathy_kit.runs.begin import begin
+from empathy_kit.runs.build import own_criterion
 from empathy_kit.runs.choose import Plugins, choose_plugins, compare_providers, compare_versions, library_versions, provenance
-from empathy_kit.runs.describe import describe_data, describe_split
 from empathy_kit.runs.identity import KIT, Stopped, all_versions, changes, machine_of, settings_of, stopped
 from empathy_kit.runs.keeping import Keeper, Unkept
-from empathy_kit.runs.prepare import prepare
 from empathy_kit.runs.reservation import Reservation, reserved
 from empathy_kit.runs.seen import see, write_seen
+from empathy_kit.runs.torchrun import is_one_of_several, stopped_together
 
 if TYPE_CHECKING:
+    from empathy_kit.core.processes import Processes
     from empathy_kit.core.state import Epoch
     from empathy_kit.core.tokens import Truncation
     from empathy_kit.core.trainer import Step
@@ -46,6 +44,7 @@ class Opened:
     states: Path | None = None  # file of the frozen layers' states of all posts
     partial: Path | None = None  # where the run's state is kept until it is finished
     continued: str | None = None  # where a stopped run is continued
+    processes: int = 1  # that train together
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,7 @@ def run(
     keep_model: bool = True,
     minutes: float = MINUTES,
     anyway: bool = False,
+    processes: Processes | None = None,
 ) -> Generator[Opened | Step | Epoch | Unkept | Finished, None, None]:
     """Train and test one configuration, yielding an event for each step; the last event is `Finished`.
 
@@ -90,12 +90,15 @@ def run(
         keep_model: write the model into the run directory next to its scores.
         minutes: between two checkpoints; 0 writes one after every step.
         anyway: continue a stopped run with other versions of the kit or the libraries.
+        processes: that train together, of which this is one; None for one process. All but the first yield nothing and write
+            nothing.
 
     Raises:
         KitError: a fault in the configuration, the data or the output folder that the user can fix, or what was stopped is
             another run, or damaged.
     """
-    _check_alone()
+    if processes is None and is_one_of_several():
+        raise KitError("torchrun: only `empathy-kit run` trains in several processes; start this command without torchrun")
     warnings = compare_providers(providers, config, registry) if providers else ()
     warnings += compare_versions(versions or {}, library_versions())
     try:
@@ -103,6 +106,10 @@ def run(
     except KitError as error:
         # Another version may have renamed an option or a plugin of the recorded run.
         raise KitError("; ".join([str(error), *warnings])) from None
+
+    if processes is not None and processes.rank:
+        _follow(config, plugins, processes)
+        return
 
     def fits(partial: Path) -> bool:
         left = stopped(partial)
@@ -112,7 +119,9 @@ def run(
         before = stopped(place.partial)
         if before is not None:
             warnings += (*before.faults, *before.check(config, plugins, registry, anyway=anyway))
-        yield from _train(config, plugins, place, before, expected or {}, warnings, keep_model=keep_model, minutes=minutes)
+        yield from _train(
+            config, plugins, place, before, expected or {}, warnings, processes, keep_model=keep_model, minutes=minutes
+        )
 
 
 def _train(
@@ -122,49 +131,33 @@ def _train(
     before: Stopped | None,
     expected: Mapping[str, str],
     warnings: tuple[str, ...],
+    processes: Processes | None,
     *,
     keep_model: bool,
     minutes: float,
 ) -> Generator[Opened | Step | Epoch | Unkept | Finished, None, None]:
     """The run itself, from its data to its record."""
-    corpus = load_corpus(config.data, config.schema)
-    schema = config.schema.select(config.tasks)
-    split = make_split(corpus, config.split, config.split_seed, schema)
-    data, parts_found = describe_data(corpus), describe_split(corpus, split)
-    hashes = {"data": data["sha256"], "split": parts_found["sha256"]}
-    for name, found in hashes.items():
-        _check_same(name, found, expected, before)
-
     import torch
 
     from empathy_kit.core import checkpoint
-    from empathy_kit.core.fingerprint import fingerprint, revision
+    from empathy_kit.core.fingerprint import revision
+    from empathy_kit.core.processes import Processes
 
-    threads = config.threads or (before.threads if before is not None else None)  # the bits depend on how many there are
-    if threads is not None:
-        torch.set_num_threads(threads)
-    torch.manual_seed(config.seed)  # before any initialisation: the heads' initial weights are part of the run
-    encoder, tokenizer = open_encoder(config)
-    hashes["encoder"] = fingerprint(encoder, tokenizer)
-    _check_same("encoder", hashes["encoder"], expected, before)
-    prepared = prepare(config, plugins, corpus, split, encoder, tokenizer)
-    tasks, model, objective, trainer = prepared.tasks, prepared.model, prepared.objective, prepared.trainer
-    validation, test, truncation = prepared.validation, prepared.test, prepared.truncation
-    device, states = prepared.device, prepared.states
+    processes = processes or Processes()
+    begun = begin(config, plugins, processes, before, expected)
+    prepared, state, data, parts_found, hashes = begun.prepared, begun.state, begun.data, begun.parts, begun.hashes
+    tasks, model, objective = prepared.tasks, prepared.model, prepared.objective
+    validation, test = prepared.validation, prepared.test
     warnings += prepared.warnings
     own = any(own_criterion(head) is not None for head in model.heads.values())
     if own:
         warnings += (f"head {config.head} trains with its own loss, not with --loss {config.loss}",)
-    with flags_named():
-        losses = objective.status(device, {task.name: task.num_classes for task in tasks})
-    with plugins.blamed():
-        state = trainer.start(model, objective, seed=config.seed)
     identity: dict[str, Any] = {
         "settings": settings_of(config, plugins) if before is None else before.settings,
         "plugins": {kind: provenance(entry) for kind, entry in plugins.chosen.items()},
         "versions": all_versions(None if before is None else before.checkpoint.identity["versions"]),
         "sha256": hashes,
-        "machine": machine_of(device, losses, torch.get_num_threads()),
+        "machine": machine_of(prepared.device, begun.losses, torch.get_num_threads(), processes.count, before),
     }
     if before is not None:
         before.check_machine(identity["machine"])
@@ -174,22 +167,20 @@ def _train(
             config,
             data,
             parts_found,
-            truncation,
+            prepared.truncation,
             plugins.oracle,
-            str(device),
-            losses,
+            str(prepared.device),
+            begun.losses,
             state.epoch_pairs,
             warnings,
-            states,
+            prepared.states,
             place.partial,
             None if before is None else before.line,
+            processes.count,
         )
         with plugins.blamed():
-            yield from keeper.steps(trainer.fit(state))
-            chosen = trainer.evaluate(state, validation)
-            evaluated = trainer.evaluate(state, test)
-            mismatched = results.swap_seekers(test, config.split_seed)
-            swapped = evaluated if mismatched is test else trainer.evaluate(state, mismatched)
+            yield from stopped_together(keeper.steps(prepared.trainer.fit(state)), processes)
+            chosen, evaluated, swapped = begun.evaluate(config.split_seed)
 
         result = record.Record(
             format=record.FORMAT,
@@ -202,26 +193,26 @@ def _train(
             machine=identity["machine"],
             data=data,
             split=parts_found,
-            encoder={"name": identity["settings"]["encoder"], "sha256": hashes["encoder"], **revision(encoder)},
-            truncation=asdict(truncation),
+            encoder={"name": identity["settings"]["encoder"], "sha256": hashes["encoder"], **revision(begun.encoder)},
+            truncation=asdict(prepared.truncation),
             training={**_training(state.history), "own_criterion": own},
             scores=results.scores(evaluated, test, tasks, config.seed),
             spans=results.span_scores(evaluated, test, tasks, config.seed),
             calibration=results.calibration(chosen, validation, evaluated, test),
         )
-        ids = record.hashed_ids(corpus)
+        ids = record.hashed_ids(begun.corpus)
 
         def write(folder: Path, whole: bool) -> None:
             if whole:
-                checkpoint.save(folder / record.MODEL, model, objective, tokenizer, encoder)
+                checkpoint.save(folder / record.MODEL, model, objective, begun.tokenizer, begun.encoder)
                 record.write_temperatures(folder / record.MODEL, result)
-                write_seen(folder / record.MODEL, see(corpus, split, key=data["sha256"]))
+                write_seen(folder / record.MODEL, see(begun.corpus, begun.split, key=data["sha256"]))
             record.write(
                 folder,
                 result,
                 [asdict(epoch) for epoch in state.history],
-                predictions=results.prediction_rows([ids[at] for at in split.test], test, evaluated, swapped),
-                validation=results.prediction_rows([ids[at] for at in split.validation], validation, chosen),
+                predictions=results.prediction_rows([ids[at] for at in begun.split.test], test, evaluated, swapped),
+                validation=results.prediction_rows([ids[at] for at in begun.split.validation], validation, chosen),
             )
 
         keeper.writer.wait()  # or it would put a checkpoint next to the finished run
@@ -229,21 +220,13 @@ def _train(
     yield Finished(result, folder)
 
 
-def _check_same(what: str, found: str, expected: Mapping[str, str], before: Stopped | None) -> None:
-    if found != expected.get(what, found):
-        raise KitError(
-            f"--config: the {what} is not the recorded run's (sha256 {found[:12]}... found, expected "
-            f"{expected[what][:12]}...); its scores cannot be repeated"
-        )
-    if before is not None:
-        before.check_hash(what, found)
-
-
-def _check_alone() -> None:
-    """Runs are not distributed: under torchrun each process would do the whole run."""
-    processes = os.environ.get("WORLD_SIZE", "1")
-    if processes != "1":
-        raise KitError(f"WORLD_SIZE={processes} in the environment: a run is one process; unset it, and start without torchrun")
+def _follow(config: RunConfig, plugins: Plugins, processes: Processes) -> None:
+    """The part of all processes but the first: its share of every step and every evaluation. It writes nothing."""
+    begun = begin(config, plugins, processes)
+    with plugins.blamed():
+        for _ in stopped_together(begun.prepared.trainer.fit(begun.state), processes):
+            pass
+        begun.evaluate(config.split_seed)
 
 
 def _training(history: Sequence[Epoch]) -> dict[str, Any]:

@@ -212,15 +212,18 @@ def test_a_head_whose_criterion_is_none_is_trained_by_the_runs_loss_and_called_s
     assert finished.record.title == "focal + own head"  # type: ignore[union-attr]
 
 
-def test_a_run_does_not_start_once_per_process_of_torchrun(
+def test_a_run_does_not_start_once_per_process_without_torchrun(
     tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     said = command("run", *flags(tiny_roberta), "--out", tmp_path / "run")
     assert (said.code, said.err) == (
         2,
-        "Error: WORLD_SIZE=2 in the environment: a run is one process; unset it, and start without torchrun\n",
+        "Error: WORLD_SIZE=2 in the environment without RANK: start with torchrun, or unset it\n",
     )
+    with pytest.raises(KitError) as error:
+        list(run(configuration(tiny_roberta), load_registry(), tmp_path / "run"))
+    assert str(error.value) == "torchrun: only `empathy-kit run` trains in several processes; start this command without torchrun"
 
 
 @pytest.mark.parametrize(

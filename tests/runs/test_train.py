@@ -249,7 +249,7 @@ def test_a_run_that_breaks_leaves_no_directory_and_no_post_in_its_traceback(
     # With the local variables of every frame, as debuggers and error trackers add them: a pair's repr hides its posts.
     frames = traceback.TracebackException.from_exception(error.value, capture_locals=True)
     told = "".join(frames.format()) + "".join(capfd.readouterr())
-    assert "corpus = Corpus(name='sample'" in told
+    assert "corpus=Corpus(name='sample'" in told
     for pair in load_corpus("sample").pairs:
         for post in (pair.seeker, pair.response):
             assert post[:25] not in told
