@@ -19,14 +19,19 @@ ENCODER = "trunk.encoder.model."  # begins the names of the built-in trunks' enc
 LOSSES = "losses."  # begins the names of what losses have learnt
 
 
-def save(folder: Path, model: Model, objective: Objective, tokenizer: Any, encoder: nn.Module) -> None:
-    """Write a model, and what its losses have learnt. The caller records what it was built from."""
-    folder.mkdir()
+def weights_of(model: Model, objective: Objective) -> dict[str, torch.Tensor]:
+    """All that a model and its losses have learnt, by the names that it is saved with."""
     parts = set(model.modules())  # a head's own criterion is saved with the head
     losses = {name: loss for name, loss in objective.losses.items() if loss not in parts}
     learnt = {f"{LOSSES}{name}.{key}": tensor for name, loss in losses.items() for key, tensor in loss.state_dict().items()}
+    return {**model.state_dict(), **learnt}
+
+
+def save(folder: Path, model: Model, objective: Objective, tokenizer: Any, encoder: nn.Module) -> None:
+    """Write a model, and what its losses have learnt. The caller records what it was built from."""
+    folder.mkdir()
     # Cloned: safetensors refuses tensors that share memory, which tied weights do.
-    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in {**model.state_dict(), **learnt}.items()}
+    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights_of(model, objective).items()}
     try:
         save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     except SafetensorError as error:  # a full disk is one of these, and the caller waits for an OSError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,7 @@ class Evaluation:
     probabilities: dict[str, Floats]  # task to (N, C)
     loss: float  # the sum over tasks of the mean over labelled pairs, the span loss left out
     spans: list[NDArray[np.bool_]] | None  # per pair (T, tokens of its response); None without a span head
+    seconds: float  # that it took
 
     def levels(self) -> dict[str, NDArray[np.int64]]:
         """The likeliest level, (N,) per task."""
@@ -51,6 +53,7 @@ def evaluate(
 
     Only an oracle's injector (gold "always") is shown the annotated spans here.
     """
+    started = time.perf_counter()
     model.eval()
     objective.eval()
     pairs = len(examples)
@@ -89,6 +92,7 @@ def evaluate(
         probabilities={name: torch.stack(rows).double().numpy() for name, rows in probabilities.items() if rows},
         loss=sum(losses.flatten().tolist()) / pairs if pairs else 0.0,
         spans=spans if has_spans else None,
+        seconds=time.perf_counter() - started,
     )
 
 

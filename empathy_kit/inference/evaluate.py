@@ -19,7 +19,7 @@ from empathy_kit.data.sources import load_corpus
 from empathy_kit.errors import KitError, shown
 from empathy_kit.inference.model import EmpathyModel
 from empathy_kit.inference.prediction import EVIDENCE
-from empathy_kit.runs.record import Record
+from empathy_kit.runs.record import LATER, Record
 from empathy_kit.runs.seen import Overlap
 
 Value = TypeVar("Value")
@@ -201,7 +201,7 @@ def _score_spans(index: int, found: Sequence[tuple[Scored, Labels]]) -> SpanScor
 
 def _title(about: Mapping[str, Any]) -> str:
     """The model's title in tables: that of its run."""
-    names = [each.name for each in fields(Record)]
+    names = [each.name for each in fields(Record) if each.name not in LATER]  # which no title needs
     if not all(name in about for name in names):
         return str(about.get("title", "the model"))
     return Record(**{name: about[name] for name in names}).title

@@ -45,6 +45,9 @@ class Record:
     spans: dict[str, Any] | None  # task to core.metrics.SpanScores
     # Task to its temperature, fitted on the validation part, and the test part's calibration error without it and with it.
     calibration: dict[str, dict[str, float]] | None = None  # None in runs of earlier versions
+    # Parameters, how many of them are trained, the bytes of all weights, and the test part's pairs per second: of the layers that
+    # are not frozen, because the states of frozen ones are computed once.
+    model: dict[str, Any] | None = None  # None in runs of earlier versions
 
     @property
     def schema(self) -> Schema:
@@ -146,7 +149,7 @@ def read(folder: Path, *, model: bool = True) -> Record:
             content = _of_format_2(content)
         elif number != FORMAT:
             raise KitError(f"{folder / RUN}: format {shown(number)} found, expected {FORMAT}")
-        content.setdefault("calibration", None)
+        content = {**dict.fromkeys(LATER), **content}
         found = Record(**{entry.name: content[entry.name] for entry in fields(Record)})
         _check(found)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -158,13 +161,14 @@ def read(folder: Path, *, model: bool = True) -> Record:
     return found
 
 
+LATER = ("calibration", "model")  # parts that runs of earlier versions of this format lack
 MALFORMED = "parts are missing, or are not as a run writes them"
 
 
 def _check(found: Record) -> None:
     """Check the types of a record's parts; any exception means that one is wrong."""
     for name, kind in get_type_hints(Record).items():
-        check_type(getattr(found, name), dict | None if name in ("spans", "calibration") else get_origin(kind) or kind)
+        check_type(getattr(found, name), dict | None if name in ("spans", *LATER) else get_origin(kind) or kind)
     if missing := to_dict(RunConfig()).keys() - found.config.keys():
         raise KeyError(*missing)
     for value in (found.config["options"], *found.plugins.values()):

@@ -12,6 +12,8 @@ from empathy_kit.contracts import Task
 if TYPE_CHECKING:
     from empathy_kit.core.batch import Examples
     from empathy_kit.core.evaluation import Evaluation
+    from empathy_kit.core.model import Model
+    from empathy_kit.core.objective import Objective
     from empathy_kit.core.tokens import TokenPair
 
 
@@ -59,6 +61,20 @@ def calibration(chosen: Evaluation, validation: Examples, evaluated: Evaluation,
         before, after = (calibrated(each, true).ece for each in (given, tempered(given, temperature)))
         found[name] = {"temperature": temperature, "ece_before": before, "ece_after": after}
     return found
+
+
+def size_and_speed(model: Model, objective: Objective, evaluated: Evaluation) -> dict[str, Any]:
+    """The model's parameters, the bytes of its weights as they are saved, and the test part's pairs per second."""
+    from empathy_kit.core.checkpoint import weights_of
+
+    parameters = list(model.parameters())
+    pairs = len(next(iter(evaluated.probabilities.values())))
+    return {
+        "parameters": sum(each.numel() for each in parameters),
+        "trained": sum(each.numel() for each in parameters if each.requires_grad),
+        "bytes": sum(each.numel() * each.element_size() for each in weights_of(model, objective).values()),
+        "pairs_per_second": round(pairs / evaluated.seconds, 3),
+    }
 
 
 def swap_seekers(examples: Examples, seed: int) -> Examples:

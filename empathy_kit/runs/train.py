@@ -199,6 +199,7 @@ def _train(
             scores=results.scores(evaluated, test, tasks, config.seed),
             spans=results.span_scores(evaluated, test, tasks, config.seed),
             calibration=results.calibration(chosen, validation, evaluated, test),
+            model=results.size_and_speed(model, objective, evaluated),
         )
         ids = record.hashed_ids(begun.corpus)
 
