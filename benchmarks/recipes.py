@@ -28,7 +28,7 @@ def main(folder: Path) -> None:
     click.echo(f"| recipe | seed | {' | '.join(names)} | mean macro F1 | loss | epoch |")
     click.echo("| --- |" + " --- |" * (len(names) + 4))
     for runs in results.runs.values():
-        for run in runs:
+        for run in (model for each in runs for model in each.models):
             config, training = run.record.config, run.record.training
             left_out = (*NOT_COMPARED, "data", "options", "schema")
             changed = [

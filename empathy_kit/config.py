@@ -124,6 +124,9 @@ COMPARISON: dict[str, dict[str, Any]] = {
     "T4t": {"loss": "focal", "rationale": "train-only"},
     "weighted": {"loss": "weighted", "rationale": "none"},
     "response": {"loss": "ce", "rationale": "none", "posts": "response"},
+    # One model per task instead of one for all, which is no setting of a run.
+    "T1s": {"loss": "ce", "rationale": "none", "separate": True},
+    "T3s": {"loss": "focal", "rationale": "none", "separate": True},
 }
 FOUR = ("T1", "T2", "T3", "T4")
 

@@ -153,7 +153,7 @@ def test_the_comparison_that_a_plugins_page_names_can_be_made(folder: Path, publ
     (command,) = re.findall(r"^(empathy-kit compare .+)$", (folder / "README.md").read_text("utf-8"), re.MULTILINE)
     _, _, *given = shlex.split(command)
     assert given[-3:] == ["--data", "reddit", "--resplit"]
-    configurations = parse_configurations(given[:-3], None, RunConfig(), {})
+    configurations, _ = parse_configurations(given[:-3], None, RunConfig(), {})
     used = [choose_plugins(config, load_registry()) for config in configurations.values()]
     assert folder.name in {entry.distribution for plugins in used for entry in plugins.chosen.values()}
 

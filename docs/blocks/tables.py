@@ -33,7 +33,10 @@ def command(name: str) -> str:
 def time() -> str:
     """How long the runs took."""
     found = comparison("reddit-grouped")
-    seconds = {name: [run.record.training["seconds"] for run in runs] for name, runs in found.results.runs.items()}
+    seconds = {
+        name: [model.record.training["seconds"] for run in runs for model in run.models]
+        for name, runs in found.results.runs.items()
+    }
     every = sorted(value / 60 for several in seconds.values() for value in several)
     threads = {run.record.config["threads"] for runs in found.results.runs.values() for run in runs}
     on = f" on {count(next(iter(threads)))} thread" if threads == {1} else ""

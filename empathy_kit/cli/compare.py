@@ -69,7 +69,8 @@ def compare(
     """Run every configuration with every seed and report the results: T1 to T4 of the paper, or any others.
 
     A configuration is one of the kit's names (T1, T2, T3, T4; T2g and T4g see gold spans at test time; T2t and T4t in training
-    only; weighted; response: the response post only), or a name with its flags: "mine=--loss mine -o loss.alpha 3".
+    only; weighted; response: the response post only; T1s and T3s: T1 and T3 with one model per task), or a name with its flags:
+    "mine=--loss mine -o loss.alpha 3". With --separate among the flags, each task has a model of its own.
     All others are compared with the first. The same command continues a comparison that was stopped; give
     it the same --plugin files again.
     """
@@ -88,7 +89,8 @@ def compare(
     if jobs is not None and jobs < 1:
         raise KitError(f"--jobs {jobs}: expected 1 or more")
     base = configure(RunConfig() if preset_name is None else preset(preset_name), changes)
-    plan = Plan(parse_configurations(configurations, file, base, dict(options)), parse_seeds(seeds), resplit)
+    known, separate = parse_configurations(configurations, file, base, dict(options))
+    plan = Plan(known, parse_seeds(seeds), resplit, separate)
     folder = out or Path("comparisons") / f"{Path(base.data).stem}-{base.split}{'-resplit' if resplit else ''}"
     quiet_libraries()
     registry = load_registry(plugin_files)

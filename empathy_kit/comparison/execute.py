@@ -94,7 +94,7 @@ def prepare(plan: Plan, out: Path, registry: Registry) -> Prepared:
         plan = merge(read_plan(out), plan, out)
     for name, config in plan.configurations.items():
         try:
-            choose_plugins(config, registry)
+            choose_plugins(config, registry)  # the options of each task too, which may have a model of its own
         except KitError as error:
             raise KitError(f"compare {name}: {error}") from None
     corpus = load_corpus(first.data, first.schema)

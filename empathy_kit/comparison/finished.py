@@ -9,36 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from empathy_kit.comparison import yardsticks
-from empathy_kit.comparison.answers import AnswerTable
 from empathy_kit.comparison.plan import RUNS, Plan, differences, listed, read_plan, run_folder
+from empathy_kit.comparison.run import Run, read_run, together
 from empathy_kit.comparison.statistics import Answers
 from empathy_kit.config import RunConfig, configure
-from empathy_kit.core.metrics import confusion_matrix
-from empathy_kit.data.schema import Schema, TaskSchema
+from empathy_kit.data.schema import Schema
 from empathy_kit.errors import KitError, shown
 from empathy_kit.options import parse
 from empathy_kit.plugins import KINDS
 from empathy_kit.runs import record
 from empathy_kit.runs.choose import LIBRARIES
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a report needs of one finished run."""
-
-    name: str
-    seed: int
-    record: record.Record
-    history: list[dict[str, Any]]
-    answers: dict[str, Answers]  # task to its predictions
-    swapped: dict[str, Answers] | None  # predictions with another pair's seeker post; None where they were not made
-    probabilities: dict[str, Floats]  # task to (N, C), for the same labelled pairs as its answers
-    validation: dict[str, Answers]  # predictions of the validation part; empty before format 3
 
 
 @dataclass(frozen=True)
@@ -69,13 +51,12 @@ def read_finished(folder: Path) -> Results:
     """
     plan = read_plan(folder)
     there = {
-        name: [read_run(folder, name, seed) for seed in plan.seeds if run_folder(folder, name, seed).exists()]
-        for name in plan.configurations
+        model: {seed: read_run(folder, model, seed) for seed in plan.seeds if run_folder(folder, model, seed).exists()}
+        for model in plan.models
     }
-    there = {name: runs for name, runs in there.items() if runs}
-    if not there:
+    every = [found for runs in there.values() for found in runs.values()]
+    if not every:
         raise KitError(f"{folder}: no finished run, expected at least one in {folder / RUNS}")
-    every = [found for runs in there.values() for found in runs]
     for found in every:
         _check_planned(run_folder(folder, found.name, found.seed), found, plan)
     _check_alike(folder, every)
@@ -86,13 +67,39 @@ def read_finished(folder: Path) -> Results:
         for name, by_split in measured.answers.items()
     }
     _check_yardsticks(folder, by_seed, every)
-    finished = {(found.name, found.seed) for found in every}
-    missing = [run for run in plan.runs() if run not in finished]
-    return Results(plan, there, by_seed, missing, measured.left_out, list(_remarks(there)))
+    missing = [(model, seed) for model, seed in plan.runs() if seed not in there[model]]
+    whole = {name: several for name in plan.configurations if (several := list(_whole(name, plan, there)))}
+    if not whole:
+        shown_missing = listed([f"{model} {seed}" for model, seed in missing])
+        raise KitError(f"{folder}: no configuration is complete; missing runs: {shown_missing}; continue the comparison")
+    remarks = [*_remarks(plan, there), *_incomplete(plan, there)]
+    return Results(plan, whole, by_seed, missing, measured.left_out, remarks)
 
 
-def _remarks(runs: Mapping[str, Sequence[Run]]) -> Iterator[str]:
+There = Mapping[str, Mapping[int, Run]]  # model to seed to its run
+
+
+def _whole(name: str, plan: Plan, there: There) -> Iterator[Run]:
+    """A configuration's runs. Of one model per task, a seed counts only where no model is missing."""
+    for seed in plan.seeds:
+        found = [there[model].get(seed) for model in plan.models_of(name)]
+        parts = [each for each in found if each is not None]
+        if len(parts) == len(found):
+            yield together(name, seed, plan.configurations[name].tasks, parts) if name in plan.separate else parts[0]
+
+
+def _incomplete(plan: Plan, there: There) -> Iterator[str]:
+    """Sentences on seeds of which some models are there and others are missing."""
+    for name in plan.configurations:
+        for seed in plan.seeds:
+            lacking = [model for model in plan.models_of(name) if seed not in there[model]]
+            if 0 < len(lacking) < len(plan.models_of(name)):
+                yield f"{name}: seed {seed} is left out, because it is not complete without {', '.join(lacking)}."
+
+
+def _remarks(plan: Plan, there: There) -> Iterator[str]:
     """Sentences on runs that may not belong together."""
+    runs = {name: [found for model in plan.models_of(name) for found in there[model].values()] for name in plan.configurations}
     for library in LIBRARIES:
         found = sorted(
             {each.record.versions[library] for several in runs.values() for each in several if library in each.record.versions}
@@ -108,96 +115,11 @@ def _remarks(runs: Mapping[str, Sequence[Run]]) -> Iterator[str]:
             }
             if len(code) > len({version for version, _ in code}):
                 yield f"{name}: the files of its {kind} changed between its runs, whose numbers may differ."
-        first: dict[bytes, Run] = {}
+        first: dict[tuple[str, bytes], Run] = {}
         for each in several:
             said = b"".join(shares.tobytes() for shares in each.probabilities.values())
-            if (other := first.setdefault(said, each)) is not each:
-                yield f"{name}: seeds {other.seed} and {each.seed} predicted the same to the last digit; one may be a copy."
-
-
-def read_run(folder: Path, name: str, seed: int) -> Run:
-    """Read one finished run of a comparison.
-
-    Raises:
-        KitError: the run was changed, or lacks something.
-    """
-    where = run_folder(folder, name, seed)
-    found = record.read(where, model=False)
-    try:
-        tasks = found.tasks.tasks
-        _check_parts(found)
-    except (KeyError, TypeError, AttributeError, ValueError):
-        raise KitError(f"{where / record.RUN}: {record.MALFORMED}") from None
-    history = record.read_history(where, [task.name for task in tasks])
-    table = AnswerTable(where / record.PREDICTIONS)
-    answers, probabilities = _read_answers(table, tasks)
-    validation: dict[str, Answers] = {}
-    if (where / record.VALIDATION).exists():  # format 3
-        others = AnswerTable(where / record.VALIDATION)
-        if both := set(others.ids) & set(table.ids):
-            raise KitError(f"{others.path}: has {len(both)} pairs of {table.path.name} too, expected none")
-        validation, _ = _read_answers(others, tasks)
-        _check_validation(where, found, validation)
-    asked = all(table.has(task, "swapped") for task in tasks)
-    for task in tasks:
-        said = answers[task.name]
-        confusion = confusion_matrix(said.true, said.predicted, len(task.labels)).tolist()
-        if not len(said.ids) or found.scores[task.name]["confusion"] != confusion:
-            raise KitError(f"{where}: the scores of {task.name} in {record.RUN} are not those of {record.PREDICTIONS}")
-    return Run(
-        name,
-        seed,
-        found,
-        history,
-        answers,
-        {task.name: table.answers(task, "swapped") for task in tasks} if asked else None,
-        probabilities,
-        validation,
-    )
-
-
-def _check_validation(where: Path, found: record.Record, validation: Mapping[str, Answers]) -> None:
-    """Compare the answers that are kept of the chosen epoch with its score; a device may round one pair to another level."""
-    for name, said in validation.items():
-        right = int((said.true == said.predicted).sum())
-        try:
-            recorded = float(found.training["validation_accuracy"][name]) * len(said.ids)
-        except (KeyError, TypeError, ValueError):
-            raise KitError(f"{where / record.RUN}: {record.MALFORMED}") from None
-        if not abs(right - recorded) <= 1.5:
-            raise KitError(f"{where}: the validation scores of {name} in {record.RUN} are not those of {record.VALIDATION}")
-
-
-def _read_answers(table: AnswerTable, tasks: Sequence[TaskSchema]) -> tuple[dict[str, Answers], dict[str, Floats]]:
-    """Predicted levels and probabilities, which must agree."""
-    answers = {task.name: table.answers(task) for task in tasks}
-    probabilities = {task.name: table.probabilities(task) for task in tasks}
-    for name, shares in probabilities.items():
-        # Where two are equal in the file, either may have been the larger before rounding.
-        if (shares[np.arange(len(shares)), answers[name].predicted] < shares.max(1, initial=0) - 2e-6).any():
-            raise KitError(f"{table.path}: {name}_predicted is not always the likeliest level")
-    return answers, probabilities
-
-
-def _check_parts(found: record.Record) -> None:
-    """Check what a report reads from a record; any exception means that something is missing."""
-    for name, kind in (("name", str), ("pairs", int), ("sha256", str)):
-        record.check_type(found.data[name], kind)
-    for name, kind in (("kind", str), ("seed", int), ("sha256", str)):
-        record.check_type(found.split[name], kind)
-    record.check_type(found.split["pairs"]["test"], int)
-    record.check_type(found.data["duplicates"]["groups"], int)
-    float(found.training["seconds"])
-    for task in found.schema.tasks:
-        for counts in (found.data["class_counts"], found.split["class_counts"]["train"]):
-            if len(counts[task.name]) != len(task.labels):
-                raise ValueError(task.name)
-            for count in counts[task.name]:
-                record.check_type(count, int)
-    for task in found.tasks.tasks:
-        record.check_type(found.scores[task.name]["confusion"], list)
-    for share in found.data["duplicates"]["agreement"].values():
-        float(share)
+            if (other := first.setdefault((each.name, said), each)) is not each:
+                yield f"{each.name}: seeds {other.seed} and {each.seed} predicted the same to the last digit; one may be a copy."
 
 
 def _check_planned(where: Path, found: Run, plan: Plan) -> None:

@@ -8,15 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from empathy_kit.comparison.plan import check_names, check_seeds
+from empathy_kit.comparison.plan import SEPARATE, check_names, check_seeds, without_separate
 from empathy_kit.config import COMPARISON, FOUR, RunConfig, configure, flag, located, routes, settings
 from empathy_kit.errors import KitError
 
 
 def parse_configurations(
     given: Sequence[str], file: Path | None, base: RunConfig, options: Mapping[str, Any] | None = None
-) -> dict[str, RunConfig]:
-    """Configurations by name: known names, ``NAME=FLAGS`` with the flags of `run`, and the tables of a TOML file.
+) -> tuple[dict[str, RunConfig], frozenset[str]]:
+    """Configurations by name, and the names of those with one model per task.
+
+    They are given as known names, ``NAME=FLAGS`` with the flags of `run` and ``--separate``, and the tables of a TOML file.
 
     Args:
         given: names, with or without flags; the paper's four if there are neither names nor a file.
@@ -28,6 +30,7 @@ def parse_configurations(
         KitError: a name is unknown, given twice or not valid, or a flag or the file cannot be read.
     """
     found: dict[str, RunConfig] = {}
+    separate: set[str] = set()
 
     def add(name: str, changes: Mapping[str, Any]) -> None:
         if name in found:
@@ -35,9 +38,11 @@ def parse_configurations(
         check_names([*found, name])
         own = changes.get("options", {})
         try:
+            changes, apart = without_separate(changes)
             # Options for all apply to each configuration, and are an error where its plugin has no such option.
             merged = {**(options or {}), **dict(routes(own))} if isinstance(own, Mapping) else own
             found[name] = configure(base, {**changes, "options": merged})
+            separate.update([name] if apart else [])
         except KitError as error:
             raise KitError(f"compare {name}: {error}") from None
 
@@ -56,7 +61,7 @@ def parse_configurations(
             add(name, located(changes, file, "--file"))
     if not found:
         raise KitError(f'--file {file}: no table found, expected at least one, such as [mine] with loss = "focal"')
-    return found
+    return found, frozenset(separate)
 
 
 def _read_flags(name: str, text: str) -> dict[str, Any]:
@@ -72,7 +77,9 @@ def _read_flags(name: str, text: str) -> dict[str, Any]:
         word, equals, value = words.pop(0).partition("=")
         if equals and word in known:  # --loss=focal, which click accepts too
             words.insert(0, value)
-        if word == "--no-rationale":
+        if word == f"--{SEPARATE}" and not equals:
+            changes[SEPARATE] = True
+        elif word == "--no-rationale":
             changes["rationale"] = "none"
         elif word in ("-o", "--option") and words and "=" in words[0]:
             options[words.pop(0)] = ""  # `configure` refuses it with the right form

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from empathy_kit.comparison.yardsticks import is_yardstick
 from empathy_kit.config import RunConfig, configure, flag, to_dict, upgrade
@@ -15,7 +16,7 @@ from empathy_kit.contracts import NAME_PATTERN
 from empathy_kit.data.pairs import Corpus
 from empathy_kit.data.schema import Schema
 from empathy_kit.data.splits import Split, make_split
-from empathy_kit.errors import KitError
+from empathy_kit.errors import KitError, shown
 from empathy_kit.files import write_whole
 from empathy_kit.runs import inventory
 from empathy_kit.runs.differences import as_given, shown_setting
@@ -26,6 +27,8 @@ NOT_COMPARED = ("seed", "split_seed", "device", "fused", "threads")  # may diffe
 SAME = ("data", "schema", "split")  # all configurations must share these, to be tested on the same pairs
 SAME_PAIRS = "all that is compared must be tested on the same pairs; use another --out"
 MOST_SEEDS, LONGEST_NAME, MOST_TOLD = 10_000, 100, 6
+HOW_MANY = {True: "one model per task", False: "one model for all tasks"}
+SEPARATE = "separate"  # stands next to a configuration's settings where each of its tasks has a model of its own
 
 
 @dataclass(frozen=True)
@@ -35,15 +38,28 @@ class Plan:
     configurations: Mapping[str, RunConfig]  # by name, in the order of the tables; the others are compared with the first
     seeds: tuple[int, ...]
     resplit: bool  # each seed draws a new split
+    separate: frozenset[str] = frozenset()  # configurations of which each task has a model, and a run, of its own
 
-    def config(self, name: str, seed: int) -> RunConfig:
+    def models_of(self, name: str) -> dict[str, RunConfig]:
+        """The models of a configuration, each of which is one run per seed: itself alone, or one per task, named ``T1s.ER``."""
+        config = self.configurations[name]
+        if name not in self.separate:
+            return {name: config}
+        return {f"{name}.{task}": replace(config, tasks=(task,)) for task in config.schema.select(config.tasks).names}
+
+    @cached_property
+    def models(self) -> dict[str, RunConfig]:
+        """The models of all configurations by their names."""
+        return {model: config for name in self.configurations for model, config in self.models_of(name).items()}
+
+    def config(self, model: str, seed: int) -> RunConfig:
         """One run's configuration."""
-        base = self.configurations[name]
+        base = self.models[model]
         return replace(base, seed=seed, split_seed=seed if self.resplit else base.split_seed)
 
     def runs(self) -> list[tuple[str, int]]:
-        """Every run: all configurations of a seed before the next seed, so that an interrupted comparison is balanced."""
-        return [(name, seed) for seed in self.seeds for name in self.configurations]
+        """Every run: all models of a seed before the next seed, so that an interrupted comparison is balanced."""
+        return [(model, seed) for seed in self.seeds for model in self.models]
 
     @cached_property
     def tasks(self) -> Schema:
@@ -63,9 +79,9 @@ class Plan:
         return {seed: make_split(corpus, kind, seed, self.tasks) for seed in seeds}
 
 
-def run_folder(out: Path, name: str, seed: int) -> Path:
+def run_folder(out: Path, model: str, seed: int) -> Path:
     """The folder of a run in a comparison's folder."""
-    return out / RUNS / f"{name}-{seed}"
+    return out / RUNS / f"{model}-{seed}"
 
 
 def check_name(name: str) -> None:
@@ -93,6 +109,18 @@ def check_names(names: Iterable[str]) -> None:
         if name.lower() in seen:
             raise KitError(f"compare {name}: differs from another name only in case, which some file systems ignore; use another")
         seen.add(name.lower())
+
+
+def without_separate(changes: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Settings of a run, and whether each task has a model of its own, from the settings of a configuration.
+
+    Raises:
+        KitError: that is neither true nor false.
+    """
+    apart = changes.get(SEPARATE, False)
+    if not isinstance(apart, bool):
+        raise KitError(f"{SEPARATE} is {shown(apart)}, expected true (one model per task) or false (one for all tasks)")
+    return {name: value for name, value in changes.items() if name != SEPARATE}, apart
 
 
 def check_seeds(seeds: Sequence[int], where: str) -> None:
@@ -151,6 +179,9 @@ def merge(before: Plan, now: Plan, out: Path) -> Plan:
     for name, config in now.configurations.items():
         known = before.configurations.get(name)
         changed = [] if known is None else differences(known, config)
+        if known is not None and (name in before.separate) != (name in now.separate):
+            had, has = (HOW_MANY[name in plan.separate] for plan in (before, now))
+            changed.append(f"{had}, not {has}")
         if changed:
             raise KitError(
                 f"compare {name}: {out} has it with {listed(changed)}; use the same settings, another name or another --out"
@@ -160,7 +191,7 @@ def merge(before: Plan, now: Plan, out: Path) -> Plan:
     check_names(configurations)
     seeds = (*before.seeds, *(seed for seed in now.seeds if seed not in set(before.seeds)))
     check_seeds(seeds, f"--out {out}")
-    return Plan(configurations, seeds, now.resplit)
+    return Plan(configurations, seeds, now.resplit, before.separate | now.separate)
 
 
 def write_plan(plan: Plan, folder: Path) -> None:
@@ -171,7 +202,11 @@ def write_plan(plan: Plan, folder: Path) -> None:
     """
     content = {
         "format": FORMAT,
-        "configurations": {name: to_dict(config) for name, config in plan.configurations.items()},
+        "configurations": {
+            # A version that does not know it refuses the plan, and does not take the configuration for another one.
+            name: {**to_dict(config), **({SEPARATE: True} if name in plan.separate else {})}
+            for name, config in plan.configurations.items()
+        },
         "seeds": list(plan.seeds),
         "resplit": plan.resplit,
     }
@@ -199,12 +234,13 @@ def read_plan(folder: Path) -> Plan:
     check_seeds(seeds, f"{path}: seeds")
     try:
         check_names(given)
+        parts = {name: without_separate(changes) for name, changes in given.items()}
         configurations = {
-            name: configure(RunConfig(), upgrade(changes) if number == 1 else changes) for name, changes in given.items()
+            name: configure(RunConfig(), upgrade(changes) if number == 1 else changes) for name, (changes, _) in parts.items()
         }
         for config in configurations.values():
             config.schema.select(config.tasks)
         check_same(configurations, next(iter(configurations.values())), resplit)
     except KitError as error:
         raise KitError(f"{path}: {error}") from None
-    return Plan(configurations, tuple(seeds), resplit)
+    return Plan(configurations, tuple(seeds), resplit, frozenset(name for name, (_, apart) in parts.items() if apart))

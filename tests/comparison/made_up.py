@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from empathy_kit.comparison.plan import Plan, write_plan
+from empathy_kit.comparison.plan import Plan, without_separate, write_plan
 from empathy_kit.config import COMPARISON, RunConfig, configure, to_dict
 from empathy_kit.data.schema import EPITOME, Schema, TaskSchema
 from empathy_kit.runs import record
@@ -37,12 +37,15 @@ def made_up(
 ) -> Path:
     """Write one: known configurations, or with the changes that make them."""
     base = configure(RunConfig(), {"data": "sample", "schema": schema})
-    configurations = {name: configure(base, {**COMPARISON.get(name, {}), **(changes or {}).get(name, {})}) for name in names}
+    given = {name: without_separate({**COMPARISON.get(name, {}), **(changes or {}).get(name, {})}) for name in names}
+    configurations = {name: configure(base, own) for name, (own, _) in given.items()}
+    separate = frozenset(name for name, (_, apart) in given.items() if apart)
+    plan = Plan(configurations, tuple(range(seeds)), resplit, separate)
     folder.mkdir()
-    write_plan(Plan(configurations, tuple(range(seeds)), resplit), folder)
-    for number, (name, config) in enumerate(configurations.items()):
+    write_plan(plan, folder)
+    for number, (model, config) in enumerate(plan.models.items()):
         for seed in range(seeds):
-            made_up_run(folder / "runs" / f"{name}-{seed}", config, number, seed, seed if resplit else 0, missing)
+            made_up_run(folder / "runs" / f"{model}-{seed}", config, number, seed, seed if resplit else 0, missing)
     return folder
 
 
@@ -104,6 +107,7 @@ def made_up_run(folder: Path, config: RunConfig, number: int, seed: int, split: 
         scores=scores,
         spans=None,
         calibration={name: {"temperature": 2.0, "ece_before": 0.1, "ece_after": 0.1} for name in trained},
+        model={"parameters": 1000 + 10 * len(trained), "trained": 500, "bytes": 4096, "pairs_per_second": 40.0},
     )
     header, *rows = [list(columns), *(list(map(str, row)) for row in zip(*columns.values(), strict=True))]
     others = [[f"v{row[0][1:]}", *row[1:]] for row in rows]

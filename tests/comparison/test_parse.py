@@ -14,7 +14,7 @@ BASE = RunConfig()
 
 
 def configurations(*given: str, file: Path | None = None, options: dict[str, str] | None = None) -> dict[str, RunConfig]:
-    return parse_configurations(given, file, BASE, options)
+    return parse_configurations(given, file, BASE, options)[0]
 
 
 def test_without_names_it_is_the_papers_four() -> None:
@@ -59,7 +59,7 @@ FLAGS = "expected flags of `empathy-kit run`, such as --loss focal"
 WRONG = {
     "an unknown name": (
         ["T9"],
-        "compare T9: unknown, expected T1, T2, T3, T4, T2g, T4g, T2t, T4t, weighted, response or NAME=FLAGS",
+        "compare T9: unknown, expected T1, T2, T3, T4, T2g, T4g, T2t, T4t, weighted, response, T1s, T3s or NAME=FLAGS",
     ),
     "an option written as other tools write it": (
         ["x=--loss focal -o loss.gamma=3"],

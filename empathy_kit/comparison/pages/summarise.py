@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from empathy_kit.comparison.finished import Results, Run
-from empathy_kit.comparison.pages.summary import METRICS, Apart, Cell, Contrast, Ranked, Row, Summary
-from empathy_kit.comparison.plan import NOT_COMPARED
+from empathy_kit.comparison.finished import Results
+from empathy_kit.comparison.pages.summary import METRICS, Apart, Cell, Contrast, Cost, Ranked, Row, Summary
+from empathy_kit.comparison.plan import HOW_MANY, NOT_COMPARED
+from empathy_kit.comparison.run import Run
 from empathy_kit.comparison.statistics import (
     OPTION,
     Answers,
@@ -65,20 +66,24 @@ def summarise(results: Results) -> Summary:
         agreement_groups=repeated["groups"],
         base_rates={task.name: _base_rates(task, columns) for task in tasks.tasks},
         class_counts=record.data["class_counts"],
-        curves={name: [[_point(epoch) for epoch in found.history] for found in several] for name, several in runs.items()},
+        curves={
+            name: [[_point(epoch) for epoch in model.history] for found in several for model in found.models]
+            for name, several in runs.items()
+        },
         calibrations={name: _calibrations(several) for name, several in runs.items()},
         tempered={name: _tempered(several) for name, several in runs.items()},
+        costs={name: _cost(several) for name, several in runs.items()},
         recipe=shared,
         settings={name: {key: value for key, value in own.items() if key not in shared} for name, own in settings.items()},
         trunks=list(dict.fromkeys(visible(str(own["trunk"])) for own in settings.values())),
         versions=record.versions,
         machine=record.machine,
-        kit=", ".join(dict.fromkeys(visible(found.record.kit) for found in everything)),
+        kit=", ".join(dict.fromkeys(visible(model.record.kit) for found in everything for model in found.models)),
         seconds=sum(found.record.training["seconds"] for found in everything),
         missing=[f"{name} {seed}" for name, seed in results.missing],
         apart=[Apart(pair.first_name, pair.second_name, pair.lacking) for pair in pairs if pair.lacking is not None],
-        plugins={name: sorted(set(_third_parties(several))) for name, several in runs.items()},
-        mixed=[name for name, several in runs.items() if len({tuple(_third_parties([found])) for found in several}) > 1],
+        plugins={name: sorted({plugin for used in _provided(several) for plugin in used}) for name, several in runs.items()},
+        mixed=[name for name, several in runs.items() if len(set(_provided(several))) > 1],
         left_out=[*results.left_out, *results.remarks],
     )
 
@@ -242,7 +247,7 @@ def _base_rates(task: TaskSchema, columns: Sequence[_Column]) -> list[float]:
 
 def _titles(results: Results, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """The title of each configuration; equal titles are extended by the settings that differ."""
-    titles = {name: visible(several[0].record.title) for name, several in results.runs.items()}
+    titles = {name: visible(several[0].title) for name, several in results.runs.items()}
     short, whole = {}, {}
     for name, title in titles.items():
         twins = [other for other in titles if titles[other] == title and other != name]
@@ -271,10 +276,12 @@ def _setting(key: str, own: Mapping[str, Any]) -> str:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """The settings of a configuration, without the data's tasks, which all share."""
+    """The settings of a configuration, without the data's tasks, which all share; with how many models it has, where several."""
     config = run.record.config
     plain = {name: value for name, value in config.items() if name not in (*NOT_COMPARED, "options", "schema")}
-    return {**plain, "tasks": list(run.answers), **{f"{OPTION}{route}": value for route, value in config["options"].items()}}
+    models = {"models": HOW_MANY[True]} if run.parts else {}
+    options = {f"{OPTION}{route}": value for route, value in config["options"].items()}
+    return {**plain, "tasks": list(run.answers), **models, **options}
 
 
 def _all_have(settings: Iterable[Mapping[str, Any]], key: str, value: object) -> bool:
@@ -310,11 +317,24 @@ def _tempered(runs: Sequence[Run]) -> dict[str, float]:
     return found
 
 
-def _third_parties(runs: Iterable[Run]) -> Iterator[str]:
+def _cost(runs: Sequence[Run]) -> Cost:
+    sizes = [found.record.model for found in runs if found.record.model is not None]
+    known = {
+        name: _mean(size[name] for size in sizes) if len(sizes) == len(runs) else None
+        for name in ("parameters", "trained", "bytes", "pairs_per_second")
+    }
+    return Cost(len(runs[0].models), _mean(float(found.record.training["seconds"]) for found in runs), **known)
+
+
+def _provided(runs: Iterable[Run]) -> Iterator[tuple[str, ...]]:
+    """The third parties' plugins of each model."""
     for found in runs:
-        for kind, entry in found.record.plugins.items():
-            if entry["distribution"] != OURS:
-                yield visible(f"{kind} {entry['name']} from {entry['distribution']} {entry['version']}")
+        for model in found.models:
+            yield tuple(
+                visible(f"{kind} {entry['name']} from {entry['distribution']} {entry['version']}")
+                for kind, entry in model.record.plugins.items()
+                if entry["distribution"] != OURS
+            )
 
 
 def _mean(values: Iterable[float]) -> float:

@@ -70,6 +70,18 @@ class Contrast:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """The size and the time of a configuration's models, all of a seed together; means over the seeds."""
+
+    models: int  # one, or one per task
+    seconds: float  # of training
+    parameters: float | None  # this and the others are None where a run does not have them
+    trained: float | None  # of the parameters
+    bytes: float | None  # of all weights
+    pairs_per_second: float | None  # of the test part, each pair through all models
+
+
+@dataclass(frozen=True)
 class Apart:
     """Two configurations that cannot be compared."""
 
@@ -100,6 +112,7 @@ class Summary:
     curves: dict[str, list[list[tuple[float, float]]]]  # configuration to a run's validation loss and mean macro F1 per epoch
     calibrations: dict[str, dict[str, Calibration]]  # configuration to task; as the runs predicted, without temperatures
     tempered: dict[str, dict[str, float]]  # the same, calibration errors with the temperatures that all runs have
+    costs: dict[str, Cost]  # by configuration
     recipe: dict[str, Any]  # settings that all configurations share
     settings: dict[str, dict[str, Any]]  # configuration to the settings that they do not share
     trunks: list[str]  # of all configurations

@@ -8,8 +8,11 @@ from rich.table import Table
 
 from empathy_kit.comparison.pages.summary import METRICS, Summary
 from empathy_kit.comparison.pages.words import (
+    COST,
+    COSTS,
     INTERVALS,
     chance,
+    cost_cells,
     family,
     gain,
     of_seeds,
@@ -23,7 +26,7 @@ STYLES = {"run": None, "oracle": "red", "yardstick": "dim"}
 
 
 def tables(summary: Summary) -> Iterator[Table]:
-    """Accuracy, macro F1, recall next to average precision by label, and the differences."""
+    """Accuracy, macro F1, recall next to average precision by label, the differences, and size and time."""
     for metric in ("accuracy", "macro_f1"):
         table = _table(f"{METRICS[metric]}, means over the seeds, 95 % intervals", INTERVALS)
         table.add_column("")
@@ -57,6 +60,13 @@ def tables(summary: Summary) -> Iterator[Table]:
                 chance(found.corrected),
             )
         yield table
+    table = _table("Size and time", COST)
+    for heading in ("", *COSTS):
+        table.add_column(heading, justify="right" if heading else "left")
+    for row in summary.rows:
+        if row.name in summary.costs:
+            table.add_row(row.label, *cost_cells(summary.costs[row.name]), style=STYLES[row.kind])
+    yield table
 
 
 def _table(title: str, caption: str | None = None) -> Table:

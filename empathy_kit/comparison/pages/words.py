@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from empathy_kit.comparison.pages.summary import METRICS, Cell, Contrast, Row, Summary
+from empathy_kit.comparison.pages.summary import METRICS, Cell, Contrast, Cost, Row, Summary
 from empathy_kit.comparison.statistics import SeedEstimate
 from empathy_kit.core.metrics import BATCH
 from empathy_kit.data.schema import TaskSchema
+from empathy_kit.runs.inventory import amount
 from empathy_kit.runs.report import DASH, number
 
 KINDS = {"seeds": "s", "pairs": "p"}  # of intervals
@@ -25,6 +26,12 @@ BATCHES = (
 RANKED = (
     "Average precision is that of the pairs ranked by a label's probability, and needs no threshold. A random ranking has "
     "the label's share of the pairs."
+)
+COSTS = ("models", "training", "parameters", "trained", "weights", "pairs/s")
+COST = (
+    "All models of a configuration together, means over the seeds. Training: with validation. Weights: as they are saved. "
+    "Pairs/s: the test part's pairs per second, each through all models, without frozen layers, whose states are computed once. "
+    "Times of different machines, or of one with other work on it, are not comparable."
 )
 MOST_LABELS = 12  # listed in a note
 
@@ -98,6 +105,14 @@ def mean_cell(row: Row, task: str) -> str:
 def _mean(cell: Cell, metric: str) -> str:
     mean = number(cell.scores[metric].value)
     return mean if cell.deviation is None or mean == DASH else f"{mean} ± {number(cell.deviation[metric])}"
+
+
+def cost_cells(cost: Cost) -> list[str]:
+    """The size and time of a configuration, in the order of ``COSTS``; a dash where it is not known."""
+    speed = DASH if cost.pairs_per_second is None else f"{cost.pairs_per_second:,.1f}"
+    parameters, trained = (DASH if count is None else f"{count:,.0f}" for count in (cost.parameters, cost.trained))
+    weights = DASH if cost.bytes is None else amount(cost.bytes)
+    return [str(cost.models), f"{cost.seconds:,.0f} s", parameters, trained, weights, speed]
 
 
 def gain(contrast: Contrast) -> str:
@@ -175,10 +190,13 @@ def model(summary: Summary) -> str:
     posts = "Seeker post and response post go through"
     heads = "One head reads" if len(summary.tasks) == 1 else "One head per task reads"
     injector = "A rationale injector may add states to the response's."
+    several = [name for name, cost in summary.costs.items() if cost.models > 1]
+    apart = f" {', '.join(several)}: one such model per task, with one head." if several else ""
+    tasks = f"{', '.join(summary.names)}.{apart}"
     if summary.trunks == ["gru"]:
-        return f"{posts} one shared encoder. {injector} One GRU reads all of it. {heads} its output: {', '.join(summary.names)}."
+        return f"{posts} one shared encoder. {injector} One GRU reads all of it. {heads} its output: {tasks}"
     trunks = " or ".join(summary.trunks)
-    return f"{posts} the encoder and the trunk ({trunks}). {injector} {heads} the trunk's output: {', '.join(summary.names)}."
+    return f"{posts} the encoder and the trunk ({trunks}). {injector} {heads} the trunk's output: {tasks}"
 
 
 def nothing(summary: Summary) -> str:

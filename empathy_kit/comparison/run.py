@@ -1,0 +1,192 @@
+"""One finished run of a comparison, read back for a report; or the runs of one model per task, taken together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from empathy_kit.comparison.answers import AnswerTable
+from empathy_kit.comparison.plan import run_folder
+from empathy_kit.comparison.statistics import Answers
+from empathy_kit.core.metrics import confusion_matrix
+from empathy_kit.data.schema import TaskSchema
+from empathy_kit.errors import KitError
+from empathy_kit.runs import record
+
+Floats = NDArray[np.float64]
+T = TypeVar("T")
+_ENDLESS = 1e15  # more than any number of parameters, bytes or seconds
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a report needs of a configuration with one seed: of one finished run, or of one per task."""
+
+    name: str
+    seed: int
+    record: record.Record
+    history: list[dict[str, Any]]  # of the run; empty where there are several
+    answers: dict[str, Answers]  # task to its predictions
+    swapped: dict[str, Answers] | None  # predictions with another pair's seeker post; None where they were not made
+    probabilities: dict[str, Floats]  # task to (N, C), for the same labelled pairs as its answers
+    validation: dict[str, Answers]  # predictions of the validation part; empty before format 3
+    parts: tuple[Run, ...] = ()  # the runs, where each task has a model of its own; the record is then of all of them together
+
+    @property
+    def models(self) -> tuple[Run, ...]:
+        """The runs, each with its own model."""
+        return self.parts or (self,)
+
+    @property
+    def title(self) -> str:
+        """What it is called in tables."""
+        return f"{self.record.title}, one model per task" if self.parts else self.record.title
+
+
+def read_run(folder: Path, model: str, seed: int) -> Run:
+    """Read one finished run of a comparison.
+
+    Raises:
+        KitError: the run was changed, or lacks something.
+    """
+    where = run_folder(folder, model, seed)
+    found = record.read(where, model=False)
+    try:
+        tasks = found.tasks.tasks
+        _check_parts(found)
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise KitError(f"{where / record.RUN}: {record.MALFORMED}") from None
+    history = record.read_history(where, [task.name for task in tasks])
+    table = AnswerTable(where / record.PREDICTIONS)
+    answers, probabilities = _read_answers(table, tasks)
+    validation: dict[str, Answers] = {}
+    if (where / record.VALIDATION).exists():  # format 3
+        others = AnswerTable(where / record.VALIDATION)
+        if both := set(others.ids) & set(table.ids):
+            raise KitError(f"{others.path}: has {len(both)} pairs of {table.path.name} too, expected none")
+        validation, _ = _read_answers(others, tasks)
+        _check_validation(where, found, validation)
+    asked = all(table.has(task, "swapped") for task in tasks)
+    for task in tasks:
+        said = answers[task.name]
+        confusion = confusion_matrix(said.true, said.predicted, len(task.labels)).tolist()
+        if not len(said.ids) or found.scores[task.name]["confusion"] != confusion:
+            raise KitError(f"{where}: the scores of {task.name} in {record.RUN} are not those of {record.PREDICTIONS}")
+    return Run(
+        model,
+        seed,
+        found,
+        history,
+        answers,
+        {task.name: table.answers(task, "swapped") for task in tasks} if asked else None,
+        probabilities,
+        validation,
+    )
+
+
+def together(name: str, seed: int, tasks: Sequence[str] | None, parts: Sequence[Run]) -> Run:
+    """One configuration's runs with one task each as a whole: the answers of all, their time and their size.
+
+    Args:
+        name: of the configuration.
+        seed: of all its runs.
+        tasks: as the configuration names them.
+        parts: the runs, one per task, in the order of the tasks.
+    """
+    records = [part.record for part in parts]
+    options = {route: value for each in records for route, value in each.config["options"].items()}
+    whole = replace(
+        records[0],
+        oracle=any(each.oracle for each in records),
+        config={**records[0].config, "tasks": None if tasks is None else list(tasks), "options": options},
+        training={
+            "seconds": sum(float(each.training["seconds"]) for each in records),
+            "own_criterion": records[0].training.get("own_criterion", False),
+        },
+        scores=_merged(each.scores for each in records),
+        spans=_merged(each.spans or {} for each in records) or None,
+        calibration=_merged(each.calibration or {} for each in records) or None,
+        model=_whole_model([each.model for each in records]),
+    )
+    swapped = [part.swapped for part in parts if part.swapped is not None]
+    return Run(
+        name,
+        seed,
+        whole,
+        [],
+        _merged(part.answers for part in parts),
+        _merged(swapped) if len(swapped) == len(parts) else None,
+        _merged(part.probabilities for part in parts),
+        _merged(part.validation for part in parts),
+        tuple(parts),
+    )
+
+
+def _merged(of_tasks: Iterable[Mapping[str, T]]) -> dict[str, T]:
+    return {task: value for each in of_tasks for task, value in each.items()}
+
+
+def _whole_model(models: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """The size of several models, and the speed of asking each of them for every pair; None where one is not known."""
+    known = [model for model in models if model is not None]
+    if len(known) < len(models):
+        return None
+    sizes = {name: sum(model[name] for model in known) for name in ("parameters", "trained", "bytes")}
+    return {**sizes, "pairs_per_second": 1 / sum(1 / model["pairs_per_second"] for model in known)}
+
+
+def _check_validation(where: Path, found: record.Record, validation: Mapping[str, Answers]) -> None:
+    """Compare the answers that are kept of the chosen epoch with its score; a device may round one pair to another level."""
+    for name, said in validation.items():
+        right = int((said.true == said.predicted).sum())
+        try:
+            recorded = float(found.training["validation_accuracy"][name]) * len(said.ids)
+        except (KeyError, TypeError, ValueError):
+            raise KitError(f"{where / record.RUN}: {record.MALFORMED}") from None
+        if not abs(right - recorded) <= 1.5:
+            raise KitError(f"{where}: the validation scores of {name} in {record.RUN} are not those of {record.VALIDATION}")
+
+
+def _read_answers(table: AnswerTable, tasks: Sequence[TaskSchema]) -> tuple[dict[str, Answers], dict[str, Floats]]:
+    """Predicted levels and probabilities, which must agree."""
+    answers = {task.name: table.answers(task) for task in tasks}
+    probabilities = {task.name: table.probabilities(task) for task in tasks}
+    for name, shares in probabilities.items():
+        # Where two are equal in the file, either may have been the larger before rounding.
+        if (shares[np.arange(len(shares)), answers[name].predicted] < shares.max(1, initial=0) - 2e-6).any():
+            raise KitError(f"{table.path}: {name}_predicted is not always the likeliest level")
+    return answers, probabilities
+
+
+def _check_parts(found: record.Record) -> None:
+    """Check what a report reads from a record; any exception means that something is missing."""
+    for name, kind in (("name", str), ("pairs", int), ("sha256", str)):
+        record.check_type(found.data[name], kind)
+    for name, kind in (("kind", str), ("seed", int), ("sha256", str)):
+        record.check_type(found.split[name], kind)
+    record.check_type(found.split["pairs"]["test"], int)
+    record.check_type(found.data["duplicates"]["groups"], int)
+    if not 0 <= float(found.training["seconds"]) < _ENDLESS:
+        raise ValueError("seconds")
+    for task in found.schema.tasks:
+        for counts in (found.data["class_counts"], found.split["class_counts"]["train"]):
+            if len(counts[task.name]) != len(task.labels):
+                raise ValueError(task.name)
+            for count in counts[task.name]:
+                record.check_type(count, int)
+    for task in found.tasks.tasks:
+        record.check_type(found.scores[task.name]["confusion"], list)
+    for share in found.data["duplicates"]["agreement"].values():
+        float(share)
+    if found.model is not None:
+        for name in ("parameters", "trained", "bytes"):
+            record.check_type(found.model[name], int)
+            if not 0 <= found.model[name] < _ENDLESS:
+                raise ValueError(name)
+        if not 0 < float(found.model["pairs_per_second"]) < _ENDLESS:
+            raise ValueError("pairs_per_second")
