@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -40,3 +42,41 @@ def test_every_trial_is_survived(counts: dict[str, Any], name: str) -> None:
     found = counts[name]
     assert found["lost"] == []
     assert found["tried"] == found["survived"] == sum(found["endings"].values()) > 0
+
+
+def test_a_trial_that_is_lost_dies_or_never_ends_is_counted_and_the_rest_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The negative control."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.torture import trials
+    from benchmarks.torture.world import World
+
+    def trial(world: World, number: int, dice: random.Random) -> str:
+        if number == 1:
+            raise trials.LostError("other bytes")
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        while number == 3:
+            pass
+        if number == 4:
+            os.read(os.pipe()[0], 1)
+        return "held"
+
+    monkeypatch.setattr(trials, "SECONDS", 0)
+    monkeypatch.setattr(trials, "PATIENCE", 2.0)
+    experiment = trials.Experiment(trial, 6, "what", "survived", inside=True)
+    found = trials.Count()
+    for number, ending, lost in trials.conduct("name", experiment, World(tmp_path), 0, range(6)):
+        found.add(number, ending, lost)
+    assert found.as_value() == {
+        "tried": 6,
+        "survived": 2,
+        "endings": {"held": 2},
+        "lost": [
+            "trial 1: other bytes",
+            "trial 2: it waits for ever",
+            "trial 3: it computes for more than 0 s",
+            "trial 4: it waits for ever",
+        ],
+    }

@@ -71,11 +71,10 @@ def prepare(folder: Path, *, few: bool = False) -> World:
     from empathy_kit.cli.run import quiet_libraries
 
     quiet_libraries()
-    import empathy_kit.core.checkpoint
-    import empathy_kit.core.trainer
-    import empathy_kit.inference.trained
-    import empathy_kit.runs.prepare
-    import empathy_kit.runs.train  # noqa: F401
+    import transformers.models.roberta.modeling_roberta  # noqa: F401
+
+    if not few:
+        import torch.onnx  # noqa: F401
 
     return World(folder.resolve(), few)
 

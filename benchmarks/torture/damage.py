@@ -199,7 +199,7 @@ KINDS: dict[str, tuple[Callable[[World], Path], Callable[[World, Path], str]]] =
 
 
 def _kinds(world: World) -> list[str]:
-    return ["run", "partial", "caches"] if world.few else list(KINDS)
+    return ["run", "partial"] if world.few else list(KINDS)
 
 
 def _prepared(world: World) -> int:
@@ -211,8 +211,8 @@ def _prepared(world: World) -> int:
 
 
 EXPERIMENTS = {
-    "flip": Experiment(_damage(_flip), 1000, "one bit flipped in a file", SURVIVED, inside=True, few=15, limit=_prepared),
+    "flip": Experiment(_damage(_flip), 1000, "one bit flipped in a file", SURVIVED, inside=True, few=10, limit=_prepared),
     "damage": Experiment(
-        _damage(_other), 200, "a file cut, zeroed, swapped or replaced", SURVIVED, inside=True, few=10, limit=_prepared
+        _damage(_other), 200, "a file cut, zeroed, swapped or replaced", SURVIVED, inside=True, few=6, limit=_prepared
     ),
 }

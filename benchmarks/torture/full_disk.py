@@ -166,7 +166,7 @@ EXPERIMENTS = {
         1000,
         "the disk is full at the n-th call that writes, by `run`, `compare`, `predict` and `export`",
         SURVIVED,
-        few=6,
+        few=2,
         preload=True,
         limit=_limit,
     ),

@@ -133,7 +133,7 @@ def comparison_content(folder: Path) -> dict[str, Any]:
 
 def plain_content(path: Path) -> dict[str, Any]:
     """Every file of a folder, or one file, as bytes."""
-    return {file.relative_to(path.parent).as_posix(): file.read_bytes() for file in (_files(path) if path.is_dir() else [path])}
+    return {file.relative_to(path).as_posix(): file.read_bytes() for file in (_files(path) if path.is_dir() else [path])}
 
 
 CONTENT = {"run": run_content, "compare": comparison_content, "predict": plain_content, "export": plain_content}
