@@ -29,9 +29,10 @@ def _kill(what: str, number: signal.Signals, moment: Callable[[Started, Path, fl
         if what == "run" and dice.random() < 0.5:
             command += ["--checkpoint-minutes", "0"]  # writes after every step
         is_cold = at % COLD == COLD - 1
-        for _ in range(TRIES):
+        for turn in range(TRIES):
             process = (cold if is_cold else start)(command, folder / "log")
-            moment(process, out, world.times.setdefault(what, 3.0) + COLD_SECONDS * is_cold, dice)
+            seconds = world.times.setdefault(what, 3.0) + COLD_SECONDS * is_cold
+            moment(process, out, seconds * 0.8**turn, dice)
             was_running = process.send(number)
             ended = process.wait()
             expect(not ended.broken, f"a traceback: {ended.text[-500:]}")
@@ -41,7 +42,7 @@ def _kill(what: str, number: signal.Signals, moment: Callable[[Started, Path, fl
             shutil.rmtree(out)  # it was faster, as the first one compiles the loss
             world.times[what] = min(world.times[what], ended.seconds)
         else:
-            return "ended before the signal came"
+            expect(False, f"{TRIES} times it ended before the signal came")
         whole = CONTENT[what](expected)
         if what == "run" and out.exists():
             expect(CONTENT[what](out) == whole, "a folder with the run's name is not the whole run")
