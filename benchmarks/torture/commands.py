@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+HELD = (signal.SIGINT, signal.SIGTERM)
 LONGEST = 120.0  # seconds that any command may take
 
 
@@ -84,9 +85,12 @@ def start(
     """Fork this process and run a command in the child, its output in a file; ``before`` and ``after`` are called there."""
     sys.stdout.flush()
     sys.stderr.flush()
+    # Until the command begins, a signal waits: in a process that a user starts, there is no such time.
+    signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
     child = os.fork()
     if not child:
         _command(arguments, log, before, after)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
     return Started(child, log)
 
 
@@ -125,7 +129,12 @@ def _command(arguments: Sequence[str], log: Path, before: Callable[[], Any] | No
         _fork_workers()
         if before is not None:
             before()
-        code = here(arguments)
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
+            code = here(arguments)
+            signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+        except KeyboardInterrupt:  # before the command has begun, or just after it
+            code = 130
         if after is not None:
             after()
     except BaseException:

@@ -63,8 +63,8 @@ def _calls(world: World, what: str) -> int:
 
 
 def _full(world: World, number: int, dice: random.Random) -> str:
-    what, at = _numbered(world, number)
-    last = dice.choice([NEVER, at])  # from then on, or this call alone
+    trials = _trials(world)
+    what, at, last = trials[number % len(trials)]
     folder = world.fresh(f"full-{number}")
     out = folder / what
     elsewhere = world.fresh(f"temporary-{number}")
@@ -135,29 +135,15 @@ COMMANDS: dict[str, Callable[[World, Path], list[str]]] = {
 }
 
 
-def _commands(world: World) -> list[str]:
-    return ["run", "predict.csv"] if world.few else list(COMMANDS)
-
-
-def _limit(world: World) -> int:
-    """How many trials there are: each call of the command that makes most, by turns with those of the others."""
-    return len(_commands(world)) * max(_calls(world, what) for what in _commands(world))
-
-
-def _numbered(world: World, number: int) -> tuple[str, int]:
-    """A command, and which of its calls: by turns, so that a small count has some of each."""
-    commands = _commands(world)
-    what = commands[number % len(commands)]
-    turn, calls = number // len(commands), _calls(world, what)
-    # All calls in a mixed order: a step that has no divisor in common with their number meets each of them once.
-    step = next(each for each in range(max(1, int(calls * 0.618)), 2 * calls + 2) if _coprime(each, calls))
-    return what, 1 + (turn * step) % calls
-
-
-def _coprime(one: int, other: int) -> bool:
-    while other:
-        one, other = other, one % other
-    return one == 1
+def _trials(world: World) -> list[tuple[str, int, int]]:
+    """Every call of every command, from which on the disk is full, or which fails alone; in a mixed order."""
+    found = []
+    for what in ["run", "predict.csv"] if world.few else COMMANDS:
+        # A comparison's runs are processes of their own, of which each counts its own calls.
+        calls = max(_calls(world, what), _calls(world, "run") if what == "compare" else 0)
+        found += [(what, at, last) for at in range(1, calls + 1) for last in (NEVER, at)]
+    random.Random(0).shuffle(found)
+    return found
 
 
 EXPERIMENTS = {
@@ -168,6 +154,6 @@ EXPERIMENTS = {
         SURVIVED,
         few=2,
         preload=True,
-        limit=_limit,
+        limit=lambda world: len(_trials(world)),
     ),
 }
