@@ -331,3 +331,18 @@ def test_a_pipe_a_device_and_a_folder_are_not_read(tmp_path: Path) -> None:
     files.write_whole(tmp_path / "file", "a hug")
     (tmp_path / "other").symlink_to("file")
     assert files.read_regular(tmp_path / "other") == b"a hug"
+
+
+def test_where_there_is_no_room_for_the_lock_no_folder_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def full(path: Path, *how: int) -> int:
+        if Path(path).name == files.LOCK:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(path, *how)
+
+    monkeypatch.setattr(os, "open", full)
+    for hold in (files.workspace, files.reserved):
+        with pytest.raises(OSError, match="No space left on device"), hold(tmp_path / "out"):
+            pass
+        assert names(tmp_path) == []
