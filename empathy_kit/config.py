@@ -12,8 +12,8 @@ from typing import Any, Literal, get_type_hints
 
 from empathy_kit.data.schema import EPITOME, Schema, read_schema
 from empathy_kit.errors import KitError
-from empathy_kit.files import read_regular
 from empathy_kit.options import check_routes, parse
+from empathy_kit.reading import read_regular
 
 
 def _setting(default: Any, text: str) -> Any:

@@ -8,12 +8,10 @@ import os
 import re
 import secrets
 import shutil
-import stat
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -315,39 +313,13 @@ def refuse_existing(path: Path) -> None:
         raise FileExistsError(f"{path} already exists")
 
 
-def open_regular(path: Path) -> BufferedReader:
-    """Open a file to read its bytes; a folder, a pipe or a device, which may have no end, is refused.
-
-    Raises:
-        OSError: it cannot be opened, or it is not a regular file.
-    """
-    descriptor = os.open(path, os.O_RDONLY | _BINARY | getattr(os, "O_NONBLOCK", 0))  # or a pipe would wait for a writer
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
-        return os.fdopen(descriptor, "rb")
-    os.close(descriptor)
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    raise OSError(errno.EINVAL, "not a regular file", str(path))
-
-
-def read_regular(path: Path) -> bytes:
-    """The bytes of a file, as `open_regular` opens it.
-
-    Raises:
-        OSError: it cannot be read, or it is not a regular file.
-    """
-    with open_regular(path) as stream:
-        return stream.read()
-
-
 def sha256(path: Path) -> str:
     """A hash of a file's bytes, of which few are in memory at once.
 
     Raises:
-        OSError: it cannot be read, or it is not a regular file.
+        OSError: it cannot be read.
     """
-    with open_regular(path) as stream:
+    with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -319,20 +319,6 @@ def test_many_at_once_write_sweep_and_reserve_without_harm(tmp_path: Path) -> No
     assert all(names(folder) == ["file"] for folder in tmp_path.iterdir())
 
 
-def test_a_pipe_a_device_and_a_folder_are_not_read(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "link").symlink_to(os.devnull)
-    for name, reason in (("pipe", "not a regular file"), ("link", "not a regular file"), ("", "Is a directory")):
-        with pytest.raises(OSError, match=reason) as error:
-            files.read_regular(tmp_path / name)
-        assert (error.value.strerror, error.value.filename) == (reason, str(tmp_path / name))
-        with pytest.raises(OSError, match=reason):
-            files.sha256(tmp_path / name)
-    files.write_whole(tmp_path / "file", "a hug")
-    (tmp_path / "other").symlink_to("file")
-    assert files.read_regular(tmp_path / "other") == b"a hug"
-
-
 def test_where_there_is_no_room_for_the_lock_no_folder_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.open
 

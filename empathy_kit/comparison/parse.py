@@ -11,7 +11,7 @@ from typing import Any
 from empathy_kit.comparison.plan import check_names, check_seeds
 from empathy_kit.config import COMPARISON, FOUR, RunConfig, configure, flag, routes, settings
 from empathy_kit.errors import KitError
-from empathy_kit.files import read_regular
+from empathy_kit.reading import read_regular
 
 
 def parse_configurations(

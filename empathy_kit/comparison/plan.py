@@ -16,7 +16,8 @@ from empathy_kit.data.pairs import Corpus
 from empathy_kit.data.schema import Schema
 from empathy_kit.data.splits import Split, make_split
 from empathy_kit.errors import KitError
-from empathy_kit.files import read_regular, write_whole
+from empathy_kit.files import write_whole
+from empathy_kit.reading import read_regular
 from empathy_kit.runs import inventory
 from empathy_kit.runs.differences import as_given, shown_setting
 

@@ -12,7 +12,7 @@ from typing import Any
 from empathy_kit.data.cells import Row
 from empathy_kit.data.schema import IDS, POSTS, Schema, fold
 from empathy_kit.errors import KitError, shown
-from empathy_kit.files import read_regular
+from empathy_kit.reading import read_regular
 
 _UNPACKED, _RATIO = 256_000_000, 200  # bytes, and times a Parquet file's size, that one may unpack to: posts pack to a third
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}

@@ -14,7 +14,8 @@ from empathy_kit.data.cells import not_text, unreadable
 from empathy_kit.data.pairs import unescape
 from empathy_kit.data.readers import Header
 from empathy_kit.errors import KitError, shown
-from empathy_kit.files import open_regular, sha256
+from empathy_kit.files import sha256
+from empathy_kit.reading import open_regular
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 PAGE = 2**20  # bytes of a Parquet file that are read at once

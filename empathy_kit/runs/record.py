@@ -14,7 +14,8 @@ from empathy_kit.config import RunConfig, configure, to_dict, upgrade
 from empathy_kit.data.pairs import Corpus
 from empathy_kit.data.schema import Schema
 from empathy_kit.errors import KitError, shown
-from empathy_kit.files import read_regular, sha256
+from empathy_kit.files import sha256
+from empathy_kit.reading import read_regular
 
 FORMAT = 3
 RUN, MANIFEST, HISTORY, MODEL = "run.json", "manifest.json", "history.jsonl", "model"
