@@ -15,7 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 NAMES = (
-    "kill-run", "kill-writing", "terminate", "interrupt", "flip", "damage", "full-disk", "clock", "read-only", "two-at-once",
+    "kill-run", "kill-writing", "interrupt", "flip", "damage", "full-disk", "clock", "read-only", "two-at-once",
     "tables", "settings", "plans", "run-folders", "encoder-folders",
 )  # fmt: skip
 
@@ -64,11 +64,12 @@ def test_a_trial_that_is_lost_dies_or_never_ends_is_counted_and_the_rest_go_on(
         return "held"
 
     monkeypatch.setattr(trials, "SECONDS", 0)
-    monkeypatch.setattr(trials, "PATIENCE", 2.0)
     experiment = trials.Experiment(trial, 6, "what", "survived", inside=True)
     found = trials.Count()
-    for number, ending, lost in trials.conduct("name", experiment, World(tmp_path), 0, range(6)):
-        found.add(number, ending, lost)
+    for numbers, patience in ((range(4), 60.0), (range(4, 5), 0.2), (range(5, 6), 60.0)):
+        monkeypatch.setattr(trials, "PATIENCE", patience)
+        for number, ending, lost in trials.conduct("name", experiment, World(tmp_path), 0, numbers):
+            found.add(number, ending, lost)
     assert found.as_value() == {
         "tried": 6,
         "survived": 2,

@@ -270,7 +270,7 @@ SURVIVED = "no code is run, nothing is written outside of the output, no other f
 
 EXPERIMENTS = {
     "run-folders": Experiment(
-        _run_folder, 200, "hostile runs, through `runs`, `predict`, `publish` and `run --config`", SURVIVED, inside=True, few=4,
+        _run_folder, 200, "hostile runs, through `runs`, `predict`, `publish` and `run --config`", SURVIVED, inside=True, few=2,
         limit=lambda world: 10**9 * bool(world.run and world.table),
     ),
     "pages": Experiment(
@@ -278,7 +278,7 @@ EXPERIMENTS = {
         limit=lambda world: 10**9 * bool(world.comparison),
     ),
     "encoder-folders": Experiment(
-        _encoder, 100, "hostile encoders", f"{SURVIVED}; absurd sizes before memory is asked for", inside=True, few=10,
+        _encoder, 100, "hostile encoders", f"{SURVIVED}; absurd sizes before memory is asked for", inside=True, few=6,
         limit=lambda world: 10**9 * bool(world.encoder),
     ),
 }  # fmt: skip

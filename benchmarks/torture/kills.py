@@ -81,6 +81,6 @@ EXPERIMENTS = {
         _kill("compare", signal.SIGKILL, _at_random), 50, "SIGKILL of `compare` at a random moment", SURVIVED, few=0
     ),
     "kill-writing": Experiment(_kill("run", signal.SIGKILL, _while_writing), 50, "SIGKILL of `run` while it writes", SURVIVED),
-    "terminate": Experiment(_kill("run", signal.SIGTERM, _at_random), 50, "SIGTERM to `run`", SURVIVED),
+    "terminate": Experiment(_kill("run", signal.SIGTERM, _at_random), 50, "SIGTERM to `run`", SURVIVED, few=0),
     "interrupt": Experiment(_kill("run", signal.SIGINT, _at_random), 25, "SIGINT to `run`", SURVIVED),
 }

@@ -187,6 +187,6 @@ EXPERIMENTS = {
         "mutated tables: CSV, JSON Lines and Parquet",
         "read as pandas reads them, or refused in one line that holds no post",
         inside=True,
-        few=100,
+        few=60,
     ),
 }
