@@ -140,9 +140,10 @@ def _with_pandas(path: Path) -> list[tuple[str, str, tuple[int, ...]]] | None:
         frame = frame.rename(columns=_known)
         levels = [[_level(value) for value in frame[name]] for name in ("ER", "EX", "IP")]
         posts = [[_plain(value) for value in frame[name]] for name in ("seeker_post", "response_post")]
+        # Of two columns with one name, pandas gives both, and the lengths differ.
+        return [(seeker, response, labels) for seeker, response, labels in zip(*posts, zip(*levels, strict=True), strict=True)]
     except Exception:  # of many kinds: that it cannot read it is all that counts
         return None
-    return [(seeker, response, labels) for seeker, response, labels in zip(*posts, zip(*levels, strict=True), strict=True)]
 
 
 def _known(name: object) -> str:

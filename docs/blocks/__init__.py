@@ -40,6 +40,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "reliability": reliability.survived,
     "reliability-machines": reliability.machines,
     "service": service.load,
+    "sizes": speed.sizes,
     "time": speed.time,
     "loss-ends": speed.ends,
     "loss-times": speed.loss_times,

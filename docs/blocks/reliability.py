@@ -52,7 +52,7 @@ def _row(content: Any) -> tuple[str, ...]:
 
 def _predict() -> tuple[str, ...]:
     found = measured("exactly-once")
-    kept = found["kills"] if not found["outputs_that_differ"] else found["kills"] - found["outputs_that_differ"]
+    kept = found["kills"] - found["outputs_that_differ"]
     return (
         "SIGKILL of `predict`, at random moments and while it writes",
         f"{found['kills']:,}",
