@@ -157,13 +157,16 @@ def make_folds(corpus: Corpus, count: int, seed: int) -> tuple[tuple[int, ...], 
     parts, _ = _place(corpus, seed, (1 / count,) * count)
     for index, task in enumerate(corpus.schema.tasks):
         for level, label in enumerate(task.labels):
-            held_by = sum(any(corpus.pairs[position].levels[index] == level for position in part) for part in parts)
-            if held_by < 2:
-                pairs = sum(pair.levels[index] == level for pair in corpus.pairs)
+            homes = sum(any(corpus.pairs[position].levels[index] == level for position in part) for part in parts)
+            if homes < 2:
+                found = sum(pair.levels[index] == level for pair in corpus.pairs)
+                holders = _holders(corpus, groups, index, (level,))
+                held = f", in {_groups_of(holders)}" if holders < found else ""
+                advice = "another --seed may help" if holders > 1 else "more are needed"
                 without = f", or --tasks without {task.name}" if len(corpus.schema) > 1 else ""
                 raise KitError(
-                    f"{where}: {held_by} of the folds has a pair with {task.name} label {shown(label)} (the data has {pairs}, in "
-                    f"{_groups_of(_holders(corpus, groups, index, (level,)))}), expected at least 2; more are needed{without}"
+                    f"{where}: {homes} of the folds with {task.name} label {shown(label)} (the data has {found}{held}), expected "
+                    f"at least 2; {advice}{without}"
                 )
     return tuple(tuple(sorted(part)) for part in parts)
 
