@@ -119,7 +119,7 @@ def from_runs(folder: Path, corpus: Corpus, tasks: Schema) -> OutOfFold:
         raise KitError(
             f"--runs {folder}: no run found, expected folders that `empathy-kit run` or `empathy-kit compare` has written"
         )
-    remarks, used, digest = [], 0, corpus.sha256()
+    remarks, used, oracles, digest = [], 0, 0, corpus.sha256()
     places = {name: at for at, name in enumerate(record.hashed_ids(corpus))}
     sums = {task.name: np.zeros((len(corpus), len(task.labels))) for task in tasks.tasks}
     counts = {task.name: np.zeros((len(corpus), 1)) for task in tasks.tasks}
@@ -135,7 +135,7 @@ def from_runs(folder: Path, corpus: Corpus, tasks: Schema) -> OutOfFold:
                 "whose runs have the same pairs and labels"
             )
         if run.record.oracle:
-            remarks.append(f"left out: {run.path}: an oracle, which sees annotated spans at test time")
+            oracles += 1
             continue
         used += 1
         predicted = run.record.tasks.names
@@ -144,6 +144,8 @@ def from_runs(folder: Path, corpus: Corpus, tasks: Schema) -> OutOfFold:
             counts[name][rows] += 1
     if not used:
         raise KitError(f"--runs {folder}: {len(runs)} found, all unfinished or oracles; expected at least one other")
+    if oracles:
+        remarks.append(f"left out: {oracles} oracle{'s' * (oracles != 1)}, which saw annotated spans at test time")
     with np.errstate(invalid="ignore"):  # 0 / 0: no run has the pair in its test part
         means = {name: sums[name] / counts[name] for name in sums}
     return OutOfFold(f"{used} run{'s' * (used != 1)} in {folder}", means, tuple(remarks))

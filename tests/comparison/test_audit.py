@@ -163,7 +163,7 @@ def test_runs_are_averaged_over_those_that_have_a_pair_in_their_test_part(corpus
     assert found.source == f"3 runs in {tmp_path}"
     assert found.remarks == (
         f"left out: {tmp_path / 'd.partial'}: in training",
-        f"left out: {tmp_path / 'oracle'}: an oracle, which sees annotated spans at test time",
+        "left out: 1 oracle, which saw annotated spans at test time",
     )
     pace, warmth = found.probabilities["pace"], found.probabilities["warmth"]
     assert pace[:3] == pytest.approx((plain["pace"] + doubtful["pace"])[:3] / 2)
