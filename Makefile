@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-ray lint types mpnet lock audit clean
+.PHONY: run test test-ray torture lint types mpnet lock audit clean
 
 run: $(VENV)/run.installed
 	$(BIN)/empathy-kit run --loss focal --no-rationale
@@ -18,6 +18,10 @@ test-ray: $(VENV)/dev.installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,ray]'
 	$(BIN)/python -m pytest tests/inference/test_cluster.py
 
+# The nightly size of every experiment of benchmarks/torture; `make test` has a small part of each.
+torture: $(VENV)/dev.installed
+	$(BIN)/python -m benchmarks.torture all
+
 lint: $(VENV)/dev.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -26,6 +30,7 @@ types: $(VENV)/dev.installed
 	$(BIN)/mypy
 	$(BIN)/mypy plugins/*/empathy_kit_*
 	$(BIN)/mypy docs/figures.py docs/blocks docs/screenshots.py
+	$(BIN)/mypy -p benchmarks.torture
 
 $(VENV)/run.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

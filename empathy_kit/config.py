@@ -13,6 +13,7 @@ from typing import Any, Literal, get_type_hints
 from empathy_kit.data.schema import EPITOME, Schema, read_schema
 from empathy_kit.errors import KitError
 from empathy_kit.options import check_routes, parse
+from empathy_kit.reading import read_regular
 
 
 def _setting(default: Any, text: str) -> Any:
@@ -334,7 +335,7 @@ def located(settings: Mapping[str, Any], path: Path, option: str = "--config") -
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_regular(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise KitError(f"--config {path}: cannot be read: {reason}") from None

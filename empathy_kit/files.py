@@ -206,6 +206,10 @@ def _owned(folder: Path, *, keep_full: bool = False) -> Iterator[Path]:
                 descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
             except FileNotFoundError:  # swept in this very moment
                 continue
+            except OSError:  # no room for the lock, without which nobody could tell that the folder is left behind
+                with suppress(OSError):  # not empty
+                    folder.rmdir()
+                raise
             stack.callback(os.close, descriptor)
             if _lock(descriptor) is False:
                 raise BlockingIOError(f"{folder} is held by another process")

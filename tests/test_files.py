@@ -317,3 +317,18 @@ def test_many_at_once_write_sweep_and_reserve_without_harm(tmp_path: Path) -> No
     assert max(most) == 1
     assert len(names(tmp_path)) == 60
     assert all(names(folder) == ["file"] for folder in tmp_path.iterdir())
+
+
+def test_where_there_is_no_room_for_the_lock_no_folder_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def full(path: Path, *how: int) -> int:
+        if Path(path).name == files.LOCK:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(path, *how)
+
+    monkeypatch.setattr(os, "open", full)
+    for hold in (files.workspace, files.reserved):
+        with pytest.raises(OSError, match="No space left on device"), hold(tmp_path / "out"):
+            pass
+        assert names(tmp_path) == []

@@ -21,6 +21,7 @@ LAW = {
     "files": 0,
     "cache": 1,
     "cluster": 1,
+    "reading": 1,
     "hookspecs": 1,
     "vocabulary": 2,
     "options": 2,

@@ -23,6 +23,7 @@ COMMANDS = {
     "publish --help": 0,
     "serve --help": 0,
     "data describe --help": 0,
+    "data audit --help": 0,
     "evaluate --help": 0,
     "plugins list": 0,
     "plugins list --json": 0,

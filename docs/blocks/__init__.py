@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from blocks import findings, inference, intervals, paper_split, readme, service, spans, speed, tables
+from blocks import findings, inference, intervals, paper_split, readme, reliability, service, spans, speed, tables
 from blocks.reading import ROOT
 
 __all__ = ["BLOCKS", "ROOT"]
@@ -37,7 +37,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "inference-exactly-once": inference.exactly_once,
     "inference-memory": inference.memory,
     "inference-billion": inference.billion,
+    "reliability": reliability.survived,
+    "reliability-machines": reliability.machines,
     "service": service.load,
+    "sizes": speed.sizes,
     "time": speed.time,
     "loss-ends": speed.ends,
     "loss-times": speed.loss_times,

@@ -179,3 +179,25 @@ def _compiled(title: str, rows: list[dict[str, Any]], **wanted: Any) -> list[str
         (min(values), max(values)) for values in ([row[key] for row in found] for key in ("instructions", "registers", "spills"))
     ]
     return [title, *(f"{low}" if low == high else f"{low} to {high}" for low, high in ends)]
+
+
+def sizes() -> str:
+    """Commands that read a whole table, for tables of growing size."""
+    if not (RESULTS / "size.json").exists():
+        return "`python benchmarks/size.py` measures it."
+    found = measured("size")
+    rows, grown = [], []
+    for what in dict.fromkeys(each["what"] for each in found["measured"]):
+        small, large = [each for each in found["measured"] if each["what"] == what]
+        more, longer = large["rows"] / small["rows"], large["seconds"] / small["seconds"]
+        grown.append(f"{more:.0f} times the rows take {longer:.1f} times the time of `{what}`")
+        rows += [
+            (f"`{what}`", f"{each['rows']:,}", f"{each['seconds']:.1f}", f"{each['peak_bytes'] / 2**30:.2f}")
+            for each in (small, large)
+        ]
+    machine = found["machine"]
+    told = (
+        f"{listed(grown)} ([how](../benchmarks/size.py), [figures](../benchmarks/results/size.json)), on "
+        f"{machine['cores']} cores of an {machine['processor'].replace('(R)', '').replace(' Processor', '')}."
+    )
+    return f"{told}\n\n{table(('', 'rows', 'seconds', 'peak memory, GiB'), rows)}"

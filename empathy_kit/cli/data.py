@@ -1,4 +1,4 @@
-"""`empathy-kit data`: what is in the data, how it splits, what a length limit costs."""
+"""`empathy-kit data`: what is in the data, how it splits, what a length limit costs; `data audit` has a file of its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from empathy_kit.cli import terminal
+from empathy_kit.cli.audit import audit
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.errors import KitError
 
@@ -22,6 +23,9 @@ _json = click.option("--json", "as_json", is_flag=True, help="print JSON instead
 @click.group()
 def data() -> None:
     """Look at the data before training on it."""
+
+
+data.add_command(audit)
 
 
 @data.command()

@@ -11,6 +11,7 @@ from typing import Any
 from empathy_kit.comparison.plan import SEPARATE, check_names, check_seeds, without_separate
 from empathy_kit.config import COMPARISON, FOUR, RunConfig, configure, flag, located, routes, settings
 from empathy_kit.errors import KitError
+from empathy_kit.reading import read_regular
 
 
 def parse_configurations(
@@ -96,7 +97,7 @@ def _read_flags(name: str, text: str) -> dict[str, Any]:
 
 def _read_tables(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
+        return tomllib.loads(read_regular(file).decode("utf-8-sig"))
     except OSError as error:
         raise KitError(f"--file {file}: cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:

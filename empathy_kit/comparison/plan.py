@@ -18,6 +18,7 @@ from empathy_kit.data.schema import Schema
 from empathy_kit.data.splits import Split, make_split
 from empathy_kit.errors import KitError, shown
 from empathy_kit.files import write_whole
+from empathy_kit.reading import read_regular
 from empathy_kit.runs import inventory
 from empathy_kit.runs.differences import as_given, shown_setting
 
@@ -221,7 +222,7 @@ def read_plan(folder: Path) -> Plan:
     """
     path = folder / PLAN
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = json.loads(read_regular(path).decode("utf-8-sig"))
         number, given, seeds, resplit = (content[key] for key in ("format", "configurations", "seeds", "resplit"))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise KitError(f"{folder}: not a comparison: {PLAN} is missing or unreadable") from None

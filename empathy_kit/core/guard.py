@@ -31,6 +31,8 @@ def check_files(source: str, *, local: bool) -> None:
     Raises:
         KitError: one of these.
     """
+    if os.path.isdir(source):  # noqa: PTH112 - as in `_file`
+        _check_regular(Path(source))
     weights = _weights(source, local)
     shapes = [shape for path in weights for shape in _shapes(path)]
     if len(shapes) > _TENSORS:
@@ -43,6 +45,13 @@ def check_files(source: str, *, local: bool) -> None:
     for added in (tokenizer, later, decoder):
         if isinstance(added, list | dict) and len(added) > _ADDED_TOKENS:
             raise KitError(f"its tokenizer adds {len(added):,} tokens, expected at most {_ADDED_TOKENS:,}")
+
+
+def _check_regular(folder: Path) -> None:
+    """Neither a pipe nor a device, not even by a link: whoever reads one may wait, or read, for ever."""
+    for path in sorted(folder.iterdir()):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise KitError(f"its {path.name} is not a regular file")
 
 
 def check_weights(folder: Path, numbers: int) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from empathy_kit.data.cells import Row
 from empathy_kit.data.schema import IDS, POSTS, Schema, fold
 from empathy_kit.errors import KitError, shown
+from empathy_kit.reading import read_regular
 
 _UNPACKED, _RATIO = 256_000_000, 200  # bytes, and times a Parquet file's size, that one may unpack to: posts pack to a third
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -134,7 +135,7 @@ def _almost(name: str, known: str) -> bool:
 def read_bytes(path: Path) -> bytes:
     """A file's bytes, or the reason why not in one line."""
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except FileNotFoundError:
         raise KitError(f"{path}: no such file") from None
     except OSError as error:

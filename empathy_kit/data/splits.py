@@ -1,4 +1,4 @@
-"""Train, validation and test parts: grouped by seeker and stratified, or at random as in the paper."""
+"""Train, validation and test parts, and folds: grouped by seeker and stratified, or at random as in the paper."""
 
 from __future__ import annotations
 
@@ -139,6 +139,36 @@ def hold_out(corpus: Corpus, fraction: float, seed: int) -> Split:
     if not all(map(all, train.values())) or not all(map(any, validation.values())):
         parts = [range(len(corpus)), ()]
     return Split("grouped", seed, tuple(sorted(parts[0])), tuple(sorted(parts[1])), (), len(groups), max(map(len, groups)))
+
+
+def make_folds(corpus: Corpus, count: int, seed: int) -> tuple[tuple[int, ...], ...]:
+    """Parts of like size for cross-validation, grouped as `split_grouped` groups, every label spread evenly.
+
+    Raises:
+        KitError: fewer groups than folds, or a label in one fold alone, which the other folds' pairs cannot teach.
+    """
+    where = f"--folds {count} of {corpus.name}"
+    if count < 2:
+        raise KitError(f"--folds {count}: expected 2 or more")
+    groups = _groups(corpus.pairs)
+    if len(groups) < count:
+        held = f"{len(corpus)} pairs in {_groups_of(len(groups))}"
+        raise KitError(f"{where}: {held}, expected at least {count}; use fewer folds, or more seekers")
+    parts, _ = _place(corpus, seed, (1 / count,) * count)
+    for index, task in enumerate(corpus.schema.tasks):
+        for level, label in enumerate(task.labels):
+            homes = sum(any(corpus.pairs[position].levels[index] == level for position in part) for part in parts)
+            if homes < 2:
+                found = sum(pair.levels[index] == level for pair in corpus.pairs)
+                holders = _holders(corpus, groups, index, (level,))
+                held = f", in {_groups_of(holders)}" if holders < found else ""
+                advice = "another --seed may help" if holders > 1 else "more are needed"
+                without = f", or --tasks without {task.name}" if len(corpus.schema) > 1 else ""
+                raise KitError(
+                    f"{where}: {homes} of the folds with {task.name} label {shown(label)} (the data has {found}{held}), expected "
+                    f"at least 2; {advice}{without}"
+                )
+    return tuple(tuple(sorted(part)) for part in parts)
 
 
 def _labels(pair: Pair) -> set[tuple[int, int]]:

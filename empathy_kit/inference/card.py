@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from empathy_kit.encoders import MPNET_HUB
 from empathy_kit.errors import KitError
-from empathy_kit.runs.record import Record
+from empathy_kit.runs.record import MALFORMED, Record
 from empathy_kit.runs.report import HEADLINE, estimate, number, too_sure
 
 OWN = "empathy-kit"
@@ -46,11 +46,15 @@ def write_card(
         seen: whether the hashes of the training posts are published.
 
     Raises:
-        KitError: the hub client cannot read the metadata back.
+        KitError: the record lacks something, or the hub client cannot read the metadata back.
     """
     from huggingface_hub import ModelCard, ModelCardData
+    from jinja2 import UndefinedError
 
-    results = _results(record)
+    try:
+        results, body = _results(record), _body(record, name, export or {}, seen)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, UndefinedError):  # others may have made the record
+        raise KitError(f"{name}: no model card can be made of this record: {MALFORMED}") from None
     data = ModelCardData(
         language="en" if record.data["name"] in ("sample", "reddit") else None,
         license=licence,
@@ -62,7 +66,7 @@ def write_card(
         model_name=name.rpartition("/")[2],
         eval_results=results,
     )
-    text = f"---\n{data.to_yaml()}\n---\n\n{_body(record, name, export or {}, seen)}"
+    text = f"---\n{data.to_yaml()}\n---\n\n{body}"
     try:  # the check that the client offers without a network: read the card back and parse its model-index
         found = ModelCard(text).data
     except ValueError as error:

@@ -15,6 +15,7 @@ from empathy_kit.data.pairs import unescape
 from empathy_kit.data.readers import Header
 from empathy_kit.errors import KitError, shown
 from empathy_kit.files import sha256
+from empathy_kit.reading import open_regular
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 PAGE = 2**20  # bytes of a Parquet file that are read at once
@@ -101,7 +102,7 @@ class PairTable:
             assert self._stream is not None
             return self._stream
         try:
-            return self.path.open("rb")
+            return open_regular(self.path)
         except FileNotFoundError:
             raise KitError(f"{self.path}: no such file") from None
         except OSError as error:

@@ -13,6 +13,7 @@ from typing import Any
 
 from empathy_kit import files
 from empathy_kit.errors import KitError
+from empathy_kit.reading import read_regular
 from empathy_kit.runs import record
 from empathy_kit.runs.reservation import RESULT
 
@@ -231,7 +232,7 @@ def _listed(path: Path) -> dict[str, Any]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
+        found = json.loads(read_regular(path).decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

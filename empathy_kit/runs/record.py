@@ -16,6 +16,7 @@ from empathy_kit.data.pairs import Corpus
 from empathy_kit.data.schema import Schema
 from empathy_kit.errors import KitError, shown
 from empathy_kit.files import sha256
+from empathy_kit.reading import read_regular
 
 FORMAT = 3
 RUN, MANIFEST, HISTORY, MODEL = "run.json", "manifest.json", "history.jsonl", "model"
@@ -217,10 +218,10 @@ def verify(folder: Path, *, model: bool = True) -> None:
     """Compare a run's files with its manifest; with ``model=False`` the model's files are skipped and may be missing.
 
     Raises:
-        KitError: there is no manifest, or a file is missing, added or changed.
+        KitError: there is no manifest, a file is missing, added or changed, or there is a link out of the folder.
     """
     try:
-        expected = json.loads((folder / MANIFEST).read_text(encoding="utf-8-sig"))["sha256"]
+        expected = json.loads(read_regular(folder / MANIFEST).decode("utf-8-sig"))["sha256"]
         check_type(expected, dict)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise KitError(f"{folder}: not a finished run: {MANIFEST} is missing or unreadable") from None
@@ -242,12 +243,23 @@ def verify(folder: Path, *, model: bool = True) -> None:
 def _hashes(folder: Path, *, model: bool = True) -> dict[str, str]:
     hashes = {}
     for path in sorted(folder.rglob("*")):
+        if path.is_symlink() and not _stays(path, folder):
+            raise KitError(f"{path}: a link out of this folder found, expected the file itself")
         if not model and folder / MODEL in path.parents:
             continue
         name = path.relative_to(folder).as_posix()
+        if not path.is_file() and not path.is_dir():  # nor would a copy of it have what it holds
+            raise KitError(f"{path}: not a regular file, expected one that a run writes")
         if path.is_file() and name not in UNLISTED:
             hashes[name] = sha256(path)
     return hashes
+
+
+def _stays(link: Path, folder: Path) -> bool:
+    """Whether a link leads to something in the same folder, or to where the hub's client keeps the files of its snapshots."""
+    home, target = folder.resolve(), link.resolve()
+    blobs = home.parent.parent / "blobs"
+    return target.is_relative_to(home) or (home.parent.name == "snapshots" and target.parent == blobs)
 
 
 def to_json(content: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -149,3 +150,14 @@ def test_a_tokenizer_that_would_take_minutes_to_load_is_refused(tiny_roberta: Pa
     content["added_tokens"] = [{**content["added_tokens"][0], "id": 600 + at, "content": f"<{at}>"} for at in range(30_000)]
     (folder / "tokenizer.json").write_text(json.dumps(content), "utf-8")
     assert refusal(folder) == "its tokenizer adds 30,000 tokens, expected at most 20,000"
+
+
+@pytest.mark.parametrize("name", ["config.json", "added_tokens.json"])
+def test_a_pipe_or_a_device_in_its_folder_is_not_waited_for(tmp_path: Path, tiny_roberta: Path, name: str) -> None:
+    folder = Path(shutil.copytree(tiny_roberta, tmp_path / "encoder"))
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    assert refusal(folder) == f"its {name} is not a regular file"
+    (folder / name).unlink()
+    (folder / name).symlink_to("/dev/zero")
+    assert refusal(folder) == f"its {name} is not a regular file"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
 from statistics import fmean
@@ -15,7 +16,7 @@ from empathy_kit.data.epitome import load_epitome
 from empathy_kit.data.pairs import Corpus, Pair, class_counts, same_words
 from empathy_kit.data.schema import EPITOME, MISSING, Schema, TaskSchema
 from empathy_kit.data.sources import load_corpus
-from empathy_kit.data.splits import FRACTIONS, PARTS, SPLITS, leakage, make_split, take
+from empathy_kit.data.splits import FRACTIONS, PARTS, SPLITS, leakage, make_folds, make_split, take
 from empathy_kit.errors import KitError
 
 
@@ -272,3 +273,49 @@ def test_an_empty_corpus_is_refused() -> None:
         with pytest.raises(KitError) as error:
             make_split(corpus_of([]), kind, 0)
         assert str(error.value) == f"--split {kind} of hand: the train part is empty (0 pairs); more are needed"
+
+
+@pytest.mark.parametrize("count", [2, 5, 7])
+def test_folds_are_of_like_size_spread_every_label_and_keep_a_seeker_together(sample: Corpus, count: int) -> None:
+    folds = make_folds(sample, count, 1)
+    assert sorted(at for fold in folds for at in fold) == list(range(len(sample)))
+    assert folds == make_folds(sample, count, 1) != make_folds(sample, count, 2)
+    assert all(abs(len(fold) - len(sample) / count) < 0.05 * len(sample) for fold in folds)
+    whole = class_counts(sample.pairs, EPITOME)
+    for fold in folds:
+        for name, counts in class_counts(take(sample, fold), EPITOME).items():
+            assert all(abs(found - all_of / count) <= 3 for found, all_of in zip(counts, whole[name], strict=True))
+    homes = [{pair.seeker_id for pair in take(sample, fold)} for fold in folds]
+    assert sum(map(len, homes)) == len(set().union(*homes))
+
+
+def test_folds_need_as_many_groups_and_every_label_twice() -> None:
+    two = corpus_of([("a", "x"), ("b", "y")])
+    told = "of hand: 2 pairs in 2 groups that share a seeker id or seeker post, expected at least"
+    for count in (5, 10**30):
+        with pytest.raises(KitError, match=f"^--folds {count} {told} {count}; use fewer folds, or more seekers$"):
+            make_folds(two, count, 0)
+    with pytest.raises(KitError, match=r"^--folds 1: expected 2 or more$"):
+        make_folds(two, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("seekers", "found"),
+    [
+        (1, "1 of the folds with IP label '1' (the data has 9, in 1 group that share a seeker id or seeker post)"),
+        (0, "0 of the folds with IP label '1' (the data has 0)"),
+    ],
+)
+def test_folds_need_every_label_twice(seekers: int, found: str) -> None:
+    """Of the pairs with level 1 of IP, all are one seeker's, or there are none."""
+    several = corpus_of([(f"s{number}", f"post {number}") for number in range(9)])
+    pairs = [replace(pair, levels=(*pair.levels[:2], 0)) for pair in several.pairs for _ in range(4)]
+    pairs += [replace(pair, levels=(*pair.levels[:2], 2)) for pair in several.pairs]
+    pairs += [replace(pair, seeker_id="one", levels=(0, 0, 1)) for pair in several.pairs] * seekers
+    apart = [
+        replace(pair, seeker_id=pair.seeker_id if pair.seeker_id == "one" else f"s{at}", seeker=f"post {at}")
+        for at, pair in enumerate(pairs)
+    ]
+    with pytest.raises(KitError) as error:
+        make_folds(Corpus("hand", tuple(apart), {}), 3, 0)
+    assert str(error.value) == f"--folds 3 of hand: {found}, expected at least 2; more are needed, or --tasks without IP"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,7 +107,11 @@ def test_a_span_that_is_not_in_its_response_is_counted_and_listed_by_row(tmp_pat
 def test_a_file_that_is_not_there_or_not_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("folder.csv").mkdir()
+    Path("endless.csv").symlink_to("/dev/zero")
+    os.mkfifo("pipe.jsonl")
     for name, message in {
+        "endless.csv": "endless.csv: cannot be read: not a regular file",
+        "pipe.jsonl": "pipe.jsonl: cannot be read: not a regular file",
         "gone.csv": "gone.csv: no such file",
         "folder.csv": "folder.csv: cannot be read: Is a directory",
         "posts.xlsx": "posts.xlsx: a .xlsx file, expected .csv, .jsonl, .parquet or a folder",

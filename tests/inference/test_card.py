@@ -13,6 +13,7 @@ from hub_stand_in import card_errors
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
+from empathy_kit.errors import KitError
 from empathy_kit.inference.card import escaped, published, without_paths, write_card
 from empathy_kit.runs import record
 from empathy_kit.runs.record import Record
@@ -143,6 +144,23 @@ def test_what_others_wrote_is_shown_and_not_obeyed(found: Record, text: str) -> 
     assert card_errors(card) == []
     assert data["model-index"][0]["results"][0]["dataset"]["name"] == shown
     assert shown in html.unescape(page)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"calibration": {"ER": {"temperature": 1.0, "ece_before": {}, "ece_after": 0.1}}},
+        {"scores": {}},
+        {"data": {"name": "sample"}},
+        {"split": {"kind": "grouped", "sha256": ""}},
+    ],
+)
+def test_of_a_record_that_lacks_something_no_card_is_made(found: Record, changes: Any) -> None:
+    with pytest.raises(KitError) as error:
+        write_card(replace(found, **changes), "me/model", licence=None)
+    assert str(error.value) == (
+        "me/model: no model card can be made of this record: parts are missing, or are not as a run writes them"
+    )
 
 
 def test_a_run_of_an_old_format_has_a_card_without_what_was_not_measured() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tracemalloc
 from itertools import islice
 from pathlib import Path
@@ -116,7 +117,15 @@ def test_a_table_that_is_none_is_one_line(tmp_path: Path, name: str, content: by
 
 def test_a_file_that_is_missing_or_a_folder_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
-    for name, reason in (("none.csv", "no such file"), ("folder.csv", "cannot be read: Is a directory")):
+    (tmp_path / "endless.csv").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    unread = "cannot be read: not a regular file"
+    for name, reason in (
+        ("none.csv", "no such file"),
+        ("folder.csv", "cannot be read: Is a directory"),
+        ("endless.csv", unread),
+        ("pipe.jsonl", unread),
+    ):
         with pytest.raises(KitError) as error:
             rows(tmp_path / name)
         assert str(error.value) == f"{tmp_path / name}: {reason}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -116,6 +117,45 @@ def test_one_flipped_bit_is_found(tmp_path: Path) -> None:
     path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
     with pytest.raises(KitError, match=r"weights: changed after the run"):
         verify(out)
+
+
+def test_a_link_out_of_the_folder_is_refused_and_one_within_it_is_not(tmp_path: Path) -> None:
+    run, outside = make_run(tmp_path / "run"), tmp_path / "outside"
+    (run / "history.jsonl").rename(outside)
+    (run / "history.jsonl").symlink_to(outside)  # with the same bytes: they could be others tomorrow
+    with pytest.raises(KitError) as error:
+        verify(run)
+    assert str(error.value) == f"{run / 'history.jsonl'}: a link out of this folder found, expected the file itself"
+    (run / "history.jsonl").unlink()
+    outside.rename(run / "model" / "history.jsonl")
+    (run / "history.jsonl").symlink_to("model/history.jsonl")
+    with pytest.raises(KitError, match=r"model/history.jsonl: not in the manifest"):
+        verify(run)
+    verify(run, model=False)
+
+
+def test_a_snapshot_of_the_hubs_client_may_link_to_its_own_files(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "models--a--b" / "snapshots" / "0")
+    blobs = tmp_path / "models--a--b" / "blobs"
+    blobs.mkdir()
+    for name in ("history.jsonl", "manifest.json", "model/weights"):
+        (run / name).rename(blobs / name.replace("/", "-"))
+        (run / name).symlink_to(blobs / name.replace("/", "-"))
+    verify(run)
+
+
+def test_a_pipe_in_a_run_is_not_waited_for(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    os.mkfifo(run / "more")
+    with pytest.raises(KitError) as error:
+        verify(run)
+    assert str(error.value) == f"{run / 'more'}: not a regular file, expected one that a run writes"
+    (run / "more").unlink()
+    (run / "manifest.json").unlink()
+    os.mkfifo(run / "manifest.json")
+    with pytest.raises(KitError) as error:
+        verify(run)
+    assert str(error.value) == f"{run}: not a finished run: manifest.json is missing or unreadable"
 
 
 @pytest.mark.parametrize("manifest", [None, b"", b"{}", b"[1]", b'{"sha256": [1]}', b"\xff\xfe", b"[" * 100_000])

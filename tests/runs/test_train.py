@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import fields, replace
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from empathy_kit.contracts import Texts
 from empathy_kit.core.batch import Examples
 from empathy_kit.core.calibration import calibration, fit_temperature, tempered
 from empathy_kit.core.encoder import load_encoder
+from empathy_kit.core.evaluation import Evaluation
 from empathy_kit.core.state import Epoch
 from empathy_kit.core.tokens import Labels, Tokenization, TokenPair
 from empathy_kit.core.trainer import Step
@@ -35,7 +37,7 @@ from empathy_kit.errors import KitError
 from empathy_kit.plugins import Provided, Registry, load_registry
 from empathy_kit.runs import record
 from empathy_kit.runs.record import Record
-from empathy_kit.runs.results import swap_seekers
+from empathy_kit.runs.results import size_and_speed, swap_seekers
 from empathy_kit.runs.train import Opened, run
 
 
@@ -98,6 +100,29 @@ def test_run_json_writes_out_defaults_options_providers_versions_and_hashes(firs
     best = [event for event in events if isinstance(event, Epoch) and event.best][-1]
     assert content["training"]["best_epoch"] == best.epoch
     assert content["training"]["validation_loss"] == best.validation_loss
+
+
+def test_the_record_has_the_models_size_and_its_speed(first: tuple[Path, list[Any]]) -> None:
+    folder, _ = first
+    found = read_json(folder)["model"]
+    saved = (folder / "model" / "model.safetensors").read_bytes()
+    assert found["bytes"] == len(saved) - 8 - int.from_bytes(saved[:8], "little")  # without the header and its length
+    assert found["trained"] == found["parameters"]
+    assert 4 * found["parameters"] <= found["bytes"] < 4.1 * found["parameters"]
+    assert found["pairs_per_second"] > 0
+
+
+def test_frozen_parameters_are_not_counted_as_trained() -> None:
+    model: Any = nn.Linear(4, 3)
+    model.weight.requires_grad_(False)
+    objective: Any = SimpleNamespace(losses={})
+    evaluated = Evaluation({"ER": np.zeros((6, 3))}, loss=0.0, spans=None, seconds=1.5)
+    assert size_and_speed(model, objective, evaluated) == {
+        "parameters": 15,
+        "trained": 3,
+        "bytes": 60,
+        "pairs_per_second": 4.0,
+    }
 
 
 def test_predictions_agree_with_the_scores_and_bear_no_text_and_no_id(

@@ -26,7 +26,7 @@ STYLES = {"run": None, "oracle": "red", "yardstick": "dim"}
 
 
 def tables(summary: Summary) -> Iterator[Table]:
-    """Accuracy, macro F1, recall next to average precision by label, the differences, and size and time."""
+    """Accuracy, macro F1, recall next to average precision by label, size and time, and the differences."""
     for metric in ("accuracy", "macro_f1"):
         table = _table(f"{METRICS[metric]}, means over the seeds, 95 % intervals", INTERVALS)
         table.add_column("")
@@ -47,6 +47,13 @@ def tables(summary: Summary) -> Iterator[Table]:
             table.add_row(row.label, *cells, style=STYLES[row.kind])
         table.add_row("a random ranking", *(f"- / {number(share)}" for share in summary.base_rates[task.name]), style="dim")
         yield table
+    table = _table("Size and time", COST)
+    for heading in ("", *COSTS):
+        table.add_column(heading, justify="right" if heading else "left")
+    for row in summary.rows:
+        if row.name in summary.costs:
+            table.add_row(row.label, *cost_cells(summary.costs[row.name]), style=STYLES[row.kind])
+    yield table
     if summary.contrasts:
         table = _table("Differences in accuracy, as pairs of a test part", family(summary))
         for heading in ("", "task", "pairs", "only second / only first right", "p, Holm"):
@@ -60,13 +67,6 @@ def tables(summary: Summary) -> Iterator[Table]:
                 chance(found.corrected),
             )
         yield table
-    table = _table("Size and time", COST)
-    for heading in ("", *COSTS):
-        table.add_column(heading, justify="right" if heading else "left")
-    for row in summary.rows:
-        if row.name in summary.costs:
-            table.add_row(row.label, *cost_cells(summary.costs[row.name]), style=STYLES[row.kind])
-    yield table
 
 
 def _table(title: str, caption: str | None = None) -> Table:

@@ -1,0 +1,62 @@
+"""Faults and hostile input in numbers, from what benchmarks/torture and benchmarks/exactly_once.py have written."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from blocks.reading import RESULTS, measured, table
+
+ORDER = (
+    "kill-run", "kill-compare", "kill-writing", "terminate", "interrupt", "flip", "damage", "full-disk", "clock", "read-only",
+    "two-at-once", "tables", "settings", "plans", "run-folders", "pages", "encoder-folders",
+)  # fmt: skip
+
+
+def survived() -> str:
+    """A row per experiment: how many trials, how many survived, what that means, and the command that repeats it."""
+    rows = [_row(content) for name in ORDER if (content := _counted(name)) is not None]
+    if not rows:
+        return "The counts of the nightly size are not committed yet."
+    header = ("what is done to it", "tried", "survived", "survived means", "again")
+    return table(header, [*rows, _predict()])
+
+
+def machines() -> str:
+    """Where they were counted."""
+    found = [content for name in ORDER if (content := _counted(name)) is not None]
+    if not found:
+        return "`make torture` writes them."
+    kits = sorted({content["kit"] for content in found})
+    where = sorted({f"{content['machine']['cores']} cores ({content['machine']['processor']})" for content in found})
+    return (
+        f"Counted with empathy-kit {', '.join(kits)} on {'; '.join(where)}. How each trial ended is in "
+        "[benchmarks/results/torture](../benchmarks/results/torture)."
+    )
+
+
+def _counted(name: str) -> Any:
+    path = RESULTS / "torture" / f"{name}.json"
+    return json.loads(path.read_text("utf-8")) if path.exists() else None
+
+
+def _row(content: Any) -> tuple[str, ...]:
+    return (
+        content["experiment"],
+        f"{content['tried']:,}",
+        f"{content['survived']:,}",
+        content["survived_means"],
+        f"`{content['command']}`",
+    )
+
+
+def _predict() -> tuple[str, ...]:
+    found = measured("exactly-once")
+    kept = found["kills"] - found["outputs_that_differ"]
+    return (
+        "SIGKILL of `predict`, at random moments and while it writes",
+        f"{found['kills']:,}",
+        f"{kept:,}",
+        f"repeated until they are complete, {found['jobs_completed']} jobs end with the bytes of an undisturbed one",
+        f"`python benchmarks/exactly_once.py MODEL --kills {found['kills']}`",
+    )
