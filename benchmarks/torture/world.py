@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -127,7 +128,7 @@ def comparison_content(folder: Path) -> dict[str, Any]:
         name = path.relative_to(folder).as_posix()
         if not name.startswith("runs/") and path.name != ".lock":
             found[name] = "" if path.suffix == ".html" else path.read_bytes()  # its pictures have random identifiers
-    lines = found["report.md"].splitlines()
+    lines = re.sub(rb"^## Size and time\n.*?(?=^## )", b"", found["report.md"], flags=re.DOTALL | re.MULTILINE).splitlines()
     return {**found, "report.md": [line for line in lines if b" minutes of training " not in line]}
 
 
