@@ -46,7 +46,7 @@ def read_finished(folder: Path) -> Results:
     """Read a comparison's runs; no torch, no data.
 
     Raises:
-        KitError: there is no comparison or no finished run, a run was changed or is not the planned one, or runs have
+        KitError: there is no comparison or no complete configuration, a run was changed or is not the planned one, or runs have
             other data or splits than the first.
     """
     plan = read_plan(folder)
@@ -60,18 +60,18 @@ def read_finished(folder: Path) -> Results:
     for found in every:
         _check_planned(run_folder(folder, found.name, found.seed), found, plan)
     _check_alike(folder, every)
-    splits = {found.seed: found.record.split["seed"] for found in every}
+    missing = [(model, seed) for model, seed in plan.runs() if seed not in there[model]]
+    whole = {name: several for name in plan.configurations if (several := list(_whole(name, plan, there)))}
+    if not whole:
+        shown_missing = listed([f"{model} {seed}" for model, seed in missing])
+        raise KitError(f"{folder}: no configuration is complete; missing runs: {shown_missing}; continue the comparison")
+    splits = {found.seed: found.record.split["seed"] for runs in whole.values() for found in runs}
     measured = yardsticks.read(folder, splits.values(), plan.tasks)
     by_seed = {
         name: {seed: by_split[split] for seed, split in sorted(splits.items()) if split in by_split}
         for name, by_split in measured.answers.items()
     }
     _check_yardsticks(folder, by_seed, every)
-    missing = [(model, seed) for model, seed in plan.runs() if seed not in there[model]]
-    whole = {name: several for name in plan.configurations if (several := list(_whole(name, plan, there)))}
-    if not whole:
-        shown_missing = listed([f"{model} {seed}" for model, seed in missing])
-        raise KitError(f"{folder}: no configuration is complete; missing runs: {shown_missing}; continue the comparison")
     remarks = [*_remarks(plan, there), *_incomplete(plan, there)]
     return Results(plan, whole, by_seed, missing, measured.left_out, remarks)
 

@@ -270,3 +270,11 @@ def test_it_is_trained_continued_and_reported_as_any_other(tiny_roberta: Path, t
     again = read_finished(out).runs["mine"][0]
     assert all(np.array_equal(again.answers[task].predicted, whole.answers[task].predicted) for task in whole.answers)
     assert "Size and time" in result.stdout
+
+
+def test_yardsticks_are_those_of_the_seeds_that_count(tmp_path: Path) -> None:
+    made = made_up(tmp_path / "made-up", ["T1s"], 2)
+    shutil.rmtree(made / "runs" / "T1s.EX-1")
+    assert read_finished(made).left_out == ["tfidf was not measured (split 0).", "tfidf-balanced was not measured (split 0)."]
+    rows = {row.name: row.seeds for row in summarise(read_finished(made)).rows}
+    assert rows == {"T1s": [0], "majority": [0], "T1s-swapped": [0]}
