@@ -23,6 +23,14 @@ class Elsewhere(KitError):  # noqa: N818 - a KitError like any other
     """A finished run is not where it was to be; the message names where it is."""
 
 
+class Recovered(KitError):  # noqa: N818 - a KitError like any other
+    """The run that was stopped here had been finished and only lacked its name; it has its name now."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(f"--out {folder}: holds the run that was stopped here, which was finished; use another --out")
+        self.folder = folder
+
+
 @dataclass(frozen=True)
 class Reservation:
     """The name of a run in training, locked against all other processes."""
@@ -114,6 +122,7 @@ def reserved(
         fits: whether what a stopped run left in a folder can be continued.
 
     Raises:
+        Recovered: what was left there was a finished run, which is moved to its name.
         KitError: the name exists, another process is writing it, or it cannot be written.
     """
     if "\0" in str(out):
@@ -125,7 +134,8 @@ def reserved(
             try:
                 files.refuse_existing(candidate)
                 partial = stack.enter_context(files.reserved(candidate, wait=wait))
-                _clear(partial)
+                if _clear(partial) == candidate:
+                    raise Recovered(candidate)
                 files.refuse_existing(candidate)
                 if not numbered or fits is None or fits(partial):
                     break
@@ -155,17 +165,18 @@ def _is_ours(name: str) -> bool:
     return name in (files.LOCK, RESULT) or checkpoints.NAME.fullmatch(name) is not None
 
 
-def _clear(partial: Path) -> None:
-    """Remove the leftovers of a killed process; a run that was complete and only lacked its name is moved to it.
+def _clear(partial: Path) -> Path | None:
+    """Remove the leftovers of a killed process; a run that was complete and only lacked its name is moved to it, and returned.
 
     Checkpoints stay, unless their run was complete.
     """
-    left = partial / RESULT
+    left, named = partial / RESULT, None
     with suppress(KitError):
         verify(left)
         checkpoints.clear(partial)
-        _named(left, partial.with_name(partial.name.removesuffix(files.PARTIAL)))
+        named = _named(left, partial.with_name(partial.name.removesuffix(files.PARTIAL)))
     shutil.rmtree(left, ignore_errors=True)
+    return named
 
 
 def _why(error: OSError | None) -> str:

@@ -17,7 +17,7 @@ from empathy_kit.runs.build import own_criterion
 from empathy_kit.runs.choose import Plugins, choose_plugins, compare_providers, compare_versions, library_versions, provenance
 from empathy_kit.runs.identity import KIT, Stopped, all_versions, changes, machine_of, settings_of, stopped
 from empathy_kit.runs.keeping import Keeper, Unkept
-from empathy_kit.runs.reservation import Reservation, reserved
+from empathy_kit.runs.reservation import Recovered, Reservation, reserved
 from empathy_kit.runs.seen import see, write_seen
 from empathy_kit.runs.torchrun import is_one_of_several, stopped_together
 
@@ -76,7 +76,7 @@ def run(
     """Train and test one configuration, yielding an event for each step; the last event is `Finished`.
 
     Its state is kept in ``<out>.partial/`` while it trains. Where it was stopped, by whatever means, the same call continues it,
-    and ends with the same bytes as if it had never been stopped.
+    and ends with the same bytes as if it had never been stopped. Where only its name was missing, `Finished` is the only event.
 
     Args:
         config: what to run.
@@ -115,13 +115,20 @@ def run(
         left = stopped(partial)
         return left is None or not changes(left.settings, settings_of(config, plugins), by_name=True)
 
-    with reserved(out, numbered=numbered, wait=wait, fits=fits) as place:
-        before = stopped(place.partial)
-        if before is not None:
-            warnings += (*before.faults, *before.check(config, plugins, registry, anyway=anyway))
-        yield from _train(
-            config, plugins, place, before, expected or {}, warnings, processes, keep_model=keep_model, minutes=minutes
-        )
+    try:
+        with reserved(out, numbered=numbered, wait=wait, fits=fits) as place:
+            before = stopped(place.partial)
+            if before is not None:
+                warnings += (*before.faults, *before.check(config, plugins, registry, anyway=anyway))
+            yield from _train(
+                config, plugins, place, before, expected or {}, warnings, processes, keep_model=keep_model, minutes=minutes
+            )
+    except Recovered as finished:
+        found = record.read(finished.folder)
+        # Several processes would wait for each other's share of a run that is not trained.
+        if processes is not None or changes(found.config, settings_of(config, plugins), by_name=True):
+            raise
+        yield Finished(found, finished.folder)
 
 
 def _train(

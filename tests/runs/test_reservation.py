@@ -194,7 +194,7 @@ def test_a_run_that_only_lacked_its_name_when_its_process_was_killed_gets_it_fro
     for name in ("run", "another"):
         killed(out, "while its files are forced onto the disk")
         if name == "run":
-            assert refusal(out) == f"--out {out}: already exists; a run never overwrites another, use another --out"
+            assert refusal(out) == f"--out {out}: holds the run that was stopped here, which was finished; use another --out"
         else:
             make_run(tmp_path / name)
         assert read(out) == make_record()

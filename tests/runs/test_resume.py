@@ -55,6 +55,28 @@ def test_a_run_that_is_stopped_again_and_again_ends_with_the_same_bytes(tiny_rob
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "whole"]
 
 
+def test_a_run_that_only_lacked_its_name_is_finished_by_the_same_command_without_training(
+    tiny_roberta: Path, tmp_path: Path
+) -> None:
+    """Killed between the last byte and the name."""
+    out, config = tmp_path / "run", focal(tiny_roberta)
+    finish(config, out)
+    before = {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for other in (False, True):
+        partial = tmp_path / "run.partial"
+        partial.mkdir()
+        (partial / files.LOCK).touch()
+        out.rename(partial / "result")
+        if other:
+            with pytest.raises(KitError, match="holds the run that was stopped here, which was finished; use another --out"):
+                finish(focal(tiny_roberta, seed=8), out)
+        else:
+            (event,) = finish(config, out)
+            assert (event.folder, event.record.config["seed"]) == (out, 7)
+        assert {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+        assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_one_step_more_is_another_checkpoint(tiny_roberta: Path, tmp_path: Path) -> None:
     """The negative control: the bytes of two steps differ."""
     config = focal(tiny_roberta)
