@@ -28,7 +28,7 @@ def counts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("torture")
     command = [sys.executable, "-m", "benchmarks.torture", "all", "--few", "--out", str(out)]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, env={**os.environ, "PYTHONPATH": path})
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, env={**os.environ, "PYTHONPATH": path})
     assert ended.returncode in (0, 1), ended.stderr
     return {path.stem: json.loads(path.read_text("utf-8")) for path in out.iterdir()}
 
