@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from blocks.reading import RESULTS, measured, table
+from blocks.reading import RESULTS, listed, measured, table
 
 ORDER = (
     "kill-run", "kill-compare", "kill-writing", "terminate", "interrupt", "flip", "damage", "full-disk", "clock", "read-only",
@@ -29,9 +29,11 @@ def machines() -> str:
         return "`make torture` writes them."
     kits = sorted({content["kit"] for content in found})
     where = sorted({f"{content['machine']['cores']} cores ({content['machine']['processor']})" for content in found})
+    missing = [f"`{name}`" for name in ORDER if _counted(name) is None]
+    left = f" No counts of {listed(missing)} are committed yet." if missing else ""
     return (
         f"Counted with empathy-kit {', '.join(kits)} on {'; '.join(where)}. How each trial ended is in "
-        "[benchmarks/results/torture](../benchmarks/results/torture)."
+        f"[benchmarks/results/torture](../benchmarks/results/torture).{left}"
     )
 
 

@@ -141,7 +141,9 @@ def _print(found: Audit, out: Path | None, *, as_json: bool) -> None:
 
 
 def _tables(found: Audit) -> Iterator[Table]:
-    table = _table("Labels that are probably wrong", "", "labelled", "judged", "probably wrong", "margin below 0")
+    from empathy_kit.cli.console import narrow_table
+
+    table = narrow_table("Labels that are probably wrong", "", "labelled", "judged", "probably wrong", "margin below 0")
     for name, task in found.tasks.items():
         table.add_row(
             name,
@@ -151,7 +153,7 @@ def _tables(found: Audit) -> Iterator[Table]:
             f"{sum(fault.margin < 0 for fault in task.faults):,}",
         )
     yield table
-    table = _table(
+    table = narrow_table(
         f"The least believed, at most {SHOWN} per task, by data row",
         *("", "row", "label", "suggested", "its probability", "the label's", "margin"),
     )
@@ -161,13 +163,3 @@ def _tables(found: Audit) -> Iterator[Table]:
             table.add_row(name, str(fault.row), fault.label, fault.suggested, *shares)
     if table.row_count:
         yield table
-
-
-def _table(title: str, *headings: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), show_edge=False, pad_edge=False)
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index else "left")
-    return table

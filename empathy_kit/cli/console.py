@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich import box
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from empathy_kit.errors import visible
@@ -27,3 +29,11 @@ class KitConsole(Console):
     def render_str(self, text: str, **how: Any) -> Text:
         """Called for every string that is printed or shown in a table, before its width is measured."""
         return super().render_str(visible(text), **how)
+
+
+def narrow_table(title: str, *headings: str) -> Table:
+    """An empty table of numbers: the first column is what they are of."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), show_edge=False, pad_edge=False)
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if index else "left")
+    return table

@@ -78,6 +78,7 @@ def _lines(found: Evaluation) -> Iterator[str]:
 
 
 def _tables(found: Evaluation) -> Iterator[Table]:
+    from empathy_kit.cli.console import narrow_table
     from empathy_kit.runs.report import HEADLINE, add_caution, estimate, majority_row, number, score_row, too_sure
 
     title = f"{found.model} on {found.data}"
@@ -87,7 +88,7 @@ def _tables(found: Evaluation) -> Iterator[Table]:
         f"{next(iter(sizes.values())):,} pairs" if same else "pairs " + ", ".join(f"{name} {n:,}" for name, n in sizes.items())
     )
     headings = [heading for _, heading in HEADLINE]
-    table = _table(f"{title}: {pairs}, 95 % bootstrap intervals, quadratic kappa", "", *headings, "kappa")
+    table = narrow_table(f"{title}: {pairs}, 95 % bootstrap intervals, quadratic kappa", "", *headings, "kappa")
     for name, task in found.tasks.items():
         scores = asdict(task.scores)
         table.add_row(*score_row(name, scores))
@@ -95,7 +96,7 @@ def _tables(found: Evaluation) -> Iterator[Table]:
     add_caution(table, too_sure((name, task.labels, task.scores.confusion) for name, task in found.tasks.items()))
     yield table
 
-    table = _table("By label", "", "", "pairs", "predicted", "precision", "recall", "average precision")
+    table = narrow_table("By label", "", "", "pairs", "predicted", "precision", "recall", "average precision")
     for name, task in found.tasks.items():
         scores = asdict(task.scores)
         for level, label in enumerate(task.labels):
@@ -107,28 +108,18 @@ def _tables(found: Evaluation) -> Iterator[Table]:
             table.add_row("" if level else name, label, *counts, *rates, estimate(ranked) if ranked else "", end_section=last)
     yield table
 
-    table = _table("Expected calibration error", "", "as it is", "at the model's temperature", "temperature")
+    table = narrow_table("Expected calibration error", "", "as it is", "at the model's temperature", "temperature")
     for name, task in found.tasks.items():
         table.add_row(name, number(task.ece_before), number(task.ece_after), f"{task.temperature:.2f}")
     yield table
 
     if any(task.spans for task in found.tasks.values()):
-        table = _table("Evidence", "", "pairs", "token F1", "IOU F1")
+        table = narrow_table("Evidence", "", "pairs", "token F1", "IOU F1")
         for name, task in found.tasks.items():
             if task.spans is not None:
                 spans = asdict(task.spans)
                 table.add_row(name, f"{spans['pairs']:,}", estimate(spans["token_f1"]), estimate(spans["iou_f1"]))
         yield table
-
-
-def _table(title: str, *headings: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), show_edge=False, pad_edge=False)
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index else "left")
-    return table
 
 
 def _cautions(found: Evaluation) -> Iterator[Text]:

@@ -59,7 +59,7 @@ def read_run(folder: Path, model: str, seed: int) -> Run:
     try:
         tasks = found.tasks.tasks
         _check_parts(found)
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
         raise KitError(f"{where / record.RUN}: {record.MALFORMED}") from None
     history = record.read_history(where, [task.name for task in tasks])
     table = AnswerTable(where / record.PREDICTIONS)
@@ -146,7 +146,7 @@ def _check_validation(where: Path, found: record.Record, validation: Mapping[str
         right = int((said.true == said.predicted).sum())
         try:
             recorded = float(found.training["validation_accuracy"][name]) * len(said.ids)
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise KitError(f"{where / record.RUN}: {record.MALFORMED}") from None
         if not abs(right - recorded) <= 1.5:
             raise KitError(f"{where}: the validation scores of {name} in {record.RUN} are not those of {record.VALIDATION}")
@@ -183,6 +183,9 @@ def _check_parts(found: record.Record) -> None:
         record.check_type(found.scores[task.name]["confusion"], list)
     for share in found.data["duplicates"]["agreement"].values():
         float(share)
+    for fitted in (found.calibration or {}).values():
+        if not 0 < float(fitted["temperature"]) < _ENDLESS:
+            raise ValueError("temperature")
     if found.model is not None:
         for name in ("parameters", "trained", "bytes"):
             record.check_type(found.model[name], int)

@@ -132,9 +132,7 @@ class Row:
 
     def post(self, column: str) -> str:
         """A post: text that a reader can see, entities resolved."""
-        value = self.text(column)
-        if "&" in value:
-            value = unescape(value)
+        value = unescape(self.text(column))
         fault = unreadable(value)
         if fault:
             raise self.error(column, fault)

@@ -19,7 +19,7 @@ _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,
 
 def unescape(text: str) -> str:
     """Text with its HTML entities resolved once, as forums export them (``&gt;``, ``&amp;``, ``&#39;``)."""
-    return _ENTITY.sub(_resolved, text)
+    return _ENTITY.sub(_resolved, text) if "&" in text else text
 
 
 def _resolved(entity: re.Match[str]) -> str:
@@ -152,7 +152,7 @@ def placeholders(pairs: Sequence[Pair]) -> tuple[tuple[int, str], ...]:
 
 def same_words(text: str) -> bytes:
     """A key under which two posts are duplicates: case and white space do not count. It is a hash, much shorter than a post."""
-    return hashlib.blake2b(" ".join(text.lower().split()).encode(), digest_size=16).digest()
+    return hashlib.blake2b(" ".join(text.lower().split()).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,8 @@ class _Log:
             if event.partial is not None:
                 self.tracker.folder = event.partial.with_name(event.partial.name.removesuffix(PARTIAL))
             return self.attempt(lambda: self.tracker.start(event.config))
+        if self.device is None:  # the run only lacked its name: nothing was begun, and `runs export` can log it
+            return None
         if isinstance(event, Finished):
             return self.attempt(lambda: self._end(event.record))
         from empathy_kit.core.state import Epoch

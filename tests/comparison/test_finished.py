@@ -255,6 +255,11 @@ PARTS: list[Callable[[dict[str, Any]], object]] = [
     lambda content: content.pop("truncation"),
     lambda content: content.update(oracle=1),
     lambda content: content["split"].update(seed=True),
+    lambda content: content["training"].update(seconds=10**400),
+    lambda content: content["training"]["validation_accuracy"].update(EX=10**400),
+    lambda content: content["calibration"].update(ER=2.0),
+    lambda content: content["calibration"]["ER"].update(temperature=0),
+    lambda content: content["calibration"]["ER"].pop("temperature"),
 ]
 
 

@@ -95,9 +95,11 @@ def test_ctrl_c_in_the_midst_of_a_step_waits_for_its_end_and_the_state_is_kept(t
     next(going)
     Learnt.interrupted_at = 5  # in the second step: three tasks have a loss each
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
-    with pytest.raises(KeyboardInterrupt):
-        list(going)
-    signal.signal(signal.SIGINT, before)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            list(going)
+    finally:
+        signal.signal(signal.SIGINT, before)
     events = finish(config, tmp_path / "run", registry)
     assert events[0].continued == f"continues {tmp_path / 'run.partial'}: epoch 1, step 2 is done"
     assert without_clocks(tmp_path / "run") == without_clocks(tmp_path / "whole")

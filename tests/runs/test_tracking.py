@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from made_run import make_run
 from run_world import Said, flags
 
 from empathy_kit.config import RunConfig
 from empathy_kit.errors import KitError
 from empathy_kit.runs import record, tracking
+from empathy_kit.runs.train import Finished
 
 tracking_of = pytest.importorskip("accelerate.tracking", reason="the extra track is not installed")
 Command = Callable[..., Said]
@@ -144,6 +146,13 @@ def test_a_run_that_fails_ends_in_the_tracker_too(trackers: list[Logged]) -> Non
     with pytest.raises(KitError, match="no such data"):
         list(tracking.track(events(), tracking.Tracker("listed", Path("run"))))
     assert not trackers  # it was never begun
+
+
+def test_a_run_that_only_lacked_its_name_is_not_begun_anew_in_the_tracker(trackers: list[Logged], tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    event = Finished(record.read(folder), folder)
+    assert list(tracking.track((each for each in [event]), tracking.Tracker("listed", folder))) == [event]
+    assert not trackers
 
 
 def test_what_is_not_there_is_refused_before_anything_is_trained(
