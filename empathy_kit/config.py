@@ -29,6 +29,7 @@ class RunConfig:
     tasks: tuple[str, ...] | None = _setting(None, "which of the schema's tasks to train, such as ER,IP; none for all")
     split: Literal["grouped", "paper"] = _setting("grouped", "grouped: a seeker's posts in one part; paper: rows at random")
     split_seed: int = _setting(0, "which split")
+    train_share: float = _setting(1.0, "share of the training part's seekers that is used, for learning curves")
     seed: int = _setting(0, "initial weights, order of batches, dropout")
     encoder: str = _setting("minilm", "minilm, mpnet, or any Hugging Face name or folder")
     max_tokens: int = _setting(64, "longest post in tokens, special tokens included")
@@ -68,6 +69,7 @@ class RunConfig:
 
 _RANGES: dict[str, tuple[float, float]] = {
     "split_seed": (0, 2**32 - 1),
+    "train_share": (0.001, 1),
     "seed": (0, 2**32 - 1),
     "max_tokens": (8, 100_000),
     "freeze_layers": (0, 1000),
@@ -145,6 +147,9 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+ADDED = ("train_share",)  # settings that records of earlier versions lack; their default is what those versions did
+
+
 def settings() -> dict[str, tuple[Any, str]]:
     """Every field but the plugins' options: its default and its help."""
     return {entry.name: (entry.default, entry.metadata["help"]) for entry in fields(RunConfig) if entry.name != "options"}
@@ -181,9 +186,7 @@ def configure(base: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
             raise KitError(f"unknown setting {name!r}; there are {', '.join(types)}")
         else:
             try:
-                os.fsencode(
-                    value if isinstance(value, str) else ""
-                )  # half of a sign, which JSON can write and no file's name has
+                os.fsencode(value if isinstance(value, str) else "")  # half of a sign, which JSON can write, fails
                 values[name] = parse(types[name], value)
             except UnicodeEncodeError:
                 raise KitError(f"{flag(name)} {value}: broken Unicode, expected text") from None

@@ -43,7 +43,7 @@ OF_DATA = ("data", "schema", "tasks")  # settings that say what is judged; the o
 @plugin_options("a plugin's option: -o loss.gamma 1.5")
 @plugin_files
 @click.option("--json", "as_json", is_flag=True, help="print JSON instead of tables")
-@setting_flags(without=("split", "split_seed"))
+@setting_flags(without=("split", "split_seed", "train_share"))
 def audit(
     *,
     folder: Path | None,

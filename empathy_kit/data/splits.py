@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from empathy_kit.data.pairs import Corpus, Pair, class_counts, same_words
 from empathy_kit.data.schema import MISSING, Schema
@@ -34,14 +35,16 @@ class Split:
     test: tuple[int, ...]
     groups: int = 0  # how many sets of pairs were placed whole; a single pair is one, too
     largest: int = 0  # pairs of the largest
+    unused: tuple[int, ...] = ()  # left out of the training part by `thin_out`
 
     def part(self, name: str) -> tuple[int, ...]:
         """The positions of one part by its name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
     def sha256(self) -> str:
-        """A hash of who is where."""
-        return hashlib.sha256(json.dumps([self.train, self.validation, self.test]).encode()).hexdigest()
+        """A hash of who is where; pairs that were left out of the training part are hashed as its own."""
+        whole = sorted((*self.train, *self.unused))
+        return hashlib.sha256(json.dumps([whole, self.validation, self.test]).encode()).hexdigest()
 
 
 def take(corpus: Corpus, positions: Sequence[int]) -> tuple[Pair, ...]:
@@ -126,6 +129,36 @@ def make_split(corpus: Corpus, kind: str, seed: int, tasks: Schema | None = None
     _check(corpus, f"--split {kind} of {corpus.name}", parts, groups, tasks or corpus.schema)
     train, validation, test = (tuple(sorted(part)) for part in parts)
     return Split(kind, seed, train, validation, test, groups=len(groups), largest=max(map(len, groups)))
+
+
+def thin_out(corpus: Corpus, split: Split, share: float, tasks: Schema | None = None) -> Split:
+    """The split with a share of its training part's seekers, for learning curves; the other parts stay as they are.
+
+    Seekers are left out in an order that the split's seed draws, so that a smaller share's seekers are among a larger one's.
+
+    Args:
+        corpus: what was split.
+        split: its parts.
+        share: of the groups of pairs that share a seeker id or a seeker post, above 0; rounded up to whole groups.
+        tasks: whose labels must all be left, all by default.
+
+    Raises:
+        KitError: a label of these tasks is not left.
+    """
+    if share >= 1:
+        return split
+    groups = _groups(take(corpus, split.train))
+    random.Random(f"share {split.seed}").shuffle(groups)
+    kept = sorted(split.train[at] for group in groups[: math.ceil(share * len(groups))] for at in group)
+    for task in (tasks or corpus.schema).tasks:
+        counts = class_counts(take(corpus, kept), corpus.schema)[task.name]
+        if 0 in counts:
+            label = shown(task.labels[counts.index(0)])
+            raise KitError(
+                f"--train-share {share}: no pair with {task.name} label {label} is left in the training part ({len(kept)} of "
+                f"{len(split.train)} pairs), expected at least one of each label; use a larger share, or another --split-seed"
+            )
+    return replace(split, train=tuple(kept), unused=tuple(sorted({*split.train} - {*kept})))
 
 
 def hold_out(corpus: Corpus, fraction: float, seed: int) -> Split:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from empathy_kit.config import RunConfig
 from empathy_kit.data.pairs import Corpus
 from empathy_kit.data.sources import load_corpus
-from empathy_kit.data.splits import Split, make_split
+from empathy_kit.data.splits import Split, make_split, thin_out
 from empathy_kit.errors import KitError
 from empathy_kit.runs import results
 from empathy_kit.runs.build import flags_named, open_encoder
@@ -85,6 +85,7 @@ def begin(
         raise KitError(f"torchrun: rank 0 was started with {'; '.join(differing)}; start all processes with the same settings")
     corpus = load_corpus(config.data, config.schema)
     split = make_split(corpus, config.split, config.split_seed, config.schema.select(config.tasks))
+    split = thin_out(corpus, split, config.train_share, config.schema.select(config.tasks))
     data, parts = describe_data(corpus), describe_split(corpus, split)
     hashes = {"data": data["sha256"], "split": parts["sha256"]}
     for name, found in hashes.items():

@@ -44,6 +44,7 @@ def describe_split(corpus: Corpus, split: Split) -> dict[str, Any]:
         "seed": split.seed,
         "sha256": split.sha256(),
         "pairs": {name: len(split.part(name)) for name in PARTS},
+        **({"unused": len(split.unused)} if split.unused else {}),
         "groups": split.groups,
         "largest_group": split.largest,
         "class_counts": {name: class_counts(take(corpus, split.part(name)), corpus.schema) for name in PARTS},

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
-from empathy_kit.config import RunConfig, configure, to_dict, upgrade
+from empathy_kit.config import ADDED, RunConfig, configure, to_dict, upgrade
 from empathy_kit.data.pairs import Corpus
 from empathy_kit.data.schema import Schema
 from empathy_kit.errors import KitError, shown
@@ -76,6 +76,8 @@ class Record:
             parts.append(f"{', '.join(self.config['tasks'])} only")
         if self.config["posts"] == "response":
             parts.append("response only")
+        if (share := float(self.config["train_share"])) < 1:
+            parts.append(f"{100 * share:g} % of the seekers")
         return " + ".join(parts) + (" (ORACLE)" if self.oracle else "")
 
 
@@ -150,7 +152,9 @@ def read(folder: Path, *, model: bool = True) -> Record:
             content = _of_format_2(content)
         elif number != FORMAT:
             raise KitError(f"{folder / RUN}: format {shown(number)} found, expected {FORMAT}")
-        content = {**dict.fromkeys(LATER), **content}
+        defaults = to_dict(RunConfig())
+        config = {**{name: defaults[name] for name in ADDED}, **content["config"]}
+        content = {**dict.fromkeys(LATER), **content, "config": config}
         found = Record(**{entry.name: content[entry.name] for entry in fields(Record)})
         _check(found)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -226,6 +226,8 @@ def split_lines(split: Mapping[str, Any]) -> Iterator[str]:
     """A split's sizes and leakage."""
     sizes = "/".join(f"{split['pairs'][name]:,}" for name in PARTS)
     yield f"split {split['kind']}, seed {split['seed']}: {sizes} pairs in {', '.join(PARTS)}, sha256 {split['sha256'][:12]}"
+    if unused := split.get("unused"):
+        yield f"left out of the training part: {unused:,} pairs (--train-share)"
     for part, shared in split["leakage"].items():
         total = split["pairs"][part]
         found = ", ".join(f"{text} {shared[key]}" for key, text in _LEAKS.items())

@@ -16,7 +16,7 @@ from empathy_kit.data.epitome import load_epitome
 from empathy_kit.data.pairs import Corpus, Pair, class_counts, same_words
 from empathy_kit.data.schema import EPITOME, MISSING, Schema, TaskSchema
 from empathy_kit.data.sources import load_corpus
-from empathy_kit.data.splits import FRACTIONS, PARTS, SPLITS, leakage, make_folds, make_split, take
+from empathy_kit.data.splits import FRACTIONS, PARTS, SPLITS, leakage, make_folds, make_split, take, thin_out
 from empathy_kit.errors import KitError
 
 
@@ -319,3 +319,25 @@ def test_folds_need_every_label_twice(seekers: int, found: str) -> None:
     with pytest.raises(KitError) as error:
         make_folds(Corpus("hand", tuple(apart), {}), 3, 0)
     assert str(error.value) == f"--folds 3 of hand: {found}, expected at least 2; more are needed, or --tasks without IP"
+
+
+@pytest.mark.parametrize("kind", SPLITS)
+def test_a_smaller_share_of_the_training_seekers_is_part_of_a_larger_one(sample: Corpus, kind: str) -> None:
+    split = make_split(sample, kind, seed=3)
+    assert thin_out(sample, split, 1) == split
+    before = set(split.train)
+    for share in (0.8, 0.6, 0.4):
+        thin = thin_out(sample, split, share)
+        assert (thin.validation, thin.test, thin.sha256()) == (split.validation, split.test, split.sha256())
+        assert set(thin.train) | set(thin.unused) == set(split.train)
+        assert set(thin.train) < before
+        before = set(thin.train)
+        kept, left = ({same_words(sample.pairs[at].seeker) for at in part} for part in (thin.train, thin.unused))
+        assert not kept & left
+        assert len(thin.train) == pytest.approx(share * len(split.train), rel=0.2)  # groups are not equally large
+    assert thin.train != thin_out(sample, replace(split, seed=4), share).train
+
+
+def test_a_share_that_leaves_no_pair_of_a_label_is_refused(sample: Corpus) -> None:
+    with pytest.raises(KitError, match=r"--train-share 0\.001: no pair with ER label '\d' is left in the training part \(\d of"):
+        thin_out(sample, make_split(sample, "grouped", 0), 0.001)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from made_run import make_record, make_run
 
-from empathy_kit.config import RunConfig, to_dict
+from empathy_kit.config import ADDED, RunConfig, to_dict
 from empathy_kit.data.pairs import Corpus, Pair
 from empathy_kit.data.schema import EPITOME
 from empathy_kit.errors import KitError
@@ -55,6 +55,7 @@ def test_a_run_directory_holds_its_record_history_predictions_and_a_manifest_of_
         (RunConfig(rationale="tag", head="ordinal"), {"training": {"own_criterion": True}}, "ordinal head + tag"),
         (RunConfig(trunk="mean", sampler="over"), {}, "ce + mean trunk + over sampling"),
         (RunConfig(posts="response", tasks=("ER", "IP")), {}, "ce + ER, IP only + response only"),
+        (RunConfig(loss="focal", train_share=0.25), {}, "focal + 25 % of the seekers"),
     ],
 )
 def test_a_title_names_what_makes_a_run_and_an_oracle_is_called_one(config: RunConfig, changes: Any, title: str) -> None:
@@ -65,6 +66,13 @@ def test_a_record_knows_its_datas_tasks_and_those_that_were_trained() -> None:
     record = make_record(config=json.loads(json.dumps(to_dict(RunConfig(tasks=("IP",))))))
     assert record.schema == EPITOME
     assert record.tasks == EPITOME.select(["IP"])
+
+
+def test_a_run_from_before_a_setting_was_added_did_what_its_default_does(tmp_path: Path) -> None:
+    new = to_dict(RunConfig(loss="focal"))
+    old = {name: value for name, value in new.items() if name not in ADDED}
+    assert old != new
+    assert read(make_run(tmp_path / "run", make_record(config=old))).config == new
 
 
 def test_a_run_of_format_1_is_read_as_one_of_today(tmp_path: Path) -> None:

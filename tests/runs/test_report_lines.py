@@ -65,6 +65,8 @@ def test_the_split_lines_say_sizes_and_leakage() -> None:
         "also in train, of 462 validation pairs: whole pairs 10, seekers 20, responses 11",
         "also in train, of 464 test pairs: whole pairs 12, seekers 21, responses 0",
     ]
+    told = list(split_lines({**SPLIT, "unused": 1079}))
+    assert told[1] == "left out of the training part: 1,079 pairs (--train-share)"
 
 
 def test_the_truncation_lines_say_what_the_limit_costs() -> None:

@@ -255,6 +255,18 @@ def test_without_the_seeker_posts_they_do_not_matter(tiny_roberta: Path, tmp_pat
     assert record.read(tmp_path / "run").title == "ce + response only"
 
 
+def test_a_share_of_the_training_seekers_leaves_the_other_parts_as_they_are(
+    first: tuple[Path, list[Any]], tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said]
+) -> None:
+    said = command("run", *flags(tiny_roberta), "--train-share", ".6", "--out", tmp_path / "run")
+    assert said.code == 0
+    whole, thin = (record.read(folder).split for folder in (first[0], tmp_path / "run"))
+    assert thin["sha256"] == whole["sha256"]  # so that a comparison takes both
+    assert [row["id"] for row in read_predictions(first[0])] == [row["id"] for row in read_predictions(tmp_path / "run")]
+    assert thin["pairs"] == {**whole["pairs"], "train": whole["pairs"]["train"] - thin["unused"]}
+    assert f"left out of the training part: {thin['unused']} pairs (--train-share)" in said.err
+
+
 def with_loss(loss: Callable[[Tensor, Tensor], Tensor]) -> Registry:
     def build(task: Task) -> Callable[[Tensor, Tensor], Tensor]:
         return loss
