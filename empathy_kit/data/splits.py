@@ -76,7 +76,7 @@ def _place(corpus: Corpus, seed: int, fractions: Sequence[float]) -> tuple[Parts
     Groups are placed in the seed's order, never by size: placed first, the seekers who wrote several times would all fall into
     the training part, which lacks most.
     """
-    groups = _groups(corpus.pairs)
+    groups = by_seeker(corpus.pairs)
     whole = [*groups]
     random.Random(seed).shuffle(groups)
     levels = [[_labels(corpus.pairs[position]) for position in group] for group in groups]
@@ -147,7 +147,7 @@ def thin_out(corpus: Corpus, split: Split, share: float, tasks: Schema | None = 
     """
     if share >= 1:
         return split
-    groups = _groups(take(corpus, split.train))
+    groups = by_seeker(take(corpus, split.train))
     random.Random(f"share {split.seed}").shuffle(groups)
     kept = sorted(split.train[at] for group in groups[: math.ceil(share * len(groups))] for at in group)
     for task in (tasks or corpus.schema).tasks:
@@ -183,7 +183,7 @@ def make_folds(corpus: Corpus, count: int, seed: int) -> tuple[tuple[int, ...], 
     where = f"--folds {count} of {corpus.name}"
     if count < 2:
         raise KitError(f"--folds {count}: expected 2 or more")
-    groups = _groups(corpus.pairs)
+    groups = by_seeker(corpus.pairs)
     if len(groups) < count:
         held = f"{len(corpus)} pairs in {_groups_of(len(groups))}"
         raise KitError(f"{where}: {held}, expected at least {count}; use fewer folds, or more seekers")
@@ -209,8 +209,8 @@ def _labels(pair: Pair) -> set[tuple[int, int]]:
     return {(task, level) for task, level in enumerate(pair.levels) if level != MISSING}
 
 
-def _groups(pairs: Sequence[Pair]) -> list[list[int]]:
-    """Positions that must stay together: linked by seeker id or the seeker post's words, directly or through others."""
+def by_seeker(pairs: Sequence[Pair]) -> list[list[int]]:
+    """Positions of one seeker each, which stay together: linked by seeker id or the seeker post's words, or through others."""
     root = list(range(len(pairs)))
 
     def find(position: int) -> int:

@@ -1,0 +1,210 @@
+"""What are the crowd's labels worth? 50 pairs that experts and language models rated again, and models that never saw them.
+
+    python benchmarks/experts.py WORK --experts FOLDER > benchmarks/results/experts.json
+
+Trains T1 and T3 on the Reddit data without these pairs and without every other pair of their seekers, and lets them rate the 50
+pairs. Every rater is compared with the experts' median and with the crowd. WORK keeps the data and the runs; a call that was
+stopped continues there. Nothing of a single pair is printed. Each expert is one of the three whose median it is compared with,
+which favours experts; the crowd and the models are not.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from machine import machine
+from numpy.typing import NDArray
+
+import empathy_kit
+from empathy_kit.core.metrics import from_confusion
+from empathy_kit.data.epitome import FILES
+from empathy_kit.data.pairs import Corpus
+from empathy_kit.data.sources import fetch_reddit, load_corpus
+from empathy_kit.data.splits import by_seeker
+from empathy_kit.errors import KitError
+
+RATINGS = "ratings.csv"
+EXPERTS = ("expert1", "expert2", "expert3")
+RATERS = ("crowd", *EXPERTS, "gpt-4o", "claude-3.7-sonnet", "gemini-2.5-pro")
+KEYS = ("sp_id", "rp_id", "mechanism")
+MODELS = ("T1", "T3")
+MEDIAN = "experts' median"
+LEVELS = 3
+RESAMPLES = 2000
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Ratings:
+    """Levels (N,) per mechanism and rater, for the same N pairs in the same order."""
+
+    ids: tuple[str, ...]
+    levels: Mapping[str, Mapping[str, Ints]]
+
+
+def read_ratings(path: Path, mechanisms: Sequence[str]) -> Ratings:
+    """The table of ratings.
+
+    Raises:
+        KitError: it cannot be read, lacks a column or a rating, or a rating is no level.
+    """
+    try:
+        rows = list(csv.DictReader(path.read_text("utf-8-sig").splitlines()))
+    except OSError as error:
+        raise KitError(f"{path}: cannot be read: {error.strerror}; give the folder with {RATINGS} as --experts") from None
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for number, row in enumerate(rows, 1):
+        for name in (*KEYS, *RATERS):
+            if row.get(name) is None:
+                raise KitError(f"{path}, row {number}: no {name}, expected columns {', '.join((*KEYS, *RATERS))}")
+        for rater in RATERS:
+            if row[rater] not in map(str, range(LEVELS)):
+                raise KitError(f"{path}, row {number}, column {rater}: expected 0, 1 or 2")
+        one = found.setdefault(f"{row['sp_id']}_{row['rp_id']}", {})
+        one[row["mechanism"]] = {rater: int(row[rater]) for rater in RATERS}
+    for number, one in enumerate(found.values(), 1):
+        if set(one) != set(mechanisms):
+            raise KitError(f"{path}: pair {number} is rated for {', '.join(sorted(one))}, expected {', '.join(mechanisms)}")
+    levels = {
+        name: {rater: np.array([one[name][rater] for one in found.values()], dtype=np.int64) for rater in RATERS}
+        for name in mechanisms
+    }
+    for raters in levels.values():
+        raters[MEDIAN] = np.median([raters[name] for name in EXPERTS], axis=0).astype(np.int64)
+    return Ratings(tuple(found), levels)
+
+
+def places(corpus: Corpus, ratings: Ratings) -> list[int]:
+    """The first position in the corpus of each rated pair; some were labelled several times.
+
+    Raises:
+        KitError: a pair is not in the corpus, or nowhere there with the crowd's label.
+    """
+    found: dict[str, list[int]] = {}
+    for at, pair in enumerate(corpus.pairs):
+        found.setdefault(pair.pair_id, []).append(at)
+    strange = 0
+    for number, one in enumerate(ratings.ids):
+        for index, name in enumerate(corpus.schema.names):
+            labels = {corpus.pairs[at].levels[index] for at in found.get(one, ())}
+            strange += int(ratings.levels[name]["crowd"][number]) not in labels
+    if strange:
+        raise KitError(f"{RATINGS}: {strange} of the crowd's labels are not in {corpus.name}, expected all")
+    return [found[one][0] for one in ratings.ids]
+
+
+def write_without(source: Path, folder: Path, rows: set[int]) -> None:
+    """The three EPITOME files without some rows, which are counted from 1."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FILES.values():
+        with (source / name).open(encoding="utf-8-sig", newline="") as file:
+            header, *lines = csv.reader(file)
+        with (folder / name).open("w", encoding="utf-8", newline="") as out:
+            csv.writer(out).writerows([header, *(line for at, line in enumerate(lines, 1) if at not in rows)])
+
+
+def agreements(one: Ints, others: Sequence[Ints], weights: Floats) -> dict[str, Floats]:
+    """Quadratic kappa and accuracy of ``others`` with ``one``, the mean over others, for each resample (R,)."""
+    found = []
+    for other in others:
+        cells = np.eye(LEVELS * LEVELS)[one * LEVELS + other]  # (N, C * C)
+        found.append(from_confusion((weights @ cells).reshape(-1, LEVELS, LEVELS)))
+    return {score: np.mean([each[score] for each in found], axis=0) for score in ("kappa", "accuracy")}
+
+
+def estimate(draws: Floats) -> dict[str, float | None]:
+    """The first draw, which is of all pairs once, with the percentiles of the others; null where it is undefined."""
+    if np.isnan(draws[0]):
+        return {"value": None, "low": None, "high": None}
+    low, high = np.nanpercentile(draws[1:], (2.5, 97.5))
+    return {"value": round(float(draws[0]), 4), "low": round(float(low), 4), "high": round(float(high), 4)}
+
+
+def compare(raters: Mapping[str, Sequence[Ints]], weights: Floats) -> dict[str, Any]:
+    """Every rater with the experts' median and with the crowd, and how much nearer to the median it is than the crowd."""
+    found: dict[str, Any] = {}
+    for reference in (MEDIAN, "crowd"):
+        (one,) = raters[reference]
+        base = agreements(one, raters["crowd"], weights)
+        of_raters = {}
+        for name, others in raters.items():
+            if name == reference:
+                continue
+            drawn = agreements(one, others, weights)
+            of_raters[name] = {score: estimate(values) for score, values in drawn.items()}
+            if reference == MEDIAN and name != "crowd":
+                of_raters[name]["kappa_above_the_crowds"] = estimate(drawn["kappa"] - base["kappa"])
+        found[reference] = of_raters
+    return found
+
+
+def levels_of(several: Sequence[Ints]) -> list[float]:
+    """How many of the pairs get each level, the mean over several ratings."""
+    counts = np.mean([np.bincount(each, minlength=LEVELS) for each in several], axis=0)
+    return [round(float(each), 1) for each in counts]
+
+
+@click.command()
+@click.argument("work", type=click.Path(path_type=Path))
+@click.option("--experts", type=click.Path(path_type=Path), required=True, help=f"the folder with {RATINGS}")
+@click.option("--seeds", default=5, show_default=True)
+@click.option("--jobs", default=1, show_default=True)
+@click.option("--freeze-layers", default=2, show_default=True)
+@click.option("--encoder", default="minilm", show_default=True)
+def main(work: Path, experts: Path, seeds: int, jobs: int, freeze_layers: int, encoder: str) -> None:
+    """Train, rate, and print the agreements as JSON."""
+    corpus = load_corpus("reddit")
+    names = corpus.schema.names
+    ratings = read_ratings(experts / RATINGS, names)
+    rated = places(corpus, ratings)
+    apart = {at for group in by_seeker(corpus.pairs) if not {*group}.isdisjoint(rated) for at in group}
+    data = work / "data"
+    write_without(fetch_reddit(), data, {corpus.pairs[at].row for at in apart})
+    recipe = ["--resplit", "--seeds", str(seeds), "--freeze-layers", str(freeze_layers), "--encoder", encoder]
+    command = ["compare", *MODELS, "--data", str(data), *recipe, "--keep-models"]
+    where = ["--jobs", str(jobs), "--out", str(work / "comparison")]
+    subprocess.run([sys.executable, "-m", "empathy_kit", *command, *where], check=True, stdout=sys.stderr)
+
+    posts = [(corpus.pairs[at].seeker, corpus.pairs[at].response) for at in rated]
+    said: dict[str, list[dict[str, Ints]]] = {name: [] for name in MODELS}
+    for name in MODELS:
+        for seed in range(seeds):
+            answers = empathy_kit.load(work / "comparison" / "runs" / f"{name}-{seed}").predict(posts)
+            said[name].append({task: np.array([int(each.tasks[task].label) for each in answers]) for task in names})
+    n = len(rated)
+    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
+    weights = np.concatenate([np.ones((1, n)), drawn])
+    raters = {
+        task: {
+            **{name: [levels] for name, levels in ratings.levels[task].items()},
+            **{name: [each[task] for each in several] for name, several in said.items()},
+        }
+        for task in names
+    }
+    result = {
+        "machine": machine(),
+        "recipe": " ".join(recipe),
+        "pairs": n,
+        "left_out": len(apart),
+        "kept": len(corpus) - len(apart),
+        "seeds": seeds,
+        "resamples": RESAMPLES,
+        "agreement": {task: compare(each, weights) for task, each in raters.items()},
+        "levels": {task: {name: levels_of(several) for name, several in each.items()} for task, each in raters.items()},
+    }
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
