@@ -1,6 +1,6 @@
 """Write every number of README and docs from the committed results of benchmarks/results.
 
-    python docs/figures.py            write the pages and the picture
+    python docs/figures.py            write the pages and the pictures
     python docs/figures.py --check    change nothing, and fail where a page differs
 
 A page holds a block from ``<!-- figures: NAME -->`` to ``<!-- end -->`` for each text with a number in it. `blocks` has a
@@ -18,8 +18,8 @@ import click
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from blocks import BLOCKS, ROOT
-from blocks.picture import FILES, described, draw, told
+from blocks import BLOCKS, PICTURES, ROOT
+from blocks.drawing import told
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "plugins").glob("*/README.md"))]
 BLOCK = re.compile(r"<!-- figures: (?P<name>[^ ]+) -->\n(?P<text>.*?)<!-- end -->", re.DOTALL)
@@ -48,11 +48,12 @@ def stale() -> Iterator[Path]:
         text = page.read_text("utf-8")
         if written(text, str(page.relative_to(ROOT))) != text:
             yield page
-    words = described()
-    for path in FILES:
-        # The numbers alone are compared: another version of matplotlib draws the same figures with other paths.
-        if not path.exists() or told(path.read_text("utf-8")) != words:
-            yield path
+    for picture in PICTURES:
+        words = picture.described()
+        for path in picture.files if words else ():
+            # The numbers alone are compared: another version of matplotlib draws the same figures with other paths.
+            if not path.exists() or told(path.read_text("utf-8")) != words:
+                yield path
 
 
 @click.command()
@@ -67,8 +68,9 @@ def main(*, check: bool) -> None:
     for page in PAGES:
         text = page.read_text("utf-8")
         page.write_text(written(text, str(page.relative_to(ROOT))), "utf-8")
-    for path, dark in FILES.items():
-        path.write_text(draw(dark=dark), "utf-8")
+    for picture in PICTURES:
+        for path, dark in picture.files.items() if picture.described() else ():
+            path.write_text(picture.draw(dark=dark), "utf-8")
     click.echo(f"written: {', '.join(found)}" if found else "every page is what the results give")
 
 

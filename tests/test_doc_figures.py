@@ -62,7 +62,7 @@ def test_check_fails_where_a_page_differs_and_without_it_the_page_is_written(
     right = (ROOT / "README.md").read_text("utf-8")
     page = tmp_path / "README.md"
     page.write_text(right.replace("**Rare levels**", "**Common levels**"), "utf-8")
-    for name, value in {"ROOT": tmp_path, "PAGES": [page], "FILES": {}}.items():
+    for name, value in {"ROOT": tmp_path, "PAGES": [page], "PICTURES": ()}.items():
         monkeypatch.setattr(figures, name, value)
     checked = CliRunner().invoke(figures.main, ["--check"])
     assert (checked.exit_code, checked.output) == (1, "Error: README.md: not what the results give; run python docs/figures.py\n")
@@ -169,6 +169,6 @@ def test_the_sentences_cope_with_runs_that_are_missing(
         assert "T2" not in made["grouped-findings"]
         assert "From T1 (cross-entropy) to T3 (focal)" in made["grouped-findings"]
         assert "of 464 pairs" not in made["paper-findings"].replace("gains", "")
-        assert figures.draw(dark=True).startswith("<svg")
+        assert all(each.draw(dark=True).startswith("<svg") for each in figures.PICTURES if each.described())
     finally:
         reading.comparison.cache_clear()

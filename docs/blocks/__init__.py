@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
-from blocks import findings, inference, intervals, paper_split, readme, reliability, service, spans, speed, tables
+from blocks import (
+    claims,
+    findings,
+    forest,
+    inference,
+    intervals,
+    paper,
+    paper_split,
+    readme,
+    reliability,
+    service,
+    spans,
+    speed,
+    tables,
+)
+from blocks.drawing import Picture
+from blocks.picture import SCORES
 from blocks.reading import ROOT
 
-__all__ = ["BLOCKS", "ROOT"]
+__all__ = ["BLOCKS", "PICTURES", "ROOT"]
+
+PICTURES: tuple[Picture, ...] = (SCORES, *forest.CLAIM_PICTURES.values(), forest.EXPERTS_PICTURE)
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "readme-picture": readme.picture,
@@ -48,4 +67,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "loss-findings": speed.loss_findings,
     "loss-step": speed.loss_step,
     "gpu-code": speed.gpu_code,
+    "claims": paper.summary,
+    **{f"claim-{name}": partial(paper.section, name) for name in claims.CLAIMS},
+    "claim-independence": paper.independence,
+    "experts": paper.experts,
 }

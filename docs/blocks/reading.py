@@ -42,6 +42,11 @@ class Comparison:
         return [found for found in self.summary.contrasts if (found.first, found.second) == (first, second)]
 
 
+def exists(name: str) -> bool:
+    """Whether a comparison, or a file, is among the results."""
+    return (RESULTS / name).exists()
+
+
 @cache
 def comparison(name: str) -> Comparison:
     """A comparison of benchmarks/results."""

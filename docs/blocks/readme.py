@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from blocks.findings import against_the_paper, seeker
+from blocks.picture import SCORES
 from blocks.reading import Comparison, comparison, count, gains, listed, seeds_of, verdict
 from blocks.tables import rarest_levels, recalled
 from empathy_kit.comparison.pages.words import label_of
@@ -17,10 +18,7 @@ def picture() -> str:
     sure = f", with 95 % intervals over pairs and seeds{broken}" if many else "; one seed has no interval"
     shared = [run.record.split["leakage"]["test"]["seekers"] for runs in found.results.runs.values() for run in runs]
     unseen = "" if any(shared) else " No test pair's seeker post was seen in training."
-    return f"""<picture>
-  <source media="(prefers-color-scheme: dark)" srcset="docs/scores-dark.svg">
-  <img src="docs/scores-light.svg" alt="Accuracy and macro F1 of every model, with 95 % intervals">
-</picture>
+    return f"""{SCORES.markdown("Accuracy and macro F1 of every model, with 95 % intervals", "docs/")}
 
 Scores on the Reddit part of EPITOME: {"means" if many else "scores"} of {seeds_of(found)}{split}{sure}.{unseen}
 [Every run, every difference, and how sure each is](docs/comparison.md)."""

@@ -61,6 +61,12 @@ def scores(name: str, metric: str, names: Iterable[str] | None = None) -> str:
     return table(["", *summary.names], lines)
 
 
+def titled(found: Comparison, name: str) -> str:
+    """A configuration's name and title, as the tables have it."""
+    row = found.row(name)
+    return name if row is None else _title(row, found.summary)
+
+
 def _title(row: Row, summary: Summary) -> str:
     return f"{row.name}: {row.title}{'' if row.kind == 'yardstick' else of_seeds(row.seeds, summary)}"
 
@@ -76,8 +82,8 @@ def _beyond(summary: Summary, metric: str) -> Iterator[list[str]]:
         yield [f"agreement between labels ({summary.agreement_groups} pairs labelled more than once)", *agreed]
 
 
-def differences(name: str) -> str:
-    """The differences that the page writes about; the report has all."""
+def differences(name: str, pairs: Iterable[tuple[str, str]] = SHOWN) -> str:
+    """The differences that a page writes about; the report has all."""
     found = comparison(name)
     lines = [
         [
@@ -89,7 +95,7 @@ def differences(name: str) -> str:
             chance(each.corrected),
             smallest(each),
         ]
-        for pair in SHOWN
+        for pair in pairs
         for each in found.contrasts(*pair)
     ]
     return table(["", "task", "right answers", "macro F1", "exact", "Holm", "smallest"], lines)

@@ -250,9 +250,12 @@ def different(one: Mapping[str, object], other: Mapping[str, object]) -> set[str
     """The settings in which two configurations differ; options are named as they are given, ``-o loss.gamma``.
 
     A plugin's options belong to the plugin: another loss with other options is one difference. An option that differs for
-    several tasks is one, and of tasks that only one of the two trains none.
+    several tasks is one, and of tasks that only one of the two trains none. How many layers are frozen belongs to the encoder,
+    because another one has another number of them.
     """
     keys = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
+    if "encoder" in keys:
+        keys.discard("freeze_layers")
     plain = {key for key in keys if not key.startswith(OPTION)}
     return plain | set(_options(keys - plain, plain, one, other))
 

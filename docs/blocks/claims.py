@@ -1,0 +1,115 @@
+"""The paper's claims: what the comparisons of benchmarks/questions.py and the experts' ratings say of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from blocks.reading import (
+    Comparison,
+    comparison,
+    exists,
+    power,
+    seeds_of,
+    sentences,
+    table,
+    verdict,
+)
+from blocks.tables import differences, rarest_levels, recalled, titled
+from empathy_kit.comparison.pages.summary import Contrast
+from empathy_kit.comparison.pages.words import COSTS, cost_cells, label_of, score_cell
+from empathy_kit.runs.report import number
+
+Pairs = tuple[tuple[str, str], ...]  # configurations, the first and the second of each difference
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A question, the comparison that answers it, and the differences that do."""
+
+    folder: str  # of benchmarks/results
+    pairs: Pairs
+
+    @property
+    def comparison(self) -> Comparison:
+        """The comparison, which has been run."""
+        return comparison(self.folder)
+
+    @property
+    def contrasts(self) -> list[list[Contrast]]:
+        """The differences that have been measured, each on every task."""
+        return [each for pair in self.pairs if (each := self.comparison.contrasts(*pair))] if exists(self.folder) else []
+
+    @property
+    def missing(self) -> str:
+        """What to say where nothing has been measured."""
+        return f"Not measured yet: `python benchmarks/questions.py {self.folder.removeprefix('reddit-')}` does it."
+
+
+CLAIMS = {
+    "sharing": Claim("reddit-sharing", (("T1", "T1s"), ("T3", "T3s"))),
+    "focal": Claim("reddit-grouped", (("T1", "T3"), ("T2", "T4"))),
+    "rationales": Claim("reddit-grouped", (("T1", "T2"), ("T3", "T4"))),
+    "recurrence": Claim("reddit-recurrence", (("T3", "T3-mean"), ("T3-attention", "T3-mean-attention"))),
+    "size": Claim("reddit-size", tuple((f"T{at}", f"T{at}m") for at in range(1, 5))),
+    "predecessor": Claim("reddit-predecessor", (("T1", "bi"), ("T1", "bi-no-rationale"), ("bi-no-rationale", "bi"))),
+    "imbalance": Claim(
+        "reddit-imbalance",
+        tuple(
+            ("T1", name)
+            for name in ("T3", "weighted", "over", "under", "adjusted", "balanced", "ldam", "focal-weighted", "hurdle")
+        ),
+    ),
+    "learning": Claim("reddit-learning", tuple(("T3", f"T3-{share}") for share in (75, 50, 25))),
+}
+
+
+def told(name: str) -> str:
+    """A claim's differences, what can be told from chance, and what would have been found."""
+    claim = CLAIMS[name]
+    contrasts = claim.contrasts
+    return "\n\n".join(
+        (
+            differences(claim.folder, claim.pairs),
+            sentences(
+                f"{seeds_of(claim.comparison).capitalize()}.",
+                verdict([each for side in contrasts for each in side]),
+                power(contrasts[0]),
+            ),
+        )
+    )
+
+
+def cost(name: str) -> str:
+    """The size and time of a claim's configurations."""
+    found = CLAIMS[name].comparison
+    rows = [[titled(found, name), *cost_cells(cost)] for name, cost in found.summary.costs.items()]
+    return table(["", *COSTS], rows)
+
+
+def scores(name: str) -> str:
+    """Accuracy, macro F1 and the rarest level of every configuration, task by task."""
+    found = CLAIMS[name].comparison
+    rarest = rarest_levels(found.summary)
+    parts = []
+    for task in found.summary.tasks:
+        level, lines = rarest[task.name], []
+        for row in found.summary.ranked():
+            if task.name not in row.cells:
+                continue
+            right, of, predicted = recalled(row, task.name, level)
+            ranked = row.cells[task.name].average_precision
+            lines.append(
+                [
+                    titled(found, row.name),
+                    score_cell(row, task.name, "accuracy"),
+                    score_cell(row, task.name, "macro_f1"),
+                    f"{right} of {of}",
+                    f"{right} of {predicted}",
+                    number(ranked[level].value) if ranked else "-",
+                ]
+            )
+        rare = label_of(task, level)
+        parts.append(
+            table([task.title, "accuracy", "macro F1", f"recall of {rare}", "its precision", "its average precision"], lines)
+        )
+    return "\n\n".join(parts)

@@ -1,0 +1,135 @@
+"""The blocks of docs/paper.md: what was found of each claim, with its picture, and what experts say of the labels."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from itertools import combinations
+from typing import Any
+
+from blocks.claims import CLAIMS, cost, scores, told
+from blocks.forest import CLAIM_PICTURES, EXPERTS, EXPERTS_PICTURE, MEDIAN
+from blocks.reading import comparison, exists, listed, measured, sentences, table, verdict
+from empathy_kit.runs.report import number
+
+TITLES = {  # in the order of the page
+    "sharing": "One model for three tasks is better than three",
+    "focal": "Focal loss helps where levels are rare",
+    "rationales": "Rationales are not needed",
+    "recurrence": "The GRU helps",
+    "predecessor": "It is better than its predecessor",
+}
+FURTHER = {"sharing": cost, "predecessor": cost, "imbalance": scores}
+NEARER, FURTHER_AWAY = "nearer to the experts' median than the crowd is", "further from it than the crowd"
+
+
+def summary() -> str:
+    """The claims with what was found of each, in a few words."""
+    return table(["claim", "found", "runs"], [[words, _in_short(name), _runs(name)] for name, words in TITLES.items()])
+
+
+def _in_short(name: str) -> str:
+    every = [each for side in CLAIMS[name].contrasts for each in side]
+    return verdict(every) if every else "not measured yet"
+
+
+def _runs(name: str) -> str:
+    claim = CLAIMS[name]
+    if not claim.contrasts:
+        return "-"
+    names = {name for pair in claim.pairs for name in pair}
+    return str(sum(len(run.models) for name, runs in claim.comparison.results.runs.items() if name in names for run in runs))
+
+
+def section(name: str) -> str:
+    """A claim's differences and picture, and further tables of some."""
+    if not CLAIMS[name].contrasts:
+        return CLAIMS[name].missing
+    picture = CLAIM_PICTURES[name].markdown("Differences with 95 % intervals, task by task")
+    return "\n\n".join((told(name), picture, *([FURTHER[name](name)] if name in FURTHER else [])))
+
+
+def independence() -> str:
+    """How much two mechanisms' labels have in common."""
+    labels: dict[str, dict[str, int]] = {}  # id to task to level, of the pairs of all test parts
+    for runs in comparison("reddit-grouped").results.runs.values():
+        for run in runs:
+            for task, said in run.answers.items():
+                for one, level in zip(said.ids, said.true.tolist(), strict=True):
+                    labels.setdefault(one, {})[task] = level
+    tasks = comparison("reddit-grouped").summary.names
+    told = []
+    for one, other in combinations(tasks, 2):
+        both = Counter((levels[one], levels[other]) for levels in labels.values() if one in levels and other in levels)
+        told.append(f"{_information(both):.3f} ({one} and {other})")
+    return (
+        f"The labels of two mechanisms hardly depend on each other: their mutual information is {listed(told)} bits, over the "
+        f"{len(labels):,} pairs of all test parts. So there is little that one mechanism could learn from another."
+    )
+
+
+def _information(both: Counter[tuple[int, int]]) -> float:
+    total = both.total()
+    sides = [Counter[int](), Counter[int]()]
+    for levels, count in both.items():
+        for side, level in zip(sides, levels, strict=True):
+            side[level] += count
+    return sum(
+        count / total * math.log2(count * total / (sides[0][one] * sides[1][other])) for (one, other), count in both.items()
+    )
+
+
+def experts() -> str:
+    """Everyone's agreement with the experts' median and with the crowd, and who is nearer to the median than the crowd."""
+    if not exists(f"{EXPERTS}.json"):
+        return "Not measured yet."
+    content = measured(EXPERTS)
+    picture = EXPERTS_PICTURE.markdown(f"Quadratic kappa of every rater with the {MEDIAN}, with 95 % intervals")
+    return "\n\n".join((_told(content), picture, *(_table(content["agreement"], reference) for reference in (MEDIAN, "crowd"))))
+
+
+def _table(agreement: Any, reference: str) -> str:
+    raters = next(iter(agreement.values()))[reference]
+    header = [
+        f"with the {reference}",
+        *(f"{task}, kappa" for task in agreement),
+        *(f"{task}, accuracy" for task in agreement),
+    ]
+    lines = [
+        [
+            rater,
+            *(_kappa(of_task[reference][rater]["kappa"]) for of_task in agreement.values()),
+            *(number(of_task[reference][rater]["accuracy"]["value"]) for of_task in agreement.values()),
+        ]
+        for rater in raters
+    ]
+    return table(header, lines)
+
+
+def _kappa(found: dict[str, float | None]) -> str:
+    value, low, high = (found[name] for name in ("value", "low", "high"))
+    if value is None or low is None or high is None:
+        return "-"
+    return f"{number(value)} [{low:.2f}, {high:.2f}]".replace("0.", ".")
+
+
+def _told(content: Any) -> str:
+    sides: dict[str, list[str]] = {NEARER: [], FURTHER_AWAY: []}
+    open_ones = 0
+    for task, of_task in content["agreement"].items():
+        for rater, found in of_task[MEDIAN].items():
+            above = found.get("kappa_above_the_crowds")
+            if above is None or above["low"] is None:
+                continue
+            if above["low"] <= 0 <= above["high"]:
+                open_ones += 1
+            else:
+                sides[NEARER if above["low"] > 0 else FURTHER_AWAY].append(f"{rater} ({task})")
+    said = [f"{listed(raters)} {'are' if len(raters) > 1 else 'is'} {words}" for words, raters in sides.items() if raters]
+    return sentences(
+        f"{content['pairs']} pairs. The models are trained with {content['seeds']} seeds on the {content['kept']:,} pairs that "
+        f"remain without these and their seekers' ({content['left_out']} pairs). Their agreements are means over the seeds, with "
+        "intervals over pairs.",
+        f"By the intervals of the differences of kappa, {listed(said)}." if said else "",
+        f"{open_ones} of the differences cannot be told from 0.",
+    )
