@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from resume_world import Learnt, finish, focal, stop, with_plugins, without_clocks
 from run_world import Said, configuration
+from safetensors.torch import load_file, save_file
 
 import empathy_kit
 from empathy_kit import files
@@ -170,6 +171,14 @@ def test_a_run_on_other_data_or_with_another_encoder_is_refused(partial: Path, t
     found = refusal(focal(tiny_roberta, data=str(tmp_path / "fewer.jsonl")), partial)
     assert found.startswith(f"{partial}: the data is not the stopped run's (sha256 ")
     assert found.endswith("...); use the same data, or another --out")
+
+    encoder = shutil.copytree(tiny_roberta, tmp_path / "encoder")
+    weights = load_file(encoder / "model.safetensors")
+    first, *_ = weights
+    save_file({**weights, first: weights[first] + 1e-3}, encoder / "model.safetensors", metadata={"format": "pt"})
+    found = refusal(focal(encoder), partial)
+    assert found.startswith(f"{partial}: the encoder is not the stopped run's (sha256 ")
+    assert found.endswith("...); use the same encoder, or another --out")
 
 
 def test_a_run_with_a_changed_plugin_or_without_it_is_refused(tiny_roberta: Path, tmp_path: Path) -> None:
