@@ -84,16 +84,26 @@ def minilm() -> None:
         pytest.skip("the minilm extra is not installed")
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own. It shares the compiled kernel alone, which every new process would build for seconds."""
+def make_cache(folder: Path) -> Path:
+    """A cache of its own, which shares the compiled kernel alone: to build it takes longer than most tests."""
     from empathy_kit.cache import cache_folder
 
     kernels = cache_folder() / "kernels"
     kernels.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder = tmp_path / "cache"
-    folder.mkdir()
+    folder.mkdir(parents=True)
     (folder / "kernels").symlink_to(kernels)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def new_cache() -> Callable[[Path], Path]:
+    return make_cache
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own."""
+    folder = make_cache(tmp_path / "cache")
     monkeypatch.setenv("EMPATHY_KIT_CACHE", str(folder))
     return folder
 

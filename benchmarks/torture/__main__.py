@@ -20,6 +20,7 @@ from benchmarks.machine import machine
 from benchmarks.torture import circumstances, damage, folders, full_disk, kills, settings, tables
 from benchmarks.torture.trials import Count, Experiment, conduct
 from benchmarks.torture.world import World
+from tests.conftest import make_cache
 
 RESULTS = Path(__file__).parents[1] / "results" / "torture"
 EXPERIMENTS: dict[str, Experiment] = {
@@ -65,9 +66,9 @@ def main(names: tuple[str, ...], count: int | None, seed: int, first: int, few: 
 
 
 def prepare(folder: Path, *, few: bool = False) -> World:
-    """Import all that children need, and give this process a cache of its own."""
+    """Import all that children need, and give this process a cache of its own; for the tests, with the compiled kernel."""
     folder.mkdir(parents=True, exist_ok=True)
-    os.environ["EMPATHY_KIT_CACHE"] = str(folder / "cache")
+    os.environ["EMPATHY_KIT_CACHE"] = str(make_cache(folder / "cache") if few else folder / "cache")
     from empathy_kit.cli.run import quiet_libraries
 
     quiet_libraries()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch.distributed as dist
@@ -31,12 +32,14 @@ def noisy(encoder: Path) -> RunConfig:
 
 
 def main(encoder: Path, out: Path) -> None:
-    with joined("cpu") as joint:
+    with joined("cpu") as joint, ExitStack() as stack:
         assert joint is not None
 
         def processes(name: str) -> Processes:
             """As those of a run of its own."""
-            return Processes(joint.rank, joint.count, dist.PrefixStore(name, joint._store), place=joint.place)
+            found = Processes(joint.rank, joint.count, dist.PrefixStore(name, joint._store), place=joint.place)
+            stack.callback(found.close)
+            return found
 
         registry = with_plugins()
         for name, config in (("exact", exact(encoder)), ("begun", exact(encoder)), ("whole", noisy(encoder))):

@@ -39,11 +39,13 @@ def still(tiny_roberta: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def together(still: Path, torchrun: Torchrun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def together(
+    still: Path, torchrun: Torchrun, new_cache: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A folder with what two processes have left behind."""
     out = tmp_path_factory.mktemp("together")
     stop(exact(still), out / "begun", 3, with_plugins())
-    done = torchrun(2, HERE / "run_together.py", still, out, EMPATHY_KIT_CACHE=str(out / "cache"))
+    done = torchrun(2, HERE / "run_together.py", still, out, EMPATHY_KIT_CACHE=str(new_cache(out / "cache")))
     assert done.returncode == 0, done.stderr
     return out
 
