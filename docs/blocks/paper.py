@@ -7,7 +7,7 @@ from collections import Counter
 from itertools import combinations
 from typing import Any
 
-from blocks.claims import CLAIMS, cost, scores, told
+from blocks.claims import CLAIMS, cost, published, scores, told
 from blocks.forest import CLAIM_PICTURES, EXPERTS, EXPERTS_PICTURE, MEDIAN
 from blocks.reading import comparison, exists, listed, measured, sentences, table, verdict
 from empathy_kit.runs.report import number
@@ -19,7 +19,7 @@ TITLES = {  # in the order of the page
     "recurrence": "The GRU helps",
     "predecessor": "It is better than its predecessor",
 }
-FURTHER = {"sharing": cost, "predecessor": cost, "imbalance": scores}
+FURTHER = {"sharing": (cost,), "predecessor": (published, cost), "imbalance": (scores,)}
 NEARER, FURTHER_AWAY = "nearer to the experts' median than the crowd is", "further from it than the crowd"
 
 
@@ -46,7 +46,7 @@ def section(name: str) -> str:
     if not CLAIMS[name].contrasts:
         return CLAIMS[name].missing
     picture = CLAIM_PICTURES[name].markdown("Differences with 95 % intervals, task by task")
-    return "\n\n".join((told(name), picture, *([FURTHER[name](name)] if name in FURTHER else [])))
+    return "\n\n".join((told(name), picture, *(more(name) for more in FURTHER.get(name, ()))))
 
 
 def independence() -> str:

@@ -318,9 +318,9 @@ def _tempered(runs: Sequence[Run]) -> dict[str, float]:
 
 
 def _cost(runs: Sequence[Run]) -> Cost:
-    sizes = [found.record.model for found in runs if found.record.model is not None]
+    sizes = [found.record.model for found in runs if found.record.model is not None]  # runs of earlier versions have none
     known = {
-        name: _mean(size[name] for size in sizes) if len(sizes) == len(runs) else None
+        name: _mean(size[name] for size in sizes) if sizes else None
         for name in ("parameters", "trained", "bytes", "pairs_per_second")
     }
     return Cost(len(runs[0].models), _mean(float(found.record.training["seconds"]) for found in runs), **known)

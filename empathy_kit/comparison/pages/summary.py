@@ -71,11 +71,11 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Cost:
-    """The size and the time of a configuration's models, all of a seed together; means over the seeds."""
+    """The size and the time of a configuration's models, all of a seed together; means over the seeds that have them."""
 
     models: int  # one, or one per task
     seconds: float  # of training
-    parameters: float | None  # this and the others are None where a run does not have them
+    parameters: float | None  # this and the others are None where no run has them
     trained: float | None  # of the parameters
     bytes: float | None  # of all weights
     pairs_per_second: float | None  # of the test part, each pair through all models
