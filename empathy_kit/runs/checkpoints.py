@@ -18,7 +18,7 @@ from typing import Any
 from empathy_kit import files
 from empathy_kit.errors import KitError
 
-FORMAT = 1
+FORMAT = 2
 KEPT = 2  # where the newest cannot be read, there is one before it
 STATE, TENSORS, MANIFEST = "state.json", "state.safetensors", "manifest.json"
 NAME = re.compile(r"checkpoint-(\d{1,9})")

@@ -249,9 +249,9 @@ def test_where_both_checkpoints_are_damaged_the_run_is_refused(
 def test_a_checkpoint_of_another_format_is_not_taken_for_a_damaged_one(partial: Path, tiny_roberta: Path) -> None:
     newest = checkpoints.folders(partial)[0]
     manifest = json.loads((newest / "manifest.json").read_text())
-    (newest / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
+    (newest / "manifest.json").write_text(json.dumps({**manifest, "format": 1}))
     assert refusal(focal(tiny_roberta), partial) == (
-        f"{newest}: format 2 found, expected 1; continue it with the version that wrote it"
+        f"{newest}: format 1 found, expected 2; continue it with the version that wrote it"
     )
 
 
