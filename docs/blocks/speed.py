@@ -189,15 +189,14 @@ def sizes() -> str:
     rows, grown = [], []
     for what in dict.fromkeys(each["what"] for each in found["measured"]):
         small, large = [each for each in found["measured"] if each["what"] == what]
-        more, longer = large["rows"] / small["rows"], large["seconds"] / small["seconds"]
-        grown.append(f"{more:.0f} times the rows take {longer:.1f} times the time of `{what}`")
+        grown.append(f"{large['seconds'] / small['seconds']:.1f} (`{what}`)")
         rows += [
             (f"`{what}`", f"{each['rows']:,}", f"{each['seconds']:.1f}", f"{each['peak_bytes'] / 2**30:.2f}")
             for each in (small, large)
         ]
     machine = found["machine"]
     told = (
-        f"{listed(grown)} ([how](../benchmarks/size.py), [figures](../benchmarks/results/size.json)), on "
+        f"{large['rows'] / small['rows']:.0f} times the rows take {listed(grown)} times as long ([how](../benchmarks/size.py), [figures](../benchmarks/results/size.json)), on "
         f"{machine['cores']} cores of an {machine['processor'].replace('(R)', '').replace(' Processor', '')}."
     )
     return f"{told}\n\n{table(('', 'rows', 'seconds', 'peak memory, GiB'), rows)}"
