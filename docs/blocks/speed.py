@@ -196,7 +196,8 @@ def sizes() -> str:
         ]
     machine = found["machine"]
     told = (
-        f"{large['rows'] / small['rows']:.0f} times the rows take {listed(grown)} times as long ([how](../benchmarks/size.py), [figures](../benchmarks/results/size.json)), on "
+        f"{large['rows'] / small['rows']:.0f} times the rows take {listed(grown)} times as long "
+        "([how](../benchmarks/size.py), [figures](../benchmarks/results/size.json)), on "
         f"{machine['cores']} cores of an {machine['processor'].replace('(R)', '').replace(' Processor', '')}."
     )
     return f"{told}\n\n{table(('', 'rows', 'seconds', 'peak memory, GiB'), rows)}"
