@@ -38,7 +38,32 @@ class Question:
     split: str = "grouped"
 
 
+# Three values each of what the remedies for imbalance leave open, tried on one split. Validation parts choose; the chosen values
+# are then written into "imbalance".
+TUNED = {
+    "focal": ("--loss focal -o loss.gamma", ("1", "2", "4")),
+    "weighted": ("--loss weighted -o loss.power", (".25", ".5", "1")),
+    "over": ("--sampler over -o sampler.power", (".25", ".5", "1")),
+    "under": ("--sampler under -o sampler.power", (".25", ".5", "1")),
+    "adjusted": ("--loss logit-adjusted -o loss.tau", (".25", ".5", "1")),
+    "balanced": ("--loss class-balanced -o loss.beta", (".99", ".999", ".9999")),
+    "ldam": ("--loss ldam -o loss.max_margin", (".5", "1", "2")),
+    "focal-weighted": ("--loss focal -o loss.gamma 2 -o loss.power", (".25", ".5", "1")),
+    "hurdle": ("--head hurdle -o head.power", (".25", ".5", "1")),
+}
+
 QUESTIONS = {
+    "tuning": Question(
+        (
+            "T1",
+            *(
+                f"{name}-{at}={flags} {value}"
+                for name, (flags, values) in TUNED.items()
+                for at, value in zip(("low", "middle", "high"), values, strict=True)
+            ),
+        ),
+        seeds=1,
+    ),
     "sharing": Question(("T1", "T1s", "T3", "T3s")),
     "learning": Question(("T3", *(f"T3-{share}=--loss focal --train-share .{share}" for share in (75, 50, 25)))),
     "recurrence": Question(

@@ -69,6 +69,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "gpu-code": speed.gpu_code,
     "claims": paper.summary,
     **{f"claim-{name}": partial(paper.section, name) for name in claims.CLAIMS},
+    "tuning": paper.tuned,
     "claim-independence": paper.independence,
     "experts": paper.experts,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from itertools import combinations
+from statistics import fmean
 from typing import Any
 
 from blocks.claims import CLAIMS, cost, published, scores, told
@@ -47,6 +48,28 @@ def section(name: str) -> str:
         return CLAIMS[name].missing
     picture = CLAIM_PICTURES[name].markdown("Differences with 95 % intervals, task by task")
     return "\n\n".join((told(name), picture, *(more(name) for more in FURTHER.get(name, ()))))
+
+
+TUNING = "reddit-tuning"
+PLACES = ("low", "middle", "high")  # the three values that are tried of each option, as the end of a configuration's name
+
+
+def tuned() -> str:
+    """What was tried of each remedy's option, and the mean macro F1 of the validation part, which chooses."""
+    if not exists(TUNING):
+        return "Not measured yet: `python benchmarks/questions.py tuning` does it."
+    found = comparison(TUNING).results
+    lines = []
+    for name in dict.fromkeys(each.rpartition("-")[0] for each in found.runs if each.rpartition("-")[2] in PLACES):
+        runs = [found.runs[each][0].record for at in PLACES if (each := f"{name}-{at}") in found.runs]
+        options = [run.config["options"] for run in runs]  # with the defaults
+        option = next((route for route in options[0] if len({str(each.get(route)) for each in options}) > 1), "")
+        scores = [fmean(run.training["validation_macro_f1"].values()) for run in runs]
+        cells = [f"{each.get(option)}: {number(score)}" for each, score in zip(options, scores, strict=True)]
+        best = scores.index(max(scores))
+        kind, last = option.split(".")[0], option.rpartition(".")[2]  # every task has the same
+        lines.append([name, f"`-o {kind}.{last}`", *(f"**{cell}**" if at == best else cell for at, cell in enumerate(cells))])
+    return table(["", "option", *PLACES[: max(len(line) for line in lines) - 2]], lines)
 
 
 def independence() -> str:
