@@ -44,7 +44,7 @@ def test_a_number_that_was_changed_by_hand_is_found(figures: ModuleType) -> None
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("<!-- figures: best-loss -->\n<!-- end -->\n", r"page.md: figures best-loss: no such block, expected one of .*time"),
+        ("<!-- figures: best-loss -->\n<!-- end -->\n", r"page.md: figures best-loss: no such block, expected one of .*tuning"),
         ("<!-- figures: time -->\n", "page.md: a block of figures has no <!-- end -->"),
         ("<!-- figures: time -->\n<!-- figures: sharing -->\n<!-- end -->\n", "page.md: a block of figures has no <!-- end -->"),
     ],
