@@ -39,7 +39,10 @@ def _kill(what: str, number: signal.Signals, moment: Callable[[Started, Path, fl
             moment(process, out, seconds * 0.8**turn, dice)
             was_running = process.send(number)
             ended = process.wait()
-            expect(not ended.broken or ended.code == -signal.SIGINT, f"a traceback: {ended.text[-500:]}")  # Python's own
+            # Python prints and drops an interrupt that comes in the midst of a destructor; its own trace is no fault of the kit's.
+            dropped = ended.code == 0 and "Exception ignored in" in ended.text and "KeyboardInterrupt" in ended.text
+            own = ended.code == -signal.SIGINT or dropped
+            expect(own or not ended.broken, f"a traceback: {ended.text[:1500]} ... {ended.text[-500:]}")
             if was_running and ended.code in EXPECTED[number]:
                 break
             expect(ended.code == 0, f"exit code {ended.code}: {ended.text[-500:]}")
