@@ -39,7 +39,7 @@ def _kill(what: str, number: signal.Signals, moment: Callable[[Started, Path, fl
             moment(process, out, seconds * 0.8**turn, dice)
             was_running = process.send(number)
             ended = process.wait()
-            # Python prints and drops an interrupt that comes in the midst of a destructor; its own trace is no fault of the kit's.
+            # Python prints and drops an interrupt that comes within a destructor; its own trace is no fault of the kit's.
             dropped = ended.code == 0 and "Exception ignored in" in ended.text and "KeyboardInterrupt" in ended.text
             own = ended.code == -signal.SIGINT or dropped
             expect(own or not ended.broken, f"a traceback: {ended.text[:1500]} ... {ended.text[-500:]}")
