@@ -26,11 +26,14 @@ from numpy.typing import NDArray
 
 import empathy_kit
 from empathy_kit.core.metrics import from_confusion
+from empathy_kit.data.cells import LabelReader
 from empathy_kit.data.epitome import FILES
 from empathy_kit.data.pairs import Corpus
+from empathy_kit.data.readers import Header, read_bytes, read_csv
+from empathy_kit.data.schema import MISSING, Schema
 from empathy_kit.data.sources import fetch_reddit, load_corpus
 from empathy_kit.data.splits import by_seeker
-from empathy_kit.errors import KitError
+from empathy_kit.errors import KitError, shown
 
 RATINGS = "ratings.csv"
 EXPERTS = ("expert1", "expert2", "expert3")
@@ -53,36 +56,35 @@ class Ratings:
     levels: Mapping[str, Mapping[str, Ints]]
 
 
-def read_ratings(path: Path, mechanisms: Sequence[str]) -> Ratings:
+def read_ratings(path: Path, schema: Schema) -> Ratings:
     """The table of ratings.
 
     Raises:
         KitError: it cannot be read, lacks a column or a rating, or a rating is no level.
     """
-    try:
-        rows = list(csv.DictReader(path.read_text("utf-8-sig").splitlines()))
-    except OSError as error:
-        raise KitError(f"{path}: cannot be read: {error.strerror}; give the folder with {RATINGS} as --experts") from None
+    labels = {task.name: LabelReader(task) for task in schema.tasks}
     found: dict[str, dict[str, dict[str, int]]] = {}
-    for number, row in enumerate(rows, 1):
-        for name in (*KEYS, *RATERS):
-            if row.get(name) is None:
-                raise KitError(f"{path}, row {number}: no {name}, expected columns {', '.join((*KEYS, *RATERS))}")
-        for rater in RATERS:
-            if row[rater] not in map(str, range(LEVELS)):
-                raise KitError(f"{path}, row {number}, column {rater}: expected 0, 1 or 2")
-        one = found.setdefault(f"{row['sp_id']}_{row['rp_id']}", {})
-        one[row["mechanism"]] = {rater: int(row[rater]) for rater in RATERS}
+    for row in read_csv(read_bytes(path), Header(path.name, (*KEYS, *RATERS))):
+        mechanism = row.text("mechanism")
+        if mechanism not in labels:
+            raise row.error("mechanism", f"{shown(mechanism)} found, expected {', '.join(labels)}")
+        levels = {rater: row.label(rater, labels[mechanism]) for rater in RATERS}
+        for rater, level in levels.items():
+            if level == MISSING:
+                raise row.error(rater, "empty, expected a level")
+        found.setdefault(f"{row.identifier('sp_id')}_{row.identifier('rp_id')}", {})[mechanism] = levels
     for number, one in enumerate(found.values(), 1):
-        if set(one) != set(mechanisms):
-            raise KitError(f"{path}: pair {number} is rated for {', '.join(sorted(one))}, expected {', '.join(mechanisms)}")
-    levels = {
+        if set(one) != set(labels):
+            raise KitError(f"{path.name}: pair {number} is rated for {', '.join(sorted(one))}, expected {', '.join(labels)}")
+    if not found:
+        raise KitError(f"{path.name}: no rows, expected at least one pair")
+    ratings = {
         name: {rater: np.array([one[name][rater] for one in found.values()], dtype=np.int64) for rater in RATERS}
-        for name in mechanisms
+        for name in labels
     }
-    for raters in levels.values():
+    for raters in ratings.values():
         raters[MEDIAN] = np.median([raters[name] for name in EXPERTS], axis=0).astype(np.int64)
-    return Ratings(tuple(found), levels)
+    return Ratings(tuple(found), ratings)
 
 
 def places(corpus: Corpus, ratings: Ratings) -> list[int]:
@@ -166,7 +168,7 @@ def main(work: Path, experts: Path, seeds: int, jobs: int, freeze_layers: int, e
     """Train, rate, and print the agreements as JSON."""
     corpus = load_corpus("reddit")
     names = corpus.schema.names
-    ratings = read_ratings(experts / RATINGS, names)
+    ratings = read_ratings(experts / RATINGS, corpus.schema)
     rated = places(corpus, ratings)
     apart = {at for group in by_seeker(corpus.pairs) if not {*group}.isdisjoint(rated) for at in group}
     data = work / "data"
@@ -174,7 +176,9 @@ def main(work: Path, experts: Path, seeds: int, jobs: int, freeze_layers: int, e
     recipe = ["--resplit", "--seeds", str(seeds), "--freeze-layers", str(freeze_layers), "--encoder", encoder]
     command = ["compare", *MODELS, "--data", str(data), *recipe, "--keep-models"]
     where = ["--jobs", str(jobs), "--out", str(work / "comparison")]
-    subprocess.run([sys.executable, "-m", "empathy_kit", *command, *where], check=True, stdout=sys.stderr)
+    compared = [sys.executable, "-m", "empathy_kit", *command, *where]
+    if code := subprocess.run(compared, check=False, stdout=sys.stderr).returncode:
+        raise click.ClickException(f"compare ended with exit code {code}; the same command continues it")
 
     posts = [(corpus.pairs[at].seeker, corpus.pairs[at].response) for at in rated]
     said: dict[str, list[dict[str, Ints]]] = {name: [] for name in MODELS}
@@ -207,4 +211,7 @@ def main(work: Path, experts: Path, seeds: int, jobs: int, freeze_layers: int, e
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KitError as error:
+        raise SystemExit(f"Error: {error}") from None

@@ -152,4 +152,4 @@ if __name__ == "__main__":
     try:
         main()
     except KitError as error:
-        raise SystemExit(str(error)) from None
+        raise SystemExit(f"Error: {error}") from None

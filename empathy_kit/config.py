@@ -85,6 +85,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "threads": (1, 4096),
 }
 
+ADDED = ("train_share",)  # settings that records of earlier versions lack; their default is what those versions did
+
 PRESETS: dict[str, dict[str, Any]] = {
     "small": {},
     # Section 4.2 of the paper. It names no learning rate schedule, no clipping and no patience: none of these here, so the
@@ -145,9 +147,6 @@ PAPER: dict[str, dict[str, tuple[float, float]]] = {
 def flag(name: str) -> str:
     """A field's name as its flag: ``encoder_lr`` -> ``--encoder-lr``."""
     return "--" + name.replace("_", "-")
-
-
-ADDED = ("train_share",)  # settings that records of earlier versions lack; their default is what those versions did
 
 
 def settings() -> dict[str, tuple[Any, str]]:

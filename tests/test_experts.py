@@ -48,7 +48,7 @@ def quadratic(one: object, other: object, sample_weight: object) -> float:
 
 def test_the_median_is_of_the_three_experts(experts: ModuleType, tmp_path: Path) -> None:
     rows = [f"a,b,{name},0,{levels},1,1,1" for name, levels in (("ER", "0,2,1"), ("EX", "0,0,2"), ("IP", "2,2,0"))]
-    found = experts.read_ratings(table(tmp_path, *rows), EPITOME.names)
+    found = experts.read_ratings(table(tmp_path, *rows), EPITOME)
     assert found.ids == ("a_b",)
     assert [found.levels[name]["experts' median"].tolist() for name in EPITOME.names] == [[1], [0], [2]]
 
@@ -56,20 +56,23 @@ def test_the_median_is_of_the_three_experts(experts: ModuleType, tmp_path: Path)
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (["a,b,ER,0,0,0,0,0,0,3"], "row 1, column gemini-2.5-pro: expected 0, 1 or 2"),
-        (["a,b,ER,0,0,0"], "row 1: no expert3, expected columns sp_id, rp_id"),
+        (["a,b,ER,0,0,0,0,0,0,3"], "row 1, column 'gemini-2.5-pro': 3 found, expected 0, 1 or 2"),
+        (["a,b,ER,0,0,,0,0,0,0"], "row 1, column 'expert2': empty, expected a level"),
+        (["a,b,XX,0,0,0,0,0,0,0"], "row 1, column 'mechanism': 'XX' found, expected ER, EX, IP"),
+        (["a,b,ER,0,0,0"], "row 1: 6 cells found, expected 10"),
         (["a,b,ER,0,0,0,0,0,0,0"], "pair 1 is rated for ER, expected ER, EX, IP"),
+        ([], "no rows, expected at least one pair"),
     ],
 )
 def test_a_fault_in_the_ratings_is_named(experts: ModuleType, tmp_path: Path, rows: list[str], message: str) -> None:
     with pytest.raises(KitError, match=r"ratings\.csv") as caught:
-        experts.read_ratings(table(tmp_path, *rows), EPITOME.names)
+        experts.read_ratings(table(tmp_path, *rows), EPITOME)
     assert message in str(caught.value)
 
 
 def test_pairs_are_found_by_their_ids_and_the_crowds_labels(experts: ModuleType, tmp_path: Path) -> None:
     rows = [f"a,b,{name},{level},0,0,0,0,0,0" for name, level in zip(EPITOME.names, (0, 1, 2), strict=True)]
-    ratings = experts.read_ratings(table(tmp_path, *rows), EPITOME.names)
+    ratings = experts.read_ratings(table(tmp_path, *rows), EPITOME)
     pairs = [
         Pair(1, "x_y", "", "s", "r", (0, 1, 2)),
         Pair(2, "a_b", "", "s", "r", (0, 1, 1)),

@@ -110,16 +110,16 @@ def conduct_in(
             os._exit(99)
         os.close(theirs)
         children.append(child)
-        waiting.register(os.fdopen(ours, "rb"), selectors.EVENT_READ)
+        waiting.register(ours, selectors.EVENT_READ, os.fdopen(ours, "rb"))
     while waiting.get_map():
         for key, _ in waiting.select():
-            line = key.fileobj.readline()  # type: ignore[union-attr]
+            line = key.data.readline()
             if line.endswith(b"\n"):
                 number, ending, lost = json.loads(line)
                 yield number, ending, lost
             else:
                 waiting.unregister(key.fileobj)
-                key.fileobj.close()  # type: ignore[union-attr]
+                key.data.close()
     ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     if any(ends):
         raise SystemExit(f"{name}: a process that conducts trials ended with {', '.join(map(str, ends))}")

@@ -168,17 +168,14 @@ def test_a_run_on_other_data_or_with_another_encoder_is_refused(partial: Path, t
     sample = Path(empathy_kit.__file__).parent / "data" / "sample"
     lines = (sample / "pairs.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (tmp_path / "fewer.jsonl").write_text("".join(lines[:-1]), encoding="utf-8")
-    found = refusal(focal(tiny_roberta, data=str(tmp_path / "fewer.jsonl")), partial)
-    assert found.startswith(f"{partial}: the data is not the stopped run's (sha256 ")
-    assert found.endswith("...); use the same data, or another --out")
-
     encoder = shutil.copytree(tiny_roberta, tmp_path / "encoder")
     weights = load_file(encoder / "model.safetensors")
     first, *_ = weights
     save_file({**weights, first: weights[first] + 1e-3}, encoder / "model.safetensors", metadata={"format": "pt"})
-    found = refusal(focal(encoder), partial)
-    assert found.startswith(f"{partial}: the encoder is not the stopped run's (sha256 ")
-    assert found.endswith("...); use the same encoder, or another --out")
+    for what, other in (("data", focal(tiny_roberta, data=str(tmp_path / "fewer.jsonl"))), ("encoder", focal(encoder))):
+        found = refusal(other, partial)
+        assert found.startswith(f"{partial}: the {what} is not the stopped run's (sha256 ")
+        assert found.endswith(f"...); use the same {what}, or another --out")
 
 
 def test_a_run_with_a_changed_plugin_or_without_it_is_refused(tiny_roberta: Path, tmp_path: Path) -> None:

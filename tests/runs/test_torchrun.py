@@ -125,12 +125,12 @@ def test_a_process_that_dies_takes_the_others_down_and_is_named_in_one_line(
 
 @pytest.mark.processes
 def test_a_fault_is_printed_once_whichever_processes_have_it(torchrun: Torchrun, tiny_roberta: Path, tmp_path: Path) -> None:
-    done = torchrun(2, HERE / "faulty.py", "missing", "run", *flags(tiny_roberta), "--out", tmp_path / "run")
+    done = torchrun(3, HERE / "faulty.py", "missing", "run", *flags(tiny_roberta), "--out", tmp_path / "run")
     kit = [line for line in done.stderr.splitlines() if line.startswith("Error:") or "Aborted" in line]
     assert kit == [
         "Error: --data missing.csv: no such file or folder; expected sample, reddit, a folder or a .csv, .jsonl or .parquet file"
     ]
-    assert re.search(r"Root Cause.*\n.*\n.*\n.*\n  rank      : 1 .*\n  exitcode  : 2 ", done.stderr)
+    assert re.search(r"Root Cause.*\n.*\n.*\n.*\n  rank      : [12] .*\n  exitcode  : 2 ", done.stderr)
     assert list(tmp_path.iterdir()) == []
 
 
