@@ -58,6 +58,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "inference-billion": inference.billion,
     "reliability": reliability.survived,
     "reliability-machines": reliability.machines,
+    "checkpoints": reliability.checkpoints,
     "service": service.load,
     "sizes": speed.sizes,
     "time": speed.time,

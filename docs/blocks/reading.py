@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -161,3 +161,8 @@ def score(estimate: SeedEstimate, value: str) -> str:
 def sentences(*parts: str) -> str:
     """Sentences in a row, without the empty ones."""
     return " ".join(part for part in parts if part)
+
+
+def processor(machine: Mapping[str, Any]) -> str:
+    """The name of the processor that something was measured on, without its decoration."""
+    return str(machine["processor"]).replace("(R)", "").replace(" Processor", "")

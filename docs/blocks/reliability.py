@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from blocks.reading import RESULTS, listed, measured, table
+from blocks.reading import RESULTS, listed, measured, processor, table
 
 ORDER = (
     "kill-run", "kill-compare", "kill-writing", "terminate", "interrupt", "flip", "damage", "full-disk", "clock", "read-only",
@@ -34,6 +34,23 @@ def machines() -> str:
     return (
         f"Counted with empathy-kit {', '.join(kits)} on {'; '.join(where)}. How each trial ended is in "
         f"[benchmarks/results/torture](../benchmarks/results/torture).{left}"
+    )
+
+
+def checkpoints() -> str:
+    """What keeping a run's state costs, as a share of the time between two checkpoints."""
+    if not (RESULTS / "checkpoints.json").exists():
+        return "`python benchmarks/checkpoints.py` measures it."
+    found = measured("checkpoints")
+    computed = found["processor_seconds"] / (found["machine"]["cores"] * 300)
+    machine = found["machine"]
+    return (
+        f"A checkpoint of {found['config']['encoder']} has {found['bytes'] / 2**20:,.0f} MiB, and training waits "
+        f"{found['training_waits_seconds']:.2f} s for it: {found['share_of_5_minutes']:.2%} of 5 minutes. With its hashes it "
+        f"takes {found['processor_seconds']:.1f} s of processor time, {computed:.2%} of what the cores have in 5 minutes. An "
+        f"epoch of the Reddit data would take {found['epoch_seconds']:.0f} s here, and the checkpoint at its end "
+        f"{found['share_of_an_epoch']:.2%} of that ([how](../benchmarks/checkpoints.py), "
+        f"[figures](../benchmarks/results/checkpoints.json)), on {machine['cores']} cores of an {processor(machine)}."
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from blocks.reading import RESULTS, count, listed, measured, table
+from blocks.reading import RESULTS, count, listed, measured, processor, table
 
 OURS = ("copy of the logits", "fused", "fused, one loss per row", "closed form", "eager", "eager, compiled")
 FEW = {0: "gamma 0", 2: "gamma 2", 3: "any gamma, one per class"}  # the kernel's mode, as the table has it
@@ -149,7 +149,7 @@ def _median(name: str) -> float:
 
 
 def _threads(machine: Mapping[str, Any]) -> str:
-    return f"{count(machine['threads'])} threads of an {machine['processor'].replace('(R)', '').replace(' Processor', '')}"
+    return f"{count(machine['threads'])} threads of an {processor(machine)}"
 
 
 def gpu_code() -> str:
@@ -198,6 +198,6 @@ def sizes() -> str:
     told = (
         f"{large['rows'] / small['rows']:.0f} times the rows take {listed(grown)} times as long "
         "([how](../benchmarks/size.py), [figures](../benchmarks/results/size.json)), on "
-        f"{machine['cores']} cores of an {machine['processor'].replace('(R)', '').replace(' Processor', '')}."
+        f"{machine['cores']} cores of an {processor(machine)}."
     )
     return f"{told}\n\n{table(('', 'rows', 'seconds', 'peak memory, GiB'), rows)}"
