@@ -60,7 +60,7 @@ lock:
 		--output-file $(LOCK)/requirements.txt > $(LOCK)/log.txt
 	cat $(LOCK)/header.txt $(LOCK)/requirements.txt > requirements.lock
 
-# For a maintainer, before a release: it asks the package index's JSON interface, which a mirror need not have.
+# It asks the package index's JSON interface, which a mirror need not have.
 audit:
 	$(PYTHON) -m venv $(LOCK)
 	$(LOCK)/bin/python -m pip install --quiet pip-audit==2.10.1
