@@ -16,7 +16,7 @@ from empathy_kit.core.scored import Engine, Scored
 from empathy_kit.core.tokens import TokenPair
 from empathy_kit.data.pairs import Corpus, Pair
 from empathy_kit.data.sources import load_corpus
-from empathy_kit.data.splits import Split, make_split, take
+from empathy_kit.data.splits import make_split, take, thin_out
 from empathy_kit.errors import KitError, written_to
 from empathy_kit.inference.graph import EXPORT, FORMAT, GRAPH, TOKENIZER, GraphEngine, feed, needed
 from empathy_kit.inference.quantise import quantise
@@ -126,7 +126,8 @@ def _parts(loaded: Loaded) -> tuple[Parts | None, str]:
     config, told = loaded.record.config, loaded.record
     try:
         corpus = load_corpus(config["data"], told.schema)
-        split: Split = make_split(corpus, config["split"], config["split_seed"], told.tasks)
+        split = make_split(corpus, config["split"], config["split_seed"], told.tasks)
+        split = thin_out(corpus, split, config["train_share"], told.tasks)
     except KitError as error:
         return None, f"scores are not compared: the run's data cannot be read ({error})"
     if corpus.sha256() != told.data["sha256"] or split.sha256() != told.split["sha256"]:

@@ -19,10 +19,12 @@ from empathy_kit.config import RunConfig, configure
 from empathy_kit.contracts import Encoded
 from empathy_kit.core.heads import LinearHead
 from empathy_kit.data.sources import load_corpus
+from empathy_kit.data.splits import make_split, thin_out
 from empathy_kit.inference import export as exporting
 from empathy_kit.inference.export import ATTEMPTS, export, losses
 from empathy_kit.plugins import Provided, Registry, load_registry
 from empathy_kit.runs import record
+from empathy_kit.runs.load import load
 from empathy_kit.runs.train import run
 
 for module in ("onnx", "onnxscript", "onnxruntime"):
@@ -83,6 +85,16 @@ def test_int8_that_costs_too_much_is_refused_with_the_figures_after_all_else_was
     figures = "; ".join(f"{what}: ER macro F1 -1.30" for what in ATTEMPTS)
     assert str(error.value) == f"{marking_run}: int8 costs too much on the test part, in points: {figures}; leave --int8 out"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_only_pairs_that_the_run_was_trained_on_are_shown_to_the_graph(tiny_roberta: Path, tmp_path: Path) -> None:
+    folder = train(tmp_path / "run", tiny_roberta, train_share=0.5)
+    corpus = load_corpus("sample")
+    split = thin_out(corpus, make_split(corpus, "grouped", 0), 0.5)
+    parts, _ = exporting._parts(load(folder, load_registry(), device="cpu"))
+    assert parts is not None
+    assert set(parts.shown) == set(split.train)  # the sample has fewer than are shown
+    assert split.unused
 
 
 def test_half_a_point_of_accuracy_and_one_of_macro_f1_may_be_lost() -> None:
