@@ -3,28 +3,31 @@
     pip install ./plugins/empathy-kit-longtail ./plugins/empathy-kit-ordinal ./plugins/empathy-kit-biencoder
     python benchmarks/questions.py sharing learning --jobs 2 --out FOLDER
 
-Runs that another committed comparison has are copied. A call that was stopped continues where it was. `size` and
-`predecessor-size` need the encoder that `make mpnet` installs.
+A run that another comparison in FOLDER or in benchmarks/results has, by whatever name, is copied. A call that was stopped
+continues where it was. `size` and `predecessor-size` need the encoder that `make mpnet` installs.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 
-from empathy_kit.comparison.plan import RUNS, run_folder
-from empathy_kit.comparison.run import read_run
-from empathy_kit.config import COMPARISON
+from empathy_kit.comparison.parse import parse_configurations
+from empathy_kit.comparison.plan import NOT_COMPARED, RUNS, Plan, run_folder
+from empathy_kit.config import RunConfig, configure, to_dict
 from empathy_kit.errors import KitError
+from empathy_kit.plugins import Registry, load_registry
+from empathy_kit.runs import record
+from empathy_kit.runs.choose import all_options, choose_plugins
 
 RESULTS = Path(__file__).parent / "results"
-SHARED = ("reddit-grouped", "reddit-paper")  # comparisons whose runs are copied
 MPNET = "--encoder mpnet --freeze-layers 6"  # half of its layers, as a third of minilm's
 BI_ENCODER = "--trunk bi-encoder --head dense --separate"
 
@@ -36,6 +39,18 @@ class Question:
     configurations: tuple[str, ...]
     seeds: int = 3
     split: str = "grouped"
+
+    @property
+    def flags(self) -> dict[str, str]:
+        """What all of its configurations share."""
+        return {"data": "reddit", "split": self.split, "freeze-layers": "2"}
+
+    @property
+    def plan(self) -> Plan:
+        """What `compare` makes of it."""
+        shared = {name.replace("-", "_"): value for name, value in self.flags.items()}
+        configurations, separate = parse_configurations(self.configurations, None, configure(RunConfig(), shared))
+        return Plan(configurations, tuple(range(self.seeds)), True, separate)
 
 
 # Three values each of what the remedies for imbalance leave open, tried on one split. Validation parts choose; the chosen values
@@ -88,6 +103,16 @@ QUESTIONS = {
             "hurdle=--head hurdle",
         )
     ),
+    # What the best recipe may be made of. Validation parts choose.
+    "ingredients": Question(
+        (
+            "T3",
+            "T3-head=--loss focal --truncate head",
+            "T3-attention=--loss focal --head attention",
+            "T3-tag=--loss focal --rationale tag",
+            "T3-attention-tag=--loss focal --head attention --rationale tag",
+        )
+    ),
     "predecessor": Question(
         (
             "T1",
@@ -112,24 +137,33 @@ QUESTIONS = {
 }
 
 
-def known_runs(question: Question) -> Iterator[tuple[str, int, Path]]:
-    """Finished runs of other comparisons of configurations with a name of the kit's, on the same kind of split."""
-    for configuration in question.configurations:
-        for folder in SHARED if configuration in COMPARISON else ():
-            for seed in range(question.seeds):
-                if (there := run_folder(RESULTS / folder, configuration, seed)).is_dir():
-                    found = read_run(RESULTS / folder, configuration, seed)
-                    if found.record.config["split"] == question.split and found.record.config["precision"] == "no":
-                        yield configuration, seed, there
+def known_runs(folders: Iterable[Path]) -> dict[str, Path]:
+    """The finished runs of comparisons, by all that they depend on; of equal ones, one whose size and speed are known."""
+    known: dict[str, Path] = {}
+    for folder in folders:
+        for there in sorted(path.parent for path in folder.glob(f"{RUNS}/*/{record.RUN}")):
+            found = record.read(there, model=False)
+            same = _key(configure(RunConfig(), found.config))
+            if same not in known or found.model is not None:
+                known[same] = there
+    return known
 
 
-def prepare(question: Question, out: Path) -> None:
+def _key(config: RunConfig) -> str:
+    apart = {*NOT_COMPARED} - {"seed", "split_seed"}
+    return json.dumps({name: value for name, value in to_dict(config).items() if name not in apart}, sort_keys=True)
+
+
+def prepare(question: Question, out: Path, registry: Registry, known: dict[str, Path]) -> None:
     """Copy the runs that are known; `compare` checks that they are what it would make."""
     (out / RUNS).mkdir(parents=True, exist_ok=True)
-    for name, seed, there in known_runs(question):
-        if not (place := run_folder(out, name, seed)).exists():
+    plan = question.plan
+    for name, seed in plan.runs():
+        config = plan.config(name, seed)
+        there = known.get(_key(replace(config, options=all_options(choose_plugins(config, registry)))))
+        if there is not None and not (place := run_folder(out, name, seed)).exists():
             shutil.copytree(there, place)
-            click.echo(f"{place.name} is copied from {there.parents[1].name}", err=True)
+            click.echo(f"{place.name} is a copy of {there.parents[1].name}'s {there.name}", err=True)
 
 
 @click.command()
@@ -138,12 +172,13 @@ def prepare(question: Question, out: Path) -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=RESULTS, help="where the folders are made  [benchmarks/results]")
 def main(names: tuple[str, ...], jobs: int, out: Path) -> None:
     """Make the comparisons NAMES, one after the other."""
+    registry = load_registry()
     for name in names:
         question, folder = QUESTIONS[name], out / f"reddit-{name}"
-        prepare(question, folder)
-        how = ["--data", "reddit", "--split", question.split, "--resplit", "--seeds", str(question.seeds), "--freeze-layers", "2"]
-        where = ["--jobs", str(jobs), "--out", str(folder)]
-        command = [sys.executable, "-m", "empathy_kit", "compare", *question.configurations, *how, *where]
+        prepare(question, folder, registry, known_runs([*RESULTS.glob("reddit-*"), *out.glob("reddit-*")]))
+        flags = [word for flag, value in question.flags.items() for word in (f"--{flag}", value)]
+        how = ["--resplit", "--seeds", str(question.seeds), "--jobs", str(jobs), "--out", str(folder)]
+        command = [sys.executable, "-m", "empathy_kit", "compare", *question.configurations, *flags, *how]
         if code := subprocess.run(command, check=False).returncode:
             raise click.ClickException(f"{name}: compare ended with exit code {code}; the same command continues it")
 

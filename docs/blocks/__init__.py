@@ -71,6 +71,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "claims": paper.summary,
     **{f"claim-{name}": partial(paper.section, name) for name in claims.CLAIMS},
     "tuning": paper.tuned,
+    "ingredients": paper.ingredients,
     "claim-independence": paper.independence,
     "experts": paper.experts,
 }

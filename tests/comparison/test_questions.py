@@ -1,0 +1,59 @@
+"""benchmarks/questions.py: its plans are ones that `compare` takes, and no run is trained that another comparison has."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from made_up import made_up_run
+
+from empathy_kit.config import RunConfig, configure
+from empathy_kit.plugins import load_registry
+from empathy_kit.runs.choose import all_options, choose_plugins
+
+
+@pytest.fixture(scope="module")
+def questions() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+        yield importlib.import_module("questions")
+
+
+def finished(folder: Path, name: str, seed: int, **changes: object) -> Path:
+    """A run of the Reddit data as `run` records it: with every option."""
+    config = configure(RunConfig(), {"data": "reddit", "freeze_layers": 2, **changes})
+    whole = replace(config, options=all_options(choose_plugins(config, load_registry())))
+    made_up_run(folder / "runs" / f"{name}-{seed}", whole, 0, seed, seed, 0.0)
+    return folder
+
+
+def test_every_question_is_a_plan_of_three_splits_or_says_how_many(questions: ModuleType) -> None:
+    plans = {name: question.plan for name, question in questions.QUESTIONS.items()}
+    assert {name: len(plan.seeds) for name, plan in plans.items() if len(plan.seeds) != 3} == {"tuning": 1, "predecessor-size": 2}
+    assert {config.freeze_layers for config in plans["size"].configurations.values()} == {2, 6}
+    assert {config.split for config in plans["size-paper"].configurations.values()} == {"paper"}
+    assert len(plans["sharing"].runs()) == 3 * (2 + 2 * 3)  # T1s and T3s have a model for each task
+
+
+def test_a_run_that_depends_on_the_same_is_copied_whatever_it_is_called(
+    questions: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = finished(tmp_path / "reddit-there", "T3", 0, loss="focal")
+    finished(there, "T3", 1, loss="focal", options={"loss.gamma": 3})
+    finished(there, "wide", 1, loss="focal", max_tokens=128)
+    finished(there, "frozen", 1, loss="focal", freeze_layers=3)
+    question = questions.Question(("T3", "same=--loss focal -o loss.gamma 2", "three=--loss focal -o loss.gamma 3"), seeds=2)
+    out = tmp_path / "out"
+    for _ in range(2):  # what is there is not copied again
+        questions.prepare(question, out, load_registry(), questions.known_runs([there]))
+    assert {path.name for path in (out / "runs").iterdir()} == {"T3-0", "same-0", "three-1"}
+    assert (out / "runs" / "three-1" / "run.json").read_bytes() == (there / "runs" / "T3-1" / "run.json").read_bytes()
+    assert capsys.readouterr().err.splitlines() == [
+        "T3-0 is a copy of reddit-there's T3-0",
+        "same-0 is a copy of reddit-there's T3-0",
+        "three-1 is a copy of reddit-there's T3-1",
+    ]
