@@ -38,7 +38,7 @@ from empathy_kit.service.messages import (
 
 BATCH = 16  # pairs: enough to compute well, few enough that nobody waits long for a batch to end
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-REFUSALS = (400, 401, 413, 415, 422, 429, 500, 503)
+REFUSALS = (400, 401, 413, 415, 422, 429, 431, 500, 503)
 WARM = ("I do not know what to do any more.", "That sounds very hard. What happened? " * 40)
 
 

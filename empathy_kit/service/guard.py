@@ -22,6 +22,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+MOST_HEADER_BYTES = 16_384  # with the request's path and query
 _FILES = ("page.css", "page.js", "feedback.js", "server.js", "words.js", "icon.svg")
 PAGE = {"/": "index.html"} | {f"/{name}": name for name in _FILES}
 OPEN = frozenset({*PAGE, "/healthz", "/readyz"})  # without a token: they hold no post and no record
@@ -89,6 +90,10 @@ class Guard:
 
     def _refused(self, scope: Scope) -> JSONResponse | None:
         headers: dict[bytes, list[bytes]] = {}
+        # The server counts too, but only while it waits for the rest: headers that arrive at once pass it.
+        lengths = (len(name) + len(value) + 4 for name, value in scope["headers"])
+        if len(scope.get("raw_path") or b"") + len(scope["query_string"]) + sum(lengths) > MOST_HEADER_BYTES:
+            return refusal(431, HEADERS_TOO_LARGE)
         for name, value in scope["headers"]:
             headers.setdefault(name, []).append(value)
         host = headers.get(b"host", [])
@@ -124,6 +129,8 @@ class Guard:
 
 
 TOO_LARGE = Fault(code="too_large", message=f"the body is too large, expected at most {MOST_BYTES:,} bytes; send fewer pairs")
+
+HEADERS_TOO_LARGE = Fault(code="headers_too_large", message=f"expected headers of at most {MOST_HEADER_BYTES:,} bytes in all")
 
 
 def refusal(status: int, fault: Fault, headers: dict[str, str] | None = None) -> JSONResponse:

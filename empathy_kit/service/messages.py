@@ -82,6 +82,7 @@ class Fault(BaseModel):
         "too_long",
         "unauthorized",
         "unknown_host",
+        "headers_too_large",
     ]
     message: str
     pair: int | None = Field(default=None, description="position in pairs, from 0")

@@ -18,13 +18,13 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from empathy_kit.errors import KitError
+from empathy_kit.service.guard import MOST_HEADER_BYTES
 
 READ_SECONDS = 10.0  # for the whole of one request to arrive
 IDLE_SECONDS = 30  # that a connection is kept open between requests
 DRAIN_SECONDS = 0.3  # after a signal: connections are still answered, and told to close
 STOP_SECONDS = 30
 MOST_CONNECTIONS = 1000
-MOST_HEADER_BYTES = 16_384
 
 
 class Protocol(H11Protocol):
