@@ -27,7 +27,7 @@ from empathy_kit.cli.serve import serve
 from empathy_kit.errors import KitError
 from empathy_kit.runs.torchrun import is_first_to_report, is_silent
 
-TRAIN = frozenset({"jinja2", "matplotlib", "safetensors", "scipy", "sklearn", "torch", "transformers"})
+TRAIN = frozenset({"matplotlib", "safetensors", "scipy", "sklearn", "torch", "transformers"})
 """What the extra ``train`` brings."""
 
 

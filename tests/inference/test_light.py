@@ -54,3 +54,10 @@ def test_a_command_that_trains_says_what_it_lacks(tmp_path: Path, marking_run: P
         2,
         f"Error: {marking_run}: a run's model needs torch: pip install 'empathy-kit[train]', or export the model where it is\n",
     )
+
+
+def test_an_exported_model_gets_its_card_without_it(tmp_path: Path, marking_export: Path) -> None:
+    out = tmp_path / "published"
+    said = without("publish", marking_export, "somebody/model", "--dry-run", out)
+    assert (said.returncode, said.stderr) == (0, "")
+    assert (out / "README.md").read_text("utf-8").startswith("---\n")

@@ -182,7 +182,8 @@ def test_health_readiness_and_measures(server: Asked) -> None:
 def test_openapi_describes_what_is_answered(server: Asked) -> None:
     found = server("/openapi.json").json
     assert set(found["paths"]) == {"/v1/predict", "/v1/model", "/v1/model/card", "/healthz", "/readyz", "/metrics"}
-    assert set(found["paths"]["/v1/predict"]["post"]["responses"]) == {"200", *map(str, (400, 401, 413, 415, 422, 429, 431, 500, 503))}
+    refusals = map(str, (400, 401, 413, 415, 422, 429, 431, 500, 503))
+    assert set(found["paths"]["/v1/predict"]["post"]["responses"]) == {"200", *refusals}
 
 
 def test_a_model_folder_that_changed_is_told_and_the_loaded_model_goes_on_answering(tmp_path: Path) -> None:
