@@ -27,8 +27,10 @@ def main(data: str) -> None:
     """Print the rule's scores as JSON."""
     corpus = load_corpus(data)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in EPITOME.names}
+    splits = {}
     for seed in SEEDS:
         split = make_split(corpus, "grouped", seed)
+        splits[seed] = split.sha256()
         train, test = take(corpus, split.train), take(corpus, split.test)
         for index, name in enumerate(EPITOME.names):
             above = [pair.levels[index] for pair in train if pair.levels[index] > 0]
@@ -40,9 +42,8 @@ def main(data: str) -> None:
             found[name].append({metric: float(scores[metric]) for metric in ("accuracy", "weighted_f1", "macro_f1")})
     means = {name: {metric: round(mean(run[metric] for run in runs), 4) for metric in runs[0]} for name, runs in found.items()}
     what = "no span: level 0; a span: the commoner level above 0; nothing is read"
-    click.echo(
-        json.dumps({"what": what, "data": corpus.name, "split": "grouped", "seeds": list(SEEDS), "scores": means}, indent=2)
-    )
+    told = {"what": what, "data": corpus.name, "split": "grouped", "seeds": list(SEEDS), "splits": splits, "scores": means}
+    click.echo(json.dumps(told, indent=2))
 
 
 if __name__ == "__main__":

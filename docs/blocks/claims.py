@@ -74,7 +74,7 @@ def told(name: str) -> str:
             sentences(
                 f"{seeds_of(claim.comparison).capitalize()}.",
                 verdict([each for side in contrasts for each in side]),
-                power(contrasts[0]),
+                power([each for side in contrasts for each in side]),
             ),
         )
     )

@@ -61,6 +61,7 @@ def rationales(found: Comparison) -> str:
         "**Do predicted rationales help?** They see nothing of the test pairs' annotation.",
         *(f"From {side[0].first} to {side[0].second} the right answers change by {gains(side)}." for side in sides),
         verdict([each for side in sides for each in side]),
+        power([each for side in sides for each in side]),
     )
 
 

@@ -109,21 +109,43 @@ def macro_gains(contrasts: Sequence[Contrast]) -> str:
 
 
 def verdict(contrasts: Sequence[Contrast]) -> str:
-    """Which of some differences can be told from chance, after Holm's correction."""
-    sure = [found for found in contrasts if found.corrected <= SURE]
+    """Which of some differences were found, and which only tell these trained models apart.
+
+    The exact test takes the models as they are: with few seeds and much luck in training it finds differences of recipes that
+    do not differ. So a difference counts as found only where its interval, which is over other seeds too, leaves 0 out as well.
+    """
+    sure = [each for each in contrasts if each.corrected <= SURE]
     if not sure:
-        least = chance(min(found.corrected for found in contrasts))
+        least = chance(min(each.corrected for each in contrasts))
         what = "none of these differences" if len(contrasts) > 1 else "no difference"
         return f"After Holm's correction {what} can be told from chance (smallest p: {least})."
-    told = []
-    for pair in dict.fromkeys((found.first, found.second) for found in sure):
-        for word, better in (("more", True), ("fewer", False)):
-            where = [found for found in sure if (found.first, found.second) == pair and (found.accuracy.value > 0) == better]
-            if where:
-                tasks = listed([f"{found.task} (p {_equals(found.corrected)})" for found in where])
-                told.append(f"{pair[1]} has {word} right answers than {pair[0]} on {tasks}")
+    found = [each for each in sure if _leaves_0_out(each)]
+    lucky = [each for each in sure if not _leaves_0_out(each)]
     rest = "" if len(sure) == len(contrasts) else "; the other differences cannot be told from chance"
-    return f"After Holm's correction {listed(told)}{rest}."
+    if not lucky:
+        return f"After Holm's correction {listed(_told(found))}{rest}."
+    only = (
+        f"among these trained models {listed(_told(lucky))}, but the "
+        f"{'intervals, which are' if len(lucky) > 1 else 'interval, which is'} over other seeds too, "
+        f"{'hold' if len(lucky) > 1 else 'holds'} 0"
+    )
+    return f"After Holm's correction {'; '.join([*([listed(_told(found))] if found else []), only])}{rest}."
+
+
+def _leaves_0_out(contrast: Contrast) -> bool:
+    low, high = contrast.accuracy.low, contrast.accuracy.high
+    return low is not None and high is not None and low * high > 0
+
+
+def _told(sure: Sequence[Contrast]) -> list[str]:
+    told = []
+    for pair in dict.fromkeys((each.first, each.second) for each in sure):
+        for word, better in (("more", True), ("fewer", False)):
+            where = [each for each in sure if (each.first, each.second) == pair and (each.accuracy.value > 0) == better]
+            if where:
+                tasks = listed([f"{each.task} (p {_equals(each.corrected)})" for each in where])
+                told.append(f"{pair[1]} has {word} right answers than {pair[0]} on {tasks}")
+    return told
 
 
 def _equals(p: float) -> str:
@@ -132,13 +154,19 @@ def _equals(p: float) -> str:
 
 
 def power(contrasts: Sequence[Contrast]) -> str:
-    """What the design would have found; nothing where one seed leaves that open."""
-    parts = [
-        f"{found.accuracy.smallest * found.test_pairs:.1f} ({found.task})"
-        for found in contrasts
-        if found.accuracy.smallest is not None
-    ]
-    return f"The smallest difference that this design finds four times of five is {listed(parts)} pairs." if parts else ""
+    """What the design would have found, from the surest difference of a task to the least sure; nothing from one seed."""
+    pairs: dict[str, list[float]] = {}
+    for each in contrasts:
+        if each.accuracy.smallest is not None:
+            pairs.setdefault(each.task, []).append(each.accuracy.smallest * each.test_pairs)
+    ends = [(task, *(f"{end:.1f}" for end in (min(several), max(several)))) for task, several in pairs.items()]
+    parts = [f"{low if low == high else f'{low} to {high}'} ({task})" for task, low, high in ends]
+    return (
+        f"The smallest difference that this design finds four times of five, as a single test before Holm's correction, is "
+        f"{listed(parts)} pairs."
+        if parts
+        else ""
+    )
 
 
 def zero(contrasts: Sequence[Contrast]) -> str:
