@@ -119,6 +119,7 @@ QUESTIONS = {
             "T3",
             f"bi={BI_ENCODER} --rationale tag -o rationale.weight .5",
             f"bi-no-rationale={BI_ENCODER}",
+            f"bi-no-attention={BI_ENCODER} --rationale tag -o rationale.weight .5 -o trunk.attention false",
         )
     ),
     "size": Question(

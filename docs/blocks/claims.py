@@ -16,6 +16,7 @@ from blocks.reading import (
     verdict,
 )
 from blocks.tables import differences, rarest_levels, recalled, titled
+from blocks.tables import scores as scores_of
 from empathy_kit.comparison.pages.summary import Contrast
 from empathy_kit.comparison.pages.words import COSTS, cost_cells, label_of, score_cell
 from empathy_kit.runs.report import number
@@ -52,7 +53,9 @@ CLAIMS = {
     "rationales": Claim("reddit-grouped", (("T1", "T2"), ("T3", "T4"))),
     "recurrence": Claim("reddit-recurrence", (("T3", "T3-mean"), ("T3-attention", "T3-mean-attention"))),
     "size": Claim("reddit-size", tuple((f"T{at}", f"T{at}m") for at in range(1, 5))),
-    "predecessor": Claim("reddit-predecessor", (("T1", "bi"), ("T1", "bi-no-rationale"), ("bi-no-rationale", "bi"))),
+    "size-paper": Claim("reddit-size-paper", (("T1", "T1m"), ("T3", "T3m"))),
+    "predecessor": Claim("reddit-predecessor", (("T1", "bi"), ("bi", "bi-no-rationale"), ("bi", "bi-no-attention"))),
+    "predecessor-size": Claim("reddit-predecessor-size", (("T1m", "bim"),)),
     "imbalance": Claim(
         "reddit-imbalance",
         tuple(
@@ -116,12 +119,38 @@ def scores(name: str) -> str:
     return "\n\n".join(parts)
 
 
+def beside_the_paper(name: str) -> str:
+    """The scores that the paper's Table 1 has, with its rows."""
+    folder = CLAIMS[name].folder
+    return f"Accuracy:\n\n{scores_of(folder, 'accuracy')}\n\nWeighted F1:\n\n{scores_of(folder, 'weighted_f1')}"
+
+
+def levels(name: str) -> str:
+    """How many pairs of every level each configuration gets right, task by task."""
+    found = CLAIMS[name].comparison
+    parts = []
+    for task in found.summary.tasks:
+        rows = [row for row in found.summary.ranked() if task.name in row.cells]
+        every = range(len(task.labels))
+        lines = []
+        for row in rows:
+            counts = [recalled(row, task.name, level) for level in every]
+            lines.append([titled(found, row.name), *(f"{right} of {of} ({predicted})" for right, of, predicted in counts)])
+        parts.append(table([task.title, *(label_of(task, level) for level in every)], lines))
+    return "\n\n".join(("Right of all pairs of a level, over the seeds, and how often it is predicted:", *parts))
+
+
 # Sharma et al. (EMNLP 2020), on the Reddit part: accuracy, macro F1 averaged over batches of 32, token F1 and IOU F1 of the
 # evidence. One model per mechanism, on a split that was not published.
 PUBLISHED = {
     "ER": (0.794, 0.745, 0.536, 0.648),
     "EX": (0.926, 0.726, 0.716, 0.845),
     "IP": (0.840, 0.626, 0.574, 0.559),
+}
+ABLATIONS = {  # their accuracy and macro F1 without a part
+    "without attention": {"ER": (0.755, 0.527), "EX": (0.920, 0.648), "IP": (0.833, 0.623)},
+    "without rationales": {"ER": (0.785, 0.732), "EX": (0.915, 0.644), "IP": (0.833, 0.621)},
+    "without pre-training on such posts": {"ER": (0.770, 0.690), "EX": (0.920, 0.653), "IP": (0.823, 0.614)},
 }
 
 
@@ -145,5 +174,7 @@ def published(name: str) -> str:
         if task.name in PUBLISHED:
             accuracy, batches, token, overlap = map(number, PUBLISHED[task.name])
             lines.append(["Sharma et al. (2020): RoBERTa, its own split", accuracy, "-", batches, token, overlap])
+            for words, of_task in ABLATIONS.items():
+                lines.append([f"the same {words}", number(of_task[task.name][0]), "-", number(of_task[task.name][1]), "-", "-"])
         parts.append(table([task.title, "accuracy", "macro F1", "mean over batches of 32", "token F1", "IOU F1"], lines))
     return "\n\n".join(parts)

@@ -8,7 +8,7 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
-from blocks.claims import CLAIMS, cost, published, scores, told
+from blocks.claims import CLAIMS, beside_the_paper, cost, levels, published, scores, told
 from blocks.forest import CLAIM_PICTURES, EXPERTS, EXPERTS_PICTURE, MEDIAN
 from blocks.reading import comparison, exists, listed, measured, sentences, table, verdict
 from blocks.tables import titled
@@ -22,7 +22,14 @@ TITLES = {  # in the order of the page
     "recurrence": "The GRU helps",
     "predecessor": "It is better than its predecessor",
 }
-FURTHER = {"sharing": (cost,), "predecessor": (published, cost), "imbalance": (scores,)}
+FURTHER = {
+    "sharing": (cost,),
+    "size": (levels, cost),
+    "size-paper": (beside_the_paper,),
+    "predecessor": (published, cost),
+    "predecessor-size": (published, cost),
+    "imbalance": (scores,),
+}
 NEARER, FURTHER_AWAY = "nearer to the experts' median than the crowd is", "further from it than the crowd"
 
 
@@ -121,8 +128,8 @@ def independence() -> str:
 
 def _information(both: Counter[tuple[int, int]]) -> float:
     sides = [Counter[int](), Counter[int]()]
-    for levels, count in both.items():
-        for side, level in zip(sides, levels, strict=True):
+    for pair, count in both.items():
+        for side, level in zip(sides, pair, strict=True):
             side[level] += count
     return abs(_entropy(sides[0]) + _entropy(sides[1]) - _entropy(both))  # abs: a zero may round to less
 

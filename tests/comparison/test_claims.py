@@ -1,0 +1,128 @@
+"""The pages' blocks on claims that are not measured yet, with invented runs: what they will say, and that they can."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up import made_up_run, rewrite_record
+
+from empathy_kit.comparison.plan import write_plan
+
+ROOT = Path(__file__).parents[2]
+CLAIMS = ("sharing", "learning", "recurrence", "imbalance", "predecessor", "predecessor-size", "size", "size-paper")
+
+
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], str]]:
+    """A block by its name, from invented runs of every question with two seeds."""
+    results = tmp_path_factory.mktemp("results")
+    with pytest.MonkeyPatch.context() as patch:
+        for folder in ("docs", "benchmarks"):
+            patch.syspath_prepend(str(ROOT / folder))
+        questions = importlib.import_module("questions").QUESTIONS
+        made = importlib.import_module("blocks").BLOCKS
+        reading = importlib.import_module("blocks.reading")
+        patch.setattr(reading, "RESULTS", results)
+        for several in (reading.comparison, reading.measured):
+            several.cache_clear()
+
+        def block(name: str) -> str:
+            question = name.removeprefix("claim-")
+            folder = results / f"reddit-{question}"
+            if question in questions and not folder.exists():
+                invent(folder, questions[question])
+            return str(made[name]())
+
+        yield block
+        for several in (reading.comparison, reading.measured):
+            several.cache_clear()
+    sys.modules.pop("questions")
+
+
+def invent(folder: Path, question: Any) -> None:
+    plan = question.plan
+    (folder / "runs").mkdir(parents=True)
+    write_plan(plan, folder)
+    for number, (model, _) in enumerate(plan.models.items()):
+        for seed in plan.seeds[:2]:
+            config = plan.config(model, seed)
+            run = folder / "runs" / f"{model}-{seed}"
+            made_up_run(run, config, number, seed, seed, 0.0)
+            rewrite_record(run, lambda record, value=number / 100: validated(record, value))
+
+
+def validated(record: dict[str, Any], value: float) -> None:
+    """Each configuration has a better macro F1 on the validation part than the one before it."""
+    record["training"]["validation_macro_f1"] = dict.fromkeys(record["scores"], value)
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_a_claim_says_what_was_found_and_how_small_a_difference_would_have_been(blocks: Callable[[str], str], name: str) -> None:
+    said = blocks(f"claim-{name}")
+    pairs = importlib.import_module("blocks.claims").CLAIMS[name].pairs
+    assert [pair for pair in pairs if f"| {' to '.join(pair)} | ER |" not in said] == []
+    assert "After Holm's correction" in said
+    assert "as a single test before Holm's correction, is " in said
+    assert f'<img src="claim-{name}-light.svg"' in said
+
+
+def test_a_claim_that_asks_for_it_shows_levels_costs_and_published_figures(blocks: Callable[[str], str]) -> None:
+    size = blocks("claim-size")
+    assert "Right of all pairs of a level, over the seeds, and how often it is predicted:" in size
+    assert "| T4m: focal + predicted, encoder mpnet | 1 |" in size  # one model, in the table of its size
+    assert blocks("claim-sharing").count("one model per task | 3 |") == 2
+    predecessor = blocks("claim-predecessor")
+    assert "| Sharma et al. (2020): RoBERTa, its own split | .840 | - | .626 | .574 | .559 |" in predecessor
+    assert "| the same without attention | .833 | - | .623 | - | - |" in predecessor
+    assert "| T3 in the paper: RoBERTa, its own split, one run | .806 |" in blocks("claim-size-paper")
+
+
+def test_validation_parts_choose_options_and_ingredients(blocks: Callable[[str], str]) -> None:
+    tuned = blocks("tuning").splitlines()
+    assert tuned[0] == "| | option | low | middle | high |"
+    assert "| focal | `-o loss.gamma` | 1: .010 | 2: .020 | **4: .030** |" in tuned
+    assert len(tuned) == 2 + 9
+    assert [line for line in blocks("ingredients").splitlines() if "**" in line] == [
+        line for line in blocks("ingredients").splitlines() if line.startswith("| T3-attention-tag")
+    ]
+
+
+EXPERTS = {
+    "seeds": 5, "pairs": 50, "kept": 3028, "left_out": 56,
+    "agreement": {
+        "ER": {
+            "experts' median": {
+                "expert1": {"kappa": (0.9, 0.8, 0.95), "above": (0.2, 0.1, 0.3)},
+                "crowd": {"kappa": (0.7, 0.6, 0.8), "above": None},
+                "T3": {"kappa": (0.4, 0.2, 0.6), "above": (-0.3, -0.5, -0.1)},
+                "somebody": {"kappa": (0.6, 0.4, 0.7), "above": (-0.1, -0.3, 0.1)},
+            }
+        }
+    },
+}  # fmt: skip
+
+
+def test_experts_are_not_praised_for_agreeing_with_themselves(blocks: Callable[[str], str]) -> None:
+    content = json.loads(json.dumps(EXPERTS))
+    for found in content["agreement"].values():
+        for rater, each in found["experts' median"].items():
+            scores = {"kappa": interval(each["kappa"]), "accuracy": {"value": 0.5}}
+            found["experts' median"][rater] = scores | (
+                {"kappa_above_the_crowds": interval(each["above"])} if each["above"] else {}
+            )
+        found["crowd"] = found["experts' median"]
+    reading = importlib.import_module("blocks.reading")
+    (reading.RESULTS / "experts.json").write_text(json.dumps(content))
+    said = blocks("experts")
+    assert "By the interval of its difference of kappa, T3 (ER) is further from it than the crowd." in said
+    assert "1 of these 2 intervals leave 0 out. They are not corrected: one of twenty does by chance alone." in said
+
+
+def interval(values: list[float]) -> dict[str, float]:
+    return dict(zip(("value", "low", "high"), values, strict=True))
