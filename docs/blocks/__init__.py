@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from blocks import (
+    audit,
     claims,
     findings,
     forest,
@@ -70,6 +71,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "gpu-code": speed.gpu_code,
     "claims": paper.summary,
     **{f"claim-{name}": partial(paper.section, name) for name in claims.CLAIMS},
+    "audit": audit.flipped,
     "tuning": paper.tuned,
     "ingredients": paper.ingredients,
     "claim-independence": paper.independence,
