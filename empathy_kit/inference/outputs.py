@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,7 +21,8 @@ class Output:
     """The columns of a file of predictions, and how it is written.
 
     A kept column of a Parquet input keeps its type. From a CSV it is text, and from JSON Lines it has its JSON type,
-    which is written to Parquet as JSON text.
+    which is written to Parquet as JSON text. Kept values are copied as they are; only JSON, which has no NaN and no
+    infinity, gets null for them.
     """
 
     def __init__(self, suffix: str, schema: Schema, kept: Sequence[str], types: dict[str, Any], *, evidence: bool) -> None:
@@ -42,9 +44,8 @@ class Output:
     def text(self, rows: Sequence[Sequence[Any]]) -> str:
         """The rows as CSV without a header, or as JSON Lines."""
         if self.suffix == ".csv":
-            return csv_lines([_cell(value) for value in row] for row in rows)
-        objects = ({name: _rounded(value) for name, value in zip(self.names, row, strict=True)} for row in rows)
-        return "".join(json.dumps(each, ensure_ascii=False, default=str) + "\n" for each in objects)
+            return csv_lines([_cell(value) for value in self._values(row)] for row in rows)
+        return "".join(_json(dict(zip(self.names, self._values(row), strict=True))) + "\n" for row in rows)
 
     def join(self, parts: Sequence[Path], out: Path) -> None:
         """Concatenate parts into one file; only one of them is in memory."""
@@ -79,17 +80,18 @@ class Output:
         import pyarrow
 
         schema = self._arrow()
-        cells = [[_rounded(row[at]) for row in rows] for at in range(len(self.names))]
+        values = [self._values(row) for row in rows]
+        cells = [[row[at] for row in values] for at in range(len(self.names))]
         for at in range(1, 1 + self._kept):
             if self.names[at] not in self._types:
                 cells[at] = [value if value is None else str(_cell(value)) for value in cells[at]]
         arrays = [pyarrow.array(values, type=entry.type) for values, entry in zip(cells, schema, strict=True)]
         return pyarrow.Table.from_arrays(arrays, schema=schema)
 
-
-def _rounded(value: Any) -> Any:
-    # Six digits are more than a model's accuracy, and stay the same in every call on a machine.
-    return round(value, 6) if type(value) is float else value
+    def _values(self, row: Sequence[Any]) -> list[Any]:
+        # Six digits are more than a model's accuracy, and stay the same in every call on a machine.
+        given, predicted = row[: 1 + self._kept], row[1 + self._kept :]
+        return [*given, *(round(value, 6) if type(value) is float else value for value in predicted)]
 
 
 def _cell(value: Any) -> Any:
@@ -99,8 +101,21 @@ def _cell(value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return repr(_rounded(value))
-    return value if isinstance(value, str | int) else json.dumps(value, ensure_ascii=False, default=str)
+        return repr(value)
+    return value if isinstance(value, str | int) else _json(value)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, default=str)
+
+
+def _finite(value: Any) -> Any:
+    """A value without NaN and infinity, which JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    return [_finite(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def csv_lines(rows: Iterable[Iterable[Any]]) -> str:

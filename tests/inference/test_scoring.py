@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import json
+import math
 import random
 import signal
 import subprocess
@@ -82,6 +83,27 @@ def test_every_format_gives_every_row_in_order_with_what_is_kept(tmp_path: Path,
     # Kept cells have their type where both formats have types.
     assert type(found[0]["n"]) is (int if {source, out} <= {".jsonl", ".parquet"} and source == out else type(found[0]["n"]))
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("out")] == [job.out.name]
+
+
+@pytest.mark.parametrize("source", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("out", [".csv", ".jsonl", ".parquet"])
+def test_kept_numbers_are_copied_as_they_are(tmp_path: Path, source: str, out: str) -> None:
+    places = (1.2e-7, 52.520006599, -0.1234567890123)
+    job = Job(write(tmp_path / f"in{source}", [{**ROWS[0], "n": n} for n in places]), tmp_path / f"out{out}", COLUMNS)
+    work(job)
+    assert [float(row["n"]) for row in read(job.out)] == list(places)
+
+
+@pytest.mark.parametrize("source", [".jsonl", ".parquet"])
+def test_kept_numbers_that_json_does_not_have_are_null_there(tmp_path: Path, source: str) -> None:
+    rows = [{**ROWS[0], "n": n, "all": [n, 0.5], "of": {"n": n}} for n in (math.nan, math.inf, -math.inf)]
+    job = Job(write(tmp_path / f"in{source}", rows), tmp_path / "out.jsonl", COLUMNS)
+    work(job)
+    for line in job.out.read_text().splitlines():
+        row = json.loads(line, parse_constant=pytest.fail)
+        assert (row["n"], row["all"], row["of"]) == (None, [None, 0.5], {"n": None})
+    work(replace(job, out=tmp_path / "out.csv"))
+    assert [(row["n"], row["all"]) for row in read(tmp_path / "out.csv")] == [(n, "[null, 0.5]") for n in ("nan", "inf", "-inf")]
 
 
 def test_a_killed_job_is_continued_to_the_bytes_of_an_undisturbed_one(tmp_path: Path) -> None:
