@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ from empathy_kit.core.scored import WINDOW
 from empathy_kit.errors import KitError, shown, written_to
 from empathy_kit.inference.model import EmpathyModel
 from empathy_kit.inference.outputs import ROW, Output, csv_lines
+from empathy_kit.inference.parts import DONE, JOB, JOINED, held, parts_of, remove_parts
 from empathy_kit.inference.prediction import columns, row
 from empathy_kit.inference.tables import FORMATS, Bad, Columns, Input, PairTable
 
 PART = WINDOW  # rows per part: no batch crosses its end, so that a part is the same whenever it is made
-JOB, DONE, LOCK, JOINED = "job.json", "done.json", "lock", "joined"
 NEVER = "predictions never overwrite a file, use another --out"
 STREAM = 64  # pairs that are read from standard input before they are answered
 
@@ -51,6 +50,11 @@ class Job:
         return parts_of(self.out)
 
     @property
+    def suffix(self) -> str:
+        """The output's format."""
+        return self.out.suffix.lower()
+
+    @property
     def skipped(self) -> Path:
         """The file that lists the rows that could not be predicted."""
         return self.out.with_name(f"{self.out.name}.skipped.csv")
@@ -79,11 +83,6 @@ class Request:
 Write = Callable[[Iterator[Request]], Iterator[Part]]
 
 
-def parts_of(out: Path) -> Path:
-    """The folder of an output's finished parts."""
-    return out.with_name(f"{out.name}.parts")
-
-
 def check_output(out: Path) -> None:
     """Check, before a model is loaded, that an output can be written.
 
@@ -93,23 +92,8 @@ def check_output(out: Path) -> None:
     if out.suffix.lower() not in FORMATS:
         raise KitError(f"--out {out}: a {out.suffix or 'nameless'} file, expected {', '.join(FORMATS)}")
     if (out.exists() or out.is_symlink()) and not (parts_of(out) / DONE).is_file():
-        _remove_parts(out, only_empty=True)
+        remove_parts(out, only_empty=True)
         raise KitError(f"--out {out}: already exists; {NEVER}")
-
-
-def _remove_parts(out: Path, *, only_empty: bool = False) -> None:
-    """Remove a finished output's parts.
-
-    What shows that the output is whole goes last: a job that is killed here is still known to be complete.
-    """
-    parts = parts_of(out)
-    names = {path.name for path in parts.iterdir()} if parts.is_dir() else {""}
-    if only_empty and not names <= {LOCK}:
-        return
-    for path in (parts / name for name in [*sorted(names - {"", LOCK, DONE}), DONE, LOCK]):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    with suppress(FileNotFoundError):
-        parts.rmdir()
 
 
 def predict_table(job: Job, model: EmpathyModel, write: Write | None = None) -> Iterator[Progress]:
@@ -130,34 +114,35 @@ def predict_table(job: Job, model: EmpathyModel, write: Write | None = None) -> 
     check_output(job.out)
     table = PairTable(job.source, job.columns)
     kept = "; finished parts are kept, repeat the command to continue"
-    with written_to("--out", job.out, exists=NEVER, kept=kept), _locked(job):
+    with written_to("--out", job.out, exists=NEVER, kept=kept), held(job.out):
         identity = _identity(job, table, model)
         if _finished(job, identity):
             return
         _claim(job, identity)
-        yield from _predict_parts(
-            job, table, model, write or (lambda missing: (write_part(job, each, model) for each in missing))
-        )
-        _join(job, identity, _output(job, table, model))
+        tally = _Tally()
+        write = write or (lambda missing: (write_part(job, each, model) for each in missing))
+        yield from _predict_parts(job, table, model, write, tally)
+        _join(job, identity, _output(job.suffix, table, model, evidence=job.evidence), tally)
 
 
 @dataclass
 class _Tally:
-    """Rows so far."""
+    """Parts and rows so far."""
 
+    parts: int = 0
     rows: int = 0
     bad: int = 0
     reused: int = 0
 
     def add(self, part: Part, *, reused: bool = False) -> None:
         """Count a part."""
+        self.parts += 1
         self.rows += part.rows
         self.bad += len(part.bad)
         self.reused += part.rows * reused
 
 
-def _predict_parts(job: Job, table: PairTable, model: EmpathyModel, write: Write) -> Iterator[Progress]:
-    tally = _Tally()
+def _predict_parts(job: Job, table: PairTable, model: EmpathyModel, write: Write, tally: _Tally) -> Iterator[Progress]:
     for part in write(_missing(job, table, model, tally)):
         tally.add(part)
         yield Progress(tally.rows, tally.bad, table.fraction, tally.reused)
@@ -178,7 +163,7 @@ def _missing(job: Job, table: PairTable, model: EmpathyModel, tally: _Tally) -> 
         if part is not None and part.rows == len(chunk):
             tally.add(part, reused=True)
         else:
-            yield Request(number, chunk, _output(job, table, model))
+            yield Request(number, chunk, _output(job.suffix, table, model, evidence=job.evidence))
 
 
 def write_part(job: Job, request: Request, model: EmpathyModel) -> Part:
@@ -214,7 +199,7 @@ def read_part(job: Job, number: int) -> Part | None:
 
 def part_path(job: Job, number: int) -> Path:
     """The file of a part's rows."""
-    return job.parts / f"{number:08d}{job.out.suffix.lower()}"
+    return job.parts / f"{number:08d}{job.suffix}"
 
 
 def predicted(rows: Sequence[Input], model: EmpathyModel, *, evidence: bool) -> Iterator[list[Any]]:
@@ -241,7 +226,7 @@ def _identity(job: Job, table: PairTable, model: EmpathyModel) -> dict[str, Any]
         "kit": __version__,
         "input": table.sha256(),
         "format": job.source.suffix.lower(),
-        "output": job.out.suffix.lower(),
+        "output": job.suffix,
         "columns": json.loads(json.dumps(asdict(job.columns))),
         "evidence": job.evidence,
         "model": model.digest,
@@ -251,7 +236,7 @@ def _identity(job: Job, table: PairTable, model: EmpathyModel) -> dict[str, Any]
 
 def _claim(job: Job, identity: dict[str, Any]) -> None:
     path = job.parts / JOB
-    if not path.exists() or not any(job.parts.glob(f"*{job.out.suffix.lower()}")):  # there is no part that could be mixed in
+    if not path.exists() or not any(job.parts.glob(f"*{job.suffix}")):  # there is no part that could be mixed in
         files.write_whole(path, json.dumps(identity, indent=2))
         return
     try:
@@ -277,22 +262,26 @@ def _finished(job: Job, identity: dict[str, Any]) -> bool:
         whole = False
     if not whole:
         raise KitError(f"--out {job.out}: already exists; {NEVER}")
-    _remove_parts(job.out)
+    remove_parts(job.out)
     return True
 
 
-def _join(job: Job, identity: dict[str, Any], output: Output) -> None:
-    paths = []
+def _join(job: Job, identity: dict[str, Any], output: Output, made: _Tally) -> None:
+    """Join all parts, or none: a part that was made and has gone since is not the end of the table."""
+    paths, rows = [], 0
     with files.staged_file(job.skipped) if job.skip_errors else nullcontext() as skipped:
         if skipped is not None:
             skipped.write(csv_lines([("row", "column", "reason")]).encode())
-        for number in itertools.count():
+        for number in range(made.parts):
             part = read_part(job, number)
             if part is None:
-                break
+                raise _gone(job, f"part {number} is missing or was changed")
+            rows += part.rows
             paths.append(part_path(job, number))
             if skipped is not None:
                 skipped.write(csv_lines(part.bad).encode())
+        if rows != made.rows:
+            raise _gone(job, f"{rows:,} rows found, expected {made.rows:,}")
     joined = job.parts / JOINED
     output.join(paths, joined)
     files.sync(joined)
@@ -300,34 +289,20 @@ def _join(job: Job, identity: dict[str, Any], output: Output) -> None:
     files.refuse_existing(job.out)
     joined.rename(job.out)
     files.sync(job.out.absolute().parent)
-    _remove_parts(job.out)
+    remove_parts(job.out)
 
 
-def _output(job: Job, table: PairTable, model: EmpathyModel) -> Output:
-    added = [ROW, *columns(model.schema, evidence=job.evidence)]
+def _gone(job: Job, what: str) -> KitError:
+    return KitError(f"{job.parts}: {what} since it was predicted; the other parts are kept, repeat the command to continue")
+
+
+def _output(suffix: str, table: PairTable, model: EmpathyModel, *, evidence: bool) -> Output:
+    added = [ROW, *columns(model.schema, evidence=evidence)]
     twice = next((name for name in table.kept if name in added), None)
     if twice is not None:
         raise KitError(f"{table.name}: column {shown(twice)} is kept and predicted; rename it, or do not keep it")
-    return Output(job.out.suffix.lower(), model.schema, table.kept, table.types, evidence=job.evidence)
+    return Output(suffix, model.schema, table.kept, table.types, evidence=evidence)
 
 
 def _entry_path(job: Job, number: int) -> Path:
     return job.parts / f"{number:08d}.json"
-
-
-@contextmanager
-def _locked(job: Job) -> Iterator[None]:
-    from filelock import FileLock, Timeout
-
-    job.parts.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(job.parts / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise KitError(f"--out {job.out}: another job is writing it; wait until it ends, or use another --out") from None
-    try:
-        yield
-    finally:
-        if not any(job.parts.glob("[0-9]*")):  # no finished part to continue from
-            shutil.rmtree(job.parts, ignore_errors=True)
-        lock.release()

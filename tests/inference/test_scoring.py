@@ -154,6 +154,46 @@ def test_a_continued_job_computes_nothing_twice_and_mends_a_damaged_part(tmp_pat
     assert job.out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
 
 
+@pytest.mark.parametrize("gone", ["00000002.csv", "00000002.json", "00000005.csv"])
+def test_a_part_that_is_lost_while_the_job_runs_is_not_the_end_of_the_table(tmp_path: Path, gone: str) -> None:
+    job = Job(write(tmp_path / "in.csv", ROWS), tmp_path / "out.csv", COLUMNS)
+    work(replace(job, out=tmp_path / "whole.csv"))
+    events = predict_table(job, pretend_model())
+    for _ in range(6):  # all parts are made
+        next(events)
+    (job.parts / gone).unlink()
+    with pytest.raises(KitError) as error:
+        list(events)
+    assert str(error.value) == (
+        f"{job.parts}: part {int(gone[:8])} is missing or was changed since it was predicted; the other parts are kept, "
+        "repeat the command to continue"
+    )
+    assert not job.out.exists()
+    assert work(job).reused == 53 - (3 if gone == "00000005.csv" else 10)
+    assert job.out.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+
+
+def test_a_folder_of_the_users_own_is_left_alone(tmp_path: Path) -> None:
+    job = Job(write(tmp_path / "in.csv", ROWS), tmp_path / "out.csv", COLUMNS)
+    notes = job.parts / "notes.txt"
+    job.parts.mkdir()
+    notes.write_text("mine")
+    for source in (job.source, write(tmp_path / "bad.csv", [{**ROWS[0], "response_post": ""}])):
+        with pytest.raises(KitError) as error:
+            work(replace(job, source=source))
+        assert str(error.value) == (
+            f"--out {job.out}: {job.parts} is in the way and holds no job; move it away, or use another --out"
+        )
+        assert [path.name for path in job.parts.iterdir()] == ["notes.txt"]
+    notes.unlink()
+    assert work(job).rows == 53  # an empty folder is nobody's
+    job.out.unlink()
+    job.parts.write_text("mine")
+    with pytest.raises(KitError, match="is in the way"):
+        work(job)
+    assert job.parts.read_text() == "mine"
+
+
 @pytest.mark.parametrize("difference", ["input", "model", "columns", "evidence"])
 def test_parts_of_another_job_are_never_mixed_in(tmp_path: Path, difference: str) -> None:
     job = Job(write(tmp_path / "in.csv", ROWS), tmp_path / "out.csv", COLUMNS)
