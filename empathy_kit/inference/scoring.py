@@ -216,7 +216,7 @@ def predict_stream(table: PairTable, model: EmpathyModel, *, evidence: bool, bad
         for each in chunk:
             if isinstance(each, Bad):
                 bad(each)
-        output = Output(".jsonl", model.schema, table.kept, {}, evidence=evidence)
+        output = _output(".jsonl", table, model, evidence=evidence)
         yield output.text(list(predicted([each for each in chunk if isinstance(each, Input)], model, evidence=evidence)))
 
 

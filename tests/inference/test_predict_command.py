@@ -82,6 +82,14 @@ def test_standard_input_is_answered_on_standard_output(command: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["row", "ER_predicted", "seeker_truncated"])
+def test_a_kept_column_is_not_overwritten_by_a_predicted_one(command: Any, name: str) -> None:
+    given = table({**PAIR, name: "mine"})
+    line = f"Error: standard input: column '{name}' is kept and predicted; rename it, or do not keep it\n"
+    assert command("model", "-", "--keep", "all", stdin=given) == (2, "", line)
+    assert json.loads(command("model", "-", "--keep", "id", stdin=given).out)["id"] == "a"
+
+
 def test_a_model_of_responses_alone_asks_for_no_seeker_column(command: Any) -> None:
     Path("in.csv").write_text("answer\nso sorry\n")
     assert command("responses", "in.csv", "--out", "out.jsonl", "--response-column", "answer").code == 0
