@@ -144,7 +144,8 @@ def create(served: Served, settings: Settings) -> FastAPI:
         with suppress(asyncio.CancelledError):
             await working
 
-    # The pages that FastAPI adds load scripts from other hosts.
+    # The pages that FastAPI adds load scripts from other hosts. Its telemetry would give requests to whatever OpenTelemetry
+    # provider the process has; versions without it ignore the setting.
     app = FastAPI(
         title="empathy-kit",
         version=__version__,
@@ -152,6 +153,7 @@ def create(served: Served, settings: Settings) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False, "auto_configure": False},
     )
     _page(app)
     _state(app, served, measures)

@@ -217,6 +217,30 @@ def test_a_model_that_fails_is_an_error_without_its_message(
     assert CANARY not in caplog.text + reply.body.decode()
 
 
+def test_no_request_is_traced_where_the_process_has_a_tracer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Later versions of FastAPI have telemetry of their own, which any global provider switches on."""
+    trace = pytest.importorskip("opentelemetry.trace", reason="this FastAPI has no telemetry")
+    heard = []
+
+    class Listening(trace.NoOpTracer):  # type: ignore[misc, name-defined]
+        def start_span(self, *arguments: Any, **settings: Any) -> Any:
+            heard.append((arguments, settings))
+            return super().start_span(*arguments, **settings)
+
+    class Provider(trace.TracerProvider):  # type: ignore[misc, name-defined]
+        def get_tracer(self, *_: Any, **__: Any) -> Any:
+            return Listening()
+
+    provider = Provider()
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")
+    with running() as asked:
+        assert asked(f"/healthz?response_post={CANARY}").status == 200
+        assert asked.predict({**PAIR, "response_post": CANARY}).status == 200
+        assert asked.predict({**PAIR, "response_post": ""}).status == 422
+    assert heard == []
+
+
 def test_a_token_guards_what_holds_posts_or_a_record() -> None:
     with running(settings=Settings(token="correct-horse-battery")) as asked:
         for path in ("/v1/model", "/metrics", "/openapi.json", "/v1/model/card"):
