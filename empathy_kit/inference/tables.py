@@ -20,6 +20,7 @@ from empathy_kit.reading import open_regular
 FORMATS = (".csv", ".jsonl", ".parquet")
 PAGE = 2**20  # bytes of a Parquet file that are read at once
 LONGEST = 2**24  # most characters of a cell or bytes of a line; a broken quote can swallow the rest of a file
+DEEPEST = 100  # lists and objects in each other in a kept column: Python's own limit would be a traceback
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ class PairTable:
     def _jsonl(self, stream: io.BufferedReader) -> Iterator[Input | Bad]:
         size = self.path.stat().st_size if self.path is not None else 0
         number, done = 0, 0
+        first: set[str] = set()
         while line := stream.readline(LONGEST):
             done += len(line)
             whole = len(line) < LONGEST or line.endswith(b"\n")
@@ -178,8 +180,15 @@ class PairTable:
                 continue
             if not self._names:
                 self._begin(list(content))
+                first = set(content)
             missing = next((name for name in self.header.required if self._names[name] not in content), None)
-            yield Bad(number, missing, "missing") if missing is not None else self._row(number, content)
+            later = next((name for name in content if name not in first), None) if self.columns.keep_all else None
+            if missing is not None:
+                yield Bad(number, missing, "missing")
+            elif later is not None:
+                yield Bad(number, "", f"column {shown(later)} is not in the first row, whose columns are kept; add it there too")
+            else:
+                yield self._row(number, content)
 
     def _parquet(self, stream: io.BufferedReader) -> Iterator[Input | Bad]:
         import pyarrow
@@ -216,6 +225,11 @@ class PairTable:
             self.kept = tuple(others)
         else:
             self.kept = tuple(self._names[name] for name in self.columns.keep)
+        for name in (*posts, *self.kept):
+            if _fault(name):
+                raise KitError(
+                    f"{self.name}: column {shown(name)}: the name is not UTF-8, or has half a surrogate pair; rename it"
+                )
         return list(columns)
 
     def _row(self, number: int, cells: dict[str, Any]) -> Input | Bad:
@@ -235,10 +249,17 @@ class PairTable:
         return Input(number, seeker, cells[self._names[self.columns.response]], kept)
 
 
-def _fault(value: object) -> str | None:
-    """Detect text from bytes that are not UTF-8, or that no file can hold."""
-    surrogate = isinstance(value, str) and not value.isascii() and any("\ud800" <= sign <= "\udfff" for sign in value)
-    return "not UTF-8, or half a surrogate pair, found; save it again as UTF-8" if surrogate else None
+def _fault(value: object, depth: int = 0) -> str | None:
+    """Detect text, also within lists and objects, from bytes that are not UTF-8, or that no file can hold."""
+    if isinstance(value, str):
+        surrogate = not value.isascii() and any("\ud800" <= sign <= "\udfff" for sign in value)
+        return "not UTF-8, or half a surrogate pair, found; save it again as UTF-8" if surrogate else None
+    if not isinstance(value, dict | list | tuple):
+        return None
+    if depth == DEEPEST:
+        return f"lists or objects more than {DEEPEST} deep found"
+    inner = [*value, *value.values()] if isinstance(value, dict) else value
+    return next(filter(None, (_fault(each, depth + 1) for each in inner)), None)
 
 
 def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:

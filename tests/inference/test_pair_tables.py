@@ -79,6 +79,50 @@ def test_a_bad_line_of_json_is_named_and_the_others_are_read(tmp_path: Path, lin
     assert reason is None or second.reason == reason
 
 
+HALF = "\\ud83d"  # as JSON has it
+
+
+@pytest.mark.parametrize("kept", [f'["x", "{HALF}"]', f'{{"a": {{"b": "{HALF}"}}}}', f'{{"{HALF}": 1}}'])
+def test_half_a_surrogate_pair_within_a_kept_value_costs_its_row(tmp_path: Path, kept: str) -> None:
+    line = '{{"seeker_post": "sad", "response_post": "hug", "note": {}}}\n'
+    (tmp_path / "in.jsonl").write_text(line.format('["fine"]') + line.format(kept))
+    good, bad = rows(tmp_path / "in.jsonl", Columns("seeker_post", "response_post", keep_all=True))
+    assert good == Input(1, "sad", "hug", (["fine"],))
+    assert bad == Bad(2, "note", "not UTF-8, or half a surrogate pair, found; save it again as UTF-8")
+    assert len(rows(tmp_path / "in.jsonl")) == 2  # what is not kept may hold anything
+
+
+def test_a_kept_value_that_is_nested_without_end_costs_its_row(tmp_path: Path) -> None:
+    line = f'{{"seeker_post": "sad", "response_post": "hug", "note": {"[" * 400}{"]" * 400}}}\n'
+    (tmp_path / "in.jsonl").write_text(line)
+    (bad,) = rows(tmp_path / "in.jsonl", Columns("seeker_post", "response_post", keep=("note",)))
+    assert bad == Bad(1, "note", "lists or objects more than 100 deep found")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "shown"),
+    [
+        ("in.jsonl", f'{{"seeker_post": "sad", "response_post": "hug", "{HALF}": 1}}\n'.encode(), "\\ud83d"),
+        ("in.csv", b"seeker_post,response_post,caf\xe9\nsad,hug,1\n", "caf\\udce9"),
+    ],
+)
+def test_a_kept_column_whose_name_no_file_can_hold_is_one_line(tmp_path: Path, name: str, content: bytes, shown: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(KitError) as error:
+        rows(tmp_path / name, Columns("seeker_post", "response_post", keep_all=True))
+    assert str(error.value) == (f"{name}: column '{shown}': the name is not UTF-8, or has half a surrogate pair; rename it")
+    assert len(rows(tmp_path / name)) == 1
+
+
+def test_a_column_that_the_first_row_lacks_is_not_left_out_silently(tmp_path: Path) -> None:
+    pair = {"seeker_post": "sad", "response_post": "hug"}
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps({**pair, **more}) + "\n" for more in ({"a": 1}, {}, {"b": 2})))
+    first, second, third = rows(tmp_path / "in.jsonl", Columns("seeker_post", "response_post", keep_all=True))
+    assert (first, second) == (Input(1, "sad", "hug", (1,)), Input(2, "sad", "hug", (None,)))
+    assert third == Bad(3, "", "column 'b' is not in the first row, whose columns are kept; add it there too")
+    assert len([row for row in rows(tmp_path / "in.jsonl") if isinstance(row, Input)]) == 3
+
+
 def test_a_line_without_an_end_is_not_read_into_memory(tmp_path: Path) -> None:
     good = b'{"seeker_post": "one", "response_post": "hug"}\n'
     (tmp_path / "in.jsonl").write_bytes(good + b'{"seeker_post": "' + b"x" * (2 * LONGEST) + b'"}\n' + good)

@@ -90,6 +90,13 @@ def test_a_kept_column_is_not_overwritten_by_a_predicted_one(command: Any, name:
     assert json.loads(command("model", "-", "--keep", "id", stdin=given).out)["id"] == "a"
 
 
+def test_half_a_surrogate_pair_in_what_is_kept_is_one_line(command: Any) -> None:
+    given = table(PAIR, {**PAIR, "id": ["\ud83d"]})
+    said = command("model", "-", "--keep", "id", "--errors", "skip", stdin=given)
+    line = "skipped: standard input, row 2, column 'id': not UTF-8, or half a surrogate pair, found; save it again as UTF-8\n"
+    assert (said.code, len(said.out.splitlines()), said.err) == (0, 1, line)
+
+
 def test_a_model_of_responses_alone_asks_for_no_seeker_column(command: Any) -> None:
     Path("in.csv").write_text("answer\nso sorry\n")
     assert command("responses", "in.csv", "--out", "out.jsonl", "--response-column", "answer").code == 0
