@@ -219,13 +219,23 @@ def code(value: object) -> Markdown:
     return Markdown(f"{fence}{space}{text}{space}{fence}")
 
 
-def without_paths(value: Any) -> Any:
-    """A record as JSON, with every absolute path cut to its last part: folders often contain their owner's name."""
+_PATH = re.compile(r"/|~|\\\\|[A-Za-z]:[/\\]|\.\.?[/\\]")
+_FAR_PATH = re.compile(r"[/~].*[/\\][^/\\]|\\\\[^\\]|[A-Za-z]:[/\\]", re.DOTALL)  # an option such as "/" or "/s" is no path
+
+
+def without_paths(value: Any, path: re.Pattern[str] = _PATH) -> Any:
+    """A record as JSON, with every absolute path cut to its last part: folders often contain their owner's name.
+
+    Labels stay as they are, whatever they look like.
+    """
     if isinstance(value, dict):
-        return {key: without_paths(inner) for key, inner in value.items()}
+        return {
+            key: inner if key == "schema" else without_paths(inner, _FAR_PATH if key == "options" else path)
+            for key, inner in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [without_paths(inner) for inner in value]
-    if isinstance(value, str) and re.match(r"/|~|\\\\|[A-Za-z]:[/\\]|\.\.?[/\\]", value):
+        return [without_paths(inner, path) for inner in value]
+    if isinstance(value, str) and path.match(value):
         return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
     return value
 

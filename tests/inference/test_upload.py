@@ -92,6 +92,32 @@ def test_the_hashes_of_the_training_posts_are_kept_back_where_asked(hub: Hub, ma
     assert empathy_kit.load(tmp_path / "bare").seen is None
 
 
+@pytest.mark.parametrize("kind", ["run", "export"])
+def test_labels_and_options_are_published_as_they_are(kind: str, marking_run: Path, tmp_path: Path) -> None:
+    """Only paths are cut: "/s" and "/srs" are labels of sarcasm and earnest."""
+    config = json.loads((marking_run / "run.json").read_text())["config"]
+    tasks = [{**task, "labels": ["/", "/s", "/home/ann"]} for task in config["schema"]["tasks"]]
+    options = {"cues.sign": "/", "cues.tag": "/s", "cues.home": "~", "cues.words": "/home/ann/words.txt", "cues.rate": 0.5}
+    config |= {"schema": {"tasks": tasks}, "options": options, "data": "/home/ann/posts.csv"}
+    run = altered(marking_run, tmp_path / "run", rewritten(config=config))
+
+    def with_schema(folder: Path) -> None:
+        told = json.loads((folder / "export.json").read_text())
+        (folder / "export.json").write_text(json.dumps({**told, "schema": config["schema"]}))
+
+    name = "run.json" if kind == "run" else "export.json"
+    export = altered(exported(run, tmp_path / "plain"), tmp_path / "export", with_schema)
+    content = contents(run if kind == "run" else export, NAME)[name]
+    assert isinstance(content, bytes)
+    published = json.loads(content)
+    if kind == "export":
+        assert published["schema"] == config["schema"]
+        published = published["record"]
+    assert published["config"]["schema"] == config["schema"]
+    assert published["config"]["options"] == {**options, "cues.words": "words.txt"}
+    assert published["config"]["data"] == "posts.csv"
+
+
 def test_what_is_no_model_or_an_oracle_is_not_published(marking_run: Path, tmp_path: Path) -> None:
     def without_model(folder: Path) -> None:
         shutil.rmtree(folder / "model")
