@@ -39,6 +39,11 @@ class Predictor:
         self.batch_size = batch_size
         self.window = window
 
+    @property
+    def origin(self) -> dict[str, str]:
+        """As of `Engine`."""
+        return {"library": f"torch {torch.__version__}", "device": self.device.type}
+
     def predict(self, pairs: Iterable[TokenPair]) -> Iterator[Scored]:
         """Predict pairs in their order. Memory is bounded by the window, however many there are."""
         return in_windows(pairs, self.batch_size, self.window, self._score)

@@ -29,6 +29,10 @@ class Scored:
 class Engine(Protocol):
     """What computes: the model in torch, or an exported graph."""
 
+    @property
+    def origin(self) -> dict[str, str]:
+        """What the numbers depend on in addition to the model: the "library" with its version, and the kind of "device"."""
+
     def predict(self, pairs: Iterable[TokenPair]) -> Iterator[Scored]:
         """Predict pairs in their order, with bounded memory."""
 

@@ -66,6 +66,11 @@ class GraphEngine:
         self._pool: ThreadPoolExecutor | None = None
         self._opening = Lock()
 
+    @property
+    def origin(self) -> dict[str, str]:
+        """As of `Engine`."""
+        return {"library": f"onnxruntime {needed('onnxruntime').__version__}", "device": "cpu"}
+
     def predict(self, pairs: Iterable[TokenPair]) -> Iterator[Scored]:
         """Predict pairs in their order. Memory is bounded by the window, however many there are."""
         return in_windows(pairs, BATCH, self.window, self._score, self._shared_out)

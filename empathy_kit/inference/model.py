@@ -58,6 +58,11 @@ class EmpathyModel:
         """Whether the model sees the seeker posts."""
         return self.tokenization.seekers
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """What its predictions depend on: "model", its digest, and the "library" and "device" that compute."""
+        return {"model": self.digest, **self.engine.origin}
+
     def predict(self, pairs: Iterable[tuple[str, str]]) -> list[Prediction]:
         """Predict (seeker post, response post) pairs: one `Prediction` per pair, in the same order; an empty list for no pairs.
 

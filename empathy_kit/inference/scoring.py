@@ -229,7 +229,7 @@ def _identity(job: Job, table: PairTable, model: EmpathyModel) -> dict[str, Any]
         "output": job.suffix,
         "columns": json.loads(json.dumps(asdict(job.columns))),
         "evidence": job.evidence,
-        "model": model.digest,
+        **model.identity,
         "part": PART,
     }
 

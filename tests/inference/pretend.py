@@ -51,8 +51,9 @@ class ByWords:
 
     batch_size = 8
 
-    def __init__(self, pause: float = 0.0) -> None:
+    def __init__(self, pause: float = 0.0, **origin: str) -> None:
         self.pause = pause
+        self.origin = {"library": "words 1.0", "device": "cpu", **origin}
         self.pairs = 0
 
     def predict(self, pairs: Iterable[TokenPair]) -> Iterator[Scored]:
@@ -68,9 +69,9 @@ class ByWords:
             yield Scored({"warm": chances[:2] / chances[:2].sum(), "ER": chances / chances.sum()}, evidence)
 
 
-def pretend_model(*, pause: float = 0.0, digest: str = "d" * 64, seekers: bool = True) -> EmpathyModel:
+def pretend_model(*, pause: float = 0.0, digest: str = "d" * 64, seekers: bool = True, **origin: str) -> EmpathyModel:
     tokenization = Tokenization(Words(), 12, "head-tail", seekers=seekers)
-    return EmpathyModel(SCHEMA, tokenization, ByWords(pause), {"ER": 2.0}, digest, {})
+    return EmpathyModel(SCHEMA, tokenization, ByWords(pause, **origin), {"ER": 2.0}, digest, {})
 
 
 def main() -> None:

@@ -194,7 +194,7 @@ def test_a_folder_of_the_users_own_is_left_alone(tmp_path: Path) -> None:
     assert job.parts.read_text() == "mine"
 
 
-@pytest.mark.parametrize("difference", ["input", "model", "columns", "evidence"])
+@pytest.mark.parametrize("difference", ["input", "model", "columns", "evidence", "library", "device"])
 def test_parts_of_another_job_are_never_mixed_in(tmp_path: Path, difference: str) -> None:
     job = Job(write(tmp_path / "in.csv", ROWS), tmp_path / "out.csv", COLUMNS)
     stop_after(job, 2)
@@ -203,6 +203,8 @@ def test_parts_of_another_job_are_never_mixed_in(tmp_path: Path, difference: str
         write(job.source, [*ROWS[1:], ROWS[0]])
     elif difference == "model":
         model = pretend_model(digest="e" * 64)
+    elif difference in ("library", "device"):
+        model = pretend_model(**{difference: "another"})
     elif difference == "columns":
         changed = replace(job, columns=replace(COLUMNS, keep_all=False))
     else:
