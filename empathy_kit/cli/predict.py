@@ -85,7 +85,7 @@ def predict(
     from empathy_kit.inference.cluster import write_on_ray
 
     with connected(ray_address, workers) as count:
-        _table(job, loaded, write_on_ray(job, model, count, plugin_files))
+        _table(job, loaded, write_on_ray(job, loaded, model, count, plugin_files, device))
 
 
 def _stream(columns: Columns, model: EmpathyModel, evidence: bool, errors: str) -> None:

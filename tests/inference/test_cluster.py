@@ -8,8 +8,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from pretend import pretend_model
 
 from empathy_kit import KitError
 from empathy_kit.cluster import connected
@@ -21,8 +24,9 @@ from empathy_kit.config import RunConfig, configure
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.inference import cluster, scoring
 from empathy_kit.inference.model import load
+from empathy_kit.inference.outputs import Output
 from empathy_kit.inference.scoring import Job, Part, Request, predict_table
-from empathy_kit.inference.tables import Columns
+from empathy_kit.inference.tables import Columns, Input
 from empathy_kit.plugins import load_registry
 from empathy_kit.runs import record
 
@@ -66,7 +70,7 @@ def test_parts_on_two_workers_are_those_of_one_process_and_a_killed_worker_chang
     job = Job(source, tmp_path / "here.parquet", Columns("seeker_post", "response_post"), evidence=True, skip_errors=True)
     list(predict_table(job, model))
     there = replace(job, out=tmp_path / "there.parquet")
-    write = cluster.write_on_ray(there, str(marking_run), two_workers)
+    write = cluster.write_on_ray(there, model, str(marking_run), two_workers)
     died = False
 
     def watched(missing: Iterator[Request]) -> Iterator[Part]:
@@ -78,6 +82,56 @@ def test_parts_on_two_workers_are_those_of_one_process_and_a_killed_worker_chang
     assert (died, last.rows, last.bad) == (True, len(rows), 1)
     assert there.out.read_bytes() == job.out.read_bytes()
     assert there.skipped.read_bytes() == job.skipped.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["model", "library", "device"])
+def test_a_worker_that_would_compute_something_else_writes_nothing(marking_run: Path, tmp_path: Path, name: str) -> None:
+    model = load(marking_run, threads=1)
+    job = Job(tmp_path / "in.csv", tmp_path / "out.csv", Columns("seeker_post", "response_post"))
+    output = Output(".csv", model.schema, (), {}, evidence=False)
+    request = Request(0, (Input(1, "I am sad", "so sorry", ()),), output)
+    job.parts.mkdir()
+    with pytest.raises(KitError) as error:
+        cluster.Scorer(job, str(marking_run), {**model.identity, name: "another"}).write(request)
+    assert str(error.value) == (
+        f"{marking_run}: a worker has {name} {model.identity[name]}, expected another as where the command was given; "
+        "every machine needs the same model, libraries and --device"
+    )
+    assert list(job.parts.iterdir()) == []
+    assert cluster.Scorer(job, str(marking_run), model.identity).write(request).rows == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "there"), [("runs/mine", "{folder}/runs/mine"), ("hub:me/model@main", "hub:me/model@0123abcd")]
+)
+def test_every_worker_is_given_the_place_and_the_commit_that_were_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, there: str
+) -> None:
+    given: list[Any] = []
+
+    def remote(*arguments: Any) -> None:
+        given.extend(arguments)
+
+    ray = SimpleNamespace(remote=lambda **_: lambda _: SimpleNamespace(remote=remote), kill=lambda _: None)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.chdir(tmp_path)
+    model = replace(pretend_model(), about={"hub": "me/model@0123abcd"})
+    job = Job(Path("in.csv"), Path("out.csv"), Columns("seeker_post", "response_post"))
+    assert list(cluster.write_on_ray(job, model, source, 1, [Path("plugin.py")], "cpu")(iter(()))) == []
+    assert given[0].out == tmp_path / "out.csv"
+    assert given[1:] == [there.format(folder=tmp_path), model.identity, [tmp_path / "plugin.py"], "cpu"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_model_that_a_worker_cannot_find_is_one_line(two_workers: int, marking_run: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    source.write_text("seeker_post,response_post\nI am sad,so sorry\n")
+    job = Job(source, tmp_path / "out.csv", Columns("seeker_post", "response_post"))
+    model, nowhere = load(marking_run, threads=1), tmp_path / "nowhere"
+    with pytest.raises(KitError) as error:
+        list(predict_table(job, model, cluster.write_on_ray(job, model, str(nowhere), two_workers)))
+    assert str(error.value) == f"{nowhere}: no such folder; expected a run, an exported model, or hub:user/name"
+    assert not job.parts.exists()
 
 
 def test_without_ray_or_a_cluster_it_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
