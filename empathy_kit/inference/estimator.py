@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
@@ -116,7 +116,8 @@ class EmpathyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Args:
             X: (n, 2) texts, the seeker post first.
             y: (n,) labels, or (n, T) labels of T tasks, where None or NaN is a missing label.
-            groups: (n,) identifiers of the seekers; None groups pairs by their seeker post.
+            groups: (n,) identifiers of the seekers; a pair whose identifier is missing (None or NaN) is grouped by its seeker
+                post, and so is every pair where groups is None.
 
         Raises:
             ValueError: parameters, posts or labels are not as described.
@@ -184,8 +185,10 @@ class EmpathyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: N803
         """Accuracy; for several tasks the mean of their accuracies, each over the pairs that have its label.
 
+        A task without a label among these pairs, or with weights of 0 alone, is left out of the mean.
+
         Raises:
-            ValueError: as `predict_proba`.
+            ValueError: as `predict_proba`, or no task has a label.
         """
         found = self.predict(X)
         if found.ndim == 1:
@@ -196,8 +199,12 @@ class EmpathyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         for column, guess in zip(true.T, found.T, strict=True):
             known = _known(column)
             weights = None if sample_weight is None else np.asarray(sample_weight)[known]
+            if not (known.any() if weights is None else weights.any()):
+                continue
             right = np.array([label == said for label, said in zip(column[known], guess[known], strict=True)])
             scores.append(float(np.average(right, weights=weights)))
+        if not scores:
+            raise EstimatorError("y: no task has a label that counts, expected at least one")
         return sum(scores) / len(scores)
 
     def __sklearn_tags__(self) -> Any:
@@ -257,10 +264,9 @@ def _targets(y: Any) -> tuple[list[str], list[NDArray[Any]], NDArray[np.int64]]:
     return names, classes, levels
 
 
-def _known(column: NDArray[Any]) -> NDArray[np.bool_]:
-    """Where a column has a label: missing labels are None, NaN, NaT (not equal to themselves) and pandas' NA."""
-    labels = column.tolist()
-    return np.array([label is not None and type(label).__name__ != "NAType" and label == label for label in labels], dtype=bool)
+def _known(column: Iterable[Any]) -> NDArray[np.bool_]:
+    """Where a column has a value: missing values are None, NaN, NaT (not equal to themselves) and pandas' NA."""
+    return np.array([value is not None and type(value).__name__ != "NAType" and value == value for value in column], dtype=bool)
 
 
 def _names(given: Sequence[Any], tasks: int) -> list[str]:
@@ -277,7 +283,9 @@ def _schema(names: Sequence[str], classes: Sequence[NDArray[Any]]) -> Schema:
 
 
 def _pairs(posts: Sequence[Post], levels: NDArray[np.int64], groups: Any) -> tuple[Pair, ...]:
-    seekers = [""] * len(posts) if groups is None else [str(group) for group in groups]
+    seekers = [""] * len(posts)
+    if groups is not None:
+        seekers = [str(group) if known else "" for group, known in zip(groups, _known(groups), strict=True)]
     rows = zip(posts, seekers, levels.tolist(), strict=True)
     return tuple(
         Pair(row, str(row), seeker, post.seeker, post.response, tuple(labels))

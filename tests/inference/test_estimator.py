@@ -119,6 +119,28 @@ def test_equal_seeker_posts_and_equal_groups_are_held_out_together(tiny_roberta:
     assert len(held) == 4 * len({people[at] for at in held})
 
 
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_pairs_without_a_group_are_not_one_group(missing: Any) -> None:
+    posts = [estimator.Post(f"post {at}", "so sorry") for at in range(4)]
+    pandas = pytest.importorskip("pandas")
+    for groups in (["ann", missing, missing, "ann"], pandas.Series(["ann", missing, missing, "ann"])):
+        pairs = estimator._pairs(posts, np.zeros((4, 1), dtype=np.int64), groups)
+        assert [pair.seeker_id for pair in pairs] == ["ann", "", "", "ann"]
+
+
+def test_a_task_without_a_label_is_left_out_of_the_score(tiny_roberta: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted = small(tiny_roberta)
+    monkeypatch.setattr(fitted, "predict", lambda posts: np.array([[0, 2, 1]] * len(posts)))
+    labels = np.array([[0, None, 1], [1, None, 1], [0, None, None]], dtype=object)
+    assert fitted.score(X[:3], labels) == pytest.approx((2 / 3 + 1) / 2)
+    assert fitted.score(X[:3], labels, sample_weight=[0, 1, 3]) == pytest.approx((3 / 4 + 1) / 2)
+    assert fitted.score(X[:3], labels, sample_weight=[0, 0, 1]) == 1  # the third task's labels weigh nothing
+    for nothing in (np.full((3, 3), None), np.full((3, 3), np.nan)):
+        with pytest.raises(ValueError) as error:
+            fitted.score(X[:3], nothing)
+        assert str(error.value) == "y: no task has a label that counts, expected at least one"
+
+
 @pytest.mark.parametrize(("pairs", "fraction"), [(2, 0.15), (40, 0.0)])
 def test_where_no_pair_can_be_held_out_the_training_pairs_choose_the_epoch(
     pairs: int, fraction: float, tiny_roberta: Path
