@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import subprocess
 import sys
 import tomllib
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -27,8 +30,12 @@ cli.main()
 """
 
 
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-c", WITHOUT, *map(str, arguments)]
+
+
 def without(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", WITHOUT, *map(str, arguments)], capture_output=True, text=True, check=False)
+    return subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
 
 
 def test_what_trains_is_an_extra_and_the_kit_itself_needs_none_of_it() -> None:
@@ -61,3 +68,20 @@ def test_an_exported_model_gets_its_card_without_it(tmp_path: Path, marking_expo
     said = without("publish", marking_export, "somebody/model", "--dry-run", out)
     assert (said.returncode, said.stderr) == (0, "")
     assert (out / "README.md").read_text("utf-8").startswith("---\n")
+
+
+def test_an_exported_model_is_served_without_it(marking_export: Path) -> None:
+    pytest.importorskip("fastapi", reason="the serve extra is not installed")
+    body = json.dumps({"pairs": [{"seeker_post": "I am sad", "response_post": "so sorry"}]}).encode()
+    with subprocess.Popen(command("serve", marking_export, "--port", 0), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        try:
+            url = process.stdout.readline().partition(" answers at ")[2].partition(";")[0]
+            asked = urllib.request.Request(f"{url}/v1/predict", body, {"Content-Type": "application/json"})
+            with urllib.request.urlopen(asked, timeout=60) as reply:
+                assert list(json.load(reply)["predictions"][0]["tasks"]) == ["ER", "EX", "IP"]
+            with urllib.request.urlopen(f"{url}/v1/model/card", timeout=60) as reply:
+                assert reply.read().startswith(b"---\n")
+        finally:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
