@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from empathy_kit.core.scored import Scored
 from empathy_kit.core.tokens import Read, TokenPair
 from empathy_kit.data.pairs import Span, original_places, unescape
 from empathy_kit.data.schema import Schema, TaskSchema
+from empathy_kit.inference.outputs import ROW
 from empathy_kit.inference.prediction import columns, make_prediction, row
 
 SCHEMA = Schema((TaskSchema("A", "A", "a", ("no", "yes")),))
@@ -84,3 +87,13 @@ def test_a_table_has_a_column_per_label_and_says_what_was_cut() -> None:
     ]
     assert row(said, "abcd", evidence=True) == ["yes", 0.25, 0.75, [{"start": 0, "end": 4, "text": "abcd"}], True, False]
     assert row(said, "abcd", evidence=False) == ["yes", 0.25, 0.75, True, False]
+
+
+def test_the_page_names_every_column_in_order() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "inference.md").read_text("utf-8")
+    listed = page.partition("Its columns are:")[2].partition("\n\n")[2].partition("\n\n")[0]
+    kept, more = ["the columns that you keep"], ["..."]  # as the page has them
+    found = re.findall(r"`(\w+)`|^- (the columns that you keep)|(\.\.\.)", listed, re.MULTILINE)
+    schema = Schema((TaskSchema("ER", "emotional reactions", "ER", ("0", "1")),))
+    names = columns(schema, evidence=True)
+    assert ["".join(each) for each in found] == [ROW, *kept, *names[:3], *more, *names[3:]]
