@@ -108,21 +108,22 @@ def diff(one: Path, other: Path, as_json: bool) -> None:
 @click.argument("folders", type=_path, nargs=-1, metavar="[FOLDER]...")
 @_json
 def verify(folders: tuple[Path, ...], as_json: bool) -> None:
-    """Compare every file of the runs in each FOLDER with their manifests; exit code 1 if a run is damaged.
+    """Compare every file of the runs in each FOLDER with their manifests; exit code 1 if a run is damaged or unreadable.
 
     FOLDER is runs by default; it may also be one run.
     """
-    from empathy_kit.runs.inventory import DAMAGED, FINISHED, as_value
+    from empathy_kit.runs.inventory import DAMAGED, FINISHED, UNREADABLE, as_value
 
     found = [each for folder in folders or (FOLDER,) for each in _found(folder, model=True)]
-    damaged = sum(each.state == DAMAGED for each in found)
+    damaged, unreadable = (sum(each.state == state for each in found) for state in (DAMAGED, UNREADABLE))
     if as_json:
-        terminal.content({"runs": [as_value(each) for each in found], "damaged": damaged})
+        terminal.content({"runs": [as_value(each) for each in found], "damaged": damaged, "unreadable": unreadable})
     else:
         for each in found:
             terminal.line(each.problem or f"{each.path}: {'whole' if each.state == FINISHED else each.state}")
-        terminal.line(f"{len(found)} run{'s' * (len(found) != 1)}, {damaged} damaged")
-    if damaged:
+        more = f", {unreadable} unreadable" if unreadable else ""
+        terminal.line(f"{len(found)} run{'s' * (len(found) != 1)}, {damaged} damaged{more}")
+    if damaged or unreadable:
         raise SystemExit(1)
 
 
@@ -160,7 +161,7 @@ def prune(paths: tuple[Path, ...], damaged: bool, unfinished: bool, days: float,
     """Delete the named RUNs, or the damaged or unfinished ones in a folder; asks first.
 
     With --damaged or --unfinished a RUN may be a folder of runs, and is runs by default. What is not certainly a run,
-    what another process is writing, and damaged runs to which files were added are left alone.
+    what another process is writing, what cannot be read, and damaged runs to which files were added are left alone.
     """
     from empathy_kit.runs.inventory import amount, delete, named, prunable
 

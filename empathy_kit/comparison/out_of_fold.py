@@ -18,7 +18,7 @@ from empathy_kit.errors import KitError
 from empathy_kit.plugins import Registry
 from empathy_kit.runs import record
 from empathy_kit.runs.choose import choose_plugins
-from empathy_kit.runs.inventory import DAMAGED, FINISHED, NEWER, find
+from empathy_kit.runs.inventory import TRAINING, UNFINISHED, find
 from empathy_kit.runs.memory import train
 
 HELD_OUT = 0.15  # of a fold's training pairs: they choose the epoch
@@ -124,11 +124,11 @@ def from_runs(folder: Path, corpus: Corpus, tasks: Schema) -> OutOfFold:
     sums = {task.name: np.zeros((len(corpus), len(task.labels))) for task in tasks.tasks}
     counts = {task.name: np.zeros((len(corpus), 1)) for task in tasks.tasks}
     for run in runs:
-        if run.state in (DAMAGED, NEWER):
-            raise KitError(f"--runs: {run.problem}")
-        if run.state != FINISHED or run.record is None:
+        if run.state in (UNFINISHED, TRAINING):
             remarks.append(f"left out: {run.path}: {run.state}")
             continue
+        if run.record is None:
+            raise KitError(f"--runs: {run.problem}")
         if run.record.data.get("sha256") != digest:
             raise KitError(
                 f"--runs {run.path}: a run on other data ({run.record.data['name']}) than --data {corpus.name}; give a folder "

@@ -18,7 +18,9 @@ from empathy_kit.runs import record
 from empathy_kit.runs.reservation import RESULT
 
 PLAN, RUNS = "comparison.json", "runs"  # of a comparison's folder: its plan, and the folder with its runs
-FINISHED, DAMAGED, NEWER, UNFINISHED, TRAINING = "finished", "damaged", "newer format", "unfinished", "in training"
+FINISHED, DAMAGED, UNFINISHED, TRAINING = "finished", "damaged", "unfinished", "in training"
+NEWER = "newer kit"  # every byte is the one that was written, but this version of the kit cannot read the record
+UNREADABLE = "unreadable"  # a file cannot be read at the moment
 METRICS = ("accuracy", "weighted_f1", "macro_f1")
 _WRITTEN = {record.RUN, record.HISTORY, record.MODEL, record.PREDICTIONS, record.VALIDATION, *record.UNLISTED}
 
@@ -28,7 +30,7 @@ class Found:
     """One folder, and what it turned out to be."""
 
     path: Path
-    state: str  # one of the five
+    state: str  # one of the six
     problem: str  # why it is damaged or cannot be read; empty otherwise
     record: record.Record | None  # of a finished run
     size: int  # bytes
@@ -78,20 +80,28 @@ def look(path: Path, *, model: bool = False) -> Found:
     size, changed = _measured(path)
     if path.name.endswith(files.PARTIAL):
         held = files.is_held(path)
-        # Its process was killed between the last byte and the name.
-        whole = not held and _is_whole(path / RESULT, model=True)
-        problem = (
-            f"{path / RESULT}: a finished run that only lacks its name; the next run in this folder gives it" if whole else ""
-        )
+        problem = "" if held else _unnamed(path / RESULT)
         return Found(path, TRAINING if held else UNFINISHED, problem, None, size, changed)
     try:
         about = record.read(path, model=model)
     except KitError as error:
-        state = NEWER if _is_newer(path) and _is_whole(path, model) else DAMAGED
+        state = DAMAGED if isinstance(error, record.Damaged) else UNREADABLE if isinstance(error, record.Unreadable) else NEWER
         return Found(path, state, str(error), None, size, changed)
     if not _has_scores(about):
-        return Found(path, DAMAGED, f"{path / record.RUN}: {record.MALFORMED}", None, size, changed)
+        return Found(path, NEWER, f"{path / record.RUN}: {record.MALFORMED}", None, size, changed)
     return Found(path, FINISHED, "", about, size, changed)
+
+
+def _unnamed(result: Path) -> str:
+    """Why an unfinished run must not be deleted: it is finished, or cannot be read at the moment. Empty where it may be."""
+    try:
+        record.verify(result)
+    except record.Damaged:
+        return ""
+    except record.Unreadable as error:
+        return str(error)
+    # Its process was killed between the last byte and the name.
+    return f"{result}: a finished run that only lacks its name; the next run in this folder gives it"
 
 
 def _has_scores(about: record.Record) -> bool:
@@ -164,6 +174,8 @@ def prunable(found: Sequence[Found], *, damaged: bool, unfinished: bool, before:
                 spared.append(each.problem)
             else:
                 doomed.append(each)
+        elif damaged and each.state == UNREADABLE:
+            spared.append(each.problem)
         elif damaged and each.state == DAMAGED:
             if each.path.is_symlink() or not _is_ours(each.path):
                 spared.append(f"{each.path}: not certainly a run of empathy-kit; delete it yourself")
@@ -236,19 +248,6 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _is_newer(path: Path) -> bool:
-    number = _json(path / record.RUN).get("format")
-    return type(number) is int and number > record.FORMAT
-
-
-def _is_whole(path: Path, model: bool) -> bool:
-    try:
-        record.verify(path, model=model)
-    except KitError:
-        return False
-    return True
 
 
 def amount(size: float) -> str:

@@ -6,7 +6,8 @@ import hashlib
 import hmac
 import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
@@ -24,6 +25,14 @@ CALIBRATION = "calibration.json"  # in the model's folder
 CARD = "README.md"  # of a published model
 UNLISTED = (MANIFEST, CARD, ".gitattributes")  # the card and the hub's own file: nothing reads them, and both may be edited there
 PREDICTIONS, VALIDATION = "predictions.csv", "validation.csv"  # of the test part, and of the part that chose the epoch
+
+
+class Damaged(KitError):  # noqa: N818 - as in `runs list`
+    """A file of a run is missing, was added, or has other bytes than the manifest lists."""
+
+
+class Unreadable(KitError):  # noqa: N818
+    """A file of a run cannot be read at the moment, so nothing is known of its bytes."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +149,8 @@ def read(folder: Path, *, model: bool = True) -> Record:
     """The record of a finished run; without its model, only the other files are compared with the manifest.
 
     Raises:
-        KitError: there is no run, it has another format, or it was changed after it was written.
+        Damaged, Unreadable: as `verify`.
+        KitError: the files are whole, but the record is not one that this version reads.
     """
     verify(folder, model=model)
     try:
@@ -152,9 +162,7 @@ def read(folder: Path, *, model: bool = True) -> Record:
             content = _of_format_2(content)
         elif number != FORMAT:
             raise KitError(f"{folder / RUN}: format {shown(number)} found, expected {FORMAT}")
-        defaults = to_dict(RunConfig())
-        config = {**{name: defaults[name] for name in ADDED}, **content["config"]}
-        content = {**dict.fromkeys(LATER), **content, "config": config}
+        content = {**dict.fromkeys(LATER), **content, "config": complete(content["config"])}
         found = Record(**{entry.name: content[entry.name] for entry in fields(Record)})
         _check(found)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -164,6 +172,11 @@ def read(folder: Path, *, model: bool = True) -> Record:
     except KitError as error:
         raise KitError(f"{folder / RUN}: {error}") from None
     return found
+
+
+def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Recorded settings, with the defaults of those that earlier versions did not record, in the order of today."""
+    return {**{name: value for name, value in to_dict(RunConfig()).items() if name in ADDED or name in settings}, **settings}
 
 
 LATER = ("calibration", "model")  # parts that runs of earlier versions of this format lack
@@ -222,41 +235,54 @@ def verify(folder: Path, *, model: bool = True) -> None:
     """Compare a run's files with its manifest; with ``model=False`` the model's files are skipped and may be missing.
 
     Raises:
-        KitError: there is no manifest, a file is missing, added or changed, or there is a link out of the folder.
+        Damaged: there is no manifest, a file is missing, added or changed, or there is a link out of the folder.
+        Unreadable: a file or a folder cannot be read.
     """
     try:
         expected = json.loads(read_regular(folder / MANIFEST).decode("utf-8-sig"))["sha256"]
         check_type(expected, dict)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise KitError(f"{folder}: not a finished run: {MANIFEST} is missing or unreadable") from None
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, RecursionError):
+        raise Damaged(f"{folder}: not a finished run: {MANIFEST} is missing or unreadable") from None
+    except OSError as error:
+        raise Unreadable(f"{folder / MANIFEST}: cannot be read: {error.strerror or error}") from None
     try:
         found = _hashes(folder, model=model)
     except OSError as error:
-        raise KitError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
+        raise Unreadable(f"{error.filename or folder}: cannot be read: {error.strerror or error}") from None
     if not model:
         expected = {name: value for name, value in expected.items() if not name.startswith(f"{MODEL}/")}
     for name in sorted(expected.keys() | found.keys()):
         if name not in found:
-            raise KitError(f"{folder / name}: missing, but the manifest lists it")
+            raise Damaged(f"{folder / name}: missing, but the manifest lists it")
         if name not in expected:
-            raise KitError(f"{folder / name}: not in the manifest; it was added after the run")
+            raise Damaged(f"{folder / name}: not in the manifest; it was added after the run")
         if found[name] != expected[name]:
-            raise KitError(f"{folder / name}: changed after the run (sha256 differs from the manifest)")
+            raise Damaged(f"{folder / name}: changed after the run (sha256 differs from the manifest)")
 
 
 def _hashes(folder: Path, *, model: bool = True) -> dict[str, str]:
     hashes = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(_inside(folder)):
         if path.is_symlink() and not _stays(path, folder):
-            raise KitError(f"{path}: a link out of this folder found, expected the file itself")
+            raise Damaged(f"{path}: a link out of this folder found, expected the file itself")
         if not model and folder / MODEL in path.parents:
             continue
         name = path.relative_to(folder).as_posix()
         if not path.is_file() and not path.is_dir():  # nor would a copy of it have what it holds
-            raise KitError(f"{path}: not a regular file, expected one that a run writes")
+            raise Damaged(f"{path}: not a regular file, expected one that a run writes")
         if path.is_file() and name not in UNLISTED:
             hashes[name] = sha256(path)
     return hashes
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """All that is in a folder; `Path.rglob` passes over a folder that cannot be listed, as if its files were missing."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for parent, folders, names in os.walk(folder, onerror=fail):
+        yield from (Path(parent, name) for name in (*folders, *names))
 
 
 def _stays(link: Path, folder: Path) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from empathy_kit import files
 from empathy_kit.errors import KitError
 from empathy_kit.runs import checkpoints
-from empathy_kit.runs.record import seal, verify
+from empathy_kit.runs.record import Damaged, Unreadable, seal, verify
 
 RESULT = "result"  # in the folder that reserves a name: the run, until all of it is there
 
@@ -154,7 +154,8 @@ def reserved(
         for other in candidate.parent.glob(f"*{files.PARTIAL}"):
             with files.taken_over(other) as abandoned:
                 if abandoned and all(_is_ours(path.name) for path in other.iterdir()):
-                    _clear(other)
+                    with suppress(Unreadable):  # of another run, which may be read again later
+                        _clear(other)
         try:
             yield Reservation(candidate, partial)
         finally:
@@ -169,9 +170,12 @@ def _clear(partial: Path) -> Path | None:
     """Remove the leftovers of a killed process; a run that was complete and only lacked its name is moved to it, and returned.
 
     Checkpoints stay, unless their run was complete.
+
+    Raises:
+        Unreadable: nobody knows whether it was complete.
     """
     left, named = partial / RESULT, None
-    with suppress(KitError):
+    with suppress(Damaged):
         verify(left)
         checkpoints.clear(partial)
         named = _named(left, partial.with_name(partial.name.removesuffix(files.PARTIAL)))

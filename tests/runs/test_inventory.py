@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -16,6 +17,7 @@ from run_world import Said
 
 from empathy_kit import files
 from empathy_kit.config import RunConfig, to_dict
+from empathy_kit.runs import record
 from empathy_kit.runs.inventory import find
 from empathy_kit.runs.record import FORMAT
 
@@ -142,11 +144,56 @@ def test_a_run_of_a_newer_format_is_named_and_not_called_damaged(tmp_path: Path,
         0,
         f"{out / 'run.json'}: format {FORMAT + 1} found, expected {FORMAT}\n1 run, 0 damaged\n",
     )
-    assert [each.state for each in find(out)] == ["newer format"]
+    assert [each.state for each in find(out)] == ["newer kit"]
     assert command("runs", "diff", out, out).code == 2
     (out / "history.jsonl").unlink()
     assert command("runs", "verify", out).code == 1
     assert [each.state for each in find(out)] == ["damaged"]
+
+
+@pytest.mark.parametrize("config", [{"tomorrow": 1}, {"loss": None}])
+def test_a_whole_run_whose_record_cannot_be_read_is_never_damaged(tmp_path: Path, command: Command, config: Any) -> None:
+    """A later version of the same format may have one more setting, or other values of one."""
+    out = make_run(tmp_path / "run", scored(config={**to_dict(RunConfig()), **config}))
+    assert [(each.state, bool(each.problem)) for each in find(out, model=True)] == [("newer kit", True)]
+    assert command("runs", "prune", "--damaged", "--yes", out) == Said(0, "nothing to delete\n", "")
+    assert command("runs", "verify", out).code == 0
+
+
+@pytest.fixture
+def unreadable(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let files of a name, or folders, fail as a disk does that is torn out; permissions would not stop root."""
+
+    def fail(name: str) -> None:
+        for module, call in ((record, "sha256"), (record, "read_regular"), (os, "scandir")):
+            was = getattr(module, call)
+
+            def broken(path: Any = ".", was: Any = was) -> Any:
+                if Path(path).name == name:
+                    raise OSError(errno.EIO, "Input/output error", str(path))
+                return was(path)
+
+            monkeypatch.setattr(module, call, broken)
+
+    return fail
+
+
+@pytest.mark.parametrize("name", ["weights", "manifest.json", "model"])
+def test_a_run_that_cannot_be_read_at_the_moment_is_not_deleted(
+    shelf: Path, command: Command, unreadable: Callable[[str], None], name: str
+) -> None:
+    make_run(shelf / "c", scored()).rename(shelf / "slow.partial" / "result")
+    age(shelf / "slow.partial", 30)
+    unreadable(name)
+    path = {"manifest.json": "manifest.json", "model": "model", "weights": "model/weights"}[name]
+    problem = f"{path}: cannot be read: Input/output error"
+    reply = command("runs", "verify", "runs/a")
+    assert (reply.code, reply.out) == (1, f"runs/a/{problem}\n1 run, 0 damaged, 1 unreadable\n")
+    reply = command("runs", "prune", "--damaged", "--unfinished", "--yes")
+    assert (reply.code, reply.out) == (0, "nothing to delete\n")
+    assert reply.err.splitlines() == [
+        f"left alone: runs/{run}/{problem}" for run in ("a", "b", "bad", "many/runs/T1-0", "slow.partial/result")
+    ]
 
 
 @pytest.mark.parametrize("arguments", [("list",), ("verify",), ("prune", "--damaged")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from run_world import configuration
 
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import load_registry
+from empathy_kit.runs import record
 from empathy_kit.runs.record import read, verify
 from empathy_kit.runs.reservation import reserved
 from empathy_kit.runs.train import Finished, run
@@ -200,6 +202,25 @@ def test_a_run_that_only_lacked_its_name_when_its_process_was_killed_gets_it_fro
         assert read(out) == make_record()
         assert not list(tmp_path.glob("*.partial"))
         shutil.rmtree(out)
+
+
+def test_a_finished_run_that_cannot_be_read_at_the_moment_is_not_cleared_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, real = tmp_path / "run", record.sha256
+    killed(out, "while its files are forced onto the disk")
+
+    def failing(path: Path) -> str:
+        if f"{out.name}.partial" in path.parts:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "sha256", failing)
+        assert refusal(out).endswith(": cannot be read: Input/output error")
+        make_run(tmp_path / "another")
+    assert refusal(out) == f"--out {out}: holds the run that was stopped here, which was finished; use another --out"
+    assert read(out) == make_record()
 
 
 def test_a_checkpoint_of_a_killed_process_and_somebody_elses_folder_stay(tmp_path: Path) -> None:
