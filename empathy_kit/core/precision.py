@@ -30,6 +30,20 @@ def check_precision(device: torch.device, precision: Precision) -> None:
         raise KitError("precision bf16: this GPU does not have it; expected no or fp16")
 
 
+def predicting_precision(device: torch.device, trained: Precision) -> tuple[Precision, tuple[str, ...]]:
+    """The precision in which a trained model predicts on a device: that of its training, or float32, with a warning.
+
+    Its weights are float32 whatever it was trained in, so every device can use it.
+    """
+    try:
+        check_precision(device, trained)
+    except KitError:
+        return "no", (
+            f"precision {trained}: not available on {device}; the model predicts in float32, with slightly other numbers",
+        )
+    return trained, ()
+
+
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """The context in which a model computes; a new one for each use, so that threads do not share it."""
     dtype = _TYPES[precision]

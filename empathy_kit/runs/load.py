@@ -26,7 +26,7 @@ class Loaded:
     record: record.Record
     predictor: Predictor
     tokenization: Tokenization = field(repr=False)
-    warnings: tuple[str, ...] = ()  # on plugins whose installed version differs from the run's
+    warnings: tuple[str, ...] = ()  # on what may change its numbers: other versions of plugins, another precision
 
 
 def load(folder: Path, registry: Registry, *, device: Literal["auto", "cpu"] | None = None) -> Loaded:
@@ -42,7 +42,7 @@ def load(folder: Path, registry: Registry, *, device: Literal["auto", "cpu"] | N
     """
     from empathy_kit.core import checkpoint
     from empathy_kit.core.encoder import rebuild_encoder
-    from empathy_kit.core.precision import find_device
+    from empathy_kit.core.precision import find_device, predicting_precision
     from empathy_kit.core.predictor import Predictor
 
     result = record.read(folder)
@@ -63,5 +63,6 @@ def load(folder: Path, registry: Registry, *, device: Literal["auto", "cpu"] | N
     checkpoint.load(folder / record.MODEL, model)
     tokenization = build_tokenization(config, tokenizer, encoder)
     where = find_device(device or config.device)
-    predictor = Predictor(model, pad_id=tokenization.pad_id, device=where, precision=config.precision)
-    return Loaded(result, predictor, tokenization, warnings)
+    precision, others = predicting_precision(where, config.precision)
+    predictor = Predictor(model, pad_id=tokenization.pad_id, device=where, precision=precision)
+    return Loaded(result, predictor, tokenization, (*warnings, *others))

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -25,6 +25,7 @@ from empathy_kit.data.splits import make_split, take
 from empathy_kit.plugins import Provided, Registry, load_registry
 from empathy_kit.runs import record
 from empathy_kit.runs.load import Loaded, load
+from empathy_kit.runs.memory import train
 from empathy_kit.runs.train import run
 
 
@@ -130,6 +131,34 @@ def test_a_plugin_that_has_changed_since_is_warned_of_and_one_that_is_gone_refus
     with pytest.raises(KitError) as error:
         load(first[0], Registry(tuple(others)))
     assert str(error.value) == f"{was}, which is missing; install it"
+
+
+@pytest.mark.parametrize("where", ["cpu", None])
+def test_a_run_in_a_precision_that_this_device_lacks_predicts_in_float32_and_warns(
+    first: tuple[Path, list[Any]], tmp_path: Path, where: Literal["cpu"] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one trained with --precision fp16 on a GPU, which keeps its weights in float32."""
+    monkeypatch.setattr("empathy_kit.core.precision.find_device", lambda _: torch.device("cpu"))
+    folder = Path(shutil.copytree(first[0], tmp_path / "run"))
+    content = json.loads((folder / "run.json").read_text("utf-8"))
+    content["config"]["precision"] = "fp16"
+    (folder / "run.json").write_text(json.dumps(content), "utf-8")
+    record.seal(folder)
+    loaded = load(folder, load_registry(), device=where)
+    assert loaded.warnings == (
+        "precision fp16: not available on cpu; the model predicts in float32, with slightly other numbers",
+    )
+    assert predicted(loaded) == recorded(first[0])
+
+
+def test_a_model_from_memory_does_so_too(tiny_roberta: Path) -> None:
+    corpus, config = load_corpus("sample"), configuration(tiny_roberta, device="cpu")
+    trained = train(config, load_registry(), corpus, make_split(corpus, "grouped", 0))
+    assert trained.ready.warnings == ()
+    half = replace(trained, config={**trained.config, "precision": "fp16"})
+    assert half.ready.warnings == (
+        "precision fp16: not available on cpu; the model predicts in float32, with slightly other numbers",
+    )
 
 
 def test_a_folder_that_is_no_run_is_one_line(tmp_path: Path) -> None:
