@@ -229,6 +229,13 @@ class TrainState:
         restore_random_state(state["random"], self.device)
 
 
+def seed_process(seed: int) -> None:
+    """Seed the process's sources of random numbers: torch's, and those of numpy and Python, from which a plugin may draw."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+
+
 def random_state(device: torch.device) -> dict[str, Any]:
     """The process's sources of random numbers: dropout, and whatever a plugin draws from."""
     kind, keys, *rest = np.random.get_state()

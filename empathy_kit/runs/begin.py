@@ -94,12 +94,13 @@ def begin(
     import torch
 
     from empathy_kit.core.fingerprint import fingerprint
+    from empathy_kit.core.state import seed_process
 
     # The bits depend on how many there are.
     threads = processes.told("threads", config.threads or (before.threads if before is not None else None))
     if threads is not None:
         torch.set_num_threads(threads)
-    torch.manual_seed(config.seed)  # before any initialisation: the heads' initial weights are part of the run
+    seed_process(config.seed)  # before any initialisation: the heads' initial weights are part of the run
     encoder, tokenizer = open_encoder(config)
     hashes["encoder"] = fingerprint(encoder, tokenizer)
     check_same("encoder", hashes["encoder"])

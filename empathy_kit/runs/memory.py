@@ -60,7 +60,7 @@ class Ready:
 
     predictor: Predictor
     tokenization: Tokenization
-    warnings: tuple[str, ...]  # on plugins whose installed version differs from the one it was trained with
+    warnings: tuple[str, ...]  # on what may change its numbers: other versions of plugins, another precision
 
 
 def train(config: RunConfig, registry: Registry, corpus: Corpus, split: Split) -> Trained:
@@ -95,7 +95,7 @@ def train(config: RunConfig, registry: Registry, corpus: Corpus, split: Split) -
 def _rebuild(trained: Trained) -> Ready:
     from empathy_kit.core import checkpoint
     from empathy_kit.core.encoder import rebuild_encoder
-    from empathy_kit.core.precision import find_device
+    from empathy_kit.core.precision import find_device, predicting_precision
     from empathy_kit.core.predictor import Predictor
 
     registry = load_registry()
@@ -109,8 +109,10 @@ def _rebuild(trained: Trained) -> Ready:
         model = build_model(config, plugins, trained.tasks, encoder)
         checkpoint.load(Path(temporary), model)
     tokenization = build_tokenization(config, tokenizer, encoder)
-    predictor = Predictor(model, pad_id=tokenization.pad_id, device=find_device(config.device), precision=config.precision)
-    return Ready(predictor, tokenization, warnings)
+    where = find_device(config.device)
+    precision, others = predicting_precision(where, config.precision)
+    predictor = Predictor(model, pad_id=tokenization.pad_id, device=where, precision=precision)
+    return Ready(predictor, tokenization, (*warnings, *others))
 
 
 @contextmanager
@@ -119,12 +121,12 @@ def _own_randomness(seed: int) -> Iterator[None]:
     import numpy as np
     import torch
 
+    from empathy_kit.core.state import seed_process
+
     devices = list(range(torch.cuda.device_count()))
     with _ALONE, torch.random.fork_rng(devices):
         python, numpy = random.getstate(), np.random.get_state()
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed)
+        seed_process(seed)
         try:
             yield
         finally:

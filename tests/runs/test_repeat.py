@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import random
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from run_world import Said, configuration, read_json, words
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from empathy_kit import __version__
+from empathy_kit import Encoded, Head, Task, __version__
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.core.encoder import load_encoder
 from empathy_kit.core.fingerprint import fingerprint
+from empathy_kit.core.heads import LinearHead
 from empathy_kit.errors import KitError
-from empathy_kit.plugins import Failure, Registry, load_registry
+from empathy_kit.plugins import Failure, Provided, Registry, load_registry
 from empathy_kit.runs.choose import compare_providers, provenance
 from empathy_kit.runs.train import run
 
@@ -57,6 +61,28 @@ def test_the_first_weights_come_from_the_seed_and_from_nothing_before_the_run(ti
         found.append(load_file(tmp_path / str(number) / "model" / "model.safetensors")["heads.ER.linear.weight"])
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
+
+
+class Noisy(LinearHead):
+    """A head that draws from numpy and from Python where others use torch."""
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        return super().forward(encoded) * (1 + 0.1 * np.random.random() + 0.1 * random.random() if self.training else 1)
+
+
+def test_what_a_plugin_draws_from_numpy_and_python_comes_from_the_seed_too(tiny_roberta: Path, tmp_path: Path) -> None:
+    def build(task: Task, width: int) -> Noisy:
+        return Noisy(width, task.num_classes)
+
+    registry = Registry((*load_registry().provided, Provided("head", Head("noisy", build), "mine", "1")))
+    found = []
+    for number, (numpy_seed, python_seed) in enumerate(((1, 1), (2, 1), (1, 2))):
+        np.random.seed(numpy_seed)
+        random.seed(python_seed)
+        list(run(configuration(tiny_roberta, head="noisy"), registry, tmp_path / str(number)))
+        found.append((tmp_path / str(number) / "model" / "model.safetensors").read_bytes())
+    assert found[1] == found[0]
+    assert found[2] == found[0]
 
 
 def test_a_repeat_with_other_versions_of_the_libraries_warns(
