@@ -17,6 +17,7 @@ from empathy_kit.files import PARTIAL
 from empathy_kit.plugins import OURS, Registry
 from empathy_kit.runs.checkpoints import STATE, Checkpoint, folders, newest
 from empathy_kit.runs.choose import Plugins, all_options, compare_providers, library_versions, provenance
+from empathy_kit.runs.record import complete
 
 KIT = "empathy-kit"  # among the versions
 BY_CONTENT = ("data", "encoder")  # settings that name what is known by its hash, wherever it lies
@@ -55,8 +56,7 @@ class Stopped:
     @property
     def settings(self) -> dict[str, Any]:
         """Its settings and options, as in its record."""
-        settings: dict[str, Any] = self.checkpoint.identity["settings"]
-        return settings
+        return complete(self.checkpoint.identity["settings"])
 
     @property
     def threads(self) -> int:
