@@ -69,9 +69,13 @@ class Keeper:
             with held():
                 self._end(error)
             left = (self._whole and not isinstance(error, Elsewhere)) or _is_lost(error)
-            if isinstance(error, KitError) and left and self._kept is not None:
+            if isinstance(error, KitError) and left and self._has_state():
                 raise KitError(f"{error}; the run's state is in {self.writer.partial}, for --resume") from None
             raise
+
+    def _has_state(self) -> bool:
+        """Whether any checkpoint that is there holds more than the settings of the run."""
+        return any((folder / checkpoints.TENSORS).is_file() for folder in checkpoints.folders(self.writer.partial))
 
     def _end(self, error: BaseException) -> None:
         """What is left on disk."""

@@ -20,10 +20,12 @@ from safetensors.torch import load_file, save_file
 
 import empathy_kit
 from empathy_kit import files
+from empathy_kit.config import ADDED
 from empathy_kit.core.trainer import Step
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import Provided, Registry, load_registry
 from empathy_kit.runs import checkpoints
+from empathy_kit.runs.identity import settings_of
 from empathy_kit.runs.keeping import Unkept
 from empathy_kit.runs.reservation import Reservation
 from empathy_kit.runs.train import run
@@ -348,3 +350,44 @@ def test_a_finished_run_that_can_be_written_nowhere_keeps_its_state(
     )
     assert len(finish(focal(tiny_roberta), out)) == 2  # nothing is left to train
     assert without_clocks(out) == without_clocks(first[0])
+
+
+@pytest.mark.parametrize("written", [0, 1])  # the second checkpoint is the first with a state
+def test_a_state_that_could_not_be_written_is_not_told_of(
+    tiny_roberta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    real, left = checkpoints._write, [written]
+
+    def write(*arguments: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(28, os.strerror(28))
+        real(*arguments)
+
+    def full(*arguments: Any, **how: Any) -> Path:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(checkpoints, "_write", write)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(Reservation, "_finish", full)
+    with pytest.raises(KitError) as error:
+        finish(focal(tiny_roberta, epochs=1), tmp_path / "run")
+    assert str(error.value) == f"--out {tmp_path / 'run'}: cannot be written: No space left on device"
+
+
+def test_a_setting_that_the_stopped_run_did_not_record_yet_had_its_default(
+    first: Run, tiny_roberta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_before(*arguments: Any) -> dict[str, Any]:
+        return {name: value for name, value in settings_of(*arguments).items() if name not in ADDED}
+
+    with monkeypatch.context() as patch:
+        patch.setattr("empathy_kit.runs.train.settings_of", of_before)
+        partial = stop(focal(tiny_roberta), tmp_path / "run", 3)
+    with pytest.raises(KitError) as error:
+        finish(focal(tiny_roberta, train_share=0.5), tmp_path / "run")
+    assert str(error.value) == (
+        f"{partial}: holds a stopped run with --train-share 1.0, not 0.5; use the same settings, or another --out"
+    )
+    finish(focal(tiny_roberta), tmp_path / "run")
+    assert without_clocks(tmp_path / "run") == without_clocks(first[0])
