@@ -83,6 +83,7 @@ def prepare(
     device = find_device(config.device)
     trainer = build_trainer(config, plugins, tasks, tokenization, train, validation, device, processes)
     with nullcontext() if processes is None else processes.first_here("states"):
-        states = remember_states(model, examples.texts)
+        # Elsewhere the encoder reads posts with their padding, from the first layer on.
+        states = remember_states(model, examples.texts) if device.type == "cpu" else None
     warnings += encoder_warnings(model)
     return Prepared(tasks, tokenization, truncation, validation, test, model, objective, trainer, device, states, warnings)

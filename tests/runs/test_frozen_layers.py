@@ -18,7 +18,10 @@ from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import make_split
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import load_registry
+from empathy_kit.runs.build import open_encoder
+from empathy_kit.runs.choose import choose_plugins
 from empathy_kit.runs.load import load
+from empathy_kit.runs.prepare import prepare
 from empathy_kit.runs.train import run
 
 
@@ -41,6 +44,17 @@ def test_frozen_layers_stay_as_they_were_and_their_states_are_computed_once(
     assert states.stat().st_ino == written
     for file in ("predictions.csv", "model/model.safetensors"):
         assert (tmp_path / "alone" / file).read_bytes() == (tmp_path / "again" / file).read_bytes()
+
+
+@pytest.mark.parametrize(("device", "kept"), [("cpu", True), ("cuda", False)])
+def test_no_states_are_computed_for_a_device_that_does_not_read_them(
+    tiny_roberta: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, device: str, kept: bool
+) -> None:
+    monkeypatch.setattr("empathy_kit.core.precision.find_device", lambda _: torch.device(device))
+    config, corpus = configuration(tiny_roberta, freeze_layers=1), load_corpus("sample")
+    plugins, split = choose_plugins(config, load_registry()), make_split(corpus, config.split, config.split_seed)
+    prepared = prepare(config, plugins, corpus, split, *open_encoder(config))
+    assert (prepared.states is not None, (cache / "states").exists()) == (kept, kept)
 
 
 def test_a_file_of_states_that_is_cut_short_is_computed_anew(tiny_roberta: Path, tmp_path: Path) -> None:
