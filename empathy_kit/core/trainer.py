@@ -192,8 +192,8 @@ class Trainer:
         with autocast(self.device, self.precision):
             output: Output = state.model(texts, None if self.gold == "never" else targets.gold)
         loss: torch.Tensor = state.objective(output, targets, texts.response_mask, whole)
-        # Of a loss that does need a gradient and has none, torch complains.
-        return None if not loss.requires_grad and bool((targets.levels < 0).all()) else loss
+        # Without a label no evidence is known either: the span loss is 0, but its gradient of 0 would let Adam's momentum move.
+        return None if not targets.complete and bool((targets.levels < 0).all()) else loss
 
     def evaluate(self, state: TrainState, examples: Examples) -> Evaluation:
         """What the model predicts for labelled pairs now."""

@@ -33,6 +33,7 @@ from empathy_kit.core.losses.cross_entropy import cross_entropy
 from empathy_kit.core.losses.focal import FocalLoss
 from empathy_kit.core.metrics import macro_f1
 from empathy_kit.core.objective import Criterion
+from empathy_kit.core.rationales import NoRationale, PredictedRationale
 from empathy_kit.core.state import Epoch
 from empathy_kit.core.trainer import Step
 from empathy_kit.errors import KitError
@@ -269,10 +270,12 @@ def test_an_epoch_shows_the_pairs_that_the_sampler_names_as_often_as_it_names_th
     assert shown[:10] != shown[10:]
 
 
+@pytest.mark.parametrize("injector", [NoRationale, lambda: PredictedRationale(2, 16)], ids=["no rationale", "a span head"])
 @pytest.mark.parametrize("average", [None, 0.9])
-def test_a_batch_without_any_label_is_a_step_that_moves_nothing(average: float | None) -> None:
+def test_a_batch_without_any_label_is_a_step_that_moves_nothing(average: float | None, injector: Callable[[], nn.Module]) -> None:
     train = without_labels(TRAIN, dict.fromkeys(range(8), (0, 1)))
-    small = Small(replace(RECIPE, warmup=0.5, clip=1.0, average=average), train=train)
+    recipe = replace(RECIPE, warmup=0.5, clip=1.0, average=average)
+    small = Small(recipe, model=make_model(injector=injector()), gold="train", train=train)
     nothing, something = train.take(range(8)), train.take(range(8, 16))
     before = weights(small.model)
     assert small.trainer.step(nothing, small.state) == 0  # the first of all: no momentum yet
