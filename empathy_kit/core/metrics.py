@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ Ints = NDArray[np.int64]
 Stretch = tuple[int, int]  # tokens: the first, and one after the last
 
 RESAMPLES = 2000
-CHUNK = 100  # resamples of average precision at a time, each of which holds a number per pair
+CHUNK = 100  # resamples at a time, each of which holds a number per pair
 CONFIDENCE = 0.95
 BATCH = 32  # pairs, in order: Sharma et al. (2020, arXiv 2009.08441) average F1 over the batches of their evaluation
 IOU_MATCH = 0.5  # DeYoung et al. (ERASER, arXiv 1911.03429): a predicted span counts from this overlap on
@@ -169,13 +169,18 @@ def score(target: Ints, probabilities: Floats, majority: int, seed: int) -> Scor
     )
 
 
+def _resamples(n: int, seed: int) -> Iterator[Floats]:
+    """How often each resample has each pair, (CHUNK, n) at a time: all at once would take 32 KB a pair."""
+    generator = np.random.default_rng(seed)
+    for _ in range(RESAMPLES // CHUNK):
+        yield generator.multinomial(n, np.full(n, 1 / n), size=CHUNK).astype(np.float64)
+
+
 def _ranked(target: Ints, probabilities: Floats, seed: int) -> list[Estimate | None]:
     n, classes = probabilities.shape
     there = [level for level in range(classes) if (target == level).any()]
-    generator = np.random.default_rng(seed)
     draws: dict[int, list[Floats]] = {level: [] for level in there}
-    for _ in range(RESAMPLES // CHUNK):
-        weights = generator.multinomial(n, np.full(n, 1 / n), size=CHUNK).astype(np.float64)
+    for weights in _resamples(n, seed):
         for level in there:
             draws[level].append(average_precision(target == level, probabilities[:, level], weights))
     point = {level: average_precision(target == level, probabilities[:, level], np.ones((1, n)))[0] for level in there}
@@ -216,25 +221,25 @@ def score_spans(gold: Sequence[Sequence[Stretch]], predicted: Sequence[Sequence[
     """
     if not gold:
         raise ValueError("no pairs to score")
-    counts = np.zeros((len(gold), 6))  # a pair: tokens shared, predicted, gold; spans predicted and right, predicted, gold
-    found = np.zeros(len(gold))  # gold spans found
+    # Of each pair: tokens shared, predicted, gold; spans predicted and right, predicted, gold, gold and found.
+    counts = np.zeros((len(gold), 7))
     for row, (true, guess) in enumerate(zip(gold, predicted, strict=True)):
         right = sum(any(_overlap(one, other) >= IOU_MATCH for other in true) for one in guess)
-        found[row] = sum(any(_overlap(one, other) >= IOU_MATCH for other in guess) for one in true)
+        found = sum(any(_overlap(one, other) >= IOU_MATCH for other in guess) for one in true)
         true_tokens, guess_tokens = (set().union(*(range(*one) for one in spans)) for spans in (true, guess))
-        counts[row] = (len(true_tokens & guess_tokens), len(guess_tokens), len(true_tokens), right, len(guess), len(true))
-    draws = np.random.default_rng(seed).multinomial(len(gold), np.full(len(gold), 1 / len(gold)), size=RESAMPLES)
+        counts[row] = (len(true_tokens & guess_tokens), len(guess_tokens), len(true_tokens), right, len(guess), len(true), found)
+    spread = np.concatenate([weights @ counts for weights in _resamples(len(gold), seed)])
 
     def token_f1(sums: Floats) -> Floats:
         return _ratio(2 * sums[..., 0], sums[..., 1] + sums[..., 2])
 
-    def iou_f1(sums: Floats, hits: Floats) -> Floats:
-        precision, recall = _ratio(sums[..., 3], sums[..., 4]), _ratio(hits, sums[..., 5])
+    def iou_f1(sums: Floats) -> Floats:
+        precision, recall = _ratio(sums[..., 3], sums[..., 4]), _ratio(sums[..., 6], sums[..., 5])
         return _ratio(2 * precision * recall, precision + recall)
 
-    whole, spread = counts.sum(0, keepdims=True), draws @ counts
+    whole = counts.sum(0, keepdims=True)
     return SpanScores(
         pairs=len(gold),
         token_f1=_estimate(token_f1(whole)[0], token_f1(spread)),
-        iou_f1=_estimate(iou_f1(whole, found.sum(keepdims=True))[0], iou_f1(spread, draws @ found)),
+        iou_f1=_estimate(iou_f1(whole)[0], iou_f1(spread)),
     )

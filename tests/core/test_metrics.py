@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import asdict
 
 import numpy as np
@@ -242,6 +243,22 @@ def test_annotated_stretches_that_touch_stay_apart_and_those_that_overlap_share_
     first = score_spans([[(0, 3), (3, 6)]], [[(0, 3)]], seed=0)
     assert (first.token_f1.value, first.iou_f1.value) == (pytest.approx(2 * 3 / 9), pytest.approx(2 / 3))  # joined: iou_f1 1
     assert score_spans([[(0, 4), (2, 6)]], [[(0, 6)]], seed=0).token_f1.value == 1
+
+
+def test_span_intervals_are_drawn_in_pieces_and_are_those_of_one_draw() -> None:
+    n = 2000
+    lengths = np.random.default_rng(1).integers(1, 9, (n, 2))
+    gold, predicted = ([[(0, int(length))] for length in column] for column in lengths.T)
+    tracemalloc.start()
+    try:
+        scores = score_spans(gold, predicted, seed=4)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10e6  # all draws at once are 32 KB a pair
+    sums = np.random.default_rng(4).multinomial(n, np.full(n, 1 / n), size=2000) @ np.column_stack([lengths, lengths.min(1)])
+    drawn = np.percentile(2 * sums[:, 2] / (sums[:, 0] + sums[:, 1]), [2.5, 97.5])
+    assert (scores.token_f1.low, scores.token_f1.high) == tuple(drawn)
 
 
 def test_span_rows_of_unequal_number_are_refused() -> None:
