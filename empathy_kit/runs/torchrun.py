@@ -22,6 +22,10 @@ A process that ends is noticed at once, because its connections close. This is f
 """
 
 
+SOONEST = timedelta(minutes=1)
+"""How long they wait for each other at the start."""
+
+
 def is_one_of_several() -> bool:
     """Whether torchrun has started more than this process."""
     return os.environ.get("WORLD_SIZE", "1") != "1"
@@ -40,7 +44,7 @@ def joined(choice: Literal["auto", "cpu"]) -> Iterator[Processes | None]:
         choice: where to compute, as for `find_device`.
 
     Raises:
-        KitError: the environment is not torchrun's, or there are fewer GPUs than processes.
+        KitError: the environment is not torchrun's, no other process answers, or there are fewer GPUs than processes.
     """
     if not is_one_of_several():
         yield None
@@ -60,9 +64,16 @@ def joined(choice: Literal["auto", "cpu"]) -> Iterator[Processes | None]:
                 f"torchrun: {found} GPUs found, expected one per process; use --nproc-per-node {found}, or --device cpu"
             )
         torch.accelerator.set_device_index(number)
-    store = _store()
-    backend = dist.get_default_backend_for_device(device)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=LONGEST)
+    try:
+        store = _store()
+        backend = dist.get_default_backend_for_device(device)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=LONGEST)
+    except (RuntimeError, ValueError) as error:  # torch's own, of which the first line says what and the others where
+        given = " ".join(f"{name}={os.environ.get(name, '')}" for name in ("WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
+        raise KitError(
+            f"{given} in the environment, but no other process answers ({str(error).strip().partition(chr(10))[0]}); "
+            "start with torchrun, or unset WORLD_SIZE"
+        ) from None
     processes = Processes(rank, count, dist.PrefixStore("run", store), device, (machine, number))  # type: ignore[attr-defined]
     try:
         yield processes
@@ -84,18 +95,18 @@ def _number(name: str) -> int:
 def _store() -> Any:
     import torch.distributed as dist
 
-    store, _, _ = next(dist.rendezvous("env://", timeout=timedelta(seconds=60)))  # type: ignore[attr-defined]
+    store, _, _ = next(dist.rendezvous("env://", timeout=SOONEST))  # type: ignore[attr-defined]
     again = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # torchrun may keep its store where it starts the processes again
     return dist.PrefixStore(f"empathy-kit/{again}", store)  # type: ignore[attr-defined]
 
 
 def is_first_to_report() -> bool:
     """Whether this process is to print why it ends: of several, the first that asks, for most faults are every process's."""
-    if not is_one_of_several():
+    if not is_one_of_several() or not _store.cache_info().currsize:  # it has not joined the others, if there are any
         return True
     try:
         return bool(_store().add("reports", 1) == 1)
-    except (ImportError, RuntimeError, ValueError):  # there is no torch, or no torchrun
+    except RuntimeError:  # torchrun has ended
         return True
 
 

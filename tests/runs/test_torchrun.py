@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from resume_world import finish, stop, with_plugins, without_clocks
 from run_together import exact, noisy
-from run_world import flags, read_json, read_predictions
+from run_world import Said, flags, read_json, read_predictions
 
 from empathy_kit.core.processes import Processes
 from empathy_kit.errors import KitError
 from empathy_kit.runs import checkpoints
+from empathy_kit.runs import torchrun as module
 from empathy_kit.runs.choose import choose_plugins
 from empathy_kit.runs.identity import settings_of
 from empathy_kit.runs.torchrun import joined
@@ -140,6 +144,45 @@ def test_one_process_exchanges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         with joined("cpu") as processes:
             assert processes is None
     assert Processes().told("anything", 3) == 3
+
+
+@pytest.fixture
+def leftover(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What torchrun sets, in a shell where no torchrun is: nobody listens on the port."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    found = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "GROUP_RANK": "0"}
+    found |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    for name, value in found.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(module, "SOONEST", timedelta(seconds=1))
+    return found
+
+
+@pytest.mark.parametrize("without", [None, "MASTER_ADDR", "MASTER_PORT"])
+def test_variables_of_torchrun_without_torchrun_are_one_line_that_names_them(
+    leftover: dict[str, str], monkeypatch: pytest.MonkeyPatch, without: str | None
+) -> None:
+    if without is not None:
+        monkeypatch.delenv(without)
+    with pytest.raises(KitError) as error, joined("cpu"):
+        pass
+    message = str(error.value)
+    assert message.startswith("WORLD_SIZE=2 ")
+    assert message.endswith("start with torchrun, or unset WORLD_SIZE")
+    assert "\n" not in message
+    assert without is None or without in message
+    assert without is not None or f"MASTER_PORT={leftover['MASTER_PORT']} " in message
+
+
+@pytest.mark.usefixtures("leftover")
+def test_a_fault_is_printed_at_once_where_this_process_has_joined_no_other(
+    tmp_path: Path, command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_store", functools.cache(lambda: pytest.fail("waits for the other processes")))
+    reply = command("runs", "list", tmp_path / "missing")
+    assert reply == Said(2, "", f"Error: {tmp_path / 'missing'}: no such folder, expected a folder with runs\n")
 
 
 class Apart(Processes):
