@@ -214,7 +214,8 @@ def _rows(entries: Sequence[Sequence[Any]]) -> str:
 
 def split_warnings(split: Mapping[str, Any]) -> Iterator[str]:
     """Warnings about a split."""
-    pairs, largest = sum(split["pairs"].values()), split.get("largest_group", 0)  # format 1 did not record it
+    pairs = sum(split["pairs"].values()) + split.get("unused", 0)  # the groups are those of all pairs
+    largest = split.get("largest_group", 0)  # format 1 did not record it
     if largest > LARGE * pairs:
         yield (
             f"warning: {largest:,} of {pairs:,} pairs share a seeker id or seeker post and stay in one part; "

@@ -98,6 +98,12 @@ def test_one_large_group_is_warned_of_from_15_percent_on(largest: int, warned: b
     assert list(split_warnings(SPLIT)) == []  # a run of format 1, which did not count them
 
 
+def test_a_group_is_measured_by_all_pairs_and_not_by_those_that_train_share_keeps() -> None:
+    thinned = {**SPLIT, "pairs": {"train": 58, "validation": 462, "test": 464}, "unused": 2100}
+    assert list(split_warnings({**thinned, "largest_group": 462})) == []
+    assert next(split_warnings({**thinned, "largest_group": 463})).startswith("warning: 463 of 3,084 pairs share ")
+
+
 def test_how_many_are_labelled_is_said_where_some_are_not() -> None:
     some = {**DATA, "class_counts": {"warmth": [60, 36], "advice": [3000, 84]}}
     assert "labelled pairs: warmth 96, advice 3,084; the others count in no loss and no score of that task" in data_lines(some)
