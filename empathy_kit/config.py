@@ -268,7 +268,7 @@ def read_config(path: Path) -> dict[str, Any]:
 RESTS_ON = {
     "data": ("data", "schema"),
     "split": ("data", "schema", "split", "split_seed"),
-    "encoder": ("encoder",),
+    "encoder": ("encoder", "attention_dropout"),  # a part of the encoder's configuration
 }
 """What a record has a hash of, and the settings that it follows from: where one of these is changed, another is expected."""
 

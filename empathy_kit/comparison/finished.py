@@ -157,7 +157,7 @@ def _same_option(given: Any, value: Any) -> bool:
 def _check_alike(folder: Path, runs: Sequence[Run]) -> None:
     """Check that all runs have the same data, and that runs on one split have the same pairs and labels."""
     first: dict[int, Run] = {}  # by the split's seed
-    encoders: dict[str, Run] = {}  # by their names
+    encoders: dict[tuple[str, float | None], Run] = {}  # by all that a hash follows from
     labels: dict[int, dict[str, Answers]] = {}  # split seed to task to the first run's answers
     true: dict[str, dict[str, int]] = {}  # task to id to true level, which must be the same in every split and part
     for found in runs:
@@ -170,7 +170,8 @@ def _check_alike(folder: Path, runs: Sequence[Run]) -> None:
                     f"{run_folder(folder, sibling.name, sibling.seed)} (sha256 {one[:12]}... and {other[:12]}...); "
                     "they cannot be compared"
                 )
-        _check_encoder(folder, found, encoders.setdefault(found.record.config["encoder"], found))
+        given = found.record.config
+        _check_encoder(folder, found, encoders.setdefault((given["encoder"], given["attention_dropout"]), found))
         known = labels.setdefault(split, {})
         _check_labels(run_folder(folder, found.name, found.seed) / record.PREDICTIONS, found.answers, known)
         labels[split] = {**found.answers, **known}

@@ -116,6 +116,16 @@ def test_two_encoders_of_one_name_are_not_compared(folder: Path) -> None:
     )
 
 
+def test_one_encoder_with_two_dropouts_is_compared(tmp_path: Path) -> None:
+    """The dropout is in the encoder's configuration, and so in its hash; the weights are the same."""
+    folder = made_up(tmp_path / "made", ["T1", "d"], 2, changes={"d": {"attention_dropout": 0.1}})
+    for seed in (0, 1):
+        rewrite_record(folder / "runs" / f"d-{seed}", lambda content: content["encoder"].update(sha256="d" * 64))
+    assert list(read_finished(folder).runs) == ["T1", "d"]
+    rewrite_record(folder / "runs" / "d-1", lambda content: content["encoder"].update(sha256="0" * 64))
+    assert "--encoder minilm was another one than in" in refusal(folder)
+
+
 def score_again(folder: Path, old: str, new: str) -> None:
     """Replace cells of predictions.csv, and make the confusion matrices fit."""
 
