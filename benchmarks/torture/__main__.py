@@ -73,7 +73,7 @@ def prepare(folder: Path, jobs: int = 1, *, few: bool = False) -> list[World]:
     """Import all that children need, and give this process a cache of its own; for the tests, with the compiled kernel."""
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["EMPATHY_KIT_CACHE"] = str(make_cache(folder / "cache") if few else folder / "cache")
-    from empathy_kit.cli.run import quiet_libraries
+    from empathy_kit.runs.quiet import quiet_libraries
 
     quiet_libraries()
     import transformers.models.roberta.modeling_roberta  # noqa: F401

@@ -13,10 +13,11 @@ import click
 
 from empathy_kit.cli import terminal
 from empathy_kit.cli.flags import plugin_files, plugin_options
-from empathy_kit.cli.run import quiet_libraries, setting_flags
+from empathy_kit.cli.run import setting_flags
 from empathy_kit.config import RunConfig, configure, flag
 from empathy_kit.errors import KitError, written_to
 from empathy_kit.files import refuse_existing, write_whole
+from empathy_kit.runs.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from rich.table import Table

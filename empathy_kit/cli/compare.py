@@ -12,9 +12,10 @@ import click
 
 from empathy_kit.cli import terminal
 from empathy_kit.cli.flags import on_ray, plugin_files, plugin_options
-from empathy_kit.cli.run import quiet_libraries, setting_flags
+from empathy_kit.cli.run import setting_flags
 from empathy_kit.config import RunConfig, configure, preset
 from empathy_kit.errors import KitError
+from empathy_kit.runs.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from rich.table import Table

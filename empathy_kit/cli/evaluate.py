@@ -12,8 +12,8 @@ import click
 
 from empathy_kit.cli import terminal
 from empathy_kit.cli.flags import plugin_files
-from empathy_kit.cli.run import quiet_libraries
 from empathy_kit.config import RunConfig, configure
+from empathy_kit.runs.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from rich.table import Table

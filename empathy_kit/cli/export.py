@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from empathy_kit.cli.flags import plugin_files
-from empathy_kit.cli.run import quiet_libraries
+from empathy_kit.runs.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from empathy_kit.inference.export import Exported

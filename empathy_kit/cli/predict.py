@@ -65,9 +65,9 @@ def predict(
         raise KitError("--out FILE is missing: give a .csv, .jsonl or .parquet file for the predictions")
     if out is not None:
         check_output(out)
-    from empathy_kit.cli.run import quiet_libraries
     from empathy_kit.inference.model import load
     from empathy_kit.inference.tables import Columns
+    from empathy_kit.runs.quiet import quiet_libraries
 
     quiet_libraries()
     loaded = load(model, device=device, threads=threads, plugins=plugin_files)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator
@@ -29,6 +28,7 @@ from empathy_kit.config import (
     settings,
 )
 from empathy_kit.errors import KitError
+from empathy_kit.runs.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -218,14 +218,6 @@ def _folder(config: RunConfig) -> Path:
     usual = RunConfig()
     others = [getattr(config, kind) for kind in ("head", "trunk", "sampler") if getattr(config, kind) != getattr(usual, kind)]
     return Path("runs") / "-".join([Path(config.data).stem, config.loss, config.rationale, *others, str(config.seed)])
-
-
-def quiet_libraries() -> None:
-    """Silence libraries, whose progress bars and advice would mix with the kit's. Call this before they are imported."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 
 def _watch(events: Iterable[Any], config: RunConfig, start: str, console: KitConsole, opened: list[Opened]) -> Finished:

@@ -135,8 +135,8 @@ def export(folders: tuple[Path, ...], tracker: str) -> None:
 
     FOLDER is runs by default; it may also be one run, or a comparison. The losses of single steps are not in a finished run.
     """
-    from empathy_kit.cli.run import quiet_libraries
     from empathy_kit.runs.inventory import FINISHED
+    from empathy_kit.runs.quiet import quiet_libraries
     from empathy_kit.runs.tracking import export as log
 
     quiet_libraries()

@@ -69,7 +69,7 @@ def serve(
     if not (allow_remote or server.is_loopback(host)):
         raise KitError(f"--host {host}: other machines could reach it; add --allow-remote if they may, or use 127.0.0.1")
     with server.bind(host, port) as bound:
-        from empathy_kit.cli.run import quiet_libraries
+        from empathy_kit.runs.quiet import quiet_libraries
 
         quiet_libraries()
         from empathy_kit.cluster import cores
