@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from multiprocessing import Pipe
 from pathlib import Path
@@ -140,10 +140,18 @@ def in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     from empathy_kit.comparison.worker import Worker, _work
 
     def start(
-        cls: type[Worker], name: str, seed: int, config: RunConfig, folder: Path, *, keep_model: bool, files: Sequence[Path]
+        cls: type[Worker],
+        name: str,
+        seed: int,
+        config: RunConfig,
+        folder: Path,
+        *,
+        keep_model: bool,
+        files: Sequence[Path],
+        expected: Mapping[str, str],
     ) -> Worker:
         ours, theirs = Pipe(duplex=False)
-        thread = Thread(target=_work, args=(theirs, config, folder, keep_model, tuple(files)), daemon=True)
+        thread = Thread(target=_work, args=(theirs, config, folder, keep_model, tuple(files), expected), daemon=True)
         thread.start()
         return cls(name, seed, ours, thread)
 

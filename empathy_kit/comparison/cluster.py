@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
 from pathlib import Path
@@ -21,14 +21,24 @@ class RayWorker(Worker):
     """One run on a cluster. It reports only its end, and its folder must be on storage that every machine sees."""
 
     @classmethod
-    def start(cls, name: str, seed: int, config: RunConfig, folder: Path, *, keep_model: bool, files: Sequence[Path]) -> Worker:
+    def start(
+        cls,
+        name: str,
+        seed: int,
+        config: RunConfig,
+        folder: Path,
+        *,
+        keep_model: bool,
+        files: Sequence[Path],
+        expected: Mapping[str, str],
+    ) -> Worker:
         """Start a run."""
         import ray
 
         ours, theirs = Pipe(duplex=False)
         places = tuple(path.absolute() for path in files)
         remote = ray.remote(num_cpus=1, max_retries=RETRIES)(cls.work)
-        task = _Task(theirs, remote.remote(config, folder.absolute(), keep_model, places))
+        task = _Task(theirs, remote.remote(config, folder.absolute(), keep_model, places, dict(expected)))
         task.start()
         return cls(name, seed, ours, task)
 
@@ -38,12 +48,14 @@ class RayWorker(Worker):
         self.process.terminate()
 
     @staticmethod
-    def work(config: RunConfig, folder: Path, keep_model: bool, files: Sequence[Path]) -> str | None:
+    def work(config: RunConfig, folder: Path, keep_model: bool, files: Sequence[Path], expected: Mapping[str, str]) -> str | None:
         """Do one run in a worker; returns why it failed, or None."""
+        from empathy_kit.runs.quiet import quiet_libraries
         from empathy_kit.runs.train import run
 
+        quiet_libraries()
         try:
-            for _ in run(config, load_registry(files), folder, wait=PATIENCE, keep_model=keep_model):
+            for _ in run(config, load_registry(files), folder, wait=PATIENCE, keep_model=keep_model, expected=expected):
                 pass
         except KitError as error:
             return str(error)

@@ -138,9 +138,12 @@ def execute(
     plan = prepared.plan
     check = _Check(prepared, out, registry)
     waiting = []
+    encoders: dict[tuple[str, float | None], str] = {}  # sha256 by what it follows from; no file of one is read here
     for name, seed in plan.runs():
         if run_folder(out, name, seed).exists():
-            check(name, seed)
+            found = check(name, seed)
+            if sha256 := found.encoder.get("sha256"):
+                encoders.setdefault(_encoder(plan.config(name, seed)), sha256)
             yield Done(name, seed, True, 0.0)
         else:
             waiting.append((name, seed))
@@ -153,7 +156,10 @@ def execute(
                 config = plan.config(name, seed)
                 if config.threads is None:
                     config = replace(config, threads=threads_of_stopped(run_folder(out, name, seed)) or threads)
-                begun = worker.start(name, seed, config, run_folder(out, name, seed), keep_model=keep_models, files=files)
+                known = encoders.get(_encoder(config))
+                expected = {} if known is None else {"encoder": known}
+                folder = run_folder(out, name, seed)
+                begun = worker.start(name, seed, config, folder, keep_model=keep_models, files=files, expected=expected)
                 active[begun.connection] = begun
                 yield Progress(name, seed, 0.0, "starting", 0.0)
             for ready in wait(list(active), timeout=1.0):
@@ -173,6 +179,10 @@ def execute(
             begun.stop(KEEPING)
 
 
+def _encoder(config: RunConfig) -> tuple[str, float | None]:
+    return config.encoder, config.attention_dropout
+
+
 class _Check:
     """Checks that an existing run is the planned one."""
 
@@ -181,8 +191,8 @@ class _Check:
         self.data = prepared.corpus.sha256()
         self.splits = {seed: split.sha256() for seed, split in prepared.splits.items()}
 
-    def __call__(self, name: str, seed: int) -> None:
-        """Check one run.
+    def __call__(self, name: str, seed: int) -> record.Record:
+        """Check one run, and return its record.
 
         Raises:
             KitError: it was changed, or its settings, data, split or plugins' versions are not the planned ones.
@@ -202,6 +212,7 @@ class _Check:
                     "its scores cannot be compared"
                 )
         self._check_providers(folder, config, found)
+        return found
 
     def _with_options(self, config: RunConfig, recorded: dict[str, Any]) -> RunConfig:
         """The options as in a record, without those that newer versions of the plugins added and nobody set."""

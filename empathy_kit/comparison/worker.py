@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
@@ -19,6 +19,7 @@ from typing import Any
 from empathy_kit.config import RunConfig
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import load_registry, one_line
+from empathy_kit.runs.quiet import quiet_libraries
 from empathy_kit.runs.train import run
 
 GRACE = 1.5  # seconds that a run has to end when its parent has died
@@ -67,14 +68,25 @@ class Worker:
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def start(cls, name: str, seed: int, config: RunConfig, folder: Path, *, keep_model: bool, files: Sequence[Path]) -> Worker:
-        """Start a run."""
+    def start(
+        cls,
+        name: str,
+        seed: int,
+        config: RunConfig,
+        folder: Path,
+        *,
+        keep_model: bool,
+        files: Sequence[Path],
+        expected: Mapping[str, str],
+    ) -> Worker:
+        """Start a run; ``expected`` are the hashes of what it must share with finished ones."""
         # Spawned: a fork would inherit torch's threads in an undefined state.
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe(duplex=False)
         # In the environment too: OpenMP counts its threads when torch is imported, before --threads is read.
         with _environment("OMP_NUM_THREADS", str(config.threads)):
-            process = context.Process(target=_work, args=(theirs, config, folder, keep_model, tuple(files)), daemon=True)
+            what = (theirs, config, folder, keep_model, tuple(files), dict(expected))
+            process = context.Process(target=_work, args=what, daemon=True)
             process.start()
         theirs.close()
         return cls(name, seed, ours, process)
@@ -122,14 +134,15 @@ def _environment(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def _work(connection: Any, config: RunConfig, folder: Path, keep_model: bool, files: Sequence[Path]) -> None:
+def _work(
+    connection: Any, config: RunConfig, folder: Path, keep_model: bool, files: Sequence[Path], expected: Mapping[str, str]
+) -> None:
     """Do one run in this process; ends when the parent has ended."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    quiet_libraries()
     try:
         end_with_parent()
-        with closing(run(config, load_registry(files), folder, wait=PATIENCE, keep_model=keep_model)) as events:
+        events = run(config, load_registry(files), folder, wait=PATIENCE, keep_model=keep_model, expected=expected)
+        with closing(events):
             _report(connection, events, config)
     except (BrokenPipeError, KeyboardInterrupt):
         if multiprocessing.parent_process() is not None and threading.current_thread() is threading.main_thread():

@@ -71,7 +71,14 @@ def begin(
     """
 
     def check_same(what: str, found: str) -> None:
-        _check_same(what, found, expected or {}, before)
+        known = (expected or {}).get(what, found)
+        if found != known:
+            raise KitError(
+                f"--{what} {getattr(config, what)}: is not that of the recorded run (sha256 {found[:12]}... found, expected "
+                f"{known[:12]}...); restore it, or their scores cannot be compared"
+            )
+        if before is not None:
+            before.check_hash(what, found)
         first = processes.told(what, found)
         if found != first:
             raise KitError(
@@ -110,13 +117,3 @@ def begin(
     with plugins.blamed():
         state = prepared.trainer.start(prepared.model, prepared.objective, seed=config.seed)
     return Begun(corpus, split, data, parts, hashes, encoder, tokenizer, prepared, losses, state)
-
-
-def _check_same(what: str, found: str, expected: Mapping[str, str], before: Stopped | None) -> None:
-    if found != expected.get(what, found):
-        raise KitError(
-            f"--config: the {what} is not the recorded run's (sha256 {found[:12]}... found, expected "
-            f"{expected[what][:12]}...); its scores cannot be repeated"
-        )
-    if before is not None:
-        before.check_hash(what, found)

@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from made_up import rewrite_record
+from safetensors.torch import load_file, save_file
 
 from empathy_kit import KitError, files
 from empathy_kit.cli import cli
+from empathy_kit.comparison.cluster import RayWorker
 from empathy_kit.comparison.execute import Done, Failed, Progress, alone, execute, prepare
 from empathy_kit.comparison.finished import read_finished
 from empathy_kit.comparison.pages import summarise
@@ -172,6 +174,31 @@ def test_a_stopped_run_is_continued_with_as_many_threads_as_it_was_begun_with(
             list(execute(prepare(chosen, tmp_path, registry), tmp_path, registry, jobs=1, keep_models=False, threads=3))
         (tmp_path / "comparison.json").unlink()
     assert given == {("T1", 0): 1, ("hard", 0): 3}
+
+
+def test_a_missing_run_is_refused_before_its_training_where_the_encoder_is_not_the_finished_runs_any_more(
+    plan: Plan, small: RunConfig, registry: Registry, tmp_path: Path, in_threads: None
+) -> None:
+    encoder = shutil.copytree(small.encoder, tmp_path / "encoder")
+    mine = {name: replace(config, encoder=str(encoder)) for name, config in plan.configurations.items()}
+    mine["dropout"] = replace(mine["T1"], attention_dropout=0.1)  # of which no run is finished
+    mine_plan, out = Plan(mine, (0,), resplit=True), tmp_path / "out"
+    list(run(mine_plan.config("T1", 0), registry, run_folder(out, "T1", 0), keep_model=False))
+    weights = load_file(encoder / "model.safetensors")
+    save_file({name: 1.01 * weight for name, weight in weights.items()}, encoder / "model.safetensors", {"format": "pt"})
+    ended = {event.name: event for event in go(mine_plan, out, registry, jobs=1)}
+    assert isinstance(ended["hard"], Failed)
+    assert ended["hard"].reason.startswith(f"--encoder {encoder}: is not that of the recorded run (sha256 ")
+    assert not run_folder(out, "hard", 0).exists()
+    assert isinstance(ended["dropout"], Done)
+
+
+def test_a_task_on_a_cluster_keeps_libraries_quiet_too(small: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    fault = RayWorker.work(replace(small, loss="nobodys"), tmp_path / "run", False, (), {})
+    assert fault is not None
+    assert fault.startswith("--loss nobodys: ")
+    assert os.environ["TQDM_DISABLE"] == "1"
 
 
 def test_a_process_whose_parent_is_killed_ends_soon_whatever_it_is_doing(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -164,9 +164,9 @@ class Mortals(RayWorker):
     """Runs of which one is killed as it begins, once."""
 
     @staticmethod
-    def work(config: RunConfig, folder: Path, keep_model: bool, files: Sequence[Path]) -> str | None:
+    def work(config: RunConfig, folder: Path, keep_model: bool, files: Sequence[Path], expected: Mapping[str, str]) -> str | None:
         last_words = folder.parents[2] / "died"
         if config.loss == "focal" and not last_words.exists():
             last_words.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return RayWorker.work(config, folder, keep_model, files)
+        return RayWorker.work(config, folder, keep_model, files, expected)

@@ -193,8 +193,8 @@ def test_a_repeat_on_other_data_is_refused(first: tuple[Path, list[Any]], tmp_pa
     found = read_json(first[0])["data"]["sha256"][:12]
     assert (said.code, said.err) == (
         2,
-        f"Error: --config: the data is not the recorded run's (sha256 {found}... found, expected 000000000000...); "
-        "its scores cannot be repeated\n",
+        f"Error: --data sample: is not that of the recorded run (sha256 {found}... found, expected 000000000000...); "
+        "restore it, or their scores cannot be compared\n",
     )
     assert not (tmp_path / "again").exists()
 
@@ -215,8 +215,8 @@ def test_a_repeat_with_another_encoder_in_the_same_folder_is_refused(
     found = read_json(first[0])["encoder"]["sha256"][:12]
     assert (said.code, said.err) == (
         2,
-        f"Error: --config: the encoder is not the recorded run's (sha256 {found}... found, expected 000000000000...); "
-        "its scores cannot be repeated\n",
+        f"Error: --encoder {read_json(first[0])['config']['encoder']}: is not that of the recorded run "
+        f"(sha256 {found}... found, expected 000000000000...); restore it, or their scores cannot be compared\n",
     )
     assert not (tmp_path / "again").exists()
 
@@ -229,6 +229,7 @@ def test_a_repeat_with_another_encoder_in_the_same_folder_is_refused(
         ("split", ("--seed", 9), 2),
         ("data", ("--data", "sample"), 0),  # asked for by name
         ("encoder", ("--split-seed", 1), 2),
+        ("encoder", ("--attention-dropout", 0.1), 0),  # which is in the hash of the encoder
     ],
 )
 def test_a_changed_setting_lifts_the_checks_that_rest_on_it_and_no_other(
