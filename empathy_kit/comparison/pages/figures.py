@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from empathy_kit.comparison.pages.summary import Row, Summary
+from empathy_kit.comparison.pages.summary import Compared, Summary
 from empathy_kit.comparison.pages.words import label_of
 from empathy_kit.core.calibration import BINS
 from empathy_kit.data.schema import Schema
@@ -129,7 +129,7 @@ def _scores(summary: Summary) -> Figure:
     return figure
 
 
-def _draw_score(panel: Any, place: int, row: Row, name: str, metric: str) -> None:
+def _draw_score(panel: Any, place: int, row: Compared, name: str, metric: str) -> None:
     cell, colour = row.cells[name], COLOURS[row.kind]
     score = cell.scores[metric]
     if score.low is not None and score.high is not None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from empathy_kit.comparison.finished import Results
-from empathy_kit.comparison.pages.summary import METRICS, Apart, Cell, Contrast, Cost, Ranked, Row, Summary
+from empathy_kit.comparison.pages.summary import METRICS, Apart, Cell, Compared, Contrast, Cost, Ranked, Summary
 from empathy_kit.comparison.plan import HOW_MANY, NOT_COMPARED
 from empathy_kit.comparison.run import Run
 from empathy_kit.comparison.statistics import (
@@ -202,7 +202,7 @@ def _majority(run: Run, task: str) -> Answers:
     return Answers(said.ids, said.true, np.full_like(said.true, int(np.argmax(counts))))
 
 
-def _row(column: _Column, drawn: Mapping[str, _Drawn]) -> Row:
+def _row(column: _Column, drawn: Mapping[str, _Drawn]) -> Compared:
     cells = {}
     for task, of_task in drawn.items():
         answers = column.of(task)
@@ -222,7 +222,7 @@ def _row(column: _Column, drawn: Mapping[str, _Drawn]) -> Row:
             never=[sum(bool(table[at].any() and not table[:, at].any()) for table in tables) for at in range(classes)],
             confusion=np.sum(tables, axis=0).tolist(),
         )
-    return Row(column.name, column.title, column.kind, list(column.answers), cells)
+    return Compared(column.name, column.title, column.kind, list(column.answers), cells)
 
 
 def _ranked(answers: Sequence[Answers], classes: int) -> list[Ranked] | None:

@@ -38,7 +38,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class Compared:
     """One configuration or yardstick."""
 
     name: str
@@ -102,7 +102,7 @@ class Summary:
     seeds: list[int]  # that any configuration has
     test_pairs: float  # mean over the runs
     labelled: dict[str, float]  # task to test pairs with a label, mean over the runs that have the task
-    rows: list[Row]
+    rows: list[Compared]
     contrasts: list[Contrast]
     paper: dict[str, dict[str, tuple[float, float]]]  # configuration to task to accuracy and weighted F1
     agreement: dict[str, float] | None  # between the labels of pairs that were labelled more than once, per task
@@ -136,7 +136,7 @@ class Summary:
         """Whether some configurations have other seeds than others."""
         return len({tuple(row.seeds) for row in self.rows if row.kind != "yardstick"}) > 1
 
-    def ranked(self) -> list[Row]:
+    def ranked(self) -> list[Compared]:
         """Configurations that may be compared: neither oracles nor yardsticks."""
         return [row for row in self.rows if row.kind == "run"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from empathy_kit.comparison.pages.summary import METRICS, Cell, Contrast, Cost, Row, Summary
+from empathy_kit.comparison.pages.summary import METRICS, Cell, Compared, Contrast, Cost, Summary
 from empathy_kit.comparison.statistics import SeedEstimate
 from empathy_kit.core.metrics import BATCH
 from empathy_kit.data.schema import TaskSchema
@@ -47,7 +47,7 @@ def _short(value: float) -> str:
     return f"{value:.2f}".replace("0.", ".", 1)
 
 
-def score_cell(row: Row, task: str, metric: str) -> str:
+def score_cell(row: Compared, task: str, metric: str) -> str:
     """``.832 [.79, .86] s``."""
     cell = row.cells.get(task)
     if cell is None:
@@ -57,19 +57,19 @@ def score_cell(row: Row, task: str, metric: str) -> str:
     return text if len(cell.seeds) == len(row.seeds) else f"{text} ({len(cell.seeds)} of these)"
 
 
-def recall_cell(row: Row, task: str, level: int) -> str:
+def recall_cell(row: Compared, task: str, level: int) -> str:
     """``.324``."""
     cell = row.cells.get(task)
     return DASH if cell is None else number(cell.recall[level].value)
 
 
-def ranked_mean(row: Row, task: str, level: int) -> str:
+def ranked_mean(row: Compared, task: str, level: int) -> str:
     """Average precision, the mean over the seeds: ``.463``."""
     cell = row.cells.get(task)
     return DASH if cell is None or cell.average_precision is None else number(cell.average_precision[level].value)
 
 
-def ranked_cell(row: Row, task: str, level: int) -> str:
+def ranked_cell(row: Compared, task: str, level: int) -> str:
     """Average precision with the lowest and highest run: ``.463 (.38 to .55)``."""
     mean, cell = ranked_mean(row, task, level), row.cells.get(task)
     if mean == DASH or cell is None or cell.average_precision is None or len(cell.average_precision[level].runs) < 2:
@@ -78,25 +78,25 @@ def ranked_cell(row: Row, task: str, level: int) -> str:
     return f"{mean} ({_short(min(runs))} to {_short(max(runs))})"
 
 
-def batch_cell(row: Row, task: str) -> str:
+def batch_cell(row: Compared, task: str) -> str:
     """The mean of macro F1 over batches: ``.680``."""
     cell = row.cells.get(task)
     return DASH if cell is None else number(cell.batch_macro_f1)
 
 
-def never(row: Row, task: str, level: int) -> int:
+def never(row: Compared, task: str, level: int) -> int:
     """How many runs of a configuration never predicted a label that their test parts have."""
     cell = row.cells.get(task)
     return 0 if cell is None or row.kind == "yardstick" else cell.never[level]
 
 
-def run_cell(row: Row, task: str, at: int) -> str:
+def run_cell(row: Compared, task: str, at: int) -> str:
     """All scores of one run."""
     cell = row.cells.get(task)
     return DASH if cell is None else " / ".join(number(cell.runs[metric][at]) for metric in METRICS)
 
 
-def mean_cell(row: Row, task: str) -> str:
+def mean_cell(row: Compared, task: str) -> str:
     """Mean and standard deviation of all runs, per score: ``.792 ± .015 / ...``."""
     cell = row.cells.get(task)
     return DASH if cell is None else " / ".join(_mean(cell, metric) for metric in METRICS)
@@ -241,7 +241,7 @@ def notes(summary: Summary) -> Iterator[str]:
     yield from summary.left_out
 
 
-def _never(row: Row, summary: Summary) -> Iterator[str]:
+def _never(row: Compared, summary: Summary) -> Iterator[str]:
     counts = [
         (label_of(task, level), never(row, task.name, level)) for task in summary.tasks for level in range(len(task.labels))
     ]
