@@ -54,9 +54,9 @@ class _Layer(torch.autograd.Function):
             now = slice(start, start + size)
             start += size
             state = state[:size]
-            shares = torch.addmm(bias, state, columns)
-            recalled[now] = shares[:, 2 * width :]
-            torch.add(inputs[now, : 2 * width], shares[:, : 2 * width], out=gates[now]).sigmoid_()
+            recurrent = torch.addmm(bias, state, columns)  # the state's share
+            recalled[now] = recurrent[:, 2 * width :]
+            torch.add(inputs[now, : 2 * width], recurrent[:, : 2 * width], out=gates[now]).sigmoid_()
             reset, update = gates[now].chunk(2, dim=1)
             torch.addcmul(inputs[now, 2 * width :], reset, recalled[now], out=candidates[now]).tanh_()
             state = torch.lerp(candidates[now], state, update, out=states[now])
@@ -75,8 +75,9 @@ class _Layer(torch.autograd.Function):
         by_candidate = (1 - update) * (1 - candidates * candidates)
         by_update = (previous - candidates) * update * (1 - update)
         by_reset = recalled * reset * (1 - reset)  # through the candidate
-        shares = states.new_empty(len(states), 3 * width)
-        sums = states.new_empty(len(states), width)
+        # The gradients of what the state gave in `forward`, and of the candidate's own sum.
+        d_recurrent = states.new_empty(len(states), 3 * width)
+        d_candidate = states.new_empty(len(states), width)
         later = gradient.new_zeros(0, width)
         end = len(states)
         for size in reversed(ctx.sizes):
@@ -84,12 +85,12 @@ class _Layer(torch.autograd.Function):
             end -= size
             here = gradient[now].clone()
             here[: len(later)] += later
-            candidate = torch.mul(here, by_candidate[now], out=sums[now])
-            torch.mul(candidate, by_reset[now], out=shares[now, :width])
-            torch.mul(here, by_update[now], out=shares[now, width : 2 * width])
-            torch.mul(candidate, reset[now], out=shares[now, 2 * width :])
-            later = torch.addmm(here.mul_(update[now]), shares[now], weight)
-        return torch.cat([shares[:, : 2 * width], sums], dim=1), shares.t() @ previous, shares.sum(0), None
+            candidate = torch.mul(here, by_candidate[now], out=d_candidate[now])
+            torch.mul(candidate, by_reset[now], out=d_recurrent[now, :width])
+            torch.mul(here, by_update[now], out=d_recurrent[now, width : 2 * width])
+            torch.mul(candidate, reset[now], out=d_recurrent[now, 2 * width :])
+            later = torch.addmm(here.mul_(update[now]), d_recurrent[now], weight)
+        return torch.cat([d_recurrent[:, : 2 * width], d_candidate], dim=1), d_recurrent.t() @ previous, d_recurrent.sum(0), None
 
 
 def _previous(states: Tensor, sizes: list[int]) -> Tensor:
