@@ -156,8 +156,16 @@ def check_model(plugins: Plugins, tasks: Sequence[Task], model: Model, tokenizat
     return span_logits is not None
 
 
+FEW = 0.1
+"""Share of the labels above the lowest that have a span, below which there is a warning.
+
+The span loss leaves out the others, and takes in every pair of the lowest label, of which no token is evidence. Below a tenth,
+the injector meets evidence ten times as rarely among them as there is, and finds next to none.
+"""
+
+
 def check_spans(plugins: Plugins, tasks: Sequence[Task], train: Examples) -> tuple[str, ...]:
-    """Warnings for the tasks without annotated spans; called only for an injector that learns from them.
+    """Warnings for the tasks without annotated spans, or with few; called only for an injector that learns from them.
 
     Raises:
         KitError: the training part has no annotated span of any task.
@@ -169,7 +177,15 @@ def check_spans(plugins: Plugins, tasks: Sequence[Task], train: Examples) -> tup
             f"--rationale {name}: it learns from annotated spans, and the training part has none of {', '.join(without)}; "
             "use --rationale none, or a table with spans"
         )
-    return tuple(f"the training part has no annotated span of {task}: rationale {name} learns nothing of it" for task in without)
+    warnings = [f"the training part has no annotated span of {task}: rationale {name} learns nothing of it" for task in without]
+    for at, task in enumerate(tasks):
+        above = [bool(each.gold[at]) for each in train.labels if each.levels[at] > 0]
+        if 0 < sum(above) < FEW * len(above):
+            warnings.append(
+                f"only {sum(above):,} of {len(above):,} training pairs with a label of {task.name} above the lowest have an "
+                f"annotated span: rationale {name} learns little of it"
+            )
+    return tuple(warnings)
 
 
 def own_criterion(head: nn.Module) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,19 @@ def test_a_task_whose_spans_nobody_marked_is_warned_of_and_not_scored(
     spans = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))["spans"]
     assert spans["ER"]["pairs"] > 0
     assert spans["EX"] is spans["IP"] is None
+
+
+def test_a_task_of_which_few_labels_have_a_span_is_warned_of(
+    tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said]
+) -> None:
+    data = table(tmp_path, spans={"ER": 60, "EX": 24, "IP": 4})
+    said = command("run", *flags(tiny_roberta), "--data", data, "--rationale", "tag", "--out", tmp_path / "run")
+    (line,) = [line for line in said.err.splitlines() if line.startswith("warning: only ")]
+    assert re.fullmatch(
+        r"warning: only [12] of \d\d training pairs with a label of IP above the lowest have an annotated span: rationale tag "
+        r"learns little of it",
+        line,
+    )
 
 
 def test_nothing_of_a_rationale_is_asked_of_a_table_without_spans(
