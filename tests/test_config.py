@@ -258,6 +258,13 @@ def test_a_toml_file_names_only_what_it_changes(tmp_path: Path, keys: str) -> No
     assert configure(RunConfig(), read_config(path)) == expected
 
 
+@pytest.mark.parametrize(("name", "content"), [("mine.toml", "seed = 3"), ("run.json", '{"config": {"seed": 3}}')])
+def test_a_byte_order_mark_before_settings_is_no_part_of_them(tmp_path: Path, name: str, content: str) -> None:
+    """Editors on Windows write one."""
+    (tmp_path / name).write_text(content, encoding="utf-8-sig")
+    assert read_config(tmp_path / name) == {"seed": 3}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [

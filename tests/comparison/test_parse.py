@@ -46,6 +46,8 @@ def test_a_configuration_is_a_known_name_or_flags_or_a_table(tmp_path: Path) -> 
     assert (found["mine"].loss, found["mine"].lr, found["mine"].options) == ("focal", 0.01, {"loss.gamma": "3"})
     assert (found["mine"].tasks, found["wide"].tasks) == (("ER", "IP"), ("ER",))
     assert found["wide"].options == {"loss.gamma": 1.0, "trunk.hidden": 512}
+    file.write_text(file.read_text("utf-8"), encoding="utf-8-sig")  # as editors on Windows do
+    assert configurations(file=file)["wide"] == found["wide"]
 
 
 def test_options_for_all_are_each_configurations_own_unless_it_sets_them() -> None:

@@ -43,6 +43,9 @@ def test_a_plan_that_is_written_is_read_again(tmp_path: Path) -> None:
     plan = Plan({"T1": odd, "mine": replace(odd, tasks=("pace",))}, (0, 7), resplit=True)
     write_plan(plan, tmp_path)
     assert read_plan(tmp_path) == plan
+    path = tmp_path / "comparison.json"
+    path.write_text(path.read_text("utf-8"), encoding="utf-8-sig")  # as editors on Windows do
+    assert read_plan(tmp_path) == plan
 
 
 def test_a_plan_of_the_first_format_is_read_as_one_of_today(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from tiny_encoders import PLAIN, make
 from transformers import AutoConfig, AutoModel
 
+from empathy_kit.core import guard
 from empathy_kit.core.encoder import load_encoder, longest_input, rebuild_encoder
 from empathy_kit.errors import KitError
 
@@ -133,6 +134,14 @@ def test_a_checkpoint_is_not_built_far_larger_than_its_weights(tiny_roberta: Pat
     numbers = str(error.value).removeprefix(f"encoder {folder}: its configuration asks for ").split(" ")[0]
     assert int(numbers.replace(",", "")) > 1_000_000_000
     assert str(error.value).endswith(" numbers, model.safetensors has 14,816")
+
+
+def test_weights_of_too_many_tensors_are_refused(tiny_roberta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make("bert", tmp_path / "many", tiny_roberta)
+    monkeypatch.setattr(guard, "_TENSORS", 38)
+    assert refusal(folder) == "its weights are 39 tensors, expected at most 38"
+    monkeypatch.setattr(guard, "_TENSORS", 39)
+    load_encoder(str(folder), local=True)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"model_type": "nothing-known"}'])

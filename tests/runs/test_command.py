@@ -6,17 +6,27 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from run_world import Said, assert_tells_nothing, flags, read_json, read_predictions, words
 
-from empathy_kit.config import PRESETS
+from empathy_kit.cli.run import _folder
+from empathy_kit.config import PRESETS, RunConfig
 from empathy_kit.core.encoder import load_encoder
 from empathy_kit.data.schema import EPITOME
 from empathy_kit.encoders import MINILM_SHA256, encoder_source
 from empathy_kit.errors import KitError
 from empathy_kit.runs import record
+
+
+def test_a_run_is_named_after_what_it_is_made_of() -> None:
+    assert _folder(RunConfig(loss="focal", seed=3)) == Path("runs/sample-focal-none-3")
+    for kind, name in (("head", "attention"), ("trunk", "mean"), ("sampler", "over")):
+        assert _folder(replace(RunConfig(data="x/posts.csv"), **{kind: name})) == Path(f"runs/posts-ce-none-{name}-0")
+    every = RunConfig(rationale="tag", head="attention", trunk="mean", sampler="over")
+    assert _folder(every) == Path("runs/sample-ce-tag-attention-mean-over-0")
 
 
 def test_the_command_says_what_it_uses_and_loudly_what_was_never_predicted(

@@ -18,7 +18,7 @@ from empathy_kit.config import ADDED, RunConfig, to_dict
 from empathy_kit.data.pairs import Corpus, Pair
 from empathy_kit.data.schema import EPITOME
 from empathy_kit.errors import KitError
-from empathy_kit.runs.record import FORMAT, hashed_ids, read, verify
+from empathy_kit.runs.record import FORMAT, hashed_ids, read, seal, verify
 
 
 def test_a_run_directory_holds_its_record_history_predictions_and_a_manifest_of_all(tmp_path: Path) -> None:
@@ -117,6 +117,15 @@ def test_a_file_that_is_missing_added_or_changed_is_named(tmp_path: Path) -> Non
             with pytest.raises(KitError) as error:
                 check(out)
             assert str(error.value) == f"{out / 'model' / name}: {problem}"
+
+
+@pytest.mark.parametrize("name", ["run.json", "manifest.json"])
+def test_a_byte_order_mark_is_no_part_of_a_record(tmp_path: Path, name: str) -> None:
+    out = make_run(tmp_path / "run")
+    (out / name).write_text((out / name).read_text("utf-8"), encoding="utf-8-sig")
+    if name == "run.json":
+        seal(out)
+    assert read(out) == make_record()
 
 
 def test_one_flipped_bit_is_found(tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ def test_the_data_lines_say_what_was_found_and_what_cannot_be_used_by_row() -> N
         "duplicates: 60 pairs occur again (61 surplus rows, kept); labels agree in ER 83.3 %, EX 93.3 %, IP 83.3 %; "
         "19 conflict somewhere",
     ]
+    bare = {**NOTHING, "spans": {**NOTHING["spans"], "bare": [[5, "EX"], [6, "EX"]]}}  # a column of spans without any
+    assert list(data_lines(bare))[1:] == ["labels above the lowest without a span, left out of the span loss: EX rows 5, 6"]
     assert list(data_lines(NOTHING)) == ["data made: 3,084 pairs, 2,979 seeker posts, sha256 0123456789ab"]
 
 
