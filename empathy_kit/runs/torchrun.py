@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
+import socket
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -102,12 +103,21 @@ def _store() -> Any:
 
 def is_first_to_report() -> bool:
     """Whether this process is to print why it ends: of several, the first that asks, for most faults are every process's."""
-    if not is_one_of_several() or not _store.cache_info().currsize:  # it has not joined the others, if there are any
+    if not is_one_of_several() or not _is_answered():
         return True
     try:
         return bool(_store().add("reports", 1) == 1)
-    except RuntimeError:  # torchrun has ended
+    except (ImportError, RuntimeError, ValueError):  # there is no torch, or no torchrun
         return True
+
+
+def _is_answered() -> bool:
+    """Whether anybody listens where torchrun's store is: where torchrun has ended, torch would wait for it for a minute."""
+    with suppress(OSError, OverflowError, KeyError, ValueError):
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        with socket.create_connection(place, timeout=1):
+            return True
+    return False
 
 
 def stopped_together(events: Iterator[Any], processes: Processes) -> Generator[Any, None, None]:

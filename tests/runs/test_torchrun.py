@@ -138,6 +138,13 @@ def test_a_fault_is_printed_once_whichever_processes_have_it(torchrun: Torchrun,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.processes
+def test_a_fault_that_all_have_before_they_meet_is_printed_once_too(torchrun: Torchrun) -> None:
+    done = torchrun(2, HERE / "faulty.py", "killed", "run", "--epochs", "0")
+    kit = [line for line in done.stderr.splitlines() if line.startswith("Error:")]
+    assert kit == ["Error: --epochs 0: out of range, expected 1 to 10000"]
+
+
 def test_one_process_exchanges_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for count in (None, "1"):  # torchrun sets it for one process too
         monkeypatch.delenv("WORLD_SIZE", raising=False) if count is None else monkeypatch.setenv("WORLD_SIZE", count)
@@ -177,7 +184,7 @@ def test_variables_of_torchrun_without_torchrun_are_one_line_that_names_them(
 
 
 @pytest.mark.usefixtures("leftover")
-def test_a_fault_is_printed_at_once_where_this_process_has_joined_no_other(
+def test_a_fault_is_printed_at_once_where_torchrun_has_ended(
     tmp_path: Path, command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_store", functools.cache(lambda: pytest.fail("waits for the other processes")))
