@@ -150,7 +150,8 @@ class Row:
         """An id: text, or a whole number however it is written (12, 12.0 and "12.0" are one); empty where it is missing."""
         value = self.cells.get(column)
         if isinstance(value, int | float | Decimal) and not isinstance(value, bool) and not _missing(value):
-            if not math.isfinite(value) or value != int(value):
+            # A whole number may be too large for isfinite; JSON has given it up to the digits that str() can write.
+            if not isinstance(value, int) and (not math.isfinite(value) or value != int(value)):
                 raise self.error(column, "a number with a fraction found, expected text or a whole number")
             if isinstance(value, float) and abs(value) >= _EXACT:
                 raise self.error(column, "a rounded number found, expected all digits; save the column as text")

@@ -98,6 +98,7 @@ def test_parquet_labels_may_be_categories_numbers_booleans_or_null(tmp_path: Pat
         ("12.50", "12.50"),
         ("7e12", "7e12"),  # an id of Reddit
         (2**70, str(2**70)),
+        (10**4299, "1" + "0" * 4299),  # as many digits as JSON may have; no float is as large
     ],
 )
 def test_an_id_is_one_however_a_whole_number_is_written_and_may_be_missing(cell: object, found: str) -> None:
