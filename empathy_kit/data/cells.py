@@ -178,7 +178,7 @@ class Row:
             if text.strip().casefold() in _NO_TEXT:
                 raise self.error(column, f"{text.strip()!r} found, expected quotes, or an empty cell where there are none")
             listed = _read_list(text)
-            if listed is None and re.match(r"""\s*\[\s*['"]""", text):
+            if listed is None and _in_another_form(text.strip()):
                 raise self.error(column, "a list in another form found, expected a JSON list, or text with | between the quotes")
             quotes = text.split("|") if listed is None else listed
         if len(quotes) > MAX_SPANS:
@@ -253,6 +253,19 @@ def _read_list(text: str) -> list[str] | None:
         texts.append(_ESCAPE.sub(_unescaped, literal[1] if literal[1] is not None else literal[2]))
         at = _BETWEEN.match(text, literal.end()).end()  # type: ignore[union-attr]
     return texts
+
+
+def _in_another_form(text: str) -> bool:
+    """Whether text is a list that `_read_list` cannot read, or as Python writes a tuple or a set.
+
+    As one quote it would be placed over everything between its parts.
+    """
+    if text.startswith("["):
+        return text[1:].lstrip().startswith(("'", '"'))
+    inside = text[1:-1].strip()
+    ends = inside.removesuffix(",").rstrip()[-1:]
+    # A comma after a quotation mark: ("like this") is a person's text.
+    return text[:1] + text[-1:] in ("()", "{}") and {inside[:1], ends} <= {"'", '"'} and bool(re.search(r"""['"]\s*,""", inside))
 
 
 def _unescaped(escape: re.Match[str]) -> str:

@@ -139,6 +139,7 @@ def test_an_id_that_would_be_one_for_many_seekers_is_refused(cell: object, probl
         ("[sic] you matter", ["[sic] you matter"]),
         ("[1]", ["[1]"]),
         ("hugs ['really']", ["hugs ['really']"]),
+        ('("it\'s hard, and you matter")', ['("it\'s hard, and you matter")']),
     ],
 )
 def test_quotes_are_a_list_also_one_saved_as_text_or_text_with_bars_between(cell: object, quotes: list[str]) -> None:
@@ -150,6 +151,10 @@ def test_quotes_are_a_list_also_one_saved_as_text_or_text_with_bars_between(cell
     [
         ("['so', sorry]", "a list in another form found, expected a JSON list, or text with | between the quotes"),
         ('["so", 1]', "a list in another form found, expected a JSON list, or text with | between the quotes"),
+        *(
+            (cell, "a list in another form found, expected a JSON list, or text with | between the quotes")
+            for cell in ("('so sorry', 'hugs')", " {'so sorry', \"it's hard\"}\n", "('so sorry',)")  # repr() of tuples and sets
+        ),
         ("['so sorry", "a list in another form found, expected a JSON list, or text with | between the quotes"),
         ("nan", "'nan' found, expected quotes, or an empty cell where there are none"),
         ("|".join("e" * 101), "101 spans found, expected at most 100"),
