@@ -15,6 +15,7 @@ from empathy_kit.errors import KitError, shown
 from empathy_kit.reading import read_regular
 
 _UNPACKED, _RATIO = 256_000_000, 200  # bytes, and times a Parquet file's size, that one may unpack to: posts pack to a third
+_WORDS = frozenset({"paired"})  # one letter from pair_id, and a word of its own
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
@@ -72,7 +73,7 @@ class Header:
     def _recognise(self, column: str) -> str | None:
         known = self._known.get(fold(column))
         if known is None:
-            close = next((name for name in self.optional if name not in self._read and _almost(fold(column), fold(name))), None)
+            close = next((name for name in self.optional if name not in self._read and _almost(column, name)), None)
             if close is not None:
                 raise KitError(
                     f"{self.file}: column {shown(column)} is almost {close!r}, which would be read; "
@@ -123,13 +124,21 @@ def table_header(file: str, schema: Schema, *, partial: bool = False) -> Header:
     return Header(file, POSTS, (*labels, *IDS, *spans)) if partial else Header(file, (*POSTS, *labels), (*IDS, *spans))
 
 
-def _almost(name: str, known: str) -> bool:
-    """Whether one name becomes the other by one letter that is added or left out."""
-    short, long = sorted((name, known), key=len)
-    if len(long) != len(short) + 1 or (known.endswith("spans") and not name.startswith(known.removesuffix("spans"))):
+def _almost(column: str, known: str) -> bool:
+    """Whether a column's name becomes another by one letter that is added or left out.
+
+    Or, of an id or the word "spans", by one that is exchanged or two neighbours that are swapped; "ER" and "EX" are two labels.
+    """
+    name, meant = fold(column), fold(known)
+    spans = meant.endswith("spans")
+    if name in _WORDS or (spans and not name.startswith(meant.removesuffix("spans"))):
         return False  # "X_spans" of a task that the schema leaves out is no slip of a task's "XY_spans"
+    short, long = sorted((name, meant), key=len)
     same = next((at for at, (one, other) in enumerate(zip(short, long, strict=False)) if one != other), len(short))
-    return short[same:] == long[same + 1 :]
+    if len(long) != len(short):
+        return short[same:] == long[same + 1 :]
+    swapped = name[:same] + name[same : same + 2][::-1] + name[same + 2 :]
+    return (spans or known in IDS) and (name[same + 1 :] == meant[same + 1 :] or swapped == meant)
 
 
 def read_bytes(path: Path) -> bytes:

@@ -144,7 +144,18 @@ def test_a_column_is_the_kits_up_to_case_spaces_hyphens_and_invisible_characters
 @pytest.mark.parametrize("kind", WRITERS)
 @pytest.mark.parametrize(
     ("column", "meant"),
-    [("seeker_ids", "seeker_id"), ("seekr_id", "seeker_id"), ("pairs_id", "pair_id"), ("ER_span", "ER_spans")],
+    [
+        ("seeker_ids", "seeker_id"),
+        ("seekr_id", "seeker_id"),
+        ("seeker_ld", "seeker_id"),
+        ("SeekerDi", "seeker_id"),
+        ("sekeer_id", "seeker_id"),
+        ("pairs_id", "pair_id"),
+        ("pari_id", "pair_id"),
+        ("ER_span", "ER_spans"),
+        ("ER_spanz", "ER_spans"),
+        ("ER_sapns", "ER_spans"),
+    ],
 )
 def test_an_optional_column_that_is_off_by_a_letter_is_refused(tmp_path: Path, kind: str, column: str, meant: str) -> None:
     row = one_row(**{column: "b"})
