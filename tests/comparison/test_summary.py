@@ -90,6 +90,15 @@ def test_f1_by_batches_is_the_mean_over_batches_of_32_and_seeds_for_yardsticks_t
         assert row.cells["ER"].batch_macro_f1 == pytest.approx(np.mean(batches))
 
 
+@pytest.mark.parametrize("names", [["T1", "half"], ["half", "T1"]])
+def test_the_majority_is_that_of_the_whole_training_part_whatever_comes_first(tmp_path: Path, names: list[str]) -> None:
+    folder = made_up(tmp_path / "made-up", names, 1, changes={"half": {"train_share": 0.5}})
+    thinned = {"ER": [10, 20, 30], "EX": [10, 30, 20], "IP": [30, 10, 20]}
+    rewrite_record(folder / "runs" / "half-0", lambda content: content["split"]["class_counts"].update(train=thinned))
+    (majority,) = (row for row in summarise(read_finished(folder)).rows if row.name == "majority")
+    assert [cell.never for cell in majority.cells.values()] == [[0, 1, 1]] * 3
+
+
 def test_gains_are_right_answers_seed_by_seed(summary: Summary) -> None:
     rows = {row.name: row for row in summary.rows}
     for found in summary.contrasts:

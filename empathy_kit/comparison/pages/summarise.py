@@ -179,12 +179,12 @@ def _columns(results: Results, titles: Mapping[str, str]) -> Iterator[_Column]:
     for name in (*honest, *(name for name in runs if name not in honest)):
         kind: Literal["run", "oracle"] = "run" if name in honest else "oracle"
         yield _Column(name, titles[name], kind, {found.seed: found.answers for found in runs[name]})
-    # Values that depend only on a seed's split are the same for every configuration: any with the seed and the task will do.
+    # What depends on a seed's split alone is the same for every configuration; a smaller --train-share may have another majority.
     majority: dict[int, dict[str, Answers]] = {seed: {} for seed in results.plan.seeds}
-    for several in runs.values():
-        for found in several:
-            for task in found.answers.keys() - majority[found.seed].keys():
-                majority[found.seed][task] = _majority(found, task)
+    every = [found for several in runs.values() for found in several]
+    for found in sorted(every, key=lambda found: -float(found.record.config["train_share"])):
+        for task in found.answers.keys() - majority[found.seed].keys():
+            majority[found.seed][task] = _majority(found, task)
     yield _Column(MAJORITY, TITLES[MAJORITY], "yardstick", {seed: answers for seed, answers in majority.items() if answers})
     for name, by_seed in results.yardsticks.items():
         yield _Column(name, TITLES[name], "yardstick", by_seed)
