@@ -23,20 +23,23 @@ from empathy_kit.comparison.audit import Fault, TaskAudit, audit
 from empathy_kit.comparison.out_of_fold import cross_validate, from_folds
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.data.pairs import Corpus
+from empathy_kit.data.schema import MISSING
 from empathy_kit.data.sources import load_corpus
+from empathy_kit.errors import KitError
 from empathy_kit.plugins import load_registry
 
 RULES = ("all found", "margin below 0", "as many as flipped")
 
 
 def flip(corpus: Corpus, share: float, seed: int) -> tuple[Corpus, dict[str, dict[int, str]]]:
-    """The corpus with a share of each task's labels replaced, and per task the true labels of those rows."""
+    """The corpus with a share of each task's known labels replaced, and per task the true labels of those rows."""
     draw = random.Random(f"flipped labels {seed}")  # or it would draw as the folds of that seed do
     levels = [list(pair.levels) for pair in corpus.pairs]
     true: dict[str, dict[int, str]] = {}
     for index, task in enumerate(corpus.schema.tasks):
         true[task.name] = {}
-        for at in draw.sample(range(len(corpus)), round(share * len(corpus))):
+        labelled = [at for at, own in enumerate(levels) if own[index] != MISSING]
+        for at in draw.sample(labelled, round(share * len(labelled))):
             true[task.name][corpus.pairs[at].row] = task.labels[levels[at][index]]
             levels[at][index] = draw.choice([level for level in range(len(task.labels)) if level != levels[at][index]])
     # Without the spans, which belong to the labels before.
@@ -106,4 +109,7 @@ def main(data: str, share: float, folds: int, seeds: int, encoder: str, epochs: 
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KitError as error:
+        raise SystemExit(f"Error: {error}") from None
