@@ -155,9 +155,11 @@ def _parse_plain(expected: Any, value: Any) -> Any:
     if expected is str and isinstance(value, str):
         return value
     if expected in (int, float) and isinstance(value, str | int | float) and not isinstance(value, bool):
+        # int() and float() also read "1_000" and the digits of every script.
+        plain = not isinstance(value, str) or (value.isascii() and "_" not in value)
         try:
             number: float = expected(value)
-            if math.isfinite(number) and (isinstance(value, str) or number == value):
+            if plain and math.isfinite(number) and (isinstance(value, str) or number == value):
                 return number
         except (ValueError, OverflowError):  # isfinite's too: a whole number may be too large for any float
             pass

@@ -118,6 +118,8 @@ HUGE = "9" * 400  # beyond every float
     [
         ("gamma", "two", "expected a finite number"),
         ("gamma", "nan", "expected a finite number"),
+        ("gamma", "1_0e-3", "expected a finite number"),
+        ("gamma", "\u0661.5", "expected a finite number"),
         ("gamma", "-inf", "expected a finite number"),
         ("gamma", math.inf, "expected a finite number"),
         ("gamma", HUGE, "expected a finite number"),
@@ -126,6 +128,8 @@ HUGE = "9" * 400  # beyond every float
         ("gamma", None, "expected float"),
         ("gamma", [2.0], "expected float"),
         ("steps", "2.5", "expected a whole number"),
+        ("steps", "1_000", "expected a whole number"),
+        ("steps", "\u0661", "expected a whole number"),
         ("steps", 2.5, "expected a whole number"),
         ("steps", HUGE, "expected a whole number"),
         ("steps", int(HUGE), "expected a whole number"),

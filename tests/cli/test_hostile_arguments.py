@@ -64,23 +64,25 @@ NAMES = (
     "publish folder {}",
     "publish folder me/mine --revision {}",
 )
-VALUES = (
-    "run --data table.csv --epochs {}",
-    "run --data table.csv --lr {}",
-    "run --data table.csv --seed {}",
-    "run --data table.csv --threads {}",
-    "run --data table.csv --clip {}",
-    "run --data table.csv --loss focal -o loss.gamma {}",
-    "run --data table.csv -o trunk.hidden {}",
-    "run --data table.csv -o {} 1",
-    "compare --out c --data table.csv --seeds {}",
-    "compare --out c --data table.csv --jobs {}",
-    "data split --data table.csv --split-seed {}",
-    "data audit --data table.csv --folds {}",
-    "data audit --data table.csv --seed {}",
-    "plugins check focal -o head.x {}",
-    "predict file table.csv --out p.csv --threads {}",
-)
+BY_CLICK = ("9" * 30, "1_000", "\u0661")  # a flag that is no setting is read with int()
+# What takes a number, and the numbers that may be right there: only for these the file is what is refused.
+VALUES: dict[str, tuple[str, ...]] = {
+    "run --data table.csv --epochs {}": (),
+    "run --data table.csv --lr {}": ("0", "1.5"),
+    "run --data table.csv --seed {}": ("0",),
+    "run --data table.csv --threads {}": (),
+    "run --data table.csv --clip {}": ("1.5",),
+    "run --data table.csv --loss focal -o loss.gamma {}": ("-1", "0", "1.5", "9" * 30),
+    "run --data table.csv -o trunk.hidden {}": ("-1", "0", "9" * 30),
+    "run --data table.csv -o {} 1": (),
+    "compare --out c --data table.csv --seeds {}": (),
+    "compare --out c --data table.csv --jobs {}": BY_CLICK,
+    "data split --data table.csv --split-seed {}": ("0",),
+    "data audit --data table.csv --folds {}": ("-1", "0", *BY_CLICK),
+    "data audit --data table.csv --seed {}": ("0",),
+    "plugins check focal -o head.x {}": (),
+    "predict file table.csv --out p.csv --threads {}": BY_CLICK,
+}
 CONFIGS = (
     '{"config": {"epochs": null, "loss": 5, "options": {"a": {"b": []}}}}',
     '{"config": {"schema": 3}}',
@@ -112,13 +114,15 @@ def world(tmp_path: Path) -> Iterator[list[Path]]:
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def refused(kit: Reply, command: str, given: str) -> None:
+def refused(kit: Reply, command: str, given: str) -> str:
+    """The line that refuses it."""
     code, out, err = kit(*(word.format(given) for word in command.split()))
     told = f"{command!r} with {given[:40]!r}: {err[-300:]!r}"
     assert (code, out) == (2, ""), told
     assert err.splitlines()[-1].startswith("Error: "), told
     assert all(sign.isprintable() for line in err.splitlines() for sign in line), told
     assert len(err) < 1500, told
+    return err.splitlines()[-1]
 
 
 @pytest.mark.usefixtures("world")
@@ -141,7 +145,8 @@ def test_a_name_or_a_place_that_cannot_be(kit: Reply, command: str) -> None:
 @pytest.mark.parametrize("command", VALUES)
 def test_a_number_that_cannot_be(kit: Reply, command: str) -> None:
     for number in NUMBERS:
-        refused(kit, command, number)
+        line = refused(kit, command, number)
+        assert line.startswith(("Error: table.csv: ", "Error: file: ")) == (number in VALUES[command]), line
 
 
 @pytest.mark.usefixtures("world")
