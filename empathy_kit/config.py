@@ -261,8 +261,7 @@ def read_config(path: Path) -> dict[str, Any]:
         return content
     if not isinstance(content["config"], dict):
         raise KitError(f"--config {path}: config is a {type(content['config']).__name__}, expected settings")
-    settings: dict[str, Any] = content["config"]
-    return upgrade(settings) if content.get("format") == 1 else settings
+    return upgrade(content["config"]) if content.get("format") == 1 else content["config"]
 
 
 RESTS_ON = {
@@ -277,13 +276,18 @@ def read_hashes(path: Path, changed: Container[str] = ()) -> dict[str, str]:
     """The sha256 of a recorded run's data, split and encoder; without those that follow from a changed setting.
 
     Format 1 has none of the encoder, and a file that is not a run's record has none at all.
+
+    Raises:
+        KitError: a record lacks one, so that a repeat could not be checked.
     """
-    content = _read(path)
-    hashes = {}
+    content, hashes = _read(path), {}
     for name, settings in RESTS_ON.items():
-        part = content.get(name)
-        if isinstance(part, dict) and "sha256" in part and not any(setting in changed for setting in settings):
+        if any(setting in changed for setting in settings):
+            continue
+        if isinstance(part := content.get(name), dict) and "sha256" in part:
             hashes[name] = str(part["sha256"])
+        elif {"config", "format"} <= content.keys() and (name, content["format"]) != ("encoder", 1):
+            raise KitError(f"--config {path}: the sha256 of its {name} is missing; restore the file as the run wrote it")
     return hashes
 
 
