@@ -60,6 +60,7 @@ def read_finished(folder: Path) -> Results:
     for found in every:
         _check_planned(run_folder(folder, found.name, found.seed), found, plan)
     _check_alike(folder, every)
+    _check_counts(folder, every)
     missing = [(model, seed) for model, seed in plan.runs() if seed not in there[model]]
     whole = {name: several for name in plan.configurations if (several := list(_whole(name, plan, there)))}
     if not whole:
@@ -209,3 +210,17 @@ def _check_yardsticks(folder: Path, by_seed: Mapping[str, Mapping[int, Mapping[s
             if found.seed in answers:
                 path = folder / yardsticks.FOLDER / f"{name}-{found.record.split['seed']}.csv"
                 _check_labels(path, answers[found.seed], found.answers)
+
+
+def _check_counts(folder: Path, runs: Sequence[Run]) -> None:
+    """Check that runs whose data and splits have the same hashes have the same counts of them; a training part may be thinned."""
+    first: dict[tuple[int, float], Run] = {}  # by the split's seed, and by how much of the training part is used
+    for found in runs:
+        like = found.record.split["seed"], found.record.config["train_share"]
+        for what, sibling in (("data", runs[0]), ("split", first.setdefault(like, found))):
+            one, other = (getattr(each.record, what) for each in (found, sibling))
+            if any(one[counts] != other[counts] for counts in ("pairs", "class_counts")):
+                raise KitError(
+                    f"{run_folder(folder, found.name, found.seed)}: the counts of its {what} are not those of "
+                    f"{run_folder(folder, sibling.name, sibling.seed)}, but the sha256 is the same; one of them was changed"
+                )

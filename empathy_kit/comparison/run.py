@@ -10,12 +10,15 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from empathy_kit.builtin.rationales import empathy_kit_rationales
 from empathy_kit.comparison.answers import AnswerTable
 from empathy_kit.comparison.plan import run_folder
 from empathy_kit.comparison.statistics import Answers
 from empathy_kit.core.metrics import confusion_matrix
 from empathy_kit.data.schema import TaskSchema
-from empathy_kit.errors import KitError
+from empathy_kit.data.splits import PARTS
+from empathy_kit.errors import KitError, shown
+from empathy_kit.plugins import KINDS
 from empathy_kit.runs import record
 
 Floats = NDArray[np.float64]
@@ -61,15 +64,19 @@ def read_run(folder: Path, model: str, seed: int) -> Run:
         _check_parts(found)
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
         raise KitError(f"{where / record.RUN}: {record.MALFORMED}") from None
+    _check_plugins(where, found)
+    _check_sums(where, found)
     history = record.read_history(where, [task.name for task in tasks])
     table = AnswerTable(where / record.PREDICTIONS)
     answers, probabilities = _read_answers(table, tasks)
+    _check_part(where, found, "test", table, answers)
     validation: dict[str, Answers] = {}
     if (where / record.VALIDATION).exists():  # format 3
         others = AnswerTable(where / record.VALIDATION)
         if both := set(others.ids) & set(table.ids):
             raise KitError(f"{others.path}: has {len(both)} pairs of {table.path.name} too, expected none")
         validation, _ = _read_answers(others, tasks)
+        _check_part(where, found, "validation", others, validation)
         _check_validation(where, found, validation)
     asked = all(table.has(task, "swapped") for task in tasks)
     for task in tasks:
@@ -140,6 +147,41 @@ def _whole_model(models: Sequence[dict[str, Any] | None]) -> dict[str, Any] | No
     return {**sizes, "pairs_per_second": 1 / sum(1 / model["pairs_per_second"] for model in known)}
 
 
+def _check_plugins(where: Path, found: record.Record) -> None:
+    """Compare the plugins with the settings, and what is called an oracle with the injector.
+
+    Of a third party's, which may not be installed here, the record is believed; none can have the name of one of the kit's.
+    """
+    for kind in (kind for kind in KINDS if kind in found.plugins):
+        if (name := found.plugins[kind]["name"]) != found.config[kind]:
+            raise KitError(f"{where / record.RUN}: its {kind} is {shown(name)}, but {found.config[kind]} in its settings")
+    rationale = found.config["rationale"]
+    gold = next((spec.gold for spec in empathy_kit_rationales() if spec.name == rationale), None)
+    if gold is not None and found.oracle != (gold == "always"):
+        is_one = "is no oracle" if found.oracle else "is an oracle"
+        raise KitError(f"{where / record.RUN}: oracle is {str(found.oracle).lower()}, but --rationale {rationale} {is_one}")
+
+
+def _check_sums(where: Path, found: record.Record) -> None:
+    """Check that the parts, and what --train-share leaves out, are the data."""
+    data, split = found.data, found.split
+    unused = split.get("unused", 0)
+    fits = sum(split["pairs"][part] for part in PARTS) + unused == data["pairs"]
+    for name, counts in data["class_counts"].items():
+        of_parts = [sum(several) for several in zip(*(split["class_counts"][part][name] for part in PARTS), strict=True)]
+        fits &= of_parts == counts or (unused > 0 and all(some <= all_ for some, all_ in zip(of_parts, counts, strict=True)))
+    if not fits:
+        raise KitError(f"{where / record.RUN}: the pairs or labels of the parts do not add up to those of the data")
+
+
+def _check_part(where: Path, found: record.Record, part: str, table: AnswerTable, answers: Mapping[str, Answers]) -> None:
+    """Compare the counts of a part with its pairs and their labels."""
+    counts = {task.name: found.split["class_counts"][part][task.name] for task in found.tasks.tasks}
+    true = {name: np.bincount(answers[name].true, minlength=len(counts[name])).tolist() for name in counts}
+    if (found.split["pairs"][part], counts) != (len(table.ids), true):
+        raise KitError(f"{where}: the counts of the {part} part in {record.RUN} are not those of {table.path.name}")
+
+
 def _check_validation(where: Path, found: record.Record, validation: Mapping[str, Answers]) -> None:
     """Compare the answers that are kept of the chosen epoch with its score; a device may round one pair to another level."""
     for name, said in validation.items():
@@ -169,12 +211,13 @@ def _check_parts(found: record.Record) -> None:
         record.check_type(found.data[name], kind)
     for name, kind in (("kind", str), ("seed", int), ("sha256", str)):
         record.check_type(found.split[name], kind)
-    record.check_type(found.split["pairs"]["test"], int)
+    for pairs in (*(found.split["pairs"][part] for part in PARTS), found.split.get("unused", 0)):
+        record.check_type(pairs, int)
     record.check_type(found.data["duplicates"]["groups"], int)
     if not 0 <= float(found.training["seconds"]) < _ENDLESS:
         raise ValueError("seconds")
     for task in found.schema.tasks:
-        for counts in (found.data["class_counts"], found.split["class_counts"]["train"]):
+        for counts in (found.data["class_counts"], *(found.split["class_counts"][part] for part in PARTS)):
             if len(counts[task.name]) != len(task.labels):
                 raise ValueError(task.name)
             for count in counts[task.name]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -53,13 +54,14 @@ def made_up_run(folder: Path, config: RunConfig, number: int, seed: int, split: 
     """Write one run: two thirds of its answers right, and level 1 of IP never predicted."""
     pairs, generator = np.random.default_rng(split), np.random.default_rng([number, seed])
     columns: dict[str, list[Any]] = {"id": [f"{split:04x}{at:012x}" for at in range(PAIRS)]}
-    scores, counts, accuracy = {}, {}, {}
+    scores, counts, tested, accuracy = {}, {}, {}, {}
     trained = config.schema.select(config.tasks).names
     for task in config.schema.tasks:
         classes = len(task.labels)
         shares = np.array([6, 3, *[1] * (classes - 2)]) / (7 + classes)
         true, labelled = pairs.choice(classes, size=PAIRS, p=shares), pairs.random(PAIRS) >= missing
         counts[task.name] = [round(1000 * (1 - missing) * share) for share in shares]
+        tested[task.name] = np.bincount(true[labelled], minlength=classes).tolist()
         if task.name not in trained:
             continue
         logits = generator.gumbel(size=(PAIRS, classes))
@@ -77,6 +79,8 @@ def made_up_run(folder: Path, config: RunConfig, number: int, seed: int, split: 
         np.add.at(confusion, (true[labelled], predicted[labelled]), 1)
         scores[task.name] = {"confusion": confusion.tolist()}
         accuracy[task.name] = float((true == predicted)[labelled].mean())
+    # The validation part has the test part's labels, under other ids.
+    trained_on = {name: [of_all - 2 * level for of_all, level in zip(counts[name], tested[name], strict=True)] for name in counts}
     epochs = [{"validation_loss": 1.0, "validation_macro_f1": dict.fromkeys(trained, 0.4 + 0.1 * turn)} for turn in range(3)]
     agreement = dict.fromkeys(config.schema.names, 0.9)
     content = record.Record(
@@ -99,8 +103,8 @@ def made_up_run(folder: Path, config: RunConfig, number: int, seed: int, split: 
             "kind": "grouped",
             "seed": split,
             "sha256": f"{split}" * 64,
-            "pairs": {"test": PAIRS},
-            "class_counts": {"train": counts},
+            "pairs": {"train": 1000 - 2 * PAIRS, "validation": PAIRS, "test": PAIRS},
+            "class_counts": {"train": trained_on, "validation": tested, "test": tested},
         },
         truncation={},
         training={"seconds": 60.0, "validation_accuracy": accuracy},
@@ -130,7 +134,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, str]], None]) -> None:
         place.leave(write)
 
 
-def rewrite_record(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+def rewrite_record(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     """The same for what stands in run.json."""
 
     def changed(files: dict[str, str]) -> None:
@@ -139,3 +143,21 @@ def rewrite_record(folder: Path, change: Callable[[dict[str, Any]], None]) -> No
         files[record.RUN] = json.dumps(content)
 
     rewrite(folder, changed)
+
+
+def recount(files: dict[str, str]) -> None:
+    """Make the counts in run.json those of changed tables, and the training part the rest of the data."""
+    content = json.loads(files[record.RUN])
+    data, split = content["data"], content["split"]
+    for part, table in (("test", record.PREDICTIONS), ("validation", record.VALIDATION)):
+        rows = list(csv.DictReader(files[table].splitlines()))
+        split["pairs"][part] = len(rows)
+        for name, counts in split["class_counts"][part].items():
+            if f"{name}_true" in rows[0]:
+                counts[:] = [sum(row[f"{name}_true"] == str(level) for row in rows) for level in range(len(counts))]
+    split["pairs"]["train"] = data["pairs"] - split["pairs"]["validation"] - split["pairs"]["test"]
+    of = split["class_counts"]
+    for name, counts in data["class_counts"].items():
+        parts = zip(counts, of["validation"][name], of["test"][name], strict=True)
+        of["train"][name] = [whole - validation - test for whole, validation, test in parts]
+    files[record.RUN] = json.dumps(content)

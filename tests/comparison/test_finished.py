@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import ODD, PAIRS, made_up, rewrite, rewrite_record
+from made_up import ODD, PAIRS, made_up, recount, rewrite, rewrite_record
 
 from empathy_kit import KitError
 from empathy_kit.comparison.finished import read_finished
@@ -127,7 +127,7 @@ def test_one_encoder_with_two_dropouts_is_compared(tmp_path: Path) -> None:
 
 
 def score_again(folder: Path, old: str, new: str) -> None:
-    """Replace cells of predictions.csv, and make the confusion matrices fit."""
+    """Replace cells of predictions.csv, and make the confusion matrices and the counts fit."""
 
     def change(files: dict[str, str]) -> None:
         rows = [line.split(",") for line in files["predictions.csv"].replace(old, new, 1).splitlines()]
@@ -140,6 +140,7 @@ def score_again(folder: Path, old: str, new: str) -> None:
             content["scores"][["ER", "EX", "IP"][at]]["confusion"] = confusion
         files["run.json"] = json.dumps(content)
         files["predictions.csv"] = "".join(",".join(row) + "\n" for row in rows)
+        recount(files)
 
     rewrite(folder, change)
 
@@ -275,11 +276,8 @@ PARTS: list[Callable[[dict[str, Any]], object]] = [
 
 @pytest.mark.parametrize("at", range(len(PARTS)))
 def test_a_record_without_what_a_report_needs_is_one_line(folder: Path, at: int) -> None:
-    rewrite_record(folder / "runs" / "T1-0", lambda content: void(PARTS[at](content)))
+    rewrite_record(folder / "runs" / "T1-0", PARTS[at])
     assert refusal(folder) == (f"{folder / 'runs' / 'T1-0' / 'run.json'}: parts are missing, or are not as a run writes them")
-
-
-def void(_: object) -> None: ...
 
 
 RECORDS = [
@@ -309,16 +307,26 @@ def test_a_record_with_a_setting_that_cannot_be_is_one_line(folder: Path) -> Non
     assert refusal(folder) == f"{folder / 'runs' / 'T1-0' / 'run.json'}: --epochs -1: out of range, expected 1 to 10000"
 
 
+def relabel(folder: Path, old: str, new: str) -> None:
+    """Replace text of validation.csv, and make the counts fit."""
+
+    def change(files: dict[str, str]) -> None:
+        changed(files, "validation.csv", old, new)
+        recount(files)
+
+    rewrite(folder, change)
+
+
 def test_a_pair_has_one_true_level_in_all_splits(folder: Path) -> None:
     """As where one run's labels were edited, and its scores and manifest with them."""
     row = (folder / "runs" / "T1-0" / "predictions.csv").read_text().splitlines()[1]
     name, level = row.split(",")[:2]
     for run in ("T1-1", "T3-1"):  # in seed 0 a test pair, in seed 1 a validation pair
         first = (folder / "runs" / run / "validation.csv").read_text().splitlines()[1]
-        rewrite(folder / "runs" / run, lambda files, first=first: changed(files, "validation.csv", first, row))
+        relabel(folder / "runs" / run, first, row)
     read_finished(folder)
     other = f"{name},{(int(level) + 1) % 3},"
-    rewrite(folder / "runs" / "T3-1", lambda files: changed(files, "validation.csv", f"{name},{level},", other))
+    relabel(folder / "runs" / "T3-1", f"{name},{level},", other)
     assert refusal(folder) == (
         f"{folder / 'runs' / 'T3-1' / 'validation.csv'}: the true level of ER of '{name}' is another one than in the other runs"
     )

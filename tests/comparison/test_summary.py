@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from made_up import ODD, PAIRS, made_up, rewrite, rewrite_record
+from made_up import ODD, PAIRS, made_up, recount, rewrite, rewrite_record
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 
 from empathy_kit.comparison.finished import read_finished
@@ -94,7 +95,13 @@ def test_f1_by_batches_is_the_mean_over_batches_of_32_and_seeds_for_yardsticks_t
 def test_the_majority_is_that_of_the_whole_training_part_whatever_comes_first(tmp_path: Path, names: list[str]) -> None:
     folder = made_up(tmp_path / "made-up", names, 1, changes={"half": {"train_share": 0.5}})
     thinned = {"ER": [10, 20, 30], "EX": [10, 30, 20], "IP": [30, 10, 20]}
-    rewrite_record(folder / "runs" / "half-0", lambda content: content["split"]["class_counts"].update(train=thinned))
+
+    def thin_out(content: dict[str, Any]) -> None:
+        content["split"]["pairs"]["train"] = 60
+        content["split"]["unused"] = 1000 - 2 * PAIRS - 60
+        content["split"]["class_counts"]["train"] = thinned
+
+    rewrite_record(folder / "runs" / "half-0", thin_out)
     (majority,) = (row for row in summarise(read_finished(folder)).rows if row.name == "majority")
     assert [cell.never for cell in majority.cells.values()] == [[0, 1, 1]] * 3
 
@@ -311,6 +318,7 @@ def _of_one_level(files: dict[str, str]) -> None:
     content = json.loads(files[record.RUN])
     content["scores"]["pace"]["confusion"] = [[PAIRS, 0], [0, 0]]
     files[record.RUN] = json.dumps(content)
+    recount(files)
 
 
 def test_calibration_is_shown_without_and_with_the_temperatures(tmp_path: Path) -> None:
