@@ -15,6 +15,9 @@ from empathy_kit.errors import KitError, shown
 from empathy_kit.reading import read_regular
 
 _UNPACKED, _RATIO = 256_000_000, 200  # bytes, and times a Parquet file's size, that one may unpack to: posts pack to a third
+# Rows that any Parquet file may have; a larger one has at most one per byte. Posts take more than that even where each is one of
+# ten. Only a few pairs that are repeated thousands of times pack to less, and every row takes 1.4 kB of memory.
+_ROWS = 100_000
 _WORDS = frozenset({"paired"})  # one letter from pair_id, and a word of its own
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
@@ -252,6 +255,11 @@ def read_parquet(data: bytes, header: Header) -> Iterator[Row]:
         # Columns that are not used stay unread: their types need not have a Python value.
         wanted = [column for column, name in zip(table.schema_arrow.names, names, strict=True) if name is not None]
         kit = [name for name in names if name is not None]
+        rows = table.metadata.num_rows
+        if rows > max(_ROWS, len(data)):
+            raise KitError(
+                f"{file}: {rows:,} rows in {len(data):,} bytes found, expected at most one per byte; save it as CSV or JSON Lines"
+            )
         unpacked, limit = 0, max(_UNPACKED, _RATIO * len(data))
         for batch in table.iter_batches(batch_size=100, columns=wanted):
             unpacked += batch.nbytes

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow
 import pytest
-from tabular import HEADER, NAMES, ROWS, WRITERS, fault, jsonl_bytes, one_row, parquet_bytes, read
+from tabular import HEADER, NAMES, ROWS, WRITERS, arrow_bytes, fault, jsonl_bytes, one_row, parquet_bytes, read
 
 from empathy_kit.data import readers
 from empathy_kit.data.schema import EPITOME
@@ -185,4 +186,11 @@ def test_a_few_bytes_of_parquet_do_not_unpack_without_end(tmp_path: Path, monkey
     assert fault(tmp_path, "parquet", data) == (
         f"posts.parquet: {len(data):,} bytes that unpack to more than {max(1_000_000, 200 * len(data)):,}, expected at most 200 "
         "times as many; save it as CSV or JSON Lines"
+    )
+
+
+def test_a_few_bytes_of_parquet_are_not_a_million_rows(tmp_path: Path) -> None:
+    data = arrow_bytes({name: pyarrow.repeat(cell, 1_000_000) for name, cell in one_row().items()})
+    assert fault(tmp_path, "parquet", data) == (
+        f"posts.parquet: 1,000,000 rows in {len(data):,} bytes found, expected at most one per byte; save it as CSV or JSON Lines"
     )
