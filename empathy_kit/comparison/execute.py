@@ -11,6 +11,7 @@ from typing import Any
 
 from empathy_kit.cluster import cores
 from empathy_kit.comparison import yardsticks
+from empathy_kit.comparison.buildable import check_built
 from empathy_kit.comparison.plan import (
     PLAN,
     RUNS,
@@ -90,8 +91,9 @@ def prepare(plan: Plan, out: Path, registry: Registry) -> Prepared:
     """
     first = next(iter(plan.configurations.values()))
     check_same(plan.configurations, first, plan.resplit)
-    if (out / PLAN).exists():
-        plan = merge(read_plan(out), plan, out)
+    before = read_plan(out) if (out / PLAN).exists() else None
+    if before is not None:
+        plan = merge(before, plan, out)
     for name, config in plan.configurations.items():
         try:
             choose_plugins(config, registry)  # the options of each task too, which may have a model of its own
@@ -99,6 +101,8 @@ def prepare(plan: Plan, out: Path, registry: Registry) -> Prepared:
             raise KitError(f"compare {name}: {error}") from None
     corpus = load_corpus(first.data, first.schema)
     splits = plan.splits(corpus)
+    new = {name: config for name, config in plan.configurations.items() if before is None or name not in before.configurations}
+    check_built(new, registry, corpus, next(iter(splits.values())))
     try:
         (out / RUNS).mkdir(parents=True, exist_ok=True)
         write_plan(plan, out)
