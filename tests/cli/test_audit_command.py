@@ -123,3 +123,20 @@ def test_a_task_with_one_label_alone_is_one_line(kit: Reply, tmp_path: Path) -> 
         "Error: --folds 5 of two-tasks: 0 of the folds with warmth label 'yes' (the data has 0), expected at least 2; "
         "more are needed, or --tasks without warmth\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("folds", "problem"),
+    [
+        ("5", "2 pairs in 2 groups that share a seeker id or seeker post, expected at least 5; use fewer folds, or more seekers"),
+        (
+            "2",
+            "1 of the folds with ER label '0' (the data has 1), expected at least 2; more are needed, or --tasks without ER",
+        ),
+    ],
+)
+def test_two_pairs_are_one_line(kit: Reply, tmp_path: Path, folds: str, problem: str) -> None:
+    posts = "seeker_post,response_post,ER,EX,IP\nI am lost,so sorry,0,1,2\nnobody calls,tell me more,1,0,0\n"
+    (tmp_path / "two.csv").write_text(posts)
+    arguments = ("data", "audit", "--data", "two.csv", "--folds", folds)
+    assert kit(*arguments) == (2, "", f"Error: --folds {folds} of two: {problem}\n")
