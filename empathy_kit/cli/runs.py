@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path("runs")
 DAY = 24 * 3600
+DAYS = 7  # an unfinished run that is younger may be wanted again
 _json = click.option("--json", "as_json", is_flag=True, help="print JSON instead of text")
 _path = click.Path(path_type=Path)
 
@@ -154,10 +155,10 @@ def export(folders: tuple[Path, ...], tracker: str) -> None:
 @click.option("--damaged", is_flag=True, help="delete the damaged runs in the given folders")
 @click.option("--unfinished", is_flag=True, help="delete the unfinished runs in the given folders")
 @click.option(
-    "--days", type=click.FloatRange(0), default=7, help="with --unfinished: only those unchanged for this many days  [7]"
+    "--days", type=click.FloatRange(0), help=f"with --unfinished: only those unchanged for this many days  [{DAYS}]"
 )
 @click.option("--yes", is_flag=True, help="do not ask")
-def prune(paths: tuple[Path, ...], damaged: bool, unfinished: bool, days: float, yes: bool) -> None:
+def prune(paths: tuple[Path, ...], damaged: bool, unfinished: bool, days: float | None, yes: bool) -> None:
     """Delete the named RUNs, or the damaged or unfinished ones in a folder; asks first.
 
     With --damaged or --unfinished a RUN may be a folder of runs, and is runs by default. What is not certainly a run,
@@ -167,9 +168,12 @@ def prune(paths: tuple[Path, ...], damaged: bool, unfinished: bool, days: float,
 
     if not paths and not damaged and not unfinished:
         raise KitError("runs prune: expected the runs to delete, or --damaged or --unfinished")
+    if days is not None and not unfinished:
+        raise KitError("--days: counts with --unfinished alone; leave it out")
     if damaged or unfinished:
+        before = time.time() - DAY * (DAYS if days is None else days)
         found = [each for folder in paths or (FOLDER,) for each in _found(folder, model=damaged)]
-        doomed, spared = prunable(found, damaged=damaged, unfinished=unfinished, before=time.time() - days * DAY)
+        doomed, spared = prunable(found, damaged=damaged, unfinished=unfinished, before=before)
         for line in spared:
             terminal.remark(f"left alone: {line}")
     else:

@@ -378,6 +378,16 @@ def test_what_has_the_names_of_a_run_and_nothing_of_its_content_is_left_alone(sh
     assert other.exists()
 
 
+@pytest.mark.parametrize("what", ["runs/a", "--damaged"])
+def test_prune_refuses_an_age_that_would_spare_nothing(
+    shelf: Path, command: Command, tree: Callable[[], set[str]], what: str
+) -> None:
+    before = tree()
+    reply = command("runs", "prune", what, "--days", "30", "--yes")
+    assert reply == Said(2, "", "Error: --days: counts with --unfinished alone; leave it out\n")
+    assert tree() == before
+
+
 def test_prune_needs_to_know_what(shelf: Path, command: Command) -> None:
     assert command("runs", "prune") == Said(
         2, "", "Error: runs prune: expected the runs to delete, or --damaged or --unfinished\n"
