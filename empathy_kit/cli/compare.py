@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from empathy_kit.cli import terminal
 from empathy_kit.cli.flags import on_ray, plugin_files, plugin_options
@@ -83,8 +84,7 @@ def compare(
 
     changes = {name: value for name, value in values.items() if value is not None}
     if figures_from is not None:
-        if configurations or file or options or plugin_files or changes:
-            raise KitError("--figures-from: reads finished runs; leave out configurations, settings and plugins")
+        _refuse_without_effect(click.get_current_context())
         _write_report(figures_from, as_json)
         return
     if jobs is not None and jobs < 1:
@@ -114,6 +114,18 @@ def compare(
         _write_report(folder, as_json)
     if failures:
         raise SystemExit(1)
+
+
+def _refuse_without_effect(context: click.Context) -> None:
+    """Check that nothing is given that would have no effect next to --figures-from."""
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name in ("figures_from", "as_json") or context.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            continue
+        value = context.params[name]
+        if value != ():  # click counts no configurations at all as given
+            other = value[0] if isinstance(parameter, click.Argument) else parameter.opts[0]
+            raise KitError(f"--figures-from and {other}: both given, and nothing is run with --figures-from; use only one of them")
 
 
 def _write_report(folder: Path, as_json: bool) -> None:

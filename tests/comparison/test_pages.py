@@ -246,12 +246,30 @@ def test_the_report_comes_from_finished_runs_without_torch(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "more", [["T1"], ["--epochs", "2"], ["--file", "x.toml"], ["-o", "trunk.hidden", "8"], ["--plugin", "x.py"]]
+    "more",
+    [
+        ["T1"],
+        ["--out", "elsewhere"],
+        ["--epochs", "2"],
+        ["--preset", "paper"],
+        ["--seeds", "5"],
+        ["--resplit"],
+        ["--jobs", "1"],
+        ["--keep-models"],
+        ["--on", "ray"],
+        ["--workers", "2"],
+        ["--file", "x.toml"],
+        ["-o", "trunk.hidden", "8"],
+        ["--plugin", "x.py"],
+    ],
 )
-def test_rebuilding_takes_no_settings(more: list[str]) -> None:
-    result = CliRunner().invoke(cli.cli, ["compare", "--figures-from", "somewhere", *more])
+def test_rebuilding_takes_nothing_that_would_have_no_effect(tmp_path: Path, more: list[str]) -> None:
+    made = made_up(tmp_path / "made", ["T1"], 1)
+    result = CliRunner().invoke(cli.cli, ["compare", *more, "--figures-from", str(made)])
     assert isinstance(result.exception, KitError)
-    assert str(result.exception) == "--figures-from: reads finished runs; leave out configurations, settings and plugins"
+    told = "both given, and nothing is run with --figures-from; use only one of them"
+    assert str(result.exception) == f"--figures-from and {more[0]}: {told}"
+    assert not (made / "report.md").exists()
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
