@@ -15,6 +15,7 @@ from types import ModuleType
 from empathy_kit import __version__
 from empathy_kit.errors import KitError
 from empathy_kit.hookspecs import PROJECT
+from empathy_kit.reading import read_regular
 
 OURS = "empathy-kit"
 ONLY = "EMPATHY_KIT_PLUGINS"
@@ -100,7 +101,7 @@ def from_file(path: Path) -> Source:
         KitError: the file cannot be read.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise KitError(
             f"--plugin {path}: cannot be read: {error.strerror}; expected a Python file such as ./my_loss.py"
@@ -117,7 +118,8 @@ def _import_file(name: str, path: Path, content: bytes) -> object:
         return sys.modules[name]
     module = ModuleType(name)
     module.__file__ = str(path)
-    code = compile(content, str(path), "exec")  # these bytes, which the hash is of, and not what the file holds by now
+    # These bytes, which the hash is of, and not what the file holds by now; and without this module's own __future__ imports.
+    code = compile(content, str(path), "exec", dont_inherit=True)
     sys.modules[name] = module  # the types of its options are looked up there
     try:
         exec(code, vars(module))  # noqa: S102 - the user named this file

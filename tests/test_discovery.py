@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from empathy_kit import Head, KitError, Loss, Rationale, __version__
+from empathy_kit.options import options_of
 from empathy_kit.plugins import ONLY, OURS, Provided, Registry, fingerprint, load_registry
 
 LOSS = """from __future__ import annotations
@@ -73,6 +75,25 @@ def test_files_of_one_name_in_two_folders_are_two_plugins() -> None:
     assert [entry.spec.name for entry in load_registry(files).of("loss")] == ["ce", "focal", "weighted", "mine", "other"]
 
 
+LOCAL = """from typing import Literal
+from empathy_kit import Loss, hookimpl
+
+def make():
+    Mode = Literal["mean", "most"]
+    def mine(task, *, mode: Mode = "mean"): ...
+    return mine
+
+@hookimpl
+def empathy_kit_losses():
+    yield Loss("mine", make())
+"""
+
+
+def test_a_file_is_compiled_as_python_would_compile_it() -> None:
+    entry = load_registry([write(LOCAL)]).get("loss", "mine")  # where annotations were text, nobody could look up Mode
+    assert options_of(entry.spec.build)["mode"].describe() == "mode: mean|most = mean"
+
+
 BROKEN = {
     "no such file": (None, "cannot be read: No such file or directory; expected a Python file such as ./my_loss.py"),
     "an import error": ("import no_such_module_at_all", "ModuleNotFoundError: No module named 'no_such_module_at_all'"),
@@ -98,6 +119,16 @@ def test_a_named_file_that_is_broken_is_an_error(case: str) -> None:
         with pytest.raises(KitError) as error:
             load_registry([path])
         assert str(error.value) == f"--plugin my_loss.py: {reason}"
+
+
+@pytest.mark.parametrize("place", ["pipe", "device", "folder"])
+def test_what_is_no_regular_file_is_not_waited_for(place: str, tmp_path: Path) -> None:
+    path = Path("/dev/zero") if place == "device" else tmp_path / "my_loss.py"
+    {"pipe": os.mkfifo, "folder": os.mkdir, "device": Path.is_char_device}[place](path)
+    with pytest.raises(KitError) as error:
+        load_registry([path])
+    reason = "Is a directory" if place == "folder" else "not a regular file"
+    assert str(error.value) == f"--plugin {path}: cannot be read: {reason}; expected a Python file such as ./my_loss.py"
 
 
 def test_a_file_may_not_take_the_name_of_another() -> None:
