@@ -7,6 +7,7 @@ import builtins
 import keyword
 import re
 from importlib import resources
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from string import Template
 
@@ -34,6 +35,10 @@ def scaffold(name: str, kind: Kind, into: Path, registry: Registry) -> Path:
     taken = next((entry for entry in registry.of(kind) if entry.spec.name == name), None)
     if taken is not None:
         raise KitError(f"plugins new {name}: {taken.distribution} {taken.version} has a {kind} of that name; use another name")
+    if _is_installed(f"empathy-kit-{name}"):
+        raise KitError(
+            f"plugins new {name}: empathy-kit-{name} is installed, and installing another would remove it; use another name"
+        )
     if not _can_be_code(name, kind):
         raise KitError(f"plugins new {name}: that word has another meaning in the plugin's code; use another such as my-{name}")
     folder = into / f"empathy-kit-{name}"
@@ -53,6 +58,14 @@ def scaffold(name: str, kind: Kind, into: Path, registry: Registry) -> Path:
     except OSError as error:
         raise KitError(f"plugins new {name}: {folder} cannot be written: {error.strerror}") from None
     return folder
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def files(name: str, kind: Kind) -> dict[str, str]:

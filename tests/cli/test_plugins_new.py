@@ -128,6 +128,10 @@ CANNOT_BE_WRITTEN = {
         ["focal", "--kind", "loss"],
         f"plugins new focal: empathy-kit {__version__} has a loss of that name; use another name",
     ),
+    "another distribution": (
+        ["elsewhere", "--kind", "loss"],
+        "plugins new elsewhere: empathy-kit-elsewhere is installed, and installing another would remove it; use another name",
+    ),
     "no such kind": (["mine", "--kind", "encoder"], "--kind encoder: unknown, expected loss, rationale, head, sampler or trunk"),
     "the folder exists": (
         ["there", "--kind", "loss"],
@@ -141,7 +145,13 @@ CANNOT_BE_WRITTEN = {
 
 
 @pytest.mark.parametrize("case", CANNOT_BE_WRITTEN)
-def test_plugins_new_refuses_in_one_line_and_leaves_nothing_behind(kit: Reply, tmp_path: Path, case: str) -> None:
+def test_plugins_new_refuses_in_one_line_and_leaves_nothing_behind(
+    kit: Reply, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    site = tmp_path_factory.mktemp("site")
+    (site / "empathy_kit_elsewhere-0.1.dist-info").mkdir()
+    (site / "empathy_kit_elsewhere-0.1.dist-info" / "METADATA").write_text("Name: empathy-kit-elsewhere\nVersion: 0.1\n")
+    monkeypatch.syspath_prepend(site)
     (tmp_path / "empathy-kit-there").mkdir()
     (tmp_path / "a-file").write_text("kept")
     before = sorted(tmp_path.rglob("*"))
