@@ -16,16 +16,12 @@ from empathy_kit.cli import terminal
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 def doctor(as_json: bool) -> None:
     """Report versions, devices, how the losses are computed and why, the encoder, the cache and plugins."""
-    import torch
-
     from empathy_kit.cache import cache_folder, entries
-    from empathy_kit.core import kernels
     from empathy_kit.encoders import encoder_source
     from empathy_kit.errors import KitError
     from empathy_kit.plugins import load_registry
     from empathy_kit.runs.choose import LIBRARIES
 
-    devices = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
     try:
         encoder = encoder_source("minilm").location
     except KitError as error:
@@ -36,10 +32,10 @@ def doctor(as_json: bool) -> None:
     for kind, _, size in entries():
         sizes[kind] = sizes.get(kind, 0) + size
     registry = load_registry()
-    versions = {library: importlib.metadata.version(library) for library in ("empathy-kit", *LIBRARIES)}
+    versions = {library: _version(library) for library in ("empathy-kit", *LIBRARIES)}
     found = {
         "versions": ", ".join(f"{name} {version}" for name, version in {"python": platform.python_version(), **versions}.items()),
-        **{f"losses on {device}": kernels.status(torch.device(device)) for device in devices},
+        **_losses(),
         "encoder minilm": encoder,
         "cache": f"{folder}{'' if nearest.is_dir() and os.access(nearest, os.W_OK) else ': cannot be written'}",
         **{f"cache, {kind}": _size(folder / kind, size) for kind, size in sizes.items()},
@@ -50,6 +46,25 @@ def doctor(as_json: bool) -> None:
         return
     for name, text in found.items():
         terminal.line(f"{name}: {text}")
+
+
+def _losses() -> dict[str, str]:
+    """How they are computed on each device, and why."""
+    try:
+        import torch
+
+        from empathy_kit.core import kernels
+    except ModuleNotFoundError as error:
+        return {"losses": f"{error.name} is not installed; pip install 'empathy-kit[train]'"}
+    devices = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    return {f"losses on {device}": kernels.status(torch.device(device)) for device in devices}
+
+
+def _version(library: str) -> str:
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
 
 
 def _size(folder: Path, size: int) -> str:

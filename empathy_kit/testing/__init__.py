@@ -185,7 +185,7 @@ def examine(plugins: Iterable[Provided], options: Mapping[Kind, Mapping[str, Any
             continue
         try:
             found = checks(plugin.spec, options=given, known_failures=_declared(plugin))
-        except KitError:
+        except (KitError, ModuleNotFoundError):  # torch may not be installed
             raise
         except Exception as error:  # what it declares is not a mapping, or names no check
             yield Outcome(plugin, "known-failures", f"{KNOWN_FAILURES} names checks and reasons.", one_line(error))

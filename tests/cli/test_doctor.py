@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,23 @@ def test_doctor_sizes_the_cache_and_warns_of_what_holds_the_posts(kit: Reply, ca
         "cache, states: 3.5 MiB; as sensitive as the posts, which can be recovered from them: "
         f"guard {states} as you guard those, or delete it",
     ]
+
+
+def test_doctor_names_what_is_missing(kit: Reply, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = importlib.metadata.version
+
+    def without(library: str) -> str:
+        if library in ("torch", "transformers"):
+            raise importlib.metadata.PackageNotFoundError(library)
+        return version(library)
+
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(importlib.metadata, "version", without)
+    code, out, err = kit("doctor", "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert "torch missing, transformers missing, tokenizers 0" in found["versions"]
+    assert found["losses"] == "torch is not installed; pip install 'empathy-kit[train]'"
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "x" * 300])

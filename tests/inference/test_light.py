@@ -45,7 +45,7 @@ def test_what_trains_is_an_extra_and_the_kit_itself_needs_none_of_it() -> None:
     assert not {need.partition(">")[0] for need in project["dependencies"]} & {*TRAIN, "scikit-learn"}
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("plugins", "list"), ("predict", "--help")])
+@pytest.mark.parametrize("arguments", [("--help",), ("plugins", "list"), ("predict", "--help"), ("doctor",)])
 def test_what_needs_no_training_works_without_it(arguments: tuple[str, ...]) -> None:
     said = without(*arguments)
     assert (said.returncode, said.stderr) == (0, "")
@@ -56,6 +56,9 @@ def test_a_command_that_trains_says_what_it_lacks(tmp_path: Path, marking_run: P
     assert said.returncode == 2
     assert said.stderr == "Error: torch is not installed, which this command needs: pip install 'empathy-kit[train]'\n"
     assert not list(tmp_path.iterdir())
+    said = without("plugins", "check", "focal")
+    assert (said.returncode, said.stdout) == (2, "")
+    assert said.stderr == "Error: torch is not installed, which this command needs: pip install 'empathy-kit[train]'\n"
     said = without("predict", marking_run, tmp_path / "in.csv", "--out", tmp_path / "out.csv")
     assert (said.returncode, said.stderr) == (
         2,
