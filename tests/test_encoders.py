@@ -172,3 +172,60 @@ def test_without_any_part_it_comes_from_the_hub_where_that_answers(
         assert encoder_source("mpnet") == EncoderSource(MPNET_HUB, local=False)
     else:
         assert refusal() == f"--encoder mpnet: not installed, and the Hugging Face hub does not answer; {MPNET_ADVICE}"
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """The hosts and ports to which a connection was tried: each answers, and no proxy stands before them."""
+    hosts: list[tuple[str, int]] = []
+
+    def connect(address: tuple[str, int], timeout: float) -> SimpleNamespace:
+        address[0].encode("idna")  # as the real one does
+        hosts.append(address)
+        return SimpleNamespace(close=lambda: None)
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(encoders.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(encoders.socket, "create_connection", connect)
+    return hosts
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "host"),
+    [
+        (None, ("huggingface.co", 443)),
+        ("https://mirror.example/hub", ("mirror.example", 443)),
+        ("http://mirror.example", ("mirror.example", 80)),
+        ("http://[::1]:8080/", ("::1", 8080)),
+    ],
+)
+def test_the_hub_is_asked_where_the_environment_has_it(
+    asked: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch, endpoint: str | None, host: tuple[str, int]
+) -> None:
+    monkeypatch.delenv("HF_ENDPOINT", raising=False) if endpoint is None else monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    assert not encoder_source("someone/encoder").local
+    assert asked == [host]
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["", "mirror.example", "ftp://mirror.example", "http://:80", "https://mirror.example:port", "http://[::1", "http://a..b"],
+)
+def test_an_endpoint_that_is_no_url_is_refused(
+    asked: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch, endpoint: str
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    with pytest.raises(KitError) as error:
+        encoder_source("someone/encoder")
+    assert str(error.value) == f"HF_ENDPOINT {endpoint}: expected a URL such as https://huggingface.co"
+    assert asked == []
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_proxy_of_the_endpoints_own_scheme_is_left_to_find_it(
+    asked: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    monkeypatch.setattr(encoders.urllib.request, "getproxies", lambda: {"https": "proxy:3128"})
+    monkeypatch.setenv("HF_ENDPOINT", f"{scheme}://mirror.example")
+    assert not encoder_source("someone/encoder").local
+    assert asked == ([] if scheme == "https" else [("mirror.example", 80)])
