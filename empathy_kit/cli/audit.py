@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from empathy_kit.cli import terminal
-from empathy_kit.cli.flags import plugin_files, plugin_options
+from empathy_kit.cli.flags import Number, plugin_files, plugin_options
 from empathy_kit.cli.run import setting_flags
 from empathy_kit.config import RunConfig, configure, flag
 from empathy_kit.errors import KitError, written_to
@@ -39,7 +39,9 @@ OF_DATA = ("data", "schema", "tasks")  # settings that say what is judged; the o
     metavar="FOLDER",
     help="judge by the test parts of finished runs on the same data; nothing is trained",
 )
-@click.option("--folds", type=int, metavar="N", help=f"without --runs: train N models, each without one part  [{FOLDS}]")
+@click.option(
+    "--folds", cls=Number, type=int, metavar="N", help=f"without --runs: train N models, each without one part  [{FOLDS}]"
+)
 @click.option("--out", type=click.Path(path_type=Path), help="also write all of them to this CSV file, without text or ids")
 @plugin_options("a plugin's option: -o loss.gamma 1.5")
 @plugin_files

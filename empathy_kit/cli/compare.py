@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from empathy_kit.cli import terminal
-from empathy_kit.cli.flags import on_ray, plugin_files, plugin_options
+from empathy_kit.cli.flags import Number, on_ray, plugin_files, plugin_options
 from empathy_kit.cli.run import setting_flags
 from empathy_kit.config import RunConfig, configure, preset
 from empathy_kit.errors import KitError
@@ -32,7 +32,7 @@ MOST_JOBS = 4  # by default: each run takes its own memory
 @click.option("--file", type=click.Path(path_type=Path), help="a TOML file with a table of settings per configuration")
 @click.option("--seeds", default="5", metavar="N|LIST", help="how many, or a list such as 0,1,7  [5]")
 @click.option("--resplit", is_flag=True, help="draw a new split for each seed, so that intervals include the noise of the split")
-@click.option("--jobs", type=int, default=None, help="runs at once; they share the cores  [cores, at most 4]")
+@click.option("--jobs", cls=Number, type=int, default=None, help="runs at once; they share the cores  [cores, at most 4]")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="the comparison's folder; an existing one is continued  [comparisons/...]"
 )
@@ -125,7 +125,9 @@ def _refuse_without_effect(context: click.Context) -> None:
         value = context.params[name]
         if value != ():  # click counts no configurations at all as given
             other = value[0] if isinstance(parameter, click.Argument) else parameter.opts[0]
-            raise KitError(f"--figures-from and {other}: both given, and nothing is run with --figures-from; use only one of them")
+            raise KitError(
+                f"--figures-from and {other}: both given, and nothing is run with --figures-from; use only one of them"
+            )
 
 
 def _write_report(folder: Path, as_json: bool) -> None:

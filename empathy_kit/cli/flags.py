@@ -11,6 +11,20 @@ import click
 from empathy_kit.options import check_routes
 
 
+class Number(click.Option):
+    """An option with a number in plain digits. Python also reads `1_000` and digits of any script; click has nan in any range."""
+
+    def type_cast_value(self, ctx: click.Context, value: Any) -> Any:
+        """As click does it.
+
+        Raises:
+            click.BadParameter: no number, or not one in plain digits.
+        """
+        if isinstance(value, str) and (not value.isascii() or "_" in value or "nan" in value.lower()):
+            raise click.BadParameter(f"{value!r} is not a number in plain digits.", ctx, self)
+        return super().type_cast_value(ctx, value)
+
+
 def plugin_options(text: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """``-o NAME VALUE``, any number of times, as the parameter ``options``: pairs of texts."""
 
@@ -44,5 +58,7 @@ def on_ray(command: Callable[..., None]) -> Callable[..., None]:
         metavar="ADDRESS",
         help="address of the Ray cluster; local starts one on this machine  [local]",
     )
-    workers = click.option("--workers", type=click.IntRange(1), metavar="N", help="cluster workers at once  [its cores]")
+    workers = click.option(
+        "--workers", cls=Number, type=click.IntRange(1), metavar="N", help="cluster workers at once  [its cores]"
+    )
     return here(address(workers(command)))

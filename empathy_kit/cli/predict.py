@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from empathy_kit.cli import terminal
-from empathy_kit.cli.flags import on_ray, plugin_files
+from empathy_kit.cli.flags import Number, on_ray, plugin_files
 from empathy_kit.errors import KitError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--evidence", is_flag=True, help="add the evidence of each label, with its text")
 @click.option("--errors", type=click.Choice(["stop", "skip"]), default="stop", help="on a row that is no valid pair  [stop]")
 @click.option("--device", type=click.Choice(["auto", "cpu"]), help="device of a run's model  [as it was trained]")
-@click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads of an exported model  [all cores]")
+@click.option("--threads", cls=Number, type=click.IntRange(1), metavar="N", help="CPU threads of an exported model  [all cores]")
 @on_ray
 @plugin_files
 def predict(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 import click
 
 from empathy_kit.cli import terminal
-from empathy_kit.cli.flags import plugin_files, plugin_options
+from empathy_kit.cli.flags import Number, plugin_files, plugin_options
 from empathy_kit.config import (
     PRESETS,
     RunConfig,
@@ -72,7 +72,13 @@ def setting_flags(*, without: Container[str] = ()) -> Callable[[Callable[..., No
     "--resume-anyway", is_flag=True, help="even with other versions of the kit or its libraries; its numbers may differ"
 )
 @click.option(
-    "--checkpoint-minutes", "minutes", type=float, default=5.0, metavar="N", help="how often the run's state is written  [5]"
+    "--checkpoint-minutes",
+    "minutes",
+    cls=Number,
+    type=float,
+    default=5.0,
+    metavar="N",
+    help="how often the run's state is written  [5]",
 )
 @click.option(
     "--tracker", metavar="NAME", help="also log to tensorboard, mlflow, trackio or another tracker that is installed  [none]"

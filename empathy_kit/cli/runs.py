@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from empathy_kit.cli import terminal
+from empathy_kit.cli.flags import Number
 from empathy_kit.errors import KitError
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ def export(folders: tuple[Path, ...], tracker: str) -> None:
 @click.option("--damaged", is_flag=True, help="delete the damaged runs in the given folders")
 @click.option("--unfinished", is_flag=True, help="delete the unfinished runs in the given folders")
 @click.option(
-    "--days", type=click.FloatRange(0), help=f"with --unfinished: only those unchanged for this many days  [{DAYS}]"
+    "--days", cls=Number, type=click.FloatRange(0), help=f"with --unfinished: only those unchanged for this many days  [{DAYS}]"
 )
 @click.option("--yes", is_flag=True, help="do not ask")
 def prune(paths: tuple[Path, ...], damaged: bool, unfinished: bool, days: float | None, yes: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 import click
 
 from empathy_kit.cli import terminal
-from empathy_kit.cli.flags import plugin_files
+from empathy_kit.cli.flags import Number, plugin_files
 from empathy_kit.errors import KitError
 
 REMOTE = (
@@ -23,21 +23,31 @@ LONGEST_TOKEN = 4096
 @click.command()
 @click.argument("model", metavar="MODEL")
 @click.option("--host", default="127.0.0.1", metavar="ADDRESS", help="the address to listen on  [127.0.0.1: this machine alone]")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, metavar="N", help="the port; 0 for one that is free  [8000]")
+@click.option(
+    "--port",
+    cls=Number,
+    type=click.IntRange(0, 65535),
+    default=8000,
+    metavar="N",
+    help="the port; 0 for one that is free  [8000]",
+)
 @click.option("--allow-remote", is_flag=True, help="allow a --host that other machines can reach")
 @click.option(
     "--allowed-host", "hosts", multiple=True, metavar="NAME", help="a name in the Host header, such as a proxy's; may be repeated"
 )
 @click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE", help="clients must send this file's token")
-@click.option("--deadline", type=click.FloatRange(0.1, 600), default=10.0, metavar="SECONDS", help="per request  [10]")
+@click.option(
+    "--deadline", cls=Number, type=click.FloatRange(0.1, 600), default=10.0, metavar="SECONDS", help="per request  [10]"
+)
 @click.option(
     "--longest-wait",
+    cls=Number,
     type=click.FloatRange(0.01, 600),
     default=0.5,
     metavar="SECONDS",
     help="that a request may have to wait; over it, 429  [0.5]",
 )
-@click.option("--threads", type=click.IntRange(1), metavar="N", help="CPU threads of an exported model  [all cores]")
+@click.option("--threads", cls=Number, type=click.IntRange(1), metavar="N", help="CPU threads of an exported model  [all cores]")
 @click.option("--device", type=click.Choice(["auto", "cpu"]), help="device of a run's model  [as it was trained]")
 @plugin_files
 def serve(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from empathy_kit.errors import KitError, shown
+from empathy_kit.reading import open_regular
 
 MISSING = -1
 """The level of a pair that has no label for a task."""
@@ -221,7 +222,7 @@ def read_schema(path: Path) -> Schema:
         KitError: the file cannot be read, is not TOML, or holds something else.
     """
     try:
-        with path.open("rb") as stream:  # never a whole device or a table given by mistake
+        with open_regular(path) as stream:  # never a whole device or a table given by mistake
             data = stream.read(_LARGEST + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise KitError(f"--schema {path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None

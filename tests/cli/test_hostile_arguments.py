@@ -6,8 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from cli_reply import Reply
+
+from empathy_kit.cli import cli
 
 CONTENT = {
     "empty": b"",
@@ -20,7 +23,7 @@ CONTENT = {
     "infinite": b"1e999",
     "words": b"\xff\xfe not UTF-8",
 }
-PLACES = ("missing", "folder", "loop", "dangling", "x" * 300, "file/below", "..", "")
+PLACES = ("missing", "folder", "pipe", "loop", "dangling", "x" * 300, "file/below", "..", "")
 NUMBERS = ("-1", "0", "9" * 30, "9" * 5000, "1e400", "nan", "inf", "1_000", "\u0661", "0x10", "", "1.5", "a\x1b[2J")
 
 # What takes a file, and the suffix by which it is read. {} is the file.
@@ -107,6 +110,7 @@ def world(tmp_path: Path) -> Iterator[list[Path]]:
         for name, content in CONTENT.items():
             (tmp_path / f"{name}{suffix}").write_bytes(content)
         (tmp_path / f"folder{suffix}").mkdir()
+        os.mkfifo(tmp_path / f"pipe{suffix}")
         (tmp_path / f"loop{suffix}").symlink_to(f"loop{suffix}")
         (tmp_path / f"dangling{suffix}").symlink_to(f"gone{suffix}")
     before = sorted(tmp_path.rglob("*"))
@@ -147,6 +151,27 @@ def test_a_number_that_cannot_be(kit: Reply, command: str) -> None:
     for number in NUMBERS:
         line = refused(kit, command, number)
         assert line.startswith(("Error: table.csv: ", "Error: file: ")) == (number in VALUES[command]), line
+
+
+def numbers(command: click.Command, path: str = "") -> Iterator[tuple[str, click.Parameter]]:
+    """All parameters of a command and those below it that click reads as a number."""
+    for name, below in (command.commands if isinstance(command, click.Group) else {}).items():
+        yield from numbers(below, f"{path} {name}")
+    for parameter in command.params:
+        if isinstance(parameter.type, type(click.INT) | type(click.FLOAT) | click.IntRange | click.FloatRange):
+            yield f"{path} {parameter.opts[0]}".strip(), parameter
+
+
+@pytest.mark.parametrize(("name", "parameter"), list(numbers(cli)), ids=str)
+def test_a_number_is_written_in_plain_digits(name: str, parameter: click.Parameter) -> None:
+    context = click.Context(cli)
+    assert parameter.type_cast_value(context, "5") == 5, name
+    for text in ("1_0", "\u0665", "\uff15", "nan"):
+        with pytest.raises(click.BadParameter) as error:
+            parameter.type_cast_value(context, text)
+        assert (
+            error.value.format_message() == f"Invalid value for '{parameter.opts[0]}': {text!r} is not a number in plain digits."
+        )
 
 
 @pytest.mark.usefixtures("world")

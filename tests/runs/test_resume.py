@@ -294,7 +294,6 @@ def test_two_processes_do_not_continue_one_run(partial: Path, tiny_roberta: Path
             "{folder}/run.partial: holds a stopped run with --lr 0.001, not 0.1; use the same settings, or another --out",
         ),
         (("--checkpoint-minutes", "-1"), "--checkpoint-minutes -1: expected 0 to 10000"),
-        (("--checkpoint-minutes", "nan"), "--checkpoint-minutes nan: expected 0 to 10000"),
     ],
 )
 def test_what_cannot_be_continued_is_one_line(
