@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from torch.nn import Module
 
 
-def bi_encoder(encoder: Any, injector: Module, *, dropout: float = 0.1) -> Module:
+def bi_encoder(encoder: Any, injector: Module, *, dropout: float = 0.1, attention: bool = True) -> Module:
     """A trained response encoder attends to a frozen seeker encoder; heads read the response's first token.
 
     Sharma et al., A computational approach to understanding empathy expressed in text-based mental health support, EMNLP 2020,
     arXiv 2009.08441. Both encoders start from the same weights. With ``--rationale tag`` spans are predicted from the
-    response's tokens, as theirs are.
+    response's tokens, as theirs are. Without ``attention`` the response is read alone, and what the seeker post adds can be
+    measured.
 
     Raises:
         KitError: an option out of range.
@@ -24,7 +25,7 @@ def bi_encoder(encoder: Any, injector: Module, *, dropout: float = 0.1) -> Modul
     from empathy_kit_biencoder.trunk import BiEncoder
 
     _in_range("trunk bi-encoder", "dropout", dropout)
-    return BiEncoder(encoder, injector, dropout)
+    return BiEncoder(encoder, injector, dropout, attention=attention)
 
 
 def dense(task: Task, width: int, *, dropout: float = 0.1) -> Module:

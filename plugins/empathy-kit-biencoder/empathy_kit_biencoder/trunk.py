@@ -40,13 +40,13 @@ class Attention(nn.Module):
 class BiEncoder(nn.Module):
     """Texts -> the response's states in the light of the seeker post; the pair's state is the first one's."""
 
-    def __init__(self, encoder: Any, injector: nn.Module, dropout: float) -> None:
+    def __init__(self, encoder: Any, injector: nn.Module, dropout: float, *, attention: bool = True) -> None:
         super().__init__()
         self.width: int = encoder.width
         self.response_encoder = encoder
-        self.seeker_encoder = encoder.copy(frozen=True)
+        self.seeker_encoder: Any = encoder.copy(frozen=True) if attention else None
         self.injector = injector
-        self.attention = Attention(self.width, dropout)
+        self.attention = Attention(self.width, dropout) if attention else None
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -54,9 +54,10 @@ class BiEncoder(nn.Module):
         texts: Texts,
         gold: Tensor | None = None,  # (B, T, L) bool
     ) -> tuple[Encoded, Tensor | None]:  # and the injector's span logits (B, T, L)
-        response = self.response_encoder.response(texts)  # (B, L, D)
-        attended = self.attention(response, self.seeker_encoder.seeker(texts), texts.seeker_mask)
-        states = self.dropout((response + self.dropout(attended)).float())
+        states = self.response_encoder.response(texts)  # (B, L, D)
+        if self.attention is not None:
+            states = states + self.dropout(self.attention(states, self.seeker_encoder.seeker(texts), texts.seeker_mask))
+        states = self.dropout(states.float())
         injection = self.injector(states, texts.response_mask, gold)
         sequence = torch.cat([states, injection.states.float()], dim=1)  # (B, L + K, D)
         mask = torch.cat([texts.response_mask, injection.mask], dim=1)
