@@ -12,11 +12,13 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from hatchling.build import build_wheel
 
 from empathy_kit import Encoded, Head, Injection, Loss, Rationale, Sampler, Task, Texts, Trunk, hookspecs
 from empathy_kit.cli import cli
@@ -25,7 +27,7 @@ from empathy_kit.config import RunConfig
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.plugins import Registry, load_registry
 from empathy_kit.runs.choose import choose_plugins
-from empathy_kit.scaffold import scaffold
+from empathy_kit.scaffold import files, parse_kind, scaffold
 from empathy_kit.testing import examine
 
 ROOT = Path(__file__).parent.parent
@@ -228,14 +230,42 @@ BESIDE = {"empathy_kit_ordinal/hurdle.py", "empathy_kit_ordinal/hurdle_head.py"}
 
 
 @pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
-def test_a_tutorial_ends_in_the_plugin_that_is_published(page: Path) -> None:
-    (name,) = {Path(link).parent.name for link in re.findall(r"\]\(\.\./plugins/([^)]+)\)", page.read_text("utf-8"))}
-    files = {file: text for file, text in _blocks(page, "python") if file}
-    assert files
-    for file, text in files.items():
-        assert text == (ROOT / "plugins" / name / file).read_text("utf-8"), f"{page.name} shows another {file}"
-    modules = {str(path.relative_to(ROOT / "plugins" / name)) for path in (ROOT / "plugins" / name).glob("empathy_kit_*/*.py")}
-    assert modules - BESIDE <= set(files)
+def test_a_tutorial_ends_in_the_plugin_that_is_published(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = page.read_text("utf-8")
+    (name,) = {Path(link).parent.name for link in re.findall(r"\]\(\.\./plugins/([^)]+)\)", text)}
+    published = ROOT / "plugins" / name
+    shown = {file: block for file, block in _blocks(page, "python") if file}
+    assert shown
+    for file, block in shown.items():
+        assert block == (published / file).read_text("utf-8"), f"{page.name} shows another {file}"
+    # What the reader is left with: `plugins new`, the page's files over it, and what the page has them delete.
+    short = name.removeprefix("empathy-kit-")
+    (kind,) = re.findall(rf"plugins new {short} --kind (\w+)", text)
+    for file, block in {**files(short, parse_kind(kind)), **shown}.items():
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_text(block, "utf-8")
+    for module in re.findall(r"delete `(\S+\.py)`", text):
+        (tmp_path / module).unlink()
+    made, points = _wheel(tmp_path, tmp_path / "dist", monkeypatch)
+    expected, expected_points = _wheel(published, tmp_path / "published", monkeypatch)
+    assert made == {file: code for file, code in expected.items() if file not in BESIDE}
+    assert points == {name: module for name, module in expected_points.items() if f"{module.replace('.', '/')}.py" not in BESIDE}
+    # Its tests begin with what the module offers.
+    (top,) = points.values()
+    offer = next(code for file, code in made.items() if file in (f"{top}.py", f"{top}/__init__.py")).decode()
+    (test,) = (tmp_path / "tests").iterdir()
+    (names,) = re.findall(rf"^from {top} import (.+)$", test.read_text("utf-8"), re.MULTILINE)
+    for each in names.split(", "):
+        assert re.search(rf"^(def )?{each}\b", offer, re.MULTILINE), f"{test.name} imports {each}"
+
+
+def _wheel(folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, bytes], dict[str, str]]:
+    """The modules that a distribution's wheel holds, and its entry points."""
+    monkeypatch.chdir(folder)
+    with zipfile.ZipFile(out / build_wheel(str(out))) as archive:
+        modules = {file: archive.read(file) for file in archive.namelist() if ".dist-info/" not in file}
+        (points,) = (archive.read(file).decode() for file in archive.namelist() if file.endswith("/entry_points.txt"))
+    return modules, dict(line.split(" = ") for line in points.splitlines() if " = " in line)
 
 
 def test_the_reference_names_every_hook_and_every_field() -> None:
