@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from typing import Any
 
 from empathy_kit.cli import main
@@ -19,6 +20,8 @@ _step = Trainer.step
 def _killed(trainer: Trainer, *arguments: Any) -> float:
     """The second process dies in the second step."""
     if arguments[1].step == 1:
+        sys.stderr.write(f"dies at {time.monotonic()}\n")
+        sys.stderr.flush()
         os.kill(os.getpid(), signal.SIGKILL)
     return _step(trainer, *arguments)
 
