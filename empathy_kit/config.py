@@ -246,8 +246,8 @@ def preset(name: str) -> RunConfig:
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """All fields, as JSON has them."""
     values = {entry.name: getattr(config, entry.name) for entry in fields(RunConfig)}
-    tasks = None if config.tasks is None else list(config.tasks)
-    return {**values, "schema": config.schema.to_dict(), "tasks": tasks, "options": dict(config.options)}
+    values["tasks"] = None if config.tasks is None else list(config.tasks)
+    return {**values, "schema": config.schema.to_dict(), "options": dict(config.options)}
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -264,11 +264,8 @@ def read_config(path: Path) -> dict[str, Any]:
     return upgrade(content["config"]) if content.get("format") == 1 else content["config"]
 
 
-RESTS_ON = {
-    "data": ("data", "schema"),
-    "split": ("data", "schema", "split", "split_seed"),
-    "encoder": ("encoder", "attention_dropout"),  # a part of the encoder's configuration
-}
+_DATA, _ENCODER = ("data", "schema"), ("encoder", "attention_dropout")
+RESTS_ON = {"data": _DATA, "split": (*_DATA, "split", "split_seed"), "encoder": _ENCODER}
 """What a record has a hash of, and the settings that it follows from: where one of these is changed, another is expected."""
 
 
@@ -281,9 +278,7 @@ def read_hashes(path: Path, changed: Container[str] = ()) -> dict[str, str]:
         KitError: a record lacks one, so that a repeat could not be checked.
     """
     content, hashes = _read(path), {}
-    for name, settings in RESTS_ON.items():
-        if any(setting in changed for setting in settings):
-            continue
+    for name in (name for name, settings in RESTS_ON.items() if not any(setting in changed for setting in settings)):
         if isinstance(part := content.get(name), dict) and "sha256" in part:
             hashes[name] = str(part["sha256"])
         elif {"config", "format"} <= content.keys() and (name, content["format"]) != ("encoder", 1):

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from made_run import make_run, scored
 from run_world import Said, configuration, words
 
 import empathy_kit
-from empathy_kit import cli
+from empathy_kit import cli, files
+from empathy_kit.config import RunConfig, to_dict
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.plugins import load_registry
 from empathy_kit.runs.train import run
@@ -54,3 +56,31 @@ def post_words(tiny_roberta: Path) -> set[str]:
     found = posts - set().union(*(words(path.read_text(encoding="utf-8")) for path in own))
     assert len(found) > 1000
     return found
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with two runs, a damaged one, one in a comparison, an unfinished one, and what is no run."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs"
+    make_run(folder / "a", scored())
+    make_run(folder / "b", scored(0.75, config=to_dict(RunConfig(loss="ce", epochs=2)), kit="0.2.0"))
+    (make_run(folder / "bad", scored()) / "model" / "weights").write_bytes(b"")
+    (folder / "many").mkdir()
+    (folder / "many" / "comparison.json").write_text("{}")
+    make_run(folder / "many" / "runs" / "T1-0", scored())
+    partial = folder / "slow.partial"
+    partial.mkdir()
+    (partial / files.LOCK).touch()
+    (partial / "checkpoint").write_bytes(bytes(1000))
+    (folder / "notes").mkdir()
+    (folder / "notes" / "run.txt").write_text("mine")
+    (folder / "foreign.partial").mkdir()
+    (folder / "foreign.partial" / "file").write_text("mine")
+    return folder
+
+
+@pytest.fixture
+def tree(shelf: Path) -> Callable[[], set[str]]:
+    """The names of everything in the folder."""
+    return lambda: {path.relative_to(shelf).as_posix() for path in shelf.rglob("*")}

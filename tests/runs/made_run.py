@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,3 +49,16 @@ def written(folder: Path, model: bool, record: Record | None = None) -> None:
 def make_run(out: Path, record: Record | None = None) -> Path:
     with reserved(out) as place:
         return place.leave(lambda folder, model: written(folder, model, record))
+
+
+def scored(value: float = 0.5, **changes: Any) -> Any:
+    """A record with headline scores."""
+    estimate = {"value": value, "low": value, "high": value}
+    scores = {"n": 3, "accuracy": estimate, "weighted_f1": estimate, "macro_f1": None}
+    return make_record(scores={"ER": scores}, **changes)
+
+
+def age(folder: Path, days: float) -> None:
+    then = time.time() - days * 24 * 3600
+    for path in (*folder.rglob("*"), folder):
+        os.utime(path, (then, then))
