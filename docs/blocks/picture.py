@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from blocks.drawing import Colours, Picture, draw_estimate, tidy
 from blocks.reading import comparison, score
-from empathy_kit.comparison.pages.summary import Row
+from empathy_kit.comparison.pages.summary import Compared
 from empathy_kit.runs.report import number
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ NAMES = {  # rows that are shown, from the top, and how a first reader knows the
 }
 
 
-def _rows() -> list[Row]:
+def _rows() -> list[Compared]:
     return comparison("reddit-grouped").rows(NAMES)
 
 

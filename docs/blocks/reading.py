@@ -12,7 +12,7 @@ from typing import Any
 
 from empathy_kit.comparison.finished import Results, read_finished
 from empathy_kit.comparison.pages import Summary, summarise
-from empathy_kit.comparison.pages.summary import Contrast, Row
+from empathy_kit.comparison.pages.summary import Compared, Contrast
 from empathy_kit.comparison.pages.words import chance, gain, interval, macro_gain
 from empathy_kit.comparison.statistics import SeedEstimate
 
@@ -29,11 +29,11 @@ class Comparison:
     results: Results
     summary: Summary
 
-    def row(self, name: str) -> Row | None:
+    def row(self, name: str) -> Compared | None:
         """A configuration or yardstick."""
         return next((row for row in self.summary.rows if row.name == name), None)
 
-    def rows(self, names: Iterable[str]) -> list[Row]:
+    def rows(self, names: Iterable[str]) -> list[Compared]:
         """Those of some configurations and yardsticks that are there."""
         return [row for row in map(self.row, names) if row is not None]
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 
 from blocks.reading import Comparison, comparison, count, table
-from empathy_kit.comparison.pages.summary import Row, Summary
+from empathy_kit.comparison.pages.summary import Compared, Summary
 from empathy_kit.comparison.pages.words import chance, gain, label_of, macro_gain, of_seeds, score_cell, smallest
 from empathy_kit.comparison.plan import NOT_COMPARED
 from empathy_kit.config import COMPARISON, RunConfig, flag, to_dict
@@ -67,7 +67,7 @@ def titled(found: Comparison, name: str) -> str:
     return name if row is None else _title(row, found.summary)
 
 
-def _title(row: Row, summary: Summary) -> str:
+def _title(row: Compared, summary: Summary) -> str:
     return f"{row.name}: {row.title}{'' if row.kind == 'yardstick' else of_seeds(row.seeds, summary)}"
 
 
@@ -115,12 +115,12 @@ def rarest_levels(summary: Summary) -> dict[str, int]:
     return {task: min(range(len(counts)), key=counts.__getitem__) for task, counts in summary.class_counts.items()}
 
 
-def recalled(row: Row, task: str, level: int) -> tuple[int, int, int]:
+def recalled(row: Compared, task: str, level: int) -> tuple[int, int, int]:
     """Pairs of a level that a row's runs recall, how many there are, and how often the level is predicted."""
     confusion = row.cells[task].confusion
     return confusion[level][level], sum(confusion[level]), sum(line[level] for line in confusion)
 
 
-def _recalls(found: Comparison, row: Row, rarest: dict[str, int]) -> Sequence[str]:
+def _recalls(found: Comparison, row: Compared, rarest: dict[str, int]) -> Sequence[str]:
     counts = [recalled(row, task, rarest[task]) if task in row.cells else None for task in found.summary.names]
     return ["-" if each is None else f"{each[0]} of {each[1]} ({each[2]})" for each in counts]
