@@ -67,7 +67,6 @@ NAMES = (
     "publish folder {}",
     "publish folder me/mine --revision {}",
 )
-BY_CLICK = ("9" * 30, "1_000", "\u0661")  # a flag that is no setting is read with int()
 # What takes a number, and the numbers that may be right there: only for these the file is what is refused.
 VALUES: dict[str, tuple[str, ...]] = {
     "run --data table.csv --epochs {}": (),
@@ -79,12 +78,12 @@ VALUES: dict[str, tuple[str, ...]] = {
     "run --data table.csv -o trunk.hidden {}": ("-1", "0", "9" * 30),
     "run --data table.csv -o {} 1": (),
     "compare --out c --data table.csv --seeds {}": (),
-    "compare --out c --data table.csv --jobs {}": BY_CLICK,
+    "compare --out c --data table.csv --jobs {}": ("9" * 30,),
     "data split --data table.csv --split-seed {}": ("0",),
-    "data audit --data table.csv --folds {}": ("-1", "0", *BY_CLICK),
+    "data audit --data table.csv --folds {}": ("-1", "0", "9" * 30),
     "data audit --data table.csv --seed {}": ("0",),
     "plugins check focal -o head.x {}": (),
-    "predict file table.csv --out p.csv --threads {}": BY_CLICK,
+    "predict file table.csv --out p.csv --threads {}": ("9" * 30,),
 }
 CONFIGS = (
     '{"config": {"epochs": null, "loss": 5, "options": {"a": {"b": []}}}}',

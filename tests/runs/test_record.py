@@ -172,7 +172,7 @@ def test_a_pipe_in_a_run_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(run / "manifest.json")
     with pytest.raises(KitError) as error:
         verify(run)
-    assert str(error.value) == f"{run}: not a finished run: manifest.json is missing or unreadable"
+    assert str(error.value) == f"{run / 'manifest.json'}: cannot be read: not a regular file"
 
 
 @pytest.mark.parametrize("manifest", [None, b"", b"{}", b"[1]", b'{"sha256": [1]}', b"\xff\xfe", b"[" * 100_000])
