@@ -28,6 +28,7 @@ _NO_VALUE = _NO_TEXT | {"-", "?", "[deleted]", "[removed]"}
 _SHOWN = re.compile(r"[+-]?[0-9]{1,3}(?:\.[0-9]{1,3})?")  # what a message may show: a short number is not a post
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
 _ROUNDED = re.compile(r"[0-9](?:\.[0-9]+)?[eE]\+[0-9]+")
+_SHORT = 100  # characters of an id, far below what a cell may hold
 _EXACT = 2**53  # from here on a float skips whole numbers
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 # Blank to the eye though neither white space nor a control or format character.
@@ -132,6 +133,9 @@ class Row:
 
     def post(self, column: str) -> str:
         """A post: text that a reader can see, entities resolved."""
+        given = self.cells.get(column)
+        if type(given) is str and given.isascii() and " " < given[:1] <= "~" and "&" not in given and not_text(given) is None:
+            return given  # nearly all: what follows would change nothing
         value = unescape(self.text(column))
         fault = unreadable(value)
         if fault:
@@ -149,6 +153,8 @@ class Row:
     def identifier(self, column: str) -> str:
         """An id: text, or a whole number however it is written (12, 12.0 and "12.0" are one); empty where it is missing."""
         value = self.cells.get(column)
+        if type(value) is str and value.isalnum() and value.isascii() and len(value) <= _SHORT and value.lower() not in _NO_VALUE:
+            return value  # nearly all: what follows would change nothing
         if isinstance(value, int | float | Decimal) and not isinstance(value, bool) and not _missing(value):
             # A whole number may be too large for isfinite; JSON has given it up to the digits that str() can write.
             if not isinstance(value, int) and (not math.isfinite(value) or value != int(value)):

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html.entities import html5
+from json.encoder import encode_basestring_ascii
 
 from empathy_kit.data.schema import EPITOME, MISSING, Schema
 
@@ -116,8 +117,10 @@ class Corpus:
         if seen != [[task.name, task.labels] for task in EPITOME.tasks]:
             digest.update(json.dumps(seen).encode())
         for pair in self.pairs:
-            spans = [[(span.start, span.end) for span in part] for part in pair.spans]
-            digest.update(json.dumps([pair.seeker_id, pair.seeker, pair.response, pair.levels, spans, pair.unplaced]).encode())
+            spans = [[[span.start, span.end] for span in part] for part in pair.spans]
+            texts = ", ".join(map(encode_basestring_ascii, (pair.seeker_id, pair.seeker, pair.response)))
+            # As json.dumps has it, which would make an encoder for each pair: Python writes lists of numbers as JSON does.
+            digest.update(f"[{texts}, {[*pair.levels]}, {spans}, {[*pair.unplaced]}]".encode())
         return digest.hexdigest()
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from empathy_kit.data.cells import LabelReader, Row
@@ -28,7 +31,8 @@ def load_table(path: Path, schema: Schema = EPITOME, name: str | None = None, *,
     header = table_header(path.name, schema, partial=partial)
     placer = Placer(schema.names)
     labels = [LabelReader(task) for task in schema.tasks]
-    pairs = tuple(_pair(row, schema, labels, placer) for row in read(data, header))
+    with _no_collection():
+        pairs = tuple(_pair(row, schema, labels, placer) for row in read(data, header))
     if not pairs:
         raise KitError(f"{path.name}: no rows, expected at least one pair")
     columns = {task.name: (path.name, task.spans_column) for task in schema.tasks}
@@ -42,6 +46,18 @@ def load_table(path: Path, schema: Schema = EPITOME, name: str | None = None, *,
         columns_read=header.columns_read,
         columns_ignored=header.columns_ignored,
     )
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without the collector of cycles, of which rows make none: it would walk over all pairs so far, again and again."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 def _pair(row: Row, schema: Schema, labels: list[LabelReader], placer: Placer) -> Pair:

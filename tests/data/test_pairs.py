@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import replace
 
 import pytest
@@ -52,6 +54,15 @@ def test_the_hash_of_the_sample_is_that_of_older_records_and_other_labels_have_a
     assert replace(sample, schema=labels).sha256() != sample.sha256()
     unlabelled = replace(sample.pairs[0], levels=(MISSING, 0, 0))
     assert replace(sample, pairs=(unlabelled, *sample.pairs[1:])).sha256() != sample.sha256()
+
+
+def test_the_hash_is_that_of_the_pairs_as_json_whatever_their_signs() -> None:
+    odd = 'a "quote" \\ back\tslash, \x00 \x7f é \u2028 \U0001f600'
+    spans = (((Span(0, 1), Span(3, 12)), (), (Span(2, 3),)), ((), (), ()))
+    pairs = tuple(Pair(1, "1", odd, odd, f"{odd}!", (2, MISSING, 1), each, (0, 0, 10)) for each in spans)
+    written = [[odd, odd, f"{odd}!", [2, MISSING, 1], [[[0, 1], [3, 12]], [], [[2, 3]]], [0, 0, 10]]]
+    written.append([*written[0][:4], [[], [], []], [0, 0, 10]])
+    assert Corpus("x", pairs, {}).sha256() == hashlib.sha256("".join(map(json.dumps, written)).encode()).hexdigest()
 
 
 @pytest.mark.parametrize(
