@@ -160,7 +160,7 @@ def levels_of(several: Sequence[Ints]) -> list[float]:
 @click.command()
 @click.argument("work", type=click.Path(path_type=Path))
 @click.option("--experts", type=click.Path(path_type=Path), required=True, help=f"the folder with {RATINGS}")
-@click.option("--seeds", default=5, show_default=True)
+@click.option("--seeds", type=click.IntRange(0), default=5, show_default=True, help="0 compares the other raters alone")
 @click.option("--jobs", default=1, show_default=True)
 @click.option("--freeze-layers", default=2, show_default=True)
 @click.option("--encoder", default="minilm", show_default=True)
@@ -171,21 +171,22 @@ def main(work: Path, experts: Path, seeds: int, jobs: int, freeze_layers: int, e
     ratings = read_ratings(experts / RATINGS, corpus.schema)
     rated = places(corpus, ratings)
     apart = {at for group in by_seeker(corpus.pairs) if not {*group}.isdisjoint(rated) for at in group}
-    data = work / "data"
-    write_without(fetch_reddit(), data, {corpus.pairs[at].row for at in apart})
     recipe = ["--resplit", "--seeds", str(seeds), "--freeze-layers", str(freeze_layers), "--encoder", encoder]
-    command = ["compare", *MODELS, "--data", str(data), *recipe, "--keep-models"]
-    where = ["--jobs", str(jobs), "--out", str(work / "comparison")]
-    compared = [sys.executable, "-m", "empathy_kit", *command, *where]
-    if code := subprocess.run(compared, check=False, stdout=sys.stderr).returncode:
-        raise click.ClickException(f"compare ended with exit code {code}; the same command continues it")
-
+    said: dict[str, list[dict[str, Ints]]] = {}
+    if seeds:
+        data = work / "data"
+        write_without(fetch_reddit(), data, {corpus.pairs[at].row for at in apart})
+        command = ["compare", *MODELS, "--data", str(data), *recipe, "--keep-models"]
+        where = ["--jobs", str(jobs), "--out", str(work / "comparison")]
+        compared = [sys.executable, "-m", "empathy_kit", *command, *where]
+        if code := subprocess.run(compared, check=False, stdout=sys.stderr).returncode:
+            raise click.ClickException(f"compare ended with exit code {code}; the same command continues it")
+        said = {name: [] for name in MODELS}
     posts = [(corpus.pairs[at].seeker, corpus.pairs[at].response) for at in rated]
-    said: dict[str, list[dict[str, Ints]]] = {name: [] for name in MODELS}
-    for name in MODELS:
+    for name, several in said.items():
         for seed in range(seeds):
             answers = empathy_kit.load(work / "comparison" / "runs" / f"{name}-{seed}").predict(posts)
-            said[name].append({task: np.array([int(each.tasks[task].label) for each in answers]) for task in names})
+            several.append({task: np.array([int(each.tasks[task].label) for each in answers]) for task in names})
     n = len(rated)
     drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
     weights = np.concatenate([np.ones((1, n)), drawn])
@@ -198,7 +199,7 @@ def main(work: Path, experts: Path, seeds: int, jobs: int, freeze_layers: int, e
     }
     result = {
         "machine": machine(),
-        "recipe": " ".join(recipe),
+        "recipe": " ".join(recipe) if seeds else None,
         "pairs": n,
         "left_out": len(apart),
         "kept": len(corpus) - len(apart),

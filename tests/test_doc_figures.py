@@ -172,6 +172,6 @@ def test_the_sentences_cope_with_runs_that_are_missing(
         assert one_run not in made["paper-findings"]
         assert one_run in dict(figures.BLOCK.findall((ROOT / "docs" / "comparison.md").read_text("utf-8")))["paper-findings"]
         drawn = {each.name: each.draw(dark=True)[:4] for each in figures.PICTURES if each.described()}
-        assert drawn == dict.fromkeys(("scores", "claim-focal"), "<svg")  # T1 and T3 alone are there
+        assert drawn == dict.fromkeys(("scores", "claim-focal", "claim-experts"), "<svg")  # no run but of T1, T3
     finally:
         reading.comparison.cache_clear()

@@ -73,7 +73,9 @@ def _experts_figure(colours: Colours) -> Figure:
     found = _experts()
     raters = list(next(iter(found.values())))
     figure = Figure(figsize=(9.6, 0.8 + 0.25 * len(raters)), layout="constrained")
-    for (task, of_task), panel in zip(found.items(), figure.subplots(1, len(found), sharey=True, squeeze=False)[0], strict=True):
+    for (task, of_task), panel in zip(
+        found.items(), figure.subplots(1, len(found), sharex=True, sharey=True, squeeze=False)[0], strict=True
+    ):
         for place, each in enumerate(of_task.values()):
             if each["value"] is not None:
                 panel.plot([each["low"], each["high"]], [place, place], color=colours.model, linewidth=3, alpha=0.5)

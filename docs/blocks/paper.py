@@ -187,9 +187,11 @@ def _told(content: Any) -> str:
     said = [f"{listed(raters)} {'are' if len(raters) > 1 else 'is'} {words}" for words, raters in sides.items() if raters]
     outside = sum(map(len, sides.values()))
     return sentences(
-        f"{content['pairs']} pairs. The models are trained with {content['seeds']} seeds on the {content['kept']:,} pairs that "
-        f"remain without these and their seekers' ({content['left_out']} pairs). Their agreements are means over the seeds, with "
-        "intervals over pairs.",
+        f"{content['pairs']} pairs.",
+        f"The models are trained with {content['seeds']} seeds on the {content['kept']:,} pairs that remain without these and "
+        f"their seekers' ({content['left_out']} pairs). Their agreements are means over the seeds, with intervals over pairs."
+        if content["seeds"]
+        else "Models that have seen none of these pairs are not measured yet. The intervals are over pairs.",
         f"By the interval of its difference of kappa, {listed(said)}." if said else "",
         f"{outside} of these {looked} intervals leave 0 out. They are not corrected: one of twenty does by chance alone.",
     )
