@@ -70,6 +70,11 @@ def test_a_fault_in_the_ratings_is_named(experts: ModuleType, tmp_path: Path, ro
     assert message in str(caught.value)
 
 
+def test_a_table_that_is_not_there_is_named(experts: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(KitError, match=r"ratings\.csv: no such file$"):
+        experts.read_ratings(tmp_path / "ratings.csv", EPITOME)
+
+
 def test_pairs_are_found_by_their_ids_and_the_crowds_labels(experts: ModuleType, tmp_path: Path) -> None:
     rows = [f"a,b,{name},{level},0,0,0,0,0,0" for name, level in zip(EPITOME.names, (0, 1, 2), strict=True)]
     ratings = experts.read_ratings(table(tmp_path, *rows), EPITOME)
