@@ -19,7 +19,7 @@ from empathy_kit.cluster import connected
 from empathy_kit.comparison.cluster import RayWorker
 from empathy_kit.comparison.execute import execute, prepare
 from empathy_kit.comparison.plan import Plan
-from empathy_kit.comparison.worker import Done, Progress
+from empathy_kit.comparison.worker import Done, Progress, Worker
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.inference import cluster, scoring
@@ -144,20 +144,24 @@ def test_without_ray_or_a_cluster_it_is_one_line(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("cache")
-def test_a_comparisons_runs_are_tasks_and_one_whose_worker_dies_begins_anew(
+def test_a_comparisons_runs_are_tasks_with_the_local_answers_and_one_whose_worker_dies_begins_anew(
     two_workers: int, tiny_roberta: Path, tmp_path: Path
 ) -> None:
     small = {"encoder": str(tiny_roberta), "epochs": 1, "max_tokens": 16, "batch_size": 64, "options": {"trunk.hidden": 8}}
     base = configure(RunConfig(), {**small, "threads": 1})
-    plan = Plan({"T1": base, "T3": configure(base, {"loss": "focal"})}, (0,), False)
-    out = tmp_path / "comparison"
-    prepared = prepare(plan, out, load_registry())
-    events = execute(prepared, out, load_registry(), jobs=two_workers, keep_models=False, worker=Mortals)
-    ended = [event for event in events if not isinstance(event, Progress)]
-    assert sorted((event.name, type(event)) for event in ended) == [("T1", Done), ("T3", Done)], ended
+    # Each task of T3s has a model, and so a run, of its own.
+    plan = Plan({"T1": base, "T3s": configure(base, {"loss": "focal"})}, (0,), False, frozenset({"T3s"}))
+    models = {"T1", "T3s.ER", "T3s.EX", "T3s.IP"}
+    answers = []
+    for worker in (Mortals, Worker):
+        out = tmp_path / worker.__name__
+        prepared = prepare(plan, out, load_registry())
+        events = execute(prepared, out, load_registry(), jobs=two_workers, keep_models=False, worker=worker)
+        ended = [event for event in events if not isinstance(event, Progress)]
+        assert {(event.name, type(event)) for event in ended} == {(name, Done) for name in models}, ended
+        answers.append({name: (out / "runs" / f"{name}-0" / record.PREDICTIONS).read_bytes() for name in models})
     assert (tmp_path / "died").exists()
-    for name in ("T1", "T3"):
-        assert record.read(out / "runs" / f"{name}-0").config["loss"] == ("focal" if name == "T3" else "ce")
+    assert answers[0] == answers[1]
 
 
 class Mortals(RayWorker):
