@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, distribution
 from multiprocessing import Pipe
 from pathlib import Path
@@ -16,7 +16,6 @@ import pytest
 
 if TYPE_CHECKING:
     from empathy_kit.comparison.worker import Worker
-    from empathy_kit.config import RunConfig
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach the network
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
@@ -137,22 +136,12 @@ def in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
     One run at a time, for torch has one random state per process.
     """
-    from empathy_kit.comparison.worker import Worker, _work
+    from empathy_kit.comparison.worker import Order, Worker, _work
 
-    def start(
-        cls: type[Worker],
-        name: str,
-        seed: int,
-        config: RunConfig,
-        folder: Path,
-        *,
-        keep_model: bool,
-        files: Sequence[Path],
-        expected: Mapping[str, str],
-    ) -> Worker:
+    def start(cls: type[Worker], order: Order) -> Worker:
         ours, theirs = Pipe(duplex=False)
-        thread = Thread(target=_work, args=(theirs, config, folder, keep_model, tuple(files), expected), daemon=True)
+        thread = Thread(target=_work, args=(theirs, order), daemon=True)
         thread.start()
-        return cls(name, seed, ours, thread)
+        return cls(order.name, order.seed, ours, thread)
 
     monkeypatch.setattr(Worker, "start", classmethod(start))

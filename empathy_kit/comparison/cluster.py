@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing import Pipe
-from pathlib import Path
 from typing import Any
 
-from empathy_kit.comparison.worker import PATIENCE, Worker
-from empathy_kit.config import RunConfig
+from empathy_kit.comparison.worker import Order, Worker
 from empathy_kit.errors import KitError
-from empathy_kit.plugins import load_registry, one_line
+from empathy_kit.plugins import one_line
+from empathy_kit.runs.quiet import quiet_libraries
 
 RETRIES = 3  # of a run whose worker died; it continues from its last checkpoint
 
@@ -21,26 +20,16 @@ class RayWorker(Worker):
     """One run on a cluster. It reports only its end, and its folder must be on storage that every machine sees."""
 
     @classmethod
-    def start(
-        cls,
-        name: str,
-        seed: int,
-        config: RunConfig,
-        folder: Path,
-        *,
-        keep_model: bool,
-        files: Sequence[Path],
-        expected: Mapping[str, str],
-    ) -> Worker:
+    def start(cls, order: Order) -> Worker:
         """Start a run."""
         import ray
 
         ours, theirs = Pipe(duplex=False)
-        places = tuple(path.absolute() for path in files)
+        there = replace(order, folder=order.folder.absolute(), files=tuple(path.absolute() for path in order.files))
         remote = ray.remote(num_cpus=1, max_retries=RETRIES)(cls.work)
-        task = _Task(theirs, remote.remote(config, folder.absolute(), keep_model, places, dict(expected)))
+        task = _Task(theirs, remote.remote(there))
         task.start()
-        return cls(name, seed, ours, task)
+        return cls(order.name, order.seed, ours, task)
 
     def interrupt(self) -> None:
         """Cancel the run; its last checkpoint stays."""
@@ -48,14 +37,11 @@ class RayWorker(Worker):
         self.process.terminate()
 
     @staticmethod
-    def work(config: RunConfig, folder: Path, keep_model: bool, files: Sequence[Path], expected: Mapping[str, str]) -> str | None:
+    def work(order: Order) -> str | None:
         """Do one run in a worker; returns why it failed, or None."""
-        from empathy_kit.runs.quiet import quiet_libraries
-        from empathy_kit.runs.train import run
-
         quiet_libraries()
         try:
-            for _ in run(config, load_registry(files), folder, wait=PATIENCE, keep_model=keep_model, expected=expected):
+            for _ in order.events():
                 pass
         except KitError as error:
             return str(error)

@@ -24,7 +24,7 @@ from empathy_kit.comparison.plan import (
     run_folder,
     write_plan,
 )
-from empathy_kit.comparison.worker import KEEPING, Done, Failed, Progress, Worker
+from empathy_kit.comparison.worker import KEEPING, Done, Failed, Order, Progress, Worker
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.data.pairs import Corpus
 from empathy_kit.data.sources import load_corpus
@@ -162,8 +162,7 @@ def execute(
                     config = replace(config, threads=threads_of_stopped(run_folder(out, name, seed)) or threads)
                 known = encoders.get(_encoder(config))
                 expected = {} if known is None else {"encoder": known}
-                folder = run_folder(out, name, seed)
-                begun = worker.start(name, seed, config, folder, keep_model=keep_models, files=files, expected=expected)
+                begun = worker.start(Order(name, seed, config, run_folder(out, name, seed), keep_models, tuple(files), expected))
                 active[begun.connection] = begun
                 yield Progress(name, seed, 0.0, "starting", 0.0)
             for ready in wait(list(active), timeout=1.0):

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
@@ -57,6 +57,24 @@ class Failed:
     reason: str
 
 
+@dataclass(frozen=True)
+class Order:
+    """A run to do, in whatever process."""
+
+    name: str
+    seed: int
+    config: RunConfig
+    folder: Path
+    keep_model: bool
+    files: tuple[Path, ...]  # plugins, each one Python file
+    expected: Mapping[str, str]  # hashes of what it must share with finished runs
+
+    def events(self) -> Generator[Any, None, None]:
+        """Do it in this process."""
+        registry = load_registry(self.files)
+        return run(self.config, registry, self.folder, wait=PATIENCE, keep_model=self.keep_model, expected=self.expected)
+
+
 @dataclass
 class Worker:
     """One run's process, as its parent sees it."""
@@ -68,28 +86,17 @@ class Worker:
     started: float = field(default_factory=time.monotonic)
 
     @classmethod
-    def start(
-        cls,
-        name: str,
-        seed: int,
-        config: RunConfig,
-        folder: Path,
-        *,
-        keep_model: bool,
-        files: Sequence[Path],
-        expected: Mapping[str, str],
-    ) -> Worker:
-        """Start a run; ``expected`` are the hashes of what it must share with finished ones."""
+    def start(cls, order: Order) -> Worker:
+        """Start a run."""
         # Spawned: a fork would inherit torch's threads in an undefined state.
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe(duplex=False)
         # In the environment too: OpenMP counts its threads when torch is imported, before --threads is read.
-        with _environment("OMP_NUM_THREADS", str(config.threads)):
-            what = (theirs, config, folder, keep_model, tuple(files), dict(expected))
-            process = context.Process(target=_work, args=what, daemon=True)
+        with _environment("OMP_NUM_THREADS", str(order.config.threads)):
+            process = context.Process(target=_work, args=(theirs, order), daemon=True)
             process.start()
         theirs.close()
-        return cls(name, seed, ours, process)
+        return cls(order.name, order.seed, ours, process)
 
     def receive(self) -> Progress | Done | Failed:
         """The next event; blocks until there is one."""
@@ -134,16 +141,13 @@ def _environment(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def _work(
-    connection: Any, config: RunConfig, folder: Path, keep_model: bool, files: Sequence[Path], expected: Mapping[str, str]
-) -> None:
+def _work(connection: Any, order: Order) -> None:
     """Do one run in this process; ends when the parent has ended."""
     quiet_libraries()
     try:
         end_with_parent()
-        events = run(config, load_registry(files), folder, wait=PATIENCE, keep_model=keep_model, expected=expected)
-        with closing(events):
-            _report(connection, events, config)
+        with closing(order.events()) as events:
+            _report(connection, events, order.config)
     except (BrokenPipeError, KeyboardInterrupt):
         if multiprocessing.parent_process() is not None and threading.current_thread() is threading.main_thread():
             os._exit(1)  # all is cleaned up; to unload torch can take seconds, in which no thread of Python's could end this

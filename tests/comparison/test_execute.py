@@ -26,7 +26,7 @@ from empathy_kit.comparison.finished import read_finished
 from empathy_kit.comparison.pages import summarise
 from empathy_kit.comparison.parse import parse_configurations
 from empathy_kit.comparison.plan import Plan, read_plan, run_folder
-from empathy_kit.comparison.worker import Worker
+from empathy_kit.comparison.worker import Order, Worker
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.plugins import Registry, load_registry
 from empathy_kit.runs.train import run
@@ -163,8 +163,8 @@ def test_a_stopped_run_is_continued_with_as_many_threads_as_it_was_begun_with(
     going.close()
     given: dict[tuple[str, int], int | None] = {}
 
-    def start(cls: type[Worker], name: str, seed: int, config: RunConfig, folder: Path, **how: object) -> Worker:
-        given[name, seed] = config.threads
+    def start(cls: type[Worker], order: Order) -> Worker:
+        given[order.name, order.seed] = order.config.threads
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Worker, "start", classmethod(start))
@@ -195,7 +195,7 @@ def test_a_missing_run_is_refused_before_its_training_where_the_encoder_is_not_t
 
 def test_a_task_on_a_cluster_keeps_libraries_quiet_too(small: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
-    fault = RayWorker.work(replace(small, loss="nobodys"), tmp_path / "run", False, (), {})
+    fault = RayWorker.work(Order("x", 0, replace(small, loss="nobodys"), tmp_path / "run", False, (), {}))
     assert fault is not None
     assert fault.startswith("--loss nobodys: ")
     assert os.environ["TQDM_DISABLE"] == "1"

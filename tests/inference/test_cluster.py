@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ from empathy_kit.cluster import connected
 from empathy_kit.comparison.cluster import RayWorker
 from empathy_kit.comparison.execute import execute, prepare
 from empathy_kit.comparison.plan import Plan
-from empathy_kit.comparison.worker import Done, Progress, Worker
+from empathy_kit.comparison.worker import Done, Order, Progress, Worker
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.inference import cluster, scoring
@@ -168,9 +168,9 @@ class Mortals(RayWorker):
     """Runs of which one is killed as it begins, once."""
 
     @staticmethod
-    def work(config: RunConfig, folder: Path, keep_model: bool, files: Sequence[Path], expected: Mapping[str, str]) -> str | None:
-        last_words = folder.parents[2] / "died"
-        if config.loss == "focal" and not last_words.exists():
+    def work(order: Order) -> str | None:
+        last_words = order.folder.parents[2] / "died"
+        if order.config.loss == "focal" and not last_words.exists():
             last_words.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return RayWorker.work(config, folder, keep_model, files, expected)
+        return RayWorker.work(order)
