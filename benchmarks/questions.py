@@ -23,6 +23,7 @@ from empathy_kit.comparison.parse import parse_configurations
 from empathy_kit.comparison.plan import NOT_COMPARED, RUNS, Plan, run_folder
 from empathy_kit.config import RunConfig, configure, to_dict
 from empathy_kit.errors import KitError
+from empathy_kit.files import staged_folder
 from empathy_kit.plugins import Registry, load_registry
 from empathy_kit.runs import record
 from empathy_kit.runs.choose import all_options, choose_plugins
@@ -163,7 +164,8 @@ def prepare(question: Question, out: Path, registry: Registry, known: dict[str, 
         config = plan.config(name, seed)
         there = known.get(_key(replace(config, options=all_options(choose_plugins(config, registry)))))
         if there is not None and not (place := run_folder(out, name, seed)).exists():
-            shutil.copytree(there, place)
+            with staged_folder(place) as folder:  # of a call that is stopped here, nothing is taken for a run
+                shutil.copytree(there, folder, dirs_exist_ok=True)
             click.echo(f"{place.name} is a copy of {there.parents[1].name}'s {there.name}", err=True)
 
 

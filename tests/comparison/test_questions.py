@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -57,3 +58,20 @@ def test_a_run_that_depends_on_the_same_is_copied_whatever_it_is_called(
         "same-0 is a copy of reddit-there's T3-0",
         "three-1 is a copy of reddit-there's T3-1",
     ]
+
+
+def test_a_copy_that_is_stopped_is_no_run(questions: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = questions.known_runs([finished(tmp_path / "reddit-there", "T3", 0, loss="focal")])
+    question, out = questions.Question(("T3",), seeds=1), tmp_path / "reddit-out"
+
+    def stopped(there: Path, folder: Path, **how: object) -> None:
+        shutil.copy(there / "run.json", folder)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(questions.shutil, "copytree", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            questions.prepare(question, out, load_registry(), known)
+    assert questions.known_runs([out]) == {}
+    questions.prepare(question, out, load_registry(), known)
+    assert list(questions.known_runs([out]).values()) == [out / "runs" / "T3-0"]
