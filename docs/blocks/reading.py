@@ -124,11 +124,12 @@ def verdict(contrasts: Sequence[Contrast]) -> str:
     rest = "" if len(sure) == len(contrasts) else "; the other differences cannot be told from chance"
     if not lucky:
         return f"After Holm's correction {listed(_told(found))}{rest}."
-    only = (
-        f"among these trained models {listed(_told(lucky))}, but the "
-        f"{'intervals, which are' if len(lucky) > 1 else 'interval, which is'} over other seeds too, "
-        f"{'hold' if len(lucky) > 1 else 'holds'} 0"
-    )
+    why = "the interval, which is over other seeds too, holds 0"
+    if len(lucky) > 1:
+        why = "the intervals, which are over other seeds too, hold 0"
+    if all(each.accuracy.low is None for each in lucky):
+        why = "one seed has no interval over others"
+    only = f"among these trained models {listed(_told(lucky))}, but {why}"
     return f"After Holm's correction {'; '.join([*([listed(_told(found))] if found else []), only])}{rest}."
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 from made_up import made_up_run, rewrite_record
 
+from empathy_kit.comparison.pages.summary import Contrast
 from empathy_kit.comparison.plan import write_plan
+from empathy_kit.comparison.statistics import PairedTest, SeedEstimate
 
 ROOT = Path(__file__).parents[2]
 CLAIMS = ("sharing", "learning", "recurrence", "imbalance", "predecessor", "predecessor-size", "size", "size-paper")
@@ -126,3 +129,41 @@ def test_experts_are_not_praised_for_agreeing_with_themselves(blocks: Callable[[
 
 def interval(values: list[float]) -> dict[str, float]:
     return dict(zip(("value", "low", "high"), values, strict=True))
+
+
+def contrast(task: str, low: float | None, high: float | None, p: float, smallest: float = 0.02) -> Contrast:
+    """A difference of which a page needs the task, the interval, p after Holm, and what would have been found."""
+    value = 0.0 if low is None or high is None else (low + high) / 2
+    estimate = SeedEstimate(value, low, high, None, None, None, smallest)
+    return Contrast("A", "B", [0, 1, 2], 100.0, task, [1, 1, 1], estimate, estimate, PairedTest(9, 1, p, p), p)
+
+
+def test_a_difference_is_found_only_where_its_interval_over_seeds_leaves_0_out_too(blocks: Callable[[str], str]) -> None:
+    verdict = importlib.import_module("blocks.reading").verdict
+    real, lucky, alone = contrast("ER", 0.1, 0.3, 0.001), contrast("EX", -0.5, 0.4, 0.001), contrast("IP", None, None, 0.001)
+    chance = contrast("IP", -0.1, 0.1, 0.5)
+    assert verdict([real]) == "After Holm's correction B has more right answers than A on ER (p = .001)."
+    only = "but the interval, which is over other seeds too, holds 0"
+    assert verdict([lucky]) == (
+        f"After Holm's correction among these trained models B has fewer right answers than A on EX (p = .001), {only}."
+    )
+    assert verdict([real, lucky, chance]) == (
+        "After Holm's correction B has more right answers than A on ER (p = .001); among these trained models B has fewer "
+        f"right answers than A on EX (p = .001), {only}; the other differences cannot be told from chance."
+    )
+    assert "one seed has no interval" in verdict([alone])
+    assert verdict([chance]) == "After Holm's correction no difference can be told from chance (smallest p: .500)."
+
+
+def test_what_would_have_been_found_is_a_range_over_all_differences_of_a_task(blocks: Callable[[str], str]) -> None:
+    power = importlib.import_module("blocks.reading").power
+    said = power([contrast("ER", 0, 1, 1, 0.02), contrast("ER", 0, 1, 1, 0.031), contrast("EX", 0, 1, 1, 0.05)])
+    assert said.endswith("is 2.0 to 3.1 (ER) and 5.0 (EX) pairs.")
+    assert power([]) == ""
+
+
+def test_what_labels_tell_of_each_other_is_counted_and_not_judged(blocks: Callable[[str], str]) -> None:
+    paper = importlib.import_module("blocks.paper")
+    same = Counter({(0, 0): 5, (1, 1): 5})
+    assert paper._information(same) == pytest.approx(1.0)
+    assert paper._information(Counter({(0, 0): 5, (0, 1): 5, (1, 0): 5, (1, 1): 5})) == pytest.approx(0.0)
