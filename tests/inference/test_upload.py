@@ -96,9 +96,9 @@ def test_the_hashes_of_the_training_posts_are_kept_back_where_asked(hub: Hub, ma
 def test_labels_and_options_are_published_as_they_are(kind: str, marking_run: Path, tmp_path: Path) -> None:
     """Only paths are cut: "/s" and "/srs" are labels of sarcasm and earnest."""
     config = json.loads((marking_run / "run.json").read_text())["config"]
-    tasks = [{**task, "labels": ["/", "/s", "/home/ann"]} for task in config["schema"]["tasks"]]
-    options = {"cues.sign": "/", "cues.tag": "/s", "cues.home": "~", "cues.words": "/home/ann/words.txt", "cues.rate": 0.5}
-    config |= {"schema": {"tasks": tasks}, "options": options, "data": "/home/ann/posts.csv"}
+    tasks = [{**task, "labels": ["/", "/s", "/ours/ann"]} for task in config["schema"]["tasks"]]
+    options = {"cues.sign": "/", "cues.tag": "/s", "cues.home": "~", "cues.words": "/ours/ann/words.txt", "cues.rate": 0.5}
+    config |= {"schema": {"tasks": tasks}, "options": options, "data": "/ours/ann/posts.csv"}
     run = altered(marking_run, tmp_path / "run", rewritten(config=config))
 
     def with_schema(folder: Path) -> None:
