@@ -28,7 +28,7 @@ from empathy_kit.data.sources import load_corpus
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import load_registry
 
-RULES = ("all found", "margin below 0", "as many as flipped")
+RULES = ("all found", "as many as flipped")
 
 
 def flip(corpus: Corpus, share: float, seed: int) -> tuple[Corpus, dict[str, dict[int, str]]]:
@@ -60,8 +60,8 @@ def quality(found: Collection[Fault], true: dict[int, str]) -> dict[str, float |
 
 
 def by_rule(task: TaskAudit, true: dict[int, str]) -> dict[str, dict[str, float | int | None]]:
-    """All that is found; without labels that are still the likeliest; the first ranks alone."""
-    chosen = (task.faults, [fault for fault in task.faults if fault.margin < 0], task.faults[: len(true)])
+    """All that is found, and the first ranks alone."""
+    chosen = (task.faults, task.faults[: len(true)])
     return {rule: quality(faults, true) for rule, faults in zip(RULES, chosen, strict=True)}
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from blocks.reading import RESULTS, count, listed, measured, table
 from empathy_kit.runs.report import number
 
 RULES = {
     "all found": "all that are listed",
-    "margin below 0": "those with a margin below 0",
     "as many as flipped": "the first, as many as were flipped",
 }
 
@@ -26,16 +23,10 @@ def flipped() -> str:
             shares = (each[name] for name in ("precision", "recall", "suggested_true"))
             cells = ("-" if share is None else number(share) for share in shares)
             lines.append([task, words, f"{each['found']:.0f}", *cells])
-    last = [f"{_last(of_rule, 'hits'):.1f} of {_last(of_rule, 'found'):.0f} ({task})" for task, of_rule in found["means"].items()]
     flips = [f"{flips} ({task})" for task, flips in found["flipped"].items()]
     header = ["task", "taken", "labels", "of them flipped", "flipped ones among them", "suggestion right"]
     return (
         f"Of {found['pairs']} invented pairs {listed(flips)} labels were flipped at random. Means over "
         f"{count(len(found['seeds']))} seeds, each with models of its own ([how](../benchmarks/audit.py), "
-        f"[figures](../benchmarks/results/audit.json)):\n\n{table(header, lines)}\n\n"
-        f"Of the labels with a margin above 0, which come last in the list, {listed(last)} were flipped."
+        f"[figures](../benchmarks/results/audit.json)):\n\n{table(header, lines)}"
     )
-
-
-def _last(of_rule: Mapping[str, Mapping[str, float]], what: str) -> float:
-    return of_rule["all found"][what] - of_rule["margin below 0"][what]

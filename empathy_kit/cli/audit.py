@@ -136,8 +136,8 @@ def _print(found: Audit, out: Path | None, *, as_json: bool) -> None:
     for table in _tables(found):
         console.print(table)
     console.print_line(
-        "Margin: the label's probability less the largest other one; above 0 the label is still the likeliest. These are "
-        "labels to look at again, not to replace: where a level is subtle, the models may be what is wrong."
+        "Margin: the label's probability less the largest other one. These are labels to look at again, not to replace: where a "
+        "level is subtle, the models may be what is wrong."
     )
     if out is not None and out.exists():
         console.print_line(f"all of them: {out}")
@@ -146,15 +146,9 @@ def _print(found: Audit, out: Path | None, *, as_json: bool) -> None:
 def _tables(found: Audit) -> Iterator[Table]:
     from empathy_kit.cli.console import narrow_table
 
-    table = narrow_table("Labels that are probably wrong", "", "labelled", "judged", "probably wrong", "margin below 0")
+    table = narrow_table("Labels that are probably wrong", "", "labelled", "judged", "probably wrong")
     for name, task in found.tasks.items():
-        table.add_row(
-            name,
-            f"{task.labelled:,}",
-            f"{task.judged:,}",
-            f"{len(task.faults):,}",
-            f"{sum(fault.margin < 0 for fault in task.faults):,}",
-        )
+        table.add_row(name, f"{task.labelled:,}", f"{task.judged:,}", f"{len(task.faults):,}")
     yield table
     table = narrow_table(
         f"The least believed, at most {SHOWN} per task, by data row",

@@ -30,7 +30,7 @@ class Fault:
     suggested: str
     label_probability: float
     suggested_probability: float
-    margin: float  # the label's probability less the largest other one: above 0, the label is still the likeliest
+    margin: float  # the label's probability less the largest other one, below 0
     reason: str
 
 

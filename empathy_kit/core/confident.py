@@ -19,16 +19,18 @@ class Confident:
     thresholds: Floats  # (C,) NaN for a class that no pair is labelled with
     suggested: Ints  # (N,) the class that a pair is counted as; NONE where no class reaches its threshold
     margin: Floats  # (N,) the label's probability less the largest other one; the lower, the less the label is believed
-    faults: Ints  # (F,) positions of the pairs that are counted as another class than their label, the lowest margin first
+    faults: Ints  # (F,) positions of the pairs whose label is probably wrong, the lowest margin first
 
 
 def confident(labels: Ints, probabilities: Floats) -> Confident:
     """Find the labels that are probably wrong by the rule of Northcutt, Jiang and Chuang (JAIR 2021, arXiv 1911.00068).
 
     A class's threshold is its mean probability over the pairs that are labelled with it. A pair is counted as the class of the
-    largest probability among those that reach their thresholds. The pairs that are counted as another class than their label,
-    off the diagonal of the confident joint, are the probable faults. They are ranked by their normalised margin. Classes have no
-    order here: a label that is wrong by one level is treated as one that is wrong by two.
+    largest probability among those that reach their thresholds. Pairs that are counted as another class than their label (off the
+    diagonal of the confident joint), while some other class is likelier than the label, are the probable faults. The paper lists
+    them also where the label is still the likeliest; of labels that were flipped on purpose, next to none is among those, and
+    cleanlab leaves them out too. Faults are ranked by their normalised margin. Classes have no order here: a label that is wrong
+    by one level is treated as one that is wrong by two.
 
     Args:
         labels: (N,) the given classes, which may be wrong.
@@ -42,5 +44,5 @@ def confident(labels: Ints, probabilities: Floats) -> Confident:
     others = probabilities.copy()
     others[rows, labels] = -1.0
     margin = probabilities[rows, labels] - others.max(1, initial=-1.0)
-    off = np.flatnonzero((suggested != NONE) & (suggested != labels))
+    off = np.flatnonzero((suggested != NONE) & (suggested != labels) & (margin < 0))
     return Confident(thresholds, suggested, margin, off[np.argsort(margin[off], kind="stable")])
