@@ -1,12 +1,15 @@
 """How many pairs per second does an exported model predict, next to torch and to what others would use?
 
     EMPATHY_KIT_REDDIT=FOLDER python benchmarks/inference.py RUN > benchmarks/results/inference.json
-    python benchmarks/inference.py RUN --scores RUN RUN RUN    # and what int8 costs in score on these runs' test parts
-    python benchmarks/inference.py MPNET_RUN --no-peers        # the kit's own ways alone
+    EMPATHY_KIT_REDDIT=FOLDER python benchmarks/inference.py MPNET_RUN --no-peers > benchmarks/results/inference-mpnet.json
 
-RUN is a finished run with its model. The contenders take turns on the same pairs, round after round, so that all meet the same
-machine; the median of each one's rounds counts, and each round's ratio to the torch predictor. A contender whose packages are
-missing is left out by name.
+RUN is a finished run with its model. The contenders (predictors.py) take turns on the same pairs, round after round, so that all
+meet the same machine; the median of each one's rounds counts, and each round's ratio to the torch predictor. The probabilities of
+those that compute the whole model are compared too. A contender whose packages are missing is left out by name. The kit needs
+none of them:
+
+    pip install openvino nncf torchao
+    pip install --no-deps fastembed loguru mmh3 py-rust-stemmers requests certifi charset-normalizer urllib3 pillow
 """
 
 from __future__ import annotations
@@ -19,194 +22,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from machine import machine
-from torch import nn
+from predictors import OURS, PEERS, Predict, World
 
 from empathy_kit.cluster import cores
-from empathy_kit.core.batch import collate_texts
-from empathy_kit.core.encoder import load_encoder
-from empathy_kit.core.model import Model
-from empathy_kit.core.posts import PostEncoder
-from empathy_kit.core.predictor import Predictor
-from empathy_kit.core.rationales import TaggedRationale
+from empathy_kit.core.scored import Scored
 from empathy_kit.core.tokens import TokenPair
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.encoders import encoder_source
 from empathy_kit.inference.export import export
-from empathy_kit.inference.graph import feed, open_export, open_session
+from empathy_kit.inference.graph import open_export
 from empathy_kit.plugins import load_registry
-from empathy_kit.runs.load import Loaded, load
-
-Predict = Callable[[list[TokenPair]], object]
-FIXED = 32  # pairs per batch of those that pad to a fixed length
-
-
-@dataclass
-class World:
-    """What the contenders are made of."""
-
-    run: Path
-    loaded: Loaded
-    exports: Path  # int8/ and float32/
-    texts: list[tuple[str, str]]  # for those that tokenise by themselves
-    encoder: Path  # as transformers loads it
-    pad_id: int
-
-
-def exported(precision: str) -> Callable[[World], Predict]:
-    """The whole model, exported."""
-
-    def make(world: World) -> Predict:
-        _, _, engine = open_export(world.exports / precision)
-        return lambda pairs: list(engine.predict(pairs))
-
-    return make
-
-
-def kit_in_torch(world: World) -> Predict:
-    """The whole model, in torch."""
-    return lambda pairs: list(world.loaded.predictor.predict(pairs))
-
-
-def padded(world: World) -> Predict:
-    """The run's model as others would call it: batches as they come, every post padded to the limit."""
-    model = load(world.run, load_registry(), device="cpu").predictor.model
-    for module in model.modules():
-        if isinstance(module, PostEncoder):
-            module.unpadded = False
-    limit = world.loaded.tokenization.max_tokens
-
-    def predict(pairs: list[TokenPair]) -> None:
-        with torch.inference_mode():
-            for batch in batches(pairs, FIXED):
-                model(collate_texts(batch, world.pad_id, limit))
-
-    return predict
-
-
-def pipeline(world: World) -> Predict:
-    """One classifier of transformers on a like encoder, both posts in one sequence: all three tasks would take three."""
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
-
-    model = AutoModelForSequenceClassification.from_pretrained(world.encoder, num_labels=3)
-    tokenizer = AutoTokenizer.from_pretrained(world.encoder)
-    classify = pipeline("text-classification", model=model, tokenizer=tokenizer, device="cpu")
-    posts = [{"text": seeker, "text_pair": response} for seeker, response in world.texts]
-    limit = 2 * world.loaded.tokenization.max_tokens
-
-    def predict(pairs: list[TokenPair]) -> None:
-        classify(posts[: len(pairs)], batch_size=FIXED, truncation=True, max_length=limit)
-
-    return predict
-
-
-def three_bi_encoders(world: World) -> Predict:
-    """Sharma et al. (EMNLP 2020): two encoders per task, with the kit's batches and without padding."""
-    from empathy_kit_biencoder.head import DenseHead
-    from empathy_kit_biencoder.trunk import BiEncoder
-
-    def make() -> Predictor:
-        posts = PostEncoder(load_encoder(str(world.encoder), local=True, attention_dropout=0.0)[0])
-        trunk = BiEncoder(posts, TaggedRationale(1, posts.width), 0.1)
-        return Predictor(Model(trunk, {"task": DenseHead(posts.width, 3, 0.1)}), pad_id=world.pad_id)
-
-    models = [make() for _ in range(3)]
-    return lambda pairs: [list(model.predict(pairs)) for model in models]
-
-
-def encoder_in_dynamic_int8(world: World) -> Predict:
-    """The encoder alone, as sentence-transformers exports and quantises it: dynamic scales, posts sorted and padded."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    encoder, _ = load_encoder(str(world.encoder), local=True)
-
-    class Bare(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.encoder = encoder
-
-        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            found: torch.Tensor = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-            return found
-
-    large, small = world.exports / "encoder.onnx", world.exports / "encoder-int8.onnx"
-    sizes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
-    shown = (torch.full((3, 9), 100), torch.ones(3, 9, dtype=torch.int64))
-    settings: dict[str, Any] = {"dynamo": True, "input_names": ["ids", "mask"], "verbose": False, "dynamic_shapes": [sizes] * 2}
-    torch.onnx.export(Bare().eval(), shown, **settings).save(large, external_data=False)
-    quantize_dynamic(large, small, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8)
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(small), providers=["CPUExecutionProvider"])
-
-    def predict(pairs: list[TokenPair]) -> None:
-        posts = sorted((post for pair in pairs for post in (pair.seeker, pair.response)), key=len)
-        for batch in batches(posts, 2 * FIXED):
-            given = feed([TokenPair(post, post) for post in batch], world.pad_id)
-            session.run(None, {"ids": given["seeker"], "mask": given["seeker_mask"].astype(np.int64)})
-
-    return predict
-
-
-def openvino(world: World) -> Predict:
-    """The float32 graph, read by OpenVINO."""
-    import openvino as ov
-
-    core = ov.Core()
-    model = core.compile_model(core.read_model(world.exports / "float32" / "model.onnx"), "CPU")
-
-    def predict(pairs: list[TokenPair]) -> None:
-        for batch in batches(sorted(pairs, key=lambda pair: pair.tokens), FIXED):
-            model(feed(batch, world.pad_id))
-
-    return predict
-
-
-def in_dynamic_int8(world: World) -> Predict:
-    """The kit's graph with onnxruntime's own quantisation: a scale per batch, so that a pair depends on its neighbours."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    small = world.exports / "dynamic.onnx"
-    large = world.exports / "float32" / "model.onnx"
-    quantize_dynamic(large, small, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8)
-    session = open_session(small)
-    pool = ThreadPoolExecutor(cores())
-
-    def predict(pairs: list[TokenPair]) -> None:
-        ordered = sorted(pairs, key=lambda pair: pair.tokens)
-        list(pool.map(lambda batch: session.run(None, feed(batch, world.pad_id)), batches(ordered, 8)))
-
-    return predict
-
-
-OURS: dict[str, Callable[[World], Predict]] = {
-    "exported, int8": exported("int8"),
-    "exported, float32": exported("float32"),
-    "kit in torch": kit_in_torch,
-}
-PEERS: dict[str, Callable[[World], Predict]] = {
-    "same graph, dynamic int8": in_dynamic_int8,
-    "same graph in OpenVINO": openvino,
-    "same model, padded in fixed batches": padded,
-    "transformers pipeline, one task": pipeline,
-    "three bi-encoders": three_bi_encoders,
-    "encoder alone, dynamic int8": encoder_in_dynamic_int8,
-}
-
-
-def batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
-    """One after the other."""
-    return (list(items[at : at + size]) for at in range(0, len(items), size))
+from empathy_kit.runs.load import load
 
 
 def measured(contenders: dict[str, Predict], pairs: list[TokenPair], rounds: int) -> dict[str, list[float]]:
@@ -222,6 +55,22 @@ def measured(contenders: dict[str, Predict], pairs: list[TokenPair], rounds: int
         told = ", ".join(f"{name} {each[-1]:.1f}" for name, each in speeds.items())
         print(f"round {number + 1}: {told}", file=sys.stderr)
     return speeds
+
+
+def compared(contenders: dict[str, Predict], pairs: list[TokenPair]) -> dict[str, dict[str, float]]:
+    """Of those that give the whole model's probabilities: how many levels are the same, and the largest difference."""
+    whole = {name: found for name, predict in contenders.items() if isinstance(found := predict(pairs), list) and found}
+    scored = {name: found for name, found in whole.items() if isinstance(found[0], Scored)}
+    ours = scored["kit in torch"]
+    found = {}
+    for name, theirs in scored.items():
+        rows = zip(ours, theirs, strict=True)
+        both = [(one.probabilities[task], values) for one, other in rows for task, values in other.probabilities.items()]
+        found[name] = {
+            "same_level_percent": round(100 * statistics.mean(int(one.argmax() == other.argmax()) for one, other in both), 2),
+            "largest_difference": round(max(float(np.abs(one - other).max()) for one, other in both), 5),
+        }
+    return found
 
 
 def one_by_one(folder: Path, pairs: list[TokenPair]) -> dict[str, float]:
@@ -252,37 +101,10 @@ def cold(folder: Path, texts: list[tuple[str, str]]) -> dict[str, float]:
     return {"median": round(statistics.median(taken), 3), "max": round(max(taken), 3)}
 
 
-def costs(runs: list[Path], scratch: Path) -> dict[str, Any]:
-    """What int8 changes on each run's test part, in points; and their means over runs."""
-    found: dict[str, Any] = {}
-    for number, run in enumerate(runs):
-        done = export(run, scratch / f"score-{number}", load_registry(), int8=True).description
-        before, after = (done["scores"][name] for name in ("before", "after"))
-        record = done["record"]
-        found[f"{done['title']}, seed {record['config']['seed']}, split {record['config']['split_seed']}"] = {
-            "in_int8": done["in_int8"],
-            **{
-                task: {
-                    **{score: round(100 * (after[task][score] - was[score]), 2) for score in ("accuracy", "macro_f1")},
-                    "recall": [
-                        round(100 * (now - then), 2) for then, now in zip(was["recall"], after[task]["recall"], strict=True)
-                    ],
-                }
-                for task, was in before.items()
-            },
-        }
-    tasks = [task for task in next(iter(found.values())) if task != "in_int8"]
-    scores = ("accuracy", "macro_f1")
-    mean = {
-        task: {each: round(statistics.mean(run[task][each] for run in found.values()), 2) for each in scores} for task in tasks
-    }
-    return {"points_after_minus_before": found, "mean": mean}
-
-
 def versions() -> dict[str, str]:
     """Of what computes next to torch."""
     found = {}
-    for name in ("onnx", "onnxruntime", "onnxscript", "openvino", "tokenizers", "numpy"):
+    for name in ("onnx", "onnxruntime", "onnxscript", "openvino", "nncf", "torchao", "fastembed", "tokenizers", "numpy"):
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
@@ -295,7 +117,6 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no-peers", action="store_true")
-    parser.add_argument("--scores", type=Path, nargs="*", default=[], metavar="RUN")
     arguments = parser.parse_args()
     torch.set_num_threads(cores())
     loaded = load(arguments.run, load_registry(), device="cpu")
@@ -312,7 +133,7 @@ def main() -> None:
             checked[precision] = {"apart": done["apart"], "mebibytes": round(size / 2**20, 1), "in_int8": done.get("in_int8")}
         texts = [(pair.seeker, pair.response) for pair in shown]
         encoder = Path(encoder_source(loaded.record.config["encoder"]).location)
-        world = World(arguments.run, loaded, folder, texts, encoder, loaded.tokenization.pad_id)
+        world = World(arguments.run, loaded, folder, texts, pairs, encoder, loaded.tokenization.pad_id)
         contenders, missing = {}, {}
         for name, make in {**OURS, **({} if arguments.no_peers else PEERS)}.items():
             try:
@@ -335,10 +156,10 @@ def main() -> None:
                 name: round(statistics.median(a / b for a, b in zip(each, speeds["kit in torch"], strict=True)), 2)
                 for name, each in speeds.items()
             },
+            "next_to_the_kit_in_torch": compared(contenders, pairs),
             "one_warm_pair_ms": one_by_one(folder / "int8", pairs),
             "cold_predict_of_10_pairs_s": cold(folder / "int8", texts),
             "exports": checked,
-            "int8_scores": costs(arguments.scores, folder) if arguments.scores else {},
             "left_out": missing,
             "settings": {"pairs": len(pairs), "rounds": arguments.rounds, "max_tokens": loaded.tokenization.max_tokens},
             "machine": {**machine(), **versions(), "threads": cores(), "load_before": round(before, 1)},

@@ -15,6 +15,14 @@ from empathy_kit.cli import terminal
 @click.option("--private", is_flag=True, help="make a new repository private")
 @click.option("--revision", metavar="BRANCH", help="the branch, created if it does not exist  [main]")
 @click.option("--license", "licence", metavar="ID", help="the hub's identifier, such as mit  [the card names none]")
+@click.option(
+    "--evaluation",
+    "evaluations",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="FILE.json",
+    help="show in the card what `evaluate MODEL DATA --json` printed; may be repeated",
+)
 @click.option("--without-seen", is_flag=True, help="do not publish the hashes of the training posts; see docs/leakage.md")
 @click.option("--token-file", type=click.Path(path_type=Path), help="file with the access token  [the token of `hf auth login`]")
 @click.option("--dry-run", "out", type=click.Path(path_type=Path), metavar="FOLDER", help="write a folder, upload nothing")
@@ -24,6 +32,7 @@ def publish(
     private: bool,
     revision: str | None,
     licence: str | None,
+    evaluations: tuple[Path, ...],
     without_seen: bool,
     token_file: Path | None,
     out: Path | None,
@@ -33,7 +42,7 @@ def publish(
     from empathy_kit.inference.hub import check_name
 
     check_name(name, revision)
-    held = upload.contents(model, name, licence=licence, seen=not without_seen)
+    held = upload.contents(model, name, licence=licence, seen=not without_seen, evaluations=evaluations)
     if out is not None:
         upload.write(held, out)
         terminal.line(f"{len(held)} files in {out}; nothing was uploaded")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib import resources
 from typing import Any, NamedTuple
 
+from empathy_kit.data.schema import TaskSchema
 from empathy_kit.encoders import MPNET_HUB
 from empathy_kit.errors import KitError
+from empathy_kit.inference.elsewhere import SCORES, Elsewhere
 from empathy_kit.runs.record import MALFORMED, Record
 from empathy_kit.runs.report import HEADLINE, estimate, number, too_sure
 
@@ -34,7 +36,13 @@ class LevelRow(NamedTuple):
 
 
 def write_card(
-    record: Record, name: str, *, licence: str | None, export: Mapping[str, Any] | None = None, seen: bool = False
+    record: Record,
+    name: str,
+    *,
+    licence: str | None,
+    export: Mapping[str, Any] | None = None,
+    seen: bool = False,
+    elsewhere: Sequence[Elsewhere] = (),
 ) -> str:
     """The text of ``README.md``.
 
@@ -44,6 +52,7 @@ def write_card(
         licence: an identifier such as "mit"; with None the card names no license.
         export: the contents of ``export.json`` other than the record and the schema; None for a run.
         seen: whether the hashes of the training posts are published.
+        elsewhere: the model's scores on other data.
 
     Raises:
         KitError: the record lacks something, or the hub client cannot read the metadata back.
@@ -52,7 +61,8 @@ def write_card(
     from jinja2 import UndefinedError
 
     try:
-        results, body = _results(record), _body(record, name, export or {}, seen)
+        results = [*_results(record), *(result for other in elsewhere for result in _others(record, other))]
+        body = _body(record, name, export or {}, seen, elsewhere)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, UndefinedError):  # others may have made the record
         raise KitError(f"{name}: no model card can be made of this record: {MALFORMED}") from None
     data = ModelCardData(
@@ -83,37 +93,38 @@ def _base_model(record: Record) -> str | None:
 
 def _results(record: Record) -> list[Any]:
     """The headline scores in the hub's ``model-index`` format; the task is the dataset's configuration."""
+    hashes = {"sha256": record.data["sha256"], "split": plain(record.split["kind"]), "split_sha256": record.split["sha256"]}
+    of = {"dataset_name": plain(record.data["name"]), "dataset_split": "test", "dataset_args": hashes}
+    return [_result(task, record.scores[task.name], key, **of) for task in record.tasks.tasks for key in METRICS]
+
+
+def _others(record: Record, other: Elsewhere) -> list[Any]:
+    """The same of other data."""
+    of = {"dataset_name": plain(other.data), "dataset_args": {"sha256": other.sha256, "pairs": other.scored}}
+    tasks = [task for task in record.tasks.tasks if task.name in other.tasks]
+    return [_result(task, other.tasks[task.name], key, **of) for task in tasks for key in METRICS]
+
+
+def _result(task: TaskSchema, scores: Mapping[str, Any], key: str, **of: Any) -> Any:
+    """One headline score of one task in the hub's format."""
     from huggingface_hub import EvalResult
 
-    name = plain(record.data["name"])
-    hashes = {"sha256": record.data["sha256"], "split": plain(record.split["kind"]), "split_sha256": record.split["sha256"]}
-    return [
-        EvalResult(
-            task_type="text-classification",
-            task_name=plain(task.title),
-            dataset_type=re.sub(r"[^\w.-]+", "-", name) or "table",
-            dataset_name=name,
-            dataset_config=plain(task.name),
-            dataset_split="test",
-            dataset_args=hashes,
-            metric_type=kind,
-            metric_name=f"{title}, {plain(task.name)}",
-            metric_value=_rounded(record, task.name, key, "value")[0],
-            metric_args={
-                **settings,
-                "interval_95": [round(record.scores[task.name][key][bound], 4) for bound in ("low", "high")],
-            },
-        )
-        for task in record.tasks.tasks
-        for (key, title), (kind, settings) in zip(HEADLINE, METRICS.values(), strict=True)
-    ]
+    kind, settings = METRICS[key]
+    name = of["dataset_name"]
+    return EvalResult(
+        task_type="text-classification",
+        task_name=plain(task.title),
+        dataset_type=re.sub(r"[^\w.-]+", "-", name) or "table",
+        dataset_config=plain(task.name),
+        metric_type=kind,
+        metric_name=f"{dict(HEADLINE)[key]}, {plain(task.name)}",
+        metric_value=round(scores[key]["value"], 4),
+        metric_args={**settings, "interval_95": [round(scores[key][bound], 4) for bound in ("low", "high")]},
+        **of,
+    )
 
 
-def _rounded(record: Record, task: str, key: str, *parts: str) -> list[float]:
-    return [round(record.scores[task][key][part], 4) for part in parts]
-
-
-def _body(record: Record, name: str, export: Mapping[str, Any], seen: bool) -> str:
+def _body(record: Record, name: str, export: Mapping[str, Any], seen: bool, elsewhere: Sequence[Elsewhere]) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
@@ -133,16 +144,17 @@ def _body(record: Record, name: str, export: Mapping[str, Any], seen: bool) -> s
         name=Markdown(name),
         tasks=record.tasks.tasks,
         headline=[title for _, title in HEADLINE],
-        scores={task: [Markdown(estimate(found[key])) for key, _ in HEADLINE] for task, found in record.scores.items()},
+        scores={task: _estimates(found, METRICS) for task, found in record.scores.items()},
         majority={
             task: [Markdown(number(found["majority"][key])) for key, _ in HEADLINE] for task, found in record.scores.items()
         },
+        elsewhere=[
+            (other, [(task, found["n"], _estimates(found, SCORES)) for task, found in other.tasks.items()]) for other in elsewhere
+        ],
         too_sure=too_sure((task.name, task.labels, record.scores[task.name]["confusion"]) for task in record.tasks.tasks),
         levels={task.name: _level_rows(record, task.name, task.labels) for task in record.tasks.tasks},
         spans={
-            task: [Markdown(estimate(found[key])) for key in ("token_f1", "iou_f1")]
-            for task, found in (record.spans or {}).items()
-            if found is not None
+            task: _estimates(found, ("token_f1", "iou_f1")) for task, found in (record.spans or {}).items() if found is not None
         },
         calibration={
             task: [
@@ -157,6 +169,10 @@ def _body(record: Record, name: str, export: Mapping[str, Any], seen: bool) -> s
         export=[(code(key), code(value)) for key, value in _leaves(export)],
     )
     return re.sub(r"\n{3,}", "\n\n", re.sub(r" +\n", "\n", page))
+
+
+def _estimates(found: Mapping[str, Any], keys: Iterable[str]) -> list[Markdown]:
+    return [Markdown(estimate(found[key])) for key in keys]
 
 
 def _cells(values: Iterable[object]) -> Markdown:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,10 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 from empathy_kit import __version__, files
 from empathy_kit.errors import KitError, written_to
 from empathy_kit.inference.card import OWN, published, without_paths, write_card
+from empathy_kit.inference.elsewhere import read_evaluation
 from empathy_kit.inference.graph import EXPORT
 from empathy_kit.inference.hub import READ, answering, check_name, listed, names
+from empathy_kit.inference.model import digest
 from empathy_kit.runs import record
 from empathy_kit.runs.seen import SEEN
 
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
 MAIN = "main"
 
 
-def contents(folder: Path, name: str, *, licence: str | None = None, seen: bool = True) -> dict[str, Path | bytes]:
+def contents(
+    folder: Path, name: str, *, licence: str | None = None, seen: bool = True, evaluations: Sequence[Path] = ()
+) -> dict[str, Path | bytes]:
     """The published files of a run's folder or an exported one, by name, including the card.
 
     Tables are not published, because they have a line per pair. Absolute paths in the record are cut to their last part.
@@ -39,9 +43,11 @@ def contents(folder: Path, name: str, *, licence: str | None = None, seen: bool 
         name: the repository: ``user/name``.
         licence: an identifier for the card, such as "mit".
         seen: whether the hashes of the training posts are published too.
+        evaluations: files with what ``empathy-kit evaluate --json`` printed of this folder, which the card shows.
 
     Raises:
-        KitError: the folder has no model, was changed or is an ORACLE's, or the name is not valid on the hub.
+        KitError: the folder has no model, was changed or is an ORACLE's, an evaluation is of another model, or the name is not
+            valid on the hub.
     """
     check_name(name)
     if licence is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,49}", licence):
@@ -62,7 +68,8 @@ def contents(folder: Path, name: str, *, licence: str | None = None, seen: bool 
     if other is not None:
         raise KitError(f"{folder / other}: this kind of file is not published; expected only data, no code and no pickle")
     has_seen = any(each.endswith(SEEN) for each in hashes)
-    card = write_card(published(found), name, licence=licence, export=without_paths(export), seen=has_seen)
+    elsewhere = [read_evaluation(path, digest(folder)) for path in evaluations]
+    card = write_card(published(found), name, licence=licence, export=without_paths(export), seen=has_seen, elsewhere=elsewhere)
     return {
         **{each: folder / each for each in hashes},
         about: description,

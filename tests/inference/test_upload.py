@@ -10,13 +10,17 @@ import pytest
 from click.testing import CliRunner
 from folders import altered, data, exported, files, rewritten
 from hub_stand_in import OWNER, READER, Hub
+from huggingface_hub import ModelCard
 
 import empathy_kit
 from empathy_kit import KitError
+from empathy_kit.cli.evaluate import evaluate
 from empathy_kit.cli.publish import publish as command
 from empathy_kit.inference.hub import fetch
+from empathy_kit.inference.model import digest
 from empathy_kit.inference.upload import contents, publish, read_token, write
 from empathy_kit.runs import record
+from empathy_kit.runs.report import estimate
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's own, where it uploads by LFS
 
@@ -34,6 +38,68 @@ def test_an_exported_folder_is_published_with_its_runs_card(hub: Hub, marking_ru
     description = json.loads((fetched / "export.json").read_text())
     assert description["record"]["config"]["encoder"] == "tiny-roberta0"  # where that lies is nobody's business
     record.verify(fetched)
+
+
+def test_scores_on_other_data_are_in_the_card_and_those_of_another_model_are_not(marking_run: Path, tmp_path: Path) -> None:
+    table = tmp_path / "forum | x.csv"
+    rows = "I failed my exam.,That sounds hard.,1,0,0\nNobody calls me.,I hear you. Why?,1,2,0\n"
+    table.write_text(f"seeker_post,response_post,ER,EX,IP\n{rows}", encoding="utf-8")
+    done = CliRunner().invoke(evaluate, [str(marking_run), str(table), "--json"])
+    file = tmp_path / "forum.json"
+    file.write_text(done.stdout)
+    found = json.loads(done.stdout)
+    out = tmp_path / "card"
+    arguments = [str(marking_run), NAME, "--dry-run", str(out), "--evaluation", str(file)]
+    assert CliRunner().invoke(command, arguments).exit_code == 0
+    page = (out / "README.md").read_text("utf-8")
+    assert (
+        f"\nforum \\| x: 2 pairs, sha256 `{found['sha256']}`. The model was trained or validated on the seeker posts of 0 "
+        in page
+    )
+    scores = {name: task["scores"] for name, task in found["tasks"].items()}
+    keys = ("accuracy", "weighted_f1", "macro_f1", "kappa")
+    for name, each in scores.items():
+        assert f"| {name} | 2 | {' | '.join(estimate(each[key]) for key in keys)} |\n" in page
+    results = [one for one in ModelCard(page).data.eval_results or () if one.dataset_name == "forum | x"]
+    assert [(one.dataset_config, one.metric_value) for one in results] == [
+        (name, round(each[key]["value"], 4)) for name, each in scores.items() for key in keys[:3]
+    ]
+    assert "Scores on other data" not in contents(marking_run, NAME)["README.md"].decode()  # type: ignore[union-attr]
+
+    other = exported(marking_run, tmp_path / "export")
+    with pytest.raises(KitError) as error:
+        contents(other, NAME, evaluations=[file])
+    assert str(error.value) == (
+        f"--evaluation {file}: of another model (sha256 {found['digest'][:12]}) than the published one ({digest(other)[:12]}); "
+        "evaluate the folder that is published"
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "null",
+        "[" * 9000,
+        "\x00",
+        "{}",
+        '{"scored": 2}',
+        '{"scored": true, "unseen": null, "data": "x", "sha256": "0", "tasks": {}, "digest": "0"}',
+        json.dumps(
+            {"scored": 2, "unseen": None, "data": "x", "sha256": "0" * 64, "tasks": {"ER": {"scores": {}}}, "digest": "0"}
+        ),
+    ],
+)
+def test_what_is_no_evaluation_is_one_line(marking_run: Path, tmp_path: Path, content: str) -> None:
+    file = tmp_path / "mine.json"
+    file.write_text(content)
+    with pytest.raises(KitError) as error:
+        contents(marking_run, NAME, evaluations=[file])
+    assert str(error.value) == f"--evaluation {file}: expected what `empathy-kit evaluate MODEL DATA --json` prints"
+    with pytest.raises(KitError) as error:
+        contents(marking_run, NAME, evaluations=[tmp_path])
+    assert str(error.value) == f"--evaluation {tmp_path}: cannot be read: Is a directory"
 
 
 def test_a_branch_is_made_and_a_commit_stays_what_it_was(hub: Hub, marking_run: Path, tmp_path: Path) -> None:
