@@ -53,8 +53,9 @@ def main() -> None:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for run in parser.parse_args().runs:
-            found[run.name] = cost(run, Path(scratch) / str(len(found)))
-            print(f"{run.name}: {found[run.name]['points']}", file=sys.stderr)
+            name = "/".join(run.resolve().parts[-3::2])  # reddit-grouped/T3-4
+            found[name] = cost(run, Path(scratch) / str(len(found)))
+            print(f"{name}: {found[name]['points']}", file=sys.stderr)
     tasks = list(next(iter(found.values()))["points"])
     values = {task: {score: [run["points"][task][score] for run in found.values()] for score in SCORES} for task in tasks}
     result = {

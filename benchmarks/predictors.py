@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ def in_fastembed(world: World) -> Predict:
     name = "the/encoder"
     source = ModelSource(hf=name)
     if not any(each["model"] == name for each in TextEmbedding.list_supported_models()):
-        width = world.loaded.predictor.model.trunk.posts.width
+        width = next(each.width for each in world.loaded.predictor.model.modules() if isinstance(each, PostEncoder))
         TextEmbedding.add_custom_model(
             model=name, pooling=PoolingType.MEAN, normalization=True, sources=source, dim=width, model_file="model.onnx"
         )
@@ -182,7 +183,11 @@ def in_fastembed(world: World) -> Predict:
 
 
 def openvino(precision: str) -> Callable[[World], Predict]:
-    """The float32 graph, read by OpenVINO and computed as it is, in bfloat16, or in NNCF's int8."""
+    """The float32 graph, read by OpenVINO and computed as it is, in bfloat16, or in NNCF's int8.
+
+    OpenVINO 2026.4 runs a GRU to the end of its batch, whatever `sequence_lens` says, so that padded pairs get wrong answers.
+    Here all pairs of a batch have one length.
+    """
 
     def make(world: World) -> Predict:
         import openvino as ov
@@ -201,7 +206,7 @@ def openvino(precision: str) -> Callable[[World], Predict]:
         def run(batch: list[TokenPair]) -> dict[str, Any]:
             return {found.any_name: values for found, values in model(feed(batch, world.pad_id)).items()}
 
-        return lambda pairs: in_order(pairs, FIXED, lambda each: map(run, each))
+        return lambda pairs: in_order(pairs, FIXED, lambda each: map(run, each), equal=True)
 
     return make
 
@@ -226,11 +231,19 @@ def in_dynamic_int8(world: World) -> Predict:
 Outputs = dict[str, Any]
 
 
-def in_order(pairs: list[TokenPair], size: int, run: Callable[[Iterator[list[TokenPair]]], Iterable[Outputs]]) -> list[Scored]:
-    """A graph's probabilities in the pairs' order; pairs of like length are computed together."""
+def in_order(
+    pairs: list[TokenPair],
+    size: int,
+    run: Callable[[Iterator[list[TokenPair]]], Iterable[Outputs]],
+    *,
+    equal: bool = False,
+) -> list[Scored]:
+    """A graph's probabilities in the pairs' order; pairs of like length are computed together, or only those of equal length."""
     order = sorted(range(len(pairs)), key=lambda at: pairs[at].tokens)
+    groups = [list(same) for _, same in groupby(order, key=lambda at: pairs[at].tokens)] if equal else [order]
+    chosen = [rows for group in groups for rows in batches(group, size)]
     found: dict[int, Scored] = {}
-    for rows, outputs in zip(batches(order, size), run([pairs[at] for at in rows] for rows in batches(order, size)), strict=True):
+    for rows, outputs in zip(chosen, run([pairs[at] for at in rows] for rows in chosen), strict=True):
         tasks = {name.removeprefix("p_"): values for name, values in outputs.items() if name.startswith("p_")}
         for row, at in enumerate(rows):
             found[at] = Scored({name: values[row] for name, values in tasks.items()}, None)

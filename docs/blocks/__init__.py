@@ -54,6 +54,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "leakage-macro-f1": lambda: spans.scores("macro_f1"),
     "leakage-findings": spans.findings,
     "inference-speed": inference.speed,
+    "inference-int8": inference.int8,
     "inference-exactly-once": inference.exactly_once,
     "inference-memory": inference.memory,
     "inference-billion": inference.billion,

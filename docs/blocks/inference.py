@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from blocks.reading import count, measured, table
+from blocks.reading import RESULTS, count, measured, table
 
 WAYS = {
     "exported, int8": "exported, int8, the whole model",
     "same graph, dynamic int8": "the same graph, int8 with a scale per batch (onnxruntime's `quantize_dynamic`)",
     "exported, float32": "exported, float32",
-    "same graph in OpenVINO": "the same graph in OpenVINO, float32",
+    "same graph in OpenVINO": "the same graph in OpenVINO, float32, pairs of one length at a time",
+    "same graph in OpenVINO, bfloat16": "the same in bfloat16",
+    "same graph in OpenVINO, NNCF int8": "the same in NNCF's int8",
     "kit in torch": "the kit in torch",
+    "kit in torch, torchao int8": "the kit in torch, linear layers in torchao's int8",
     "encoder alone, dynamic int8": "the encoder alone, dynamic int8, posts sorted and padded",
+    "encoder alone, fastembed": "the same file in fastembed, posts as they come",
     "transformers pipeline, one task": "transformers' text-classification pipeline, for one of the three tasks",
     "same model, padded in fixed batches": "the same model, padded in fixed batches",
     "three bi-encoders": "three bi-encoders (Sharma et al. 2020)",
@@ -27,13 +31,23 @@ def speed() -> str:
     speeds = found["pairs_per_second"]
     settings, machine = found["settings"], found["machine"]
     told = (
-        f"Pairs per second on {count(machine['threads'])} cores ({machine['processor']}; {found['data']}'s posts at their real "
+        f"Pairs per second on {count(machine['threads'])} cores ({_processor(machine)}; {found['data']}'s posts at their real "
         f"lengths, {found['tokens_per_pair']} tokens per pair; contenders in turn, medians of {count(settings['rounds'])} rounds "
-        f"of {settings['pairs']:,} pairs; [all figures](../benchmarks/results/inference.json)):"
+        f"of {settings['pairs']:,} pairs; [all figures](../benchmarks/results/inference.json)), and how many of the levels are "
+        "those of the kit in torch:"
     )
     ordered = sorted(speeds, key=lambda name: -speeds[name]["median"])
-    rows = [(WAYS[name], f"{speeds[name]['median']:.0f}", f"{found['times_the_kit_in_torch'][name]:.2f}") for name in ordered]
-    return f"{told}\n\n{table(('', 'pairs/s', 'times the kit in torch'), rows)}\n\n{_one(found)}"
+    same = {name: f"{each['same_level_percent']:.1f} %" for name, each in found["next_to_the_kit_in_torch"].items()}
+    rows = [
+        (WAYS[name], f"{speeds[name]['median']:.0f}", f"{found['times_the_kit_in_torch'][name]:.2f}", same.get(name, ""))
+        for name in ordered
+    ]
+    return f"{told}\n\n{table(('', 'pairs/s', 'times the kit in torch', 'same levels'), rows)}\n\n{_one(found)}{_mpnet()}"
+
+
+def _processor(machine: Any) -> str:
+    with_amx = "amx_int8" in machine.get("instructions", "")
+    return f"{machine['processor']}, with{'' if with_amx else 'out'} AMX"
 
 
 def _one(found: Any) -> str:
@@ -42,6 +56,35 @@ def _one(found: Any) -> str:
         f"One warm pair takes {warm['median']:.1f} ms in int8 (95th percentile {warm['p95']:.1f}). `empathy-kit predict` on 10 "
         f"pairs takes {cold['median']:.1f} s from its start to its end."
     )
+
+
+def _mpnet() -> str:
+    if not (RESULTS / "inference-mpnet.json").exists():
+        return ""
+    found = measured("inference-mpnet")
+    speeds = {name: f"{each['median']:.0f}" for name, each in found["pairs_per_second"].items()}
+    return (
+        f" With `mpnet`: {speeds['exported, int8']} pairs/s in int8, {speeds['exported, float32']} in float32, and "
+        f"{speeds['kit in torch']} in torch."
+    )
+
+
+def int8() -> str:
+    """What int8 costs in score."""
+    found = measured("int8")
+    runs = found["runs"]
+    rows = [
+        (task, name, *(f"{each[score][what]:+.2f}" for what in ("mean", "min", "max")))
+        for task, each in found["over_runs"].items()
+        for score, name in (("accuracy", "accuracy"), ("macro_f1", "macro F1"))
+    ]
+    refused = found["runs_with_too_much"]
+    told = (
+        f"Points of score that all products in int8 change, on the test parts of {count(len(runs))} runs "
+        f"([how](../benchmarks/int8.py), [figures](../benchmarks/results/int8.json)). In "
+        f"{count(refused)} of them some score falls so far that the export would leave more in float32."
+    )
+    return f"{told}\n\n{table(('', '', 'mean', 'lowest', 'highest'), rows)}"
 
 
 def billion() -> str:
