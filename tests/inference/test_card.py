@@ -12,14 +12,13 @@ import pytest
 from hub_stand_in import card_errors
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
+from old_runs import as_format_1
 
 from empathy_kit.errors import KitError
 from empathy_kit.inference.card import escaped, published, without_paths, write_card
 from empathy_kit.runs import record
 from empathy_kit.runs.record import Record
 from empathy_kit.runs.report import TOO_SURE, estimate, number
-
-COMMITTED = Path(__file__).parents[2] / "benchmarks" / "results" / "reddit-grouped" / "runs" / "T1-0"  # of format 1
 
 
 @pytest.fixture(scope="module")
@@ -163,13 +162,15 @@ def test_of_a_record_that_lacks_something_no_card_is_made(found: Record, changes
     )
 
 
-def test_a_run_of_an_old_format_has_a_card_without_what_was_not_measured() -> None:
-    old = record.read(COMMITTED, model=False)
+def test_a_run_of_an_old_format_has_a_card_without_what_was_not_measured(marking_run: Path, tmp_path: Path) -> None:
+    old = record.read(as_format_1(marking_run, tmp_path / "old"))
     card = write_card(old, "me/model", licence=None)
     assert card_errors(card) == []
     assert "\n## Calibration\n" not in card
     assert {row[-1] for row in tables(card)["task, label, test pairs, precision, recall, average precision"]} == {"-"}
-    assert ModelCard(card).data.to_dict()["base_model"] == "sentence-transformers/all-MiniLM-L6-v2"
+    minilm = replace(old, config={**old.config, "encoder": "minilm"})
+    data = ModelCard(write_card(minilm, "me/model", licence=None)).data.to_dict()
+    assert data["base_model"] == "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def test_a_model_of_a_plugin_names_what_to_install(found: Record) -> None:
