@@ -31,9 +31,16 @@ if TYPE_CHECKING:
 MOST_APART = 1e-4
 """The largest difference of any probability from the model's own, in float32."""
 
+MOST_LOGITS_APART = 1e-3
+"""The same of logits, up to what a softmax leaves of them: of the probabilities' logarithms."""
+
+MOST_CHANGED = 0.1
+"""The share of levels that int8 may change on the pairs that are compared, where no scores are."""
+
 MOST_LOST = {"accuracy": 0.005, "macro_f1": 0.01}
 """What int8 may cost on the test part, in any task."""
 
+SMALLEST = 1e-30  # probabilities below are those of no float32 softmax, but a head may give 0
 PROBES, SHOWN = 64, 256  # pairs that the graph is compared on, and that the states' ranges are taken from
 
 ATTEMPTS: dict[str, Callable[[str], bool]] = {
@@ -90,19 +97,19 @@ def export(run: Path, out: Path, registry: Registry, *, int8: bool = False, scor
         tasks = loaded.record.tasks.names
         engine = GraphEngine(folder / GRAPH, tasks, pad_id=loaded.tokenization.pad_id)
         try:
-            apart = largest_difference(model.predict(probes), engine.predict(probes))
+            true, said = list(model.predict(probes)), list(engine.predict(probes))
         except Exception as error:  # onnxruntime's own: an operator that it, or the exporter, has wrong
             raise KitError(f"{run}: onnxruntime cannot run its graph: {_line(error)}{_blame(loaded)}") from error
-        if not apart <= MOST_APART:
-            raise KitError(
-                f"{run}: its graph gives other probabilities ({apart:.1e} apart, expected {MOST_APART:.0e}){_blame(loaded)}"
-            )
-        found: dict[str, Any] = {"precision": "float32", "apart": apart}
+        apart, logits_apart = largest_difference(true, said), largest_log_difference(true, said)
+        for what, value, most in (("probabilities", apart, MOST_APART), ("logits", logits_apart, MOST_LOGITS_APART)):
+            if not value <= most:
+                raise KitError(f"{run}: its graph gives other {what} ({value:.1e} apart, expected {most:.0e}){_blame(loaded)}")
+        found: dict[str, Any] = {"precision": "float32", "apart": apart, "logits_apart": logits_apart}
         before = scored(model, parts) if parts else None
         after = scored(engine, parts) if parts else None
         if int8:
             feeds = [feed(batch, loaded.tokenization.pad_id) for batch in _batches(loaded, shown)]
-            found, after = _in_int8(run, folder, loaded, feeds, probes, model, parts, before)
+            found, after = _in_int8(run, folder, loaded, feeds, probes, true, parts, before)
         if before and after:
             found["scores"] = {"pairs": len(parts.test) if parts else 0, "before": before, "after": after}
         description = {**_description(loaded), **found}
@@ -174,13 +181,23 @@ def largest_difference(one: Iterable[Scored], other: Iterable[Scored]) -> float:
     return float(np.nan_to_num(np.array(apart), nan=np.inf).max())
 
 
+def largest_log_difference(one: Iterable[Scored], other: Iterable[Scored]) -> float:
+    """Of any probability's logarithm, which shows what is wrong with logits where the softmax is saturated."""
+    apart = [0.0]
+    for ours, theirs in zip(one, other, strict=True):
+        for name, values in theirs.probabilities.items():
+            logs = (np.log(np.maximum(each, SMALLEST)) for each in (ours.probabilities[name], values))
+            apart.append(float(np.abs(next(logs) - next(logs)).max()))
+    return float(np.nan_to_num(np.array(apart), nan=np.inf).max())
+
+
 def _in_int8(
     run: Path,
     folder: Path,
     loaded: Loaded,
     feeds: list[dict[str, Any]],
     probes: list[TokenPair],
-    model: Predictor,
+    true: list[Scored],
     parts: Parts | None,
     before: dict[str, Any] | None,
 ) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -194,15 +211,28 @@ def _in_int8(
             break
         engine = GraphEngine(small, loaded.record.tasks.names, pad_id=loaded.tokenization.pad_id)
         after = scored(engine, parts) if parts else None
-        lost = losses(before, after) if before and after else []
+        said = list(engine.predict(probes))
+        lost = losses(before, after) if before and after else _changed(true, said)
         if not lost:
             source.unlink()
-            apart = largest_difference(model.predict(probes), engine.predict(probes))
-            return {"precision": "int8", "in_int8": what, "products": products, "apart": apart}, after
+            apart = {"apart": largest_difference(true, said), "logits_apart": largest_log_difference(true, said)}
+            return {"precision": "int8", "in_int8": what, "products": products, **apart}, after
         refused.append(f"{what}: {', '.join(lost)}")
     if not refused:
         raise KitError(f"{run}: nothing of this model can be computed in int8; leave --int8 out")
-    raise KitError(f"{run}: int8 costs too much on the test part, in points: {'; '.join(refused)}; leave --int8 out")
+    where = "on the test part, in points" if before else "on the pairs that were compared"
+    raise KitError(f"{run}: int8 costs too much {where}: {'; '.join(refused)}; leave --int8 out")
+
+
+def _changed(true: Sequence[Scored], said: Sequence[Scored]) -> list[str]:
+    """How many levels are others, where they are too many."""
+    levels = [
+        (shares.argmax(), other.probabilities[name].argmax())
+        for one, other in zip(true, said, strict=True)
+        for name, shares in one.probabilities.items()
+    ]
+    changed = sum(bool(one != other) for one, other in levels)
+    return [f"{changed} of {len(levels)} levels change"] if changed > MOST_CHANGED * len(levels) else []
 
 
 def losses(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from small_runs import train
@@ -18,10 +21,13 @@ from empathy_kit.cli import cli
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.contracts import Encoded
 from empathy_kit.core.heads import LinearHead
+from empathy_kit.core.scored import Scored
+from empathy_kit.core.tokens import TokenPair
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import make_split, thin_out
 from empathy_kit.inference import export as exporting
-from empathy_kit.inference.export import ATTEMPTS, export, losses
+from empathy_kit.inference.export import ATTEMPTS, export, largest_difference, largest_log_difference, losses
+from empathy_kit.inference.graph import GraphEngine
 from empathy_kit.plugins import Provided, Registry, load_registry
 from empathy_kit.runs import record
 from empathy_kit.runs.load import load
@@ -38,6 +44,7 @@ def test_a_run_without_seekers_is_exported_in_float32_and_predicts_what_it_predi
     assert told == done.description
     assert (told["precision"], told["posts"], told["max_tokens"], told["truncate"]) == ("float32", "response", 16, "head-tail")
     assert told["apart"] < 1e-6
+    assert told["apart"] < told["logits_apart"] < 1e-4
     assert [task["name"] for task in told["schema"]["tasks"]] == ["ER", "IP"]
     assert told["record"] == json.loads((response_run / "run.json").read_text())
     scores = told["scores"]
@@ -127,13 +134,52 @@ def test_a_run_whose_data_is_gone_or_changed_is_exported_with_a_warning(
     )
 
 
+@pytest.mark.parametrize(
+    ("check", "what"),
+    [
+        ("largest_difference", "probabilities (2.0e-03 apart, expected 1e-04)"),
+        ("largest_log_difference", "logits (2.0e-03 apart, expected 1e-03)"),
+    ],
+)
 def test_a_graph_that_computes_something_else_is_refused(
-    response_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    response_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: str, what: str
 ) -> None:
-    monkeypatch.setattr(exporting, "largest_difference", lambda one, other: 0.002)
+    monkeypatch.setattr(exporting, check, lambda one, other: 0.002)
     with pytest.raises(KitError) as error:
         export(response_run, tmp_path / "model", load_registry())
-    assert str(error.value) == f"{response_run}: its graph gives other probabilities (2.0e-03 apart, expected 1e-04)"
+    assert str(error.value) == f"{response_run}: its graph gives other {what}"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_logits_that_differ_are_seen_where_probabilities_hardly_do() -> None:
+    sure, surer = ([Scored({"ER": np.array([1 - p, p])}, None)] for p in (1e-7, 1e-9))
+    assert largest_difference(sure, surer) < 1e-6
+    assert largest_log_difference(sure, surer) == pytest.approx(np.log(100))
+    never = [Scored({"ER": np.array([1.0, 0.0])}, None)]
+    assert largest_log_difference(never, never) == 0
+    assert largest_log_difference(never, [Scored({"ER": np.array([np.nan, 0.5])}, None)]) == np.inf
+
+
+def test_int8_that_changes_many_levels_is_refused_where_no_scores_can_be_compared(
+    response_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict = GraphEngine.predict
+    engines: list[GraphEngine] = []
+
+    def turned(engine: GraphEngine, pairs: Iterable[TokenPair]) -> Iterator[Scored]:
+        engines.append(engine)  # the first is in float32
+        for each in predict(engine, pairs):
+            yield (
+                each
+                if engine is engines[0]
+                else replace(each, probabilities={name: np.roll(p, 1) for name, p in each.probabilities.items()})
+            )
+
+    monkeypatch.setattr(GraphEngine, "predict", turned)
+    with pytest.raises(KitError) as error:
+        export(response_run, tmp_path / "model", load_registry(), int8=True, scores=False)
+    assert "int8 costs too much on the pairs that were compared: all products of states and weights: " in str(error.value)
+    assert " of 128 levels change" in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -22,7 +22,7 @@ from empathy_kit.core.tokens import Tokenization
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.encoders import encoder_source
 from empathy_kit.inference.export import largest_difference
-from empathy_kit.inference.graph import MOST_BYTES, GraphTokenizer, open_export
+from empathy_kit.inference.graph import MOST_BYTES, GraphTokenizer, open_export, open_session
 from empathy_kit.inference.prediction import Prediction
 
 pytest.importorskip("onnxruntime", reason="the onnx extra is not installed")
@@ -111,6 +111,12 @@ def apart(one: Prediction, other: Prediction) -> float:
         for label, share in said.probabilities.items()
     )
     return max(found)
+
+
+def test_weights_are_made_uint8_where_int8_sums_would_saturate(marking_export: Path) -> None:
+    # On a processor with VNNI the entry has no effect, so its effect cannot be tested on every one.
+    session = open_session(marking_export / "model.onnx")
+    assert session.get_session_options().get_session_config_entry("session.x64quantprecision") == "1"
 
 
 def test_it_needs_neither_torch_nor_transformers(marking_export: Path) -> None:
