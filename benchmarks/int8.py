@@ -20,6 +20,7 @@ from unittest.mock import patch
 
 from machine import machine
 
+from empathy_kit.errors import KitError
 from empathy_kit.inference.export import MOST_LOST, export, losses
 from empathy_kit.plugins import load_registry
 
@@ -31,7 +32,7 @@ def cost(run: Path, folder: Path) -> dict[str, Any]:
     with patch.dict(MOST_LOST, clear=True):
         done = export(run, folder, load_registry(), int8=True).description
     if "scores" not in done:
-        sys.exit(f"{run}: its data is not as it was, so there are no scores to compare")
+        raise KitError(f"{run}: its data is not as it was, so there are no scores to compare")
     before, after = done["scores"]["before"], done["scores"]["after"]
     return {
         "pairs": done["scores"]["pairs"],
@@ -75,4 +76,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KitError as error:
+        raise SystemExit(f"Error: {error}") from None

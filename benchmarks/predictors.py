@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+import empathy_kit
 from empathy_kit.cluster import cores
 from empathy_kit.core.batch import collate_texts
 from empathy_kit.core.encoder import load_encoder
@@ -55,13 +57,25 @@ def exported(precision: str) -> Callable[[World], Predict]:
     return make
 
 
+def from_texts(world: World) -> Predict:
+    """The same from the posts to labels and marked evidence, as `empathy_kit.load` gives them."""
+    model = empathy_kit.load(world.exports / "int8")
+    return lambda pairs: model.predict(world.texts[: len(pairs)])
+
+
 def kit_in_torch(world: World) -> Predict:
     """The whole model, in torch."""
     return lambda pairs: list(world.loaded.predictor.predict(pairs))
 
 
+def in_bfloat16(world: World) -> Predict:
+    """The whole model, in torch, in mixed precision."""
+    predictor = Predictor(world.loaded.predictor.model, pad_id=world.pad_id, precision="bf16")
+    return lambda pairs: list(predictor.predict(pairs))
+
+
 def in_torchao(world: World) -> Predict:
-    """The kit in torch, its linear layers in torchao's int8, a scale per token."""
+    """The kit in torch, its linear layers in torchao's int8, a scale per token; not compiled, as lengths vary."""
     from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
 
     model = copy.deepcopy(world.loaded.predictor.model)
@@ -149,7 +163,9 @@ def encoder_in_dynamic_int8(world: World) -> Predict:
     """The encoder alone, in int8, posts sorted and padded."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(bare_encoder_in_int8(world)), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = cores()
+    session = onnxruntime.InferenceSession(str(bare_encoder_in_int8(world)), options, providers=["CPUExecutionProvider"])
 
     def predict(pairs: list[TokenPair]) -> None:
         posts = sorted((post for pair in pairs for post in (pair.seeker, pair.response)), key=len)
@@ -170,6 +186,9 @@ def in_fastembed(world: World) -> Predict:
     folder = bare_encoder_in_int8(world).parent
     for path in world.encoder.glob("*.json"):
         shutil.copy(path, folder)
+    settings = folder / "tokenizer_config.json"
+    told = json.loads(settings.read_text("utf-8"))
+    settings.write_text(json.dumps({**told, "model_max_length": world.loaded.tokenization.max_tokens}), "utf-8")
     name = "the/encoder"
     source = ModelSource(hf=name)
     if not any(each["model"] == name for each in TextEmbedding.list_supported_models()):
@@ -177,9 +196,9 @@ def in_fastembed(world: World) -> Predict:
         TextEmbedding.add_custom_model(
             model=name, pooling=PoolingType.MEAN, normalization=True, sources=source, dim=width, model_file="model.onnx"
         )
-    model = TextEmbedding(name, specific_model_path=str(folder), cuda=False)
+    model = TextEmbedding(name, specific_model_path=str(folder), cuda=False, threads=cores())
     posts = [post for pair in world.texts for post in pair]
-    return lambda pairs: list(model.embed(posts[: 2 * len(pairs)], batch_size=2 * FIXED))
+    return lambda pairs: list(model.embed(sorted(posts[: 2 * len(pairs)], key=len), batch_size=2 * FIXED))
 
 
 def openvino(precision: str) -> Callable[[World], Predict]:
@@ -200,13 +219,20 @@ def openvino(precision: str) -> Callable[[World], Predict]:
             seen = nncf.Dataset([feed(batch, world.pad_id) for batch in batches(world.shown[:SEEN], FIXED)])
             graph = nncf.quantize(graph, seen, model_type=nncf.ModelType.TRANSFORMER, subset_size=SEEN // FIXED)
         # Without the hint, OpenVINO computes in bfloat16 wherever the processor has AMX.
-        hint = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32"}
-        model = core.compile_model(graph, "CPU", hint)
+        hints = {"INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32", "PERFORMANCE_HINT": "THROUGHPUT"}
+        model = core.compile_model(graph, "CPU", {**hints, "NUM_STREAMS": cores()})
+        names = [found.any_name for found in model.outputs]
 
-        def run(batch: list[TokenPair]) -> dict[str, Any]:
-            return {found.any_name: values for found, values in model(feed(batch, world.pad_id)).items()}
+        def run(chosen: Iterable[list[TokenPair]]) -> list[Outputs]:
+            found: dict[int, Outputs] = {}
+            waiting = ov.AsyncInferQueue(model, cores())
+            waiting.set_callback(lambda done, at: found.update({at: {name: done.get_tensor(name).data.copy() for name in names}}))
+            for at, batch in enumerate(chosen):
+                waiting.start_async(feed(batch, world.pad_id), at)
+            waiting.wait_all()
+            return [found[at] for at in range(len(found))]
 
-        return lambda pairs: in_order(pairs, FIXED, lambda each: map(run, each), equal=True)
+        return lambda pairs: in_order(pairs, FIXED, run, equal=True)
 
     return make
 
@@ -257,8 +283,10 @@ def batches(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
 
 OURS: dict[str, Callable[[World], Predict]] = {
     "exported, int8": exported("int8"),
+    "exported, int8, from texts": from_texts,
     "exported, float32": exported("float32"),
     "kit in torch": kit_in_torch,
+    "kit in torch, bfloat16": in_bfloat16,
 }
 PEERS: dict[str, Callable[[World], Predict]] = {
     "same graph, dynamic int8": in_dynamic_int8,

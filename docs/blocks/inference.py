@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from blocks.reading import RESULTS, count, measured, table
+from blocks.reading import count, exists, measured, table
 
 WAYS = {
     "exported, int8": "exported, int8, the whole model",
+    "exported, int8, from texts": "the same from posts to labels and marked evidence",
     "same graph, dynamic int8": "the same graph, int8 with a scale per batch (onnxruntime's `quantize_dynamic`)",
     "exported, float32": "exported, float32",
     "same graph in OpenVINO": "the same graph in OpenVINO, float32, pairs of one length at a time",
     "same graph in OpenVINO, bfloat16": "the same in bfloat16",
     "same graph in OpenVINO, NNCF int8": "the same in NNCF's int8",
     "kit in torch": "the kit in torch",
-    "kit in torch, torchao int8": "the kit in torch, linear layers in torchao's int8",
+    "kit in torch, bfloat16": "the kit in torch, bfloat16",
+    "kit in torch, torchao int8": "the kit in torch, linear layers in torchao's int8, not compiled",
     "encoder alone, dynamic int8": "the encoder alone, dynamic int8, posts sorted and padded",
-    "encoder alone, fastembed": "the same file in fastembed, posts as they come",
+    "encoder alone, fastembed": "the same file in fastembed, which also tokenises and averages",
     "transformers pipeline, one task": "transformers' text-classification pipeline, for one of the three tasks",
     "same model, padded in fixed batches": "the same model, padded in fixed batches",
     "three bi-encoders": "three bi-encoders (Sharma et al. 2020)",
@@ -31,10 +33,10 @@ def speed() -> str:
     speeds = found["pairs_per_second"]
     settings, machine = found["settings"], found["machine"]
     told = (
-        f"Pairs per second on {count(machine['threads'])} cores ({_processor(machine)}; {found['data']}'s posts at their real "
-        f"lengths, {found['tokens_per_pair']} tokens per pair; contenders in turn, medians of {count(settings['rounds'])} rounds "
-        f"of {settings['pairs']:,} pairs; [all figures](../benchmarks/results/inference.json)), and how many of the levels are "
-        "those of the kit in torch:"
+        f"Pairs per second of {_model(found)} on {count(machine['threads'])} cores ({_processor(machine)}; posts "
+        f"of {found['data']} at their real lengths, {found['tokens_per_pair']} tokens per pair; contenders in turn, medians of "
+        f"{count(settings['rounds'])} rounds of {settings['pairs']:,} pairs; "
+        "[all figures](../benchmarks/results/inference.json)), and how many of the levels are those of the kit in torch:"
     )
     ordered = sorted(speeds, key=lambda name: -speeds[name]["median"])
     same = {name: f"{each['same_level_percent']:.1f} %" for name, each in found["next_to_the_kit_in_torch"].items()}
@@ -42,7 +44,13 @@ def speed() -> str:
         (WAYS[name], f"{speeds[name]['median']:.0f}", f"{found['times_the_kit_in_torch'][name]:.2f}", same.get(name, ""))
         for name in ordered
     ]
-    return f"{told}\n\n{table(('', 'pairs/s', 'times the kit in torch', 'same levels'), rows)}\n\n{_one(found)}{_mpnet()}"
+    shown = table(("", "pairs/s", "times the kit in torch", "same levels"), rows)
+    return f"{told}\n\n{shown}\n\n{_one(found)}{_mpnet()}{_without_amx()}"
+
+
+def _model(found: Any) -> str:
+    model = found["model"]
+    return f"{model['title']} on `{model['encoder']}`, {'with a' if model['span_head'] else 'without a'} span head,"
 
 
 def _processor(machine: Any) -> str:
@@ -59,13 +67,26 @@ def _one(found: Any) -> str:
 
 
 def _mpnet() -> str:
-    if not (RESULTS / "inference-mpnet.json").exists():
+    if not exists("inference-mpnet.json"):
         return ""
     found = measured("inference-mpnet")
     speeds = {name: f"{each['median']:.0f}" for name, each in found["pairs_per_second"].items()}
     return (
         f" With `mpnet`: {speeds['exported, int8']} pairs/s in int8, {speeds['exported, float32']} in float32, and "
         f"{speeds['kit in torch']} in torch."
+    )
+
+
+def _without_amx() -> str:
+    if not exists("inference-vnni.json"):
+        return ""
+    found = measured("inference-vnni")
+    speeds, times = found["pairs_per_second"], found["times_the_kit_in_torch"]["exported, int8"]
+    return (
+        f"\n\nOn {count(found['machine']['threads'])} cores with VNNI and without AMX, an earlier version and a model without a "
+        f"span head: {speeds['exported, int8']['median']:.0f} pairs/s in int8 ({times:.2f} times the kit in torch), "
+        f"{speeds['exported, float32']['median']:.0f} in float32 and {speeds['kit in torch']['median']:.0f} in torch "
+        "([figures](../benchmarks/results/inference-vnni.json))."
     )
 
 
