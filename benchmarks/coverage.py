@@ -39,7 +39,7 @@ class World:
 
     gain: float  # of the second configuration
     difficulty: float  # spread of the pairs' difficulty
-    luck: float  # spread of the seeds, a level
+    luck: float  # spread of the seeds, per level
 
 
 WORLDS = {

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
-from blocks.reading import listed, measured, table
+from blocks.reading import exists, listed, measured, table
 
 METRICS = {"accuracy": "accuracy", "macro_f1": "macro F1"}
 LUCK = "no difference, much luck"  # the world in which few seeds know least of their spread
@@ -63,3 +63,28 @@ def one_run() -> str:
         for row in measured("coverage")["one_run"]
     ]
     return table(["the level's share of the pairs", "its true recall", *(f"hit {hits}" for hits in HITS)], lines)
+
+
+def false_alarms() -> str:
+    """How often the tests find a difference between one recipe and itself."""
+    if not exists("false-alarms.json"):
+        return "`python benchmarks/false_alarms.py` counts how often."
+    found = measured("false-alarms")
+    rows = found["rows"]
+    lines = [
+        [world, *(_ends([row[test] for row in rows if row["world"] == world]) for test in ALARMS)]
+        for world in dict.fromkeys(row["world"] for row in rows)
+    ]
+    return table(["simulated comparisons of one recipe with itself", *ALARMS.values()], lines)
+
+
+ALARMS = {
+    "mcnemar": "McNemar at 5 %",
+    "exact": "sign-flip at 5 %",
+    "exact_and_interval": "sign-flip at 5 %, and the interval leaves 0 out",
+}
+
+
+def _ends(shares: Sequence[float]) -> str:
+    low, high = min(shares), max(shares)
+    return f"{low:.3f}" if low == high else f"{low:.3f} to {high:.3f}"

@@ -6,7 +6,7 @@ from blocks.findings import against_the_paper, seeker
 from blocks.picture import SCORES
 from blocks.reading import Comparison, comparison, count, gains, listed, seeds_of, verdict
 from blocks.tables import rarest_levels, recalled
-from empathy_kit.comparison.pages.words import label_of
+from empathy_kit.comparison.pages.words import label_of, ranked_mean
 
 
 def picture() -> str:
@@ -60,7 +60,9 @@ def rare(found: Comparison) -> str:
     rarest = rarest_levels(found.summary)
     told = []
     for task in found.summary.tasks:
-        counts = [(row.name, *recalled(row, task.name, rarest[task.name])[:2]) for row in rows if task.name in row.cells]
-        told.append(f"{label_of(task, rarest[task.name])}: {listed([f'{right} of {of} ({name})' for name, right, of in counts])}")
+        level = rarest[task.name]
+        counts = [(row, *recalled(row, task.name, level)[:2]) for row in rows if task.name in row.cells]
+        cells = [f"{right} of {of} ({row.name}, {ranked_mean(row, task.name, level)})" for row, right, of in counts]
+        told.append(f"{label_of(task, level)}: {listed(cells)}")
     parts = "one test part" if len(found.summary.seeds) == 1 else f"{count(len(found.summary.seeds))} test parts"
-    return f"**Rare levels** that are recalled, over {parts}: {'; '.join(told)}."
+    return f"**Rare levels** that are recalled, over {parts}, with their average precision: {'; '.join(told)}."

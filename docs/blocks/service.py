@@ -12,18 +12,28 @@ def load() -> str:
     found = measured("service")
     machine, keys = found["machine"], found["keystroke_to_marks"]
     rows = [
-        ("16 clients, each asks again when it is answered", *_cells(found["sixteen_clients"])),
+        ("one client, which asks again when it is answered", *_cells(found["one_client"])),
+        ("16 such clients", *_cells(found["sixteen_clients"])),
         ("50 such clients", *_cells(found["fifty_clients"])),
-        (f"{found['twice_the_rate']['rate']:.0f} requests per second arrive", *_cells(found["twice_the_rate"])),
+        (f"{found['twice_the_rate']['reached']:.0f} requests per second arrive", *_cells(found["twice_the_rate"])),
     ]
     header = ("", "answered", "refused (429)", "other", "pairs/s", "median", "p95", "memory")
     told = (
         f"Measured on {count(machine['cores'])} cores ({machine['processor']}, {_products(machine)}), which the clients share "
-        "with the server: "
-        f"{found['data']}'s pairs, one per request, MiniLM in int8 ([all figures](../benchmarks/results/service.json)). It is "
-        f"ready {found['ready_s']['median']:.1f} s after its start."
+        f"with the server: {found['data']}'s pairs, one per request, {_model(found['model'])} "
+        "([all figures](../benchmarks/results/service.json)). "
+        f"It is ready {found['ready_s']['median']:.1f} s after its start, and takes {found['mebibytes']['most']:.0f} MiB at most."
     )
-    return f"{told}\n\n{table(header, rows)}\n\n{_typing(keys)}"
+    growth = found["fifty_clients"]["mebibytes"]["growth_in_second_half"]
+    same = (
+        "Every answer is compared with that for its pair alone. In the second half of the 50 clients' requests memory changes by "
+        f"{growth:+.1f} MiB."
+    )
+    return f"{told}\n\n{table(header, rows)}\n\n{same} {_typing(keys)}"
+
+
+def _model(model: Any) -> str:
+    return f"{model['title']} on `{model['encoder']}` in {model['precision']}"
 
 
 def _products(machine: Any) -> str:
@@ -33,7 +43,11 @@ def _products(machine: Any) -> str:
 
 def _cells(phase: Any) -> tuple[str, ...]:
     statuses = phase["statuses"]
-    others = sum(number for status, number in statuses.items() if status not in ("200", "429")) + phase["lost"]
+    others = (
+        sum(number for status, number in statuses.items() if status not in ("200", "429"))
+        + phase["lost"]
+        + phase["other_answers"]
+    )
     return (
         f"{statuses.get('200', 0):,}",
         f"{statuses.get('429', 0):,}",
@@ -49,6 +63,10 @@ def _typing(keys: Any) -> str:
     if isinstance(keys, str):
         return f"From a keystroke to the page's marks: {keys}."
     return (
-        f"From a keystroke to the page's marks and meters: median {keys['ms']['median']:.0f} ms, 95th percentile "
-        f"{keys['ms']['p95']:.0f} ms, over {keys['keystrokes']} keystrokes in Chromium, the pause before the request included."
+        f"From a keystroke until the page's marks and meters are painted: median {_ms(keys['ms']['median'])}, 95th percentile "
+        f"{_ms(keys['ms']['p95'])}, over {keys['keystrokes']} keystrokes in Chromium, the pause before the request included."
     )
+
+
+def _ms(value: float | None) -> str:
+    return "not before the next keystroke" if value is None else f"{value:.0f} ms"

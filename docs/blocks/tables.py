@@ -7,7 +7,17 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from blocks.reading import Comparison, comparison, count, table
 from empathy_kit.comparison.pages.summary import Compared, Summary
-from empathy_kit.comparison.pages.words import chance, gain, label_of, macro_gain, of_seeds, score_cell, smallest
+from empathy_kit.comparison.pages.words import (
+    batch_cell,
+    chance,
+    gain,
+    label_of,
+    macro_gain,
+    of_seeds,
+    ranked_mean,
+    score_cell,
+    smallest,
+)
 from empathy_kit.comparison.plan import NOT_COMPARED
 from empathy_kit.config import COMPARISON, RunConfig, flag, to_dict
 from empathy_kit.runs.report import number
@@ -102,7 +112,7 @@ def differences(name: str, pairs: Iterable[tuple[str, str]] = SHOWN) -> str:
 
 
 def rare_levels(name: str) -> str:
-    """How often each model recalls the rarest level of each task, and how often it predicts it."""
+    """How often each model recalls the rarest level of each task, how often it predicts it, and its average precision."""
     found = comparison(name)
     rarest = rarest_levels(found.summary)
     header = ["", *(label_of(task, rarest[task.name]) for task in found.summary.tasks)]
@@ -121,6 +131,24 @@ def recalled(row: Compared, task: str, level: int) -> tuple[int, int, int]:
     return confusion[level][level], sum(confusion[level]), sum(line[level] for line in confusion)
 
 
-def _recalls(found: Comparison, row: Compared, rarest: dict[str, int]) -> Sequence[str]:
-    counts = [recalled(row, task, rarest[task]) if task in row.cells else None for task in found.summary.names]
-    return ["-" if each is None else f"{each[0]} of {each[1]} ({each[2]})" for each in counts]
+def _recalls(found: Comparison, row: Compared, rarest: dict[str, int]) -> Iterator[str]:
+    for task in found.summary.names:
+        if task not in row.cells:
+            yield "-"
+            continue
+        right, of, predicted = recalled(row, task, rarest[task])
+        yield f"{right} of {of} ({predicted}), {ranked_mean(row, task, rarest[task])}"
+
+
+def batch_macro_f1(name: str) -> str:
+    """Macro F1 of every configuration as published figures of these data are computed, next to macro F1 over all pairs."""
+    found = comparison(name)
+    rows = [row for row in found.summary.ranked() if row.kind == "run"]
+    header = ["", *(f"{task}, {what}" for task in found.summary.names for what in ("mean over batches", "all pairs"))]
+    return table(header, ([_title(row, found.summary), *_both_ways(row, found.summary.names)] for row in rows))
+
+
+def _both_ways(row: Compared, tasks: Sequence[str]) -> Iterator[str]:
+    for task in tasks:
+        yield batch_cell(row, task)
+        yield number(row.cells[task].scores["macro_f1"].value) if task in row.cells else "-"

@@ -71,7 +71,7 @@ def _weights(source: str, local: bool) -> list[Path]:
         names = sorted({str(name) for name in index.values()})
         for name in names:
             if not name.endswith(".safetensors") or Path(name).name != name or "\\" in name:
-                raise KitError(f"{INDEX} names {name[:60]!r}, expected .safetensors files beside it")
+                raise KitError(f"{INDEX} names {name[:60]!r}, expected .safetensors files next to it")
     else:
         names = [WEIGHTS]
     return [path for name in names if (path := _file(source, name, local)) is not None]

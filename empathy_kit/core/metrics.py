@@ -170,7 +170,7 @@ def score(target: Ints, probabilities: Floats, majority: int, seed: int) -> Scor
 
 
 def _resamples(n: int, seed: int) -> Iterator[Floats]:
-    """How often each resample has each pair, (CHUNK, n) at a time: all at once would take 32 KB a pair."""
+    """How often each resample has each pair, (CHUNK, n) at a time: all at once would take 32 KB per pair."""
     generator = np.random.default_rng(seed)
     for _ in range(RESAMPLES // CHUNK):
         yield generator.multinomial(n, np.full(n, 1 / n), size=CHUNK).astype(np.float64)

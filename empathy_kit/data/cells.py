@@ -182,7 +182,7 @@ class Row:
         else:
             text = self.text(column)
             if text.strip().casefold() in _NO_TEXT:
-                raise self.error(column, f"{text.strip()!r} found, expected quotes, or an empty cell where there are none")
+                raise self.error(column, f"{text.strip()!r} found, expected quotes, or an empty cell for none")
             listed = _read_list(text)
             if listed is None and _in_another_form(text.strip()):
                 raise self.error(column, "a list in another form found, expected a JSON list, or text with | between the quotes")

@@ -102,7 +102,7 @@ def test_a_vocabulary_beyond_the_embedding_is_one_line(tiny_roberta: Path, tmp_p
 def test_an_index_may_name_safetensors_beside_it_alone(tiny_roberta: Path, tmp_path: Path, name: Any) -> None:
     folder = make("bert", tmp_path / "split", tiny_roberta)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {"a": name}}))
-    assert refusal(folder) == f"model.safetensors.index.json names {str(name)!r}, expected .safetensors files beside it"
+    assert refusal(folder) == f"model.safetensors.index.json names {str(name)!r}, expected .safetensors files next to it"
 
 
 @pytest.mark.parametrize("setting", ["num_hidden_layers", "hidden_size", "vocab_size", "max_position_embeddings"])

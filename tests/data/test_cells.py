@@ -156,7 +156,7 @@ def test_quotes_are_a_list_also_one_saved_as_text_or_text_with_bars_between(cell
             for cell in ("('so sorry', 'hugs')", " {'so sorry', \"it's hard\"}\n", "('so sorry',)")  # repr() of tuples and sets
         ),
         ("['so sorry", "a list in another form found, expected a JSON list, or text with | between the quotes"),
-        ("nan", "'nan' found, expected quotes, or an empty cell where there are none"),
+        ("nan", "'nan' found, expected quotes, or an empty cell for none"),
         ("|".join("e" * 101), "101 spans found, expected at most 100"),
         (str(["e"] * 101), "101 spans found, expected at most 100"),
     ],

@@ -59,7 +59,7 @@ def logit_adjusted(task: Task, *, tau: float = 1.0) -> Module:
 
 
 def asymmetric(task: Task, *, gamma_positive: float = 0.0, gamma_negative: float = 4.0, shift: float = 0.05) -> Module:
-    """One yes-or-no question a level, with a sigmoid each; an easy "no" counts next to nothing.
+    """One yes-or-no question per level, with a sigmoid each; an easy "no" counts next to nothing.
 
     Ridnik et al., Asymmetric loss for multi-label classification, ICCV 2021, arXiv 2009.14119, equations 5 to 7, on the
     one-hot target: -(1 - p)^gamma_positive log p of the target's level, and -q^gamma_negative log(1 - q) of the others, with

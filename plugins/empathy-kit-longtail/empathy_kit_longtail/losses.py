@@ -62,7 +62,7 @@ class LogitAdjusted(nn.Module):
 
 
 class Asymmetric(nn.Module):
-    """A binary question a level: focused by gamma_positive at the target, by gamma_negative and the shift elsewhere."""
+    """A binary question per level: focused by gamma_positive at the target, by gamma_negative and the shift elsewhere."""
 
     def __init__(self, gamma_positive: float, gamma_negative: float, shift: float) -> None:
         super().__init__()
