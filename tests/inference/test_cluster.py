@@ -23,6 +23,7 @@ from empathy_kit.comparison.worker import Done, Order, Progress, Worker
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.inference import cluster, scoring
+from empathy_kit.inference.cluster import Scorer
 from empathy_kit.inference.model import load
 from empathy_kit.inference.outputs import Output
 from empathy_kit.inference.scoring import Job, Part, Request, predict_table
@@ -84,6 +85,55 @@ def test_parts_on_two_workers_are_those_of_one_process_and_a_killed_worker_chang
     assert there.skipped.read_bytes() == job.skipped.read_bytes()
 
 
+class Doomed(cluster.Scorer):
+    """A worker that is killed by its second part whenever it tries."""
+
+    def write(self, request: Request) -> Part:
+        if request.number == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().write(request)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_part_that_always_ends_its_worker_ends_the_job_and_finished_parts_are_kept(
+    two_workers: int, tmp_path: Path, marking_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "PART", 3)
+    monkeypatch.setattr(cluster, "Scorer", Doomed)
+    monkeypatch.setattr(cluster, "DEATHS", 1)
+    source = tmp_path / "in.csv"
+    source.write_text("seeker_post,response_post\n" + "I am sad,so sorry\n" * 12)
+    job, model = Job(source, tmp_path / "out.csv", Columns("seeker_post", "response_post")), load(marking_run, threads=1)
+    with pytest.raises(KitError) as error:
+        list(predict_table(job, model, cluster.write_on_ray(job, model, str(marking_run), two_workers)))
+    assert str(error.value) == (
+        "--on ray: a worker died 2 times, perhaps for want of memory; give its machine more. What is finished is kept, and the "
+        "same command continues"
+    )
+    # Two more workers than the cluster has room for: they never start, and nobody waits for them.
+    monkeypatch.setattr(cluster, "Scorer", Scorer)
+    write = cluster.write_on_ray(job, model, str(marking_run), two_workers + 2)
+    *_, last = predict_table(job, model, write)
+    assert (last.rows, job.out.read_text().count("\n")) == (12, 13)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_workers_that_never_start_end_the_job(
+    two_workers: int, tmp_path: Path, marking_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setattr(cluster, "STARTING", 2)
+    source = tmp_path / "in.csv"
+    source.write_text("seeker_post,response_post\nI am sad,so sorry\n")
+    job, model = Job(source, tmp_path / "out.csv", Columns("seeker_post", "response_post")), load(marking_run, threads=1)
+    holder = ray.remote(num_cpus=two_workers)(Scorer).remote(job, "", {})
+    ray.get(holder.start.remote())
+    with pytest.raises(KitError) as error:
+        list(predict_table(job, model, cluster.write_on_ray(job, model, str(marking_run), 1)))
+    assert str(error.value).startswith("--on ray: none of 1 workers could start within 2 seconds, expected a free CPU")
+
+
 @pytest.mark.parametrize("name", ["model", "library", "device"])
 def test_a_worker_that_would_compute_something_else_writes_nothing(marking_run: Path, tmp_path: Path, name: str) -> None:
     model = load(marking_run, threads=1)
@@ -109,8 +159,9 @@ def test_every_worker_is_given_the_place_and_the_commit_that_were_loaded(
 ) -> None:
     given: list[Any] = []
 
-    def remote(*arguments: Any) -> None:
+    def remote(*arguments: Any) -> Any:
         given.extend(arguments)
+        return SimpleNamespace(start=SimpleNamespace(remote=lambda: None))
 
     ray = SimpleNamespace(remote=lambda **_: lambda _: SimpleNamespace(remote=remote), kill=lambda _: None)
     monkeypatch.setitem(sys.modules, "ray", ray)
