@@ -1,4 +1,4 @@
-"""Pictures of the feedback page for docs/service.md, of invented posts, from a server that runs.
+"""Pictures of the feedback page for docs/service.md, of a pair of the bundled sample, from a server that runs.
 
     empathy-kit serve MODEL
     python docs/screenshots.py http://127.0.0.1:8000
@@ -16,11 +16,9 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-POST = "My friends planned the whole trip without me. I only found out from the pictures. I keep wondering what I did wrong."
-DRAFT = (
-    "I'm so sorry, that makes me sad for you. I understand how lonely it must feel to be left out by people you trusted. "
-    "What happened when you asked them about it?"
-)
+from empathy_kit.data.sources import load_corpus
+
+PAIR = "219"  # its levels are all three that there are
 MOST = 150_000  # bytes of a picture
 
 
@@ -28,6 +26,7 @@ def main() -> None:
     """Write docs/page-light.webp and docs/page-dark.webp."""
     if len(sys.argv) != 2:
         sys.exit("expected the address of a running server, such as http://127.0.0.1:8000")
+    (pair,) = (pair for pair in load_corpus("sample").pairs if pair.pair_id == PAIR)
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         sys.exit("chromium is missing; install it")
@@ -36,8 +35,8 @@ def main() -> None:
         for scheme in ("light", "dark"):
             page = browser.new_page(color_scheme=scheme, viewport={"width": 1100, "height": 800}, reduced_motion="reduce")
             page.goto(sys.argv[1])
-            page.locator("#seeker").fill(POST)
-            page.locator("#draft-1").fill(DRAFT)
+            page.locator("#seeker").fill(pair.seeker)
+            page.locator("#draft-1").fill(pair.response)
             page.locator(".level").first.wait_for()
             page.locator("h1").click()  # no caret in the picture
             bottom = page.locator(".cards").first.bounding_box()

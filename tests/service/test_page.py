@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import browsers
 import pytest
-from page_server import PAGE, PageServer, answer, levels, model, predicted
+from page_server import PAGE, PageServer, answer, error, levels, model, predicted
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+sync_api = browsers.library("playwright.sync_api", "Playwright")
 expect = sync_api.expect
 
 if TYPE_CHECKING:
@@ -150,7 +151,10 @@ WATCH = """
 """
 
 
-def test_an_older_answer_that_comes_last_is_never_shown(page: Page, server: PageServer) -> None:
+@pytest.mark.parametrize("aborts", [True, False])
+def test_an_older_answer_that_comes_last_is_never_shown(page: Page, server: PageServer, aborts: bool) -> None:
+    if not aborts:  # an abort can come too late: the answer has arrived, and its reader runs next
+        page.evaluate("AbortController.prototype.abort = () => {}")
     older, newer = "You poor thing.", "You poor thing. What happened?"
     server.replies[older] = levels(older, er=2)
     server.replies[newer] = predicted({"ER": answer(newer, 1), "EX": answer(newer, 1, "What happened?"), "IP": answer(newer, 0)})
@@ -164,6 +168,31 @@ def test_an_older_answer_that_comes_last_is_never_shown(page: Page, server: Page
     page.wait_for_timeout(200)
     assert page.evaluate("changes") == 0
     expect(card(page, "Emotional reactions").locator(".level")).to_have_text("weak")
+
+
+def test_an_older_refusal_that_comes_last_is_never_shown(page: Page, server: PageServer) -> None:
+    page.evaluate("AbortController.prototype.abort = () => {}")
+    server.replies["Older."] = error(500, "internal_error", "something went wrong in the server")
+    gate = server.hold("Older.")
+    write(page, "Older.")
+    server.until_asked(1)
+    page.locator("#draft-1").fill(DRAFT)
+    expect(page.locator(".marked").first).to_have_text(DRAFT)
+    page.evaluate(WATCH)
+    gate.set()
+    page.wait_for_timeout(200)
+    assert page.evaluate("changes") == 0
+
+
+def test_a_keystroke_aborts_the_older_request(page: Page, server: PageServer) -> None:
+    gate = server.hold("Older.")
+    write(page, "Older.")
+    server.until_asked(1)
+    with page.expect_event("requestfailed") as aborted:
+        page.locator("#draft-1").fill(DRAFT)
+    assert aborted.value.failure == "net::ERR_ABORTED"
+    assert aborted.value.post_data_json["pairs"] == [{"seeker_post": POST, "response_post": "Older."}]
+    gate.set()
 
 
 def test_an_answer_about_an_older_seeker_post_is_never_shown(page: Page, server: PageServer) -> None:

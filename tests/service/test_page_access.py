@@ -7,10 +7,11 @@ from itertools import combinations
 from math import dist
 from typing import TYPE_CHECKING
 
+import browsers
 import pytest
 from page_server import PageServer, answer, error, levels, predicted
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+sync_api = browsers.library("playwright.sync_api", "Playwright")
 expect = sync_api.expect
 
 if TYPE_CHECKING:
@@ -45,17 +46,15 @@ def compare(page: Page) -> None:
 
 def findings(page: Page) -> list[str]:
     """What axe-core finds that is serious or critical. The debugger evaluates it, so the page keeps its policy."""
-    from axe_playwright_python.sync_playwright import Axe
-
+    axe = browsers.library("axe_playwright_python.sync_playwright", "axe-playwright-python").Axe()
     settled = "() => Promise.all(document.getAnimations().map((each) => each.finished.catch(() => null))).then(() => true)"
     assert page.evaluate(settled)
-    found = Axe().run(page).response["violations"]
+    found = axe.run(page).response["violations"]
     return [f"{each['id']}: {each['nodes'][0]['html']}" for each in found if each["impact"] in ("serious", "critical")]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(open_page: Callable[..., Page], server: PageServer, scheme: str) -> None:
-    pytest.importorskip("axe_playwright_python", reason="axe-playwright-python is not installed")
     page = open_page(color_scheme=scheme)
     write(page)
     compare(page)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import browsers
 import pytest
 
 pytest.importorskip("fastapi", reason="the serve extra is not installed")
 
 from asked import running
+from page_server import POLICY
+from pretend import ByWords, pretend_model
 
+from empathy_kit.core.scored import Scored
+from empathy_kit.core.tokens import Tokenization, TokenPair
 from empathy_kit.service.app import Settings
+from empathy_kit.service.guard import HEADERS
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+sync_api = browsers.library("playwright.sync_api", "Playwright")
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -60,3 +69,60 @@ def test_the_page_asks_for_the_token_that_the_server_wants(chromium: Browser) ->
         page.locator("#draft-1").fill(TYPED)
         page.locator(".draft").first.locator(".card .level").first.wait_for()
         sync_api.expect(page.locator("#access")).to_be_hidden()
+
+
+def test_a_long_paste_is_marked_where_a_real_tokenizer_read_it(chromium: Browser, tiny_roberta: Path) -> None:
+    from transformers import AutoTokenizer
+
+    line = "I hear you \U0001f49b, and \u05d0\u05e0\u05d9 too. "
+    pasted = (line * (50_000 // len(line) + 1))[:50_000]
+    tokenization = Tokenization(AutoTokenizer.from_pretrained(tiny_roberta), 128, "head-tail")
+    model = replace(pretend_model(), tokenization=tokenization)
+    with running(model=model) as server, chromium.new_context(permissions=["clipboard-read", "clipboard-write"]) as context:
+        page = context.new_page()
+        page.set_default_timeout(8000)
+        page.goto(f"http://127.0.0.1:{server.port}/")
+        page.locator("#seeker").fill(POST)
+        page.evaluate("(text) => navigator.clipboard.writeText(text)", pasted)
+        page.locator("#draft-1").focus()
+        page.keyboard.press("ControlOrMeta+v")
+        sync_api.expect(page.locator(".marked").first).to_have_text(pasted)
+        sync_api.expect(page.locator(".notes").first).to_contain_text("It read only the start and the end (about 128 words")
+        expected = model.predict([(POST, pasted)])[0]
+        for card, task in zip(page.locator(".draft").first.locator(".card").all(), expected.tasks.values(), strict=True):
+            quotes = [pasted[span.start : span.end] for span in task.evidence or ()]
+            assert card.locator(".quotes q").all_text_contents() == quotes
+        places = sorted(
+            {place for task in expected.tasks.values() for span in task.evidence or () for place in (span.start, span.end)}
+        )
+        assert places[-1] > 49_000  # the end was read too
+        stretches = page.locator(".marked").first.evaluate("(panel) => [...panel.childNodes].map((part) => part.textContent)")
+        assert stretches == [
+            pasted[start:end] for start, end in zip([0, *places], [*places, len(pasted)], strict=True) if end > start
+        ]
+
+
+class LevelsOnly(ByWords):
+    """A model without a span head."""
+
+    def _score(self, pairs: Sequence[TokenPair]) -> Iterator[Scored]:
+        return (replace(each, evidence=None) for each in super()._score(pairs))
+
+
+def test_a_model_without_a_span_head_in_a_folder_that_changed_is_described_as_both(chromium: Browser, tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    with running(engine=LevelsOnly(), folder=tmp_path) as server, chromium.new_context() as context:
+        page = context.new_page()
+        page.set_default_timeout(8000)
+        page.goto(f"http://127.0.0.1:{server.port}/")
+        sync_api.expect(page.locator("#notice")).to_contain_text("The model's files have changed since the server started.")
+        page.locator("#seeker").fill(POST)
+        page.locator("#draft-1").fill(TYPED)
+        sync_api.expect(page.locator(".notes").first).to_have_text(
+            "This model gives levels only. It does not mark the words that they come from."
+        )
+        sync_api.expect(page.locator(".marked").first).to_be_hidden()
+
+
+def test_the_stand_in_has_the_policy_of_the_server() -> None:
+    assert HEADERS["content-security-policy"] == POLICY

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import browsers
 import pytest
 from page_server import EPITOME, PageServer, Reply, answer, error, levels, model, predicted
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+sync_api = browsers.library("playwright.sync_api", "Playwright")
 expect = sync_api.expect
 
 if TYPE_CHECKING:
@@ -87,6 +88,23 @@ def test_a_model_without_a_span_head_marks_nothing_and_says_so(page: Page, serve
     )
     expect(page.locator(".marked").first).to_be_hidden()
     expect(page.locator(".quotes")).to_have_count(0)
+    expect(page.get_by_role("status")).to_contain_text("It does not mark the words that they come from.")
+
+
+def test_a_model_that_has_changed_on_disk_is_named(page: Page, server: PageServer) -> None:
+    serve_model(server, page, changed_since_start=True)
+    words = (
+        "The model's files have changed since the server started. The levels here still come from the earlier model. "
+        "Whoever runs the server can restart it."
+    )
+    expect(page.locator("#notice")).to_have_text(words)
+    expect(page.get_by_role("status")).to_have_text(words)
+    write(page, DRAFT)
+    expect(level(page)).to_have_text("none")
+    expect(page.locator("#notice")).to_have_text(words)
+    serve_model(server, page, changed_since_start=False)
+    expect(page.locator("#seeker-hint")).to_have_text("The model reads your answer together with this post.")
+    expect(page.locator("#notice")).to_be_hidden()
 
 
 def test_a_refusal_is_shown_in_the_words_of_the_server_and_the_next_keystroke_tries_again(page: Page, server: PageServer) -> None:
@@ -111,7 +129,7 @@ def test_a_refusal_is_shown_in_the_words_of_the_server_and_the_next_keystroke_tr
     [
         ("empty_post", "response_post", "Nothing to judge yet: there are only spaces so far."),
         ("empty_post", "seeker_post", "Nothing to judge yet: the post you are answering is missing. The model reads both."),
-        ("invalid_text", "response_post", "Your answer holds something that is no text, such as half an emoji."),
+        ("invalid_text", "response_post", "Your answer holds something that is no text. The next keystroke tries again."),
         ("too_long", "seeker_post", "The post you are answering is too long: the server accepts at most 100,000 characters."),
     ],
 )
@@ -175,11 +193,6 @@ def test_a_token_is_asked_for_sent_and_kept_in_memory_alone(page: Page, server: 
     page.reload()
     field = page.get_by_label("This server asks for an access token")
     expect(field).to_be_focused()
-    for wrong in ("\u043a\u043b\u044e\u0447", "wrong"):
-        field.fill(wrong)
-        field.press("Enter")
-        expect(field).to_have_value("")
-        expect(page.locator("#notice")).to_have_text("The server does not accept this token.")
     field.fill(" sesame ")
     page.get_by_role("button", name="Use this token").click()
     expect(field).to_be_hidden()
@@ -191,6 +204,23 @@ def test_a_token_is_asked_for_sent_and_kept_in_memory_alone(page: Page, server: 
     assert page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
     page.reload()
     expect(field).to_be_visible()
+
+
+def test_each_wrong_token_is_refused_for_screen_readers_too(page: Page, server: PageServer) -> None:
+    server.token = "Bearer sesame"
+    page.reload()
+    field, told = page.get_by_label("This server asks for an access token"), page.get_by_role("status")
+    expect(told).to_have_text("The server asks for an access token, at the top of the page.")
+    for wrong in ("\u043a\u043b\u044e\u0447", "\u043a\u043b\u044e\u0447", "wrong", "wrong"):
+        field.fill(wrong)
+        expect(field).not_to_have_attribute("aria-invalid", "true")
+        expect(told).to_be_empty()  # a region that changes from a text to the same text is silent
+        field.press("Enter")
+        expect(told).to_have_text("The server does not accept this token.")
+        expect(page.locator("#notice")).to_have_text("The server does not accept this token.")
+        expect(field).to_have_value("")
+        expect(field).to_have_attribute("aria-invalid", "true")
+        expect(field).to_have_accessible_description(re.compile(r"The server does not accept this token\. Whoever runs"))
 
 
 def test_a_token_that_is_asked_for_later_takes_no_focus_and_loses_no_text(page: Page, server: PageServer) -> None:
@@ -219,12 +249,13 @@ def test_a_text_beyond_the_limit_is_not_sent(page: Page, server: PageServer) -> 
     assert len(server.asked) == 1
 
 
-def test_half_an_emoji_is_sent_as_one_sign_that_moves_no_mark(page: Page, server: PageServer) -> None:
+@pytest.mark.parametrize("sign", ["\\ud83d", "\\ude22", "\\0"], ids=["half an emoji", "its other half", "NUL"])
+def test_what_is_no_text_is_sent_as_one_sign_that_moves_no_mark(page: Page, server: PageServer, sign: str) -> None:
     server.replies["\ufffd so sorry"] = predicted(
         {name: answer("\ufffd so sorry", 1, "so sorry") if name == "ER" else answer("", 0) for name in EPITOME}
     )
     page.locator("#seeker").fill(POST)
-    page.locator("#draft-1").evaluate("(box) => { box.value = '\\ud83d so sorry'; box.dispatchEvent(new Event('input')); }")
+    page.locator("#draft-1").evaluate(f"(box) => {{ box.value = '{sign} so sorry'; box.dispatchEvent(new Event('input')); }}")
     expect(page.locator(".marked mark")).to_have_text("so sorry")
 
 

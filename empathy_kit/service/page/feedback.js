@@ -84,7 +84,8 @@ class Card {
   doubt({ uncertain, probabilities }) {
     if (!uncertain) return [];
     const { labels } = this.task;
-    const likely = labels.map((_, level) => level).sort((one, other) => probabilities[labels[other]] - probabilities[labels[one]]);
+    const likely = labels.map((_, level) => level);
+    likely.sort((one, other) => probabilities[labels[other]] - probabilities[labels[one]]);
     const [first, second] = likely.slice(0, 2).map((level) => levelWord(this.task, level));
     return [element("p", "doubt", `The model wavers between ${first} and ${second}.`)];
   }

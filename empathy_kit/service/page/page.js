@@ -7,12 +7,14 @@ import { OTHER_LEVELS, SAYS, mechanism } from "./words.js";
 const PAUSE = 40; // milliseconds after a keystroke, before the server is asked
 const SLOW = 600; // milliseconds, after which the page says that it waits
 const SETTLED = 1200; // milliseconds after the last keystroke and answer, before a screen reader is told
+const NO_REASON = "no reason was given";
 const RETRIES = [1, 2, 4, 8, 15]; // seconds between tries of a server that does not answer
 
 const find = (id) => document.getElementById(id);
 const seeker = find("seeker");
 const notice = find("notice");
 const access = find("access");
+const tokenField = find("token");
 const announcer = find("announcer");
 const compare = find("compare");
 
@@ -114,7 +116,7 @@ class Draft {
       const reply = await ask("v1/predict", { body: { pairs: [pair] }, signal: this.request.signal });
       if (version === this.version) this.show(reply, text);
     } catch (error) {
-      if (version === this.version) this.fail(error);
+      if (version === this.version) this.fail(asProblem(error));
     }
   }
 
@@ -136,7 +138,6 @@ class Draft {
   }
 
   fail(error) {
-    if (!(error instanceof Problem)) throw error;
     this.stop();
     const { kind, wait } = error;
     const words = inWords(error);
@@ -153,6 +154,13 @@ class Draft {
   }
 }
 
+/* A fault of the page, or of a browser that lacks what it needs, is shown too: silence would look like waiting. */
+function asProblem(error) {
+  if (error instanceof Problem) return error;
+  console.error(error);
+  return new Problem("broken");
+}
+
 function inWords({ kind, message, code, field, wait }) {
   if (kind === "busy") return SAYS.busy(wait);
   if (kind !== "refused") return SAYS[kind];
@@ -161,7 +169,7 @@ function inWords({ kind, message, code, field, wait }) {
   if (code === "empty_post") return ofSeeker ? SAYS.seekerMissing : SAYS.blank;
   if (code === "invalid_text") return SAYS.noText(what);
   if (code === "too_long") return SAYS.tooLong(what, model.limits.characters);
-  return SAYS.refused(message || "no reason was given");
+  return SAYS.refused(message || NO_REASON);
 }
 
 function retryAfter(failures) {
@@ -173,9 +181,9 @@ function longer(text, most) {
   return text.length > most && (text.length > 2 * most || [...text].length > most);
 }
 
-/* Half a character, as a deletion can leave it behind, is no text. It is replaced by one unit, so that no mark moves. */
+/* Half a character, as a deletion can leave it behind, is no text, and neither is NUL. One unit replaces it: no mark moves. */
 function whole(text) {
-  return text.toWellFormed();
+  return text.replace(/[\0\p{Surrogate}]/gu, "\ufffd");
 }
 
 const drafts = [new Draft(1), new Draft(2)];
@@ -209,14 +217,21 @@ function changedAll() {
   for (const draft of drafts) draft.changed();
 }
 
-function say(text) {
+/* The notice at the top of the page, which a screen reader reads out at once. */
+function inform(text) {
   notice.textContent = text;
   notice.hidden = text === "";
+  tell(text);
 }
 
 function openAccess() {
   access.hidden = false;
-  if (document.activeElement === document.body) find("token").focus();
+  if (document.activeElement === document.body) tokenField.focus();
+}
+
+function refuseToken() {
+  tokenField.setAttribute("aria-invalid", "true");
+  inform(SAYS.refusedToken);
 }
 
 let connecting = null; // the AbortController of the latest try
@@ -235,9 +250,7 @@ async function connect() {
     attempts = 0;
     use(found);
   } catch (error) {
-    if (mine !== connecting) return;
-    if (!(error instanceof Problem)) throw error;
-    disconnected(error);
+    if (mine === connecting) disconnected(asProblem(error));
   }
 }
 
@@ -248,23 +261,23 @@ function isModel(found) {
 
 function disconnected(error) {
   if (error.kind === "locked") {
-    say(token ? SAYS.refusedToken : "");
-    tell(SAYS.locked);
-    return openAccess();
+    openAccess();
+    if (token) return refuseToken();
+    inform("");
+    return tell(SAYS.locked);
   }
   const wait = error.kind === "busy" ? error.wait : retryAfter(attempts++);
-  say(error.kind === "refused" ? error.message : inWords(error));
-  tell(notice.textContent);
+  inform(error.kind === "refused" ? SAYS.noModel(error.message || NO_REASON) : inWords(error));
   reconnecting = setTimeout(connect, 1000 * wait);
 }
 
 function use(found) {
   model = found;
-  say("");
   access.hidden = true;
   find("seeker-hint").textContent = model.reads_seekers ? SAYS.seekerUsed : SAYS.seekerUnused;
   if (!model.schema.tasks.every((task) => mechanism(task))) find("origin").textContent = OTHER_LEVELS;
   for (const draft of drafts) draft.setModel();
+  inform(model.changed_since_start ? SAYS.changed : "");
 }
 
 function toggleSecond() {
@@ -285,11 +298,15 @@ drafts[1].name("Draft 2");
 drafts[1].root.hidden = true;
 seeker.addEventListener("input", changedAll);
 compare.addEventListener("click", toggleSecond);
+tokenField.addEventListener("input", () => {
+  tokenField.removeAttribute("aria-invalid");
+  tell(""); // so that a second refusal is read too
+});
 access.addEventListener("submit", (event) => {
   event.preventDefault();
-  const given = find("token").value.trim();
-  find("token").value = "";
-  if (/[^\x21-\x7e]/.test(given)) return say(SAYS.refusedToken); // no header may hold it
+  const given = tokenField.value.trim();
+  tokenField.value = "";
+  if (/[^\x21-\x7e]/.test(given)) return refuseToken(); // no header may hold it
   token = given;
   connect();
 });

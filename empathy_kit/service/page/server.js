@@ -3,7 +3,8 @@
 const PATIENCE = 30000; // milliseconds without an answer, after which the server counts as gone
 const LONGEST_WAIT = 60; // seconds
 
-/* kind: "gone" (try again later), "busy" (after `wait` seconds), "locked" (a token is needed), "refused" or "unreadable". */
+/* kind: "gone" (try again later), "busy" (after `wait` seconds), "locked" (a token is needed), "refused", "unreadable", or
+   "broken" (the page itself failed). */
 export class Problem extends Error {
   constructor(kind, { message = "", code = "", field = "", wait = 0 } = {}) {
     super(message);
@@ -19,13 +20,20 @@ export async function call(path, { token, body, signal }) {
     headers["Content-Type"] = "application/json";
     Object.assign(request, { method: "POST", body: JSON.stringify(body) });
   }
-  request.signal = AbortSignal.any([signal, AbortSignal.timeout(PATIENCE)]);
+  // By hand: browsers of 2023 have no AbortSignal.any.
+  const ending = new AbortController();
+  const end = () => ending.abort();
+  signal.addEventListener("abort", end);
+  const late = setTimeout(end, PATIENCE);
+  request.signal = ending.signal;
   let response, content;
   try {
     response = await fetch(path, request);
     content = await response.text();
   } catch (error) {
     throw signal.aborted ? error : new Problem("gone");
+  } finally {
+    clearTimeout(late);
   }
   return read(response, parsed(content));
 }

@@ -78,12 +78,17 @@ export const SAYS = {
   locked: "The server asks for an access token, at the top of the page.",
   refusedToken: "The server does not accept this token.",
   gone: "The server does not answer. The page keeps trying.",
+  broken: "The page failed in this browser. Reload it. If that does not help, use a newer browser.",
+  changed:
+    "The model's files have changed since the server started. The levels here still come from the earlier model. " +
+    "Whoever runs the server can restart it.",
   unreadable: "The server sent something that this page does not understand. The next keystroke tries again.",
   noEvidence: "This model gives levels only. It does not mark the words that they come from.",
   seekerUnused: "This model reads your answer only, not this post.",
   seekerUsed: "The model reads your answer together with this post.",
   busy: (seconds) => `The server is busy. The page tries again in ${seconds} ${seconds === 1 ? "second" : "seconds"}.`,
-  noText: (what) => `${what} holds something that is no text, such as half an emoji. The next keystroke tries again.`,
+  noModel: (message) => `The server does not describe its model: ${message.replace(/\.$/, "")}. The page keeps trying.`,
+  noText: (what) => `${what} holds something that is no text. The next keystroke tries again.`,
   refused: (message) => `The server could not judge this answer: ${message.replace(/\.$/, "")}. The next keystroke tries again.`,
   tooLong: (what, most) => `${what} is too long: the server accepts at most ${most.toLocaleString("en")} characters.`,
   truncated: (what, model) => {
