@@ -64,7 +64,7 @@ def predict(
     if source != "-" and out is None:
         raise KitError("--out FILE is missing: give a .csv, .jsonl or .parquet file for the predictions")
     if out is not None:
-        check_output(out)
+        check_output(out, skip_errors=errors == "skip")
     from empathy_kit.inference.model import load
     from empathy_kit.inference.tables import Columns
     from empathy_kit.runs.quiet import quiet_libraries
@@ -92,15 +92,22 @@ def _stream(columns: Columns, model: EmpathyModel, evidence: bool, errors: str) 
     from empathy_kit.inference.scoring import predict_stream
     from empathy_kit.inference.tables import Bad, PairTable
 
+    if sys.stdin is None:
+        raise KitError("standard input: closed, expected JSON Lines; pipe them to the command, or give a file")
     table = PairTable(None, columns, io.BufferedReader(io.FileIO(sys.stdin.fileno(), closefd=False)))
+    skipped = 0
 
     def bad(row: Bad) -> None:
+        nonlocal skipped
         if errors == "stop":
             raise row.error(table.name)
         terminal.remark(f"skipped: {row.error(table.name)}")
+        skipped += 1
 
     for text in predict_stream(table, model, evidence=evidence, bad=bad):
         terminal.utf8(text)
+    if skipped:
+        terminal.remark(f"{_counted(skipped, 'row')} skipped")
 
 
 def _table(job: Job, model: EmpathyModel, write: Write | None) -> None:
@@ -122,8 +129,15 @@ def _table(job: Job, model: EmpathyModel, write: Write | None) -> None:
     if state is None:
         console.print_line(f"{job.out}: already complete")
         return
-    predicted = f"{state.rows - state.bad:,} pairs predicted"
+    predicted = f"{_counted(state.rows - state.bad, 'pair')} predicted"
     again = f", {state.reused:,} of them by an earlier call" if state.reused else ""
     console.print_line(f"{predicted}{again}: {job.out}")
     if state.bad:
-        console.print_line(f"{state.bad:,} rows skipped: {job.skipped}")
+        console.print_line(f"{_counted(state.bad, 'row')} skipped: {job.skipped}")
+    if state.swallowed:
+        lines = _counted(state.swallowed, "more line")
+        console.print_line(f"{lines} skipped, because a quote is not closed and makes them part of a bad row; close it")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

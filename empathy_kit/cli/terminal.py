@@ -30,16 +30,26 @@ class Unprinted(KitError):  # noqa: N818 - a KitError like any other
 def opened() -> Iterator[None]:
     """Wrap stdout and stderr for everything that prints meanwhile: click, rich and this module.
 
-    Characters that the encoding lacks are replaced. Text for a closed stream is discarded. Stderr drops what it cannot write, so
-    that no run ends because of its progress lines. Stdout raises `Unprinted`.
+    Characters that the encoding lacks are replaced. Stderr drops what it cannot write, so that no run ends because of its
+    progress lines. Stdout raises `Unprinted`, also where it is closed.
     """
     codecs.register_error("empathy_kit", _replaced)
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (cast(TextIO, _Stream(stream)) for stream in before)
+    sys.stdout = cast(TextIO, _Stream(sys.stdout, required=True))
+    sys.stderr = cast(TextIO, _Stream(sys.stderr, required=False))
     try:
         yield
     finally:
         sys.stdout, sys.stderr = before
+
+
+def _closed() -> TextIO:
+    """What stands for a closed stream until the process ends: nothing can be written to it.
+
+    It has a descriptor, or the next file to be opened would get that of the closed stream, and what others print.
+    """
+    reading = os.open(os.devnull, os.O_RDONLY)
+    return cast(TextIO, os.fdopen(reading, "w", encoding="utf-8"))
 
 
 def _replaced(error: UnicodeError) -> tuple[str, int]:
@@ -52,12 +62,12 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
 class _Stream:
     """A stream whose faults are handled as `opened` describes."""
 
-    def __init__(self, stream: TextIO | None) -> None:
-        if stream is None:  # or the next file to be opened would get its descriptor, and what others print
-            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - until the process ends
+    def __init__(self, stream: TextIO | None, *, required: bool) -> None:
+        if stream is None:
+            stream = _closed()
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="empathy_kit")
-        self._stream, self._required, self._fault = stream, stream is sys.stdout, ""
+        self._stream, self._required, self._fault = stream, required, ""
 
     def write(self, text: str) -> int:
         with self._handled():

@@ -19,7 +19,7 @@ from empathy_kit.data.pairs import unescape
 from empathy_kit.data.schema import Schema
 from empathy_kit.errors import KitError
 from empathy_kit.inference.graph import EXPORT, open_export
-from empathy_kit.inference.prediction import Prediction, columns, evidence_type, make_prediction, row
+from empathy_kit.inference.prediction import Prediction, arrow_type, columns, make_prediction, row
 from empathy_kit.runs import record
 from empathy_kit.runs.seen import Seen, read_seen
 
@@ -69,7 +69,10 @@ class EmpathyModel:
         Raises:
             KitError: a pair is not two texts, or a post has nothing to read.
         """
-        return list(self.stream(pairs))
+        waiting = list(pairs)
+        for at, pair in enumerate(waiting):  # a bad one is found before the others are computed in vain
+            self._checked(at, pair)
+        return list(self.stream(waiting))
 
     def stream(self, pairs: Iterable[tuple[str, str]], *, window: int = WINDOW) -> Iterator[Prediction]:
         """Predict any number of pairs in bounded memory, in their order.
@@ -79,18 +82,35 @@ class EmpathyModel:
             window: how many pairs are read ahead, so that posts of similar length share a batch. 1 answers each pair at once.
 
         Raises:
-            KitError: as `predict`, when the pair's turn comes.
+            KitError: the window is empty, or as `predict`, after the predictions of all pairs before the bad one.
         """
-        waiting = iter(pairs)
+        if window < 1:
+            raise KitError(f"window: {window} found, expected 1 pair or more")
+        return self._stream(iter(pairs), window)
+
+    def _stream(self, waiting: Iterator[tuple[str, str]], window: int) -> Iterator[Prediction]:
         for start in itertools.count(0, window):
             chunk = list(itertools.islice(waiting, window))
             if not chunk:
                 return
-            posts = [self._checked(start + at, pair) for at, pair in enumerate(chunk)]
-            reads = list(self.tokenization.read(posts))
-            scored = self.engine.predict(read.tokens for read in reads)
-            for one, read, (_, response) in zip(scored, reads, chunk, strict=True):
-                yield make_prediction(one, read, response, self.schema, self.temperatures)
+            posts, fault = [], None
+            for at, pair in enumerate(chunk, start):
+                try:
+                    posts.append(self._checked(at, pair))
+                except KitError as error:
+                    fault = error
+                    break
+            yield from self._predicted(posts, [response for _, response in chunk[: len(posts)]])
+            if fault is not None:
+                raise fault
+
+    def _predicted(self, posts: list[_Posts], responses: list[str]) -> Iterator[Prediction]:
+        if not posts:
+            return
+        reads = list(self.tokenization.read(posts))
+        scored = self.engine.predict(read.tokens for read in reads)
+        for one, read, response in zip(scored, reads, responses, strict=True):
+            yield make_prediction(one, read, response, self.schema, self.temperatures)
 
     def predict_table(
         self,
@@ -109,13 +129,12 @@ class EmpathyModel:
             evidence: also add per task a column of lists of ``{"start", "end", "text"}``.
 
         Raises:
-            KitError: a column is missing or would occur twice, or a cell is no post.
+            KitError: a column is missing, occurs twice or would occur twice, or a cell is no post.
         """
-        names = list(map(str, table.columns if hasattr(table, "iloc") else table.column_names))
+        names = list(table.columns if hasattr(table, "iloc") else table.column_names)
         needed = [*([seeker_column] if self.reads_seekers else []), response_column]
-        missing = next((name for name in needed if name not in names), None)
-        if missing is not None:
-            raise KitError(f"column {missing!r} is missing; there are {', '.join(names) or 'none'}")
+        for name in needed:
+            _check_column(name, names)
         added = columns(self.schema, evidence=evidence)
         twice = next((name for name in added if name in names), None)
         if twice is not None:
@@ -123,7 +142,7 @@ class EmpathyModel:
         cells = [_column(table, name) for name in needed]
         seekers = cells[0] if self.reads_seekers else [""] * len(cells[-1])
         pairs = list(zip(seekers, cells[-1], strict=True))
-        rows = [row(each, pair[1], evidence=evidence) for each, pair in zip(self.stream(pairs), pairs, strict=True)]
+        rows = [row(each, pair[1], evidence=evidence) for each, pair in zip(self.predict(pairs), pairs, strict=True)]
         values: dict[str, list[Any]] = {name: [one[at] for one in rows] for at, name in enumerate(added)}
         return _with_columns(table, values)
 
@@ -151,19 +170,30 @@ def post_fault(post: object) -> tuple[Literal["invalid_text", "too_long", "empty
     return ("empty_post", empty) if empty else None
 
 
+def _check_column(name: str, names: Sequence[Any]) -> None:
+    if names.count(name) == 1:
+        return
+    if name in names:
+        raise KitError(f"column {name!r} occurs {names.count(name)} times, expected once; rename the others")
+    if name in map(str, names):
+        raise KitError(f"column {name!r}: its name is not text, as it has to be; rename the table's columns")
+    raise KitError(f"column {name!r} is missing; there are {', '.join(map(str, names)) or 'none'}")
+
+
 def _column(table: Any, name: str) -> list[Any]:
     column = table[name]
     return list(column.tolist() if hasattr(table, "iloc") else column.to_pylist())
 
 
 def _with_columns(table: Any, values: dict[str, list[Any]]) -> Any:
+    # The types of an empty table are given, because no value shows them.
     if hasattr(table, "iloc"):
-        return table.assign(**values)
+        added = table.assign(**values)
+        return added if len(added) else added.astype({name: arrow_type(name).to_pandas_dtype() for name in values})
     import pyarrow
 
     for name, cells in values.items():
-        kind = evidence_type() if name.endswith("_evidence") else None
-        table = table.append_column(name, pyarrow.array(cells, type=kind))
+        table = table.append_column(name, pyarrow.array(cells, type=arrow_type(name)))
     return table
 
 

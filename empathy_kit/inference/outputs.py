@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from empathy_kit.data.schema import Schema
-from empathy_kit.inference.prediction import columns, evidence_type
+from empathy_kit.errors import KitError
+from empathy_kit.files import sha256
+from empathy_kit.inference.prediction import arrow_type, columns
 
 ROW = "row"  # the first column: the row number of the input, from 1
 
@@ -67,14 +69,8 @@ class Output:
         import pyarrow
 
         kept = [(name, self._types.get(name, pyarrow.string())) for name in self.names[1 : 1 + self._kept]]
-        return pyarrow.schema([(ROW, pyarrow.int64()), *kept, *self._predicted()])
-
-    def _predicted(self) -> list[tuple[str, Any]]:
-        import pyarrow
-
-        kinds = {"predicted": pyarrow.string(), "evidence": evidence_type(), "truncated": pyarrow.bool_()}
-        names = self.names[1 + self._kept :]
-        return [(name, kinds.get(name.rpartition("_")[2], pyarrow.float64())) for name in names]
+        predicted = [(name, arrow_type(name)) for name in self.names[1 + self._kept :]]
+        return pyarrow.schema([(ROW, pyarrow.int64()), *kept, *predicted])
 
     def _table(self, rows: Sequence[Sequence[Any]]) -> Any:
         import pyarrow
@@ -92,6 +88,26 @@ class Output:
         # Six digits are more than a model's accuracy, and stay the same in every call on a machine.
         given, predicted = row[: 1 + self._kept], row[1 + self._kept :]
         return [*given, *(round(value, 6) if type(value) is float else value for value in predicted)]
+
+
+def skipped_of(out: Path) -> Path:
+    """The file next to an output that lists the rows that could not be predicted."""
+    return out.with_name(f"{out.name}.skipped.csv")
+
+
+def refuse_skipped(out: Path, *, unless_equal: Path | None = None) -> None:
+    """Refuse to overwrite a file that has the name of the list of skipped rows.
+
+    Raises:
+        KitError: there is one, and it does not have the bytes of ``unless_equal``.
+    """
+    found = skipped_of(out)
+    if not (found.exists() or found.is_symlink()):
+        return
+    if unless_equal is None or not found.is_file() or sha256(found) != sha256(unless_equal):
+        raise KitError(
+            f"--out {out}: the skipped rows are listed in {found}, which already exists; move it, or use another --out"
+        )
 
 
 def _cell(value: Any) -> Any:

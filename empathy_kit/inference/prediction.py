@@ -108,8 +108,10 @@ def row(prediction: Prediction, response: str, *, evidence: bool) -> list[str | 
     return [*values, prediction.seeker_truncated, prediction.response_truncated]
 
 
-def evidence_type() -> Any:
-    """The Arrow type of a cell of evidence."""
+def arrow_type(column: str) -> Any:
+    """The Arrow type of one of `columns`."""
     import pyarrow
 
-    return pyarrow.list_(pyarrow.struct({"start": pyarrow.int64(), "end": pyarrow.int64(), "text": pyarrow.string()}))
+    evidence = pyarrow.struct({"start": pyarrow.int64(), "end": pyarrow.int64(), "text": pyarrow.string()})
+    kinds = {"predicted": pyarrow.string(), "evidence": pyarrow.list_(evidence), "truncated": pyarrow.bool_()}
+    return kinds.get(column.rpartition("_")[2], pyarrow.float64())

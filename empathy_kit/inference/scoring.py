@@ -14,13 +14,14 @@ from empathy_kit import __version__, files
 from empathy_kit.core.scored import WINDOW
 from empathy_kit.errors import KitError, shown, written_to
 from empathy_kit.inference.model import EmpathyModel
-from empathy_kit.inference.outputs import ROW, Output, csv_lines
+from empathy_kit.inference.outputs import ROW, Output, csv_lines, refuse_skipped, skipped_of
 from empathy_kit.inference.parts import DONE, JOB, JOINED, held, parts_of, remove_parts
 from empathy_kit.inference.prediction import columns, row
 from empathy_kit.inference.tables import FORMATS, Bad, Columns, Input, PairTable
 
 PART = WINDOW  # rows per part: no batch crosses its end, so that a part is the same whenever it is made
 NEVER = "predictions never overwrite a file, use another --out"
+SKIPPED = "skipped.csv"  # the list of skipped rows, in the folder of the parts until the output is whole
 STREAM = 64  # pairs that are read from standard input before they are answered
 
 
@@ -32,6 +33,7 @@ class Progress:
     bad: int
     fraction: float  # of the input's bytes
     reused: int  # rows in parts of an earlier call
+    swallowed: int = 0  # lines after the first of bad rows, whose quote is not closed
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Job:
     @property
     def skipped(self) -> Path:
         """The file that lists the rows that could not be predicted."""
-        return self.out.with_name(f"{self.out.name}.skipped.csv")
+        return skipped_of(self.out)
 
 
 @dataclass(frozen=True)
@@ -83,17 +85,20 @@ class Request:
 Write = Callable[[Iterator[Request]], Iterator[Part]]
 
 
-def check_output(out: Path) -> None:
-    """Check, before a model is loaded, that an output can be written.
+def check_output(out: Path, *, skip_errors: bool = False) -> None:
+    """Check, before a model is loaded, that an output can be written, and the list of skipped rows with it.
 
     Raises:
-        KitError: the format is unknown, or the output exists.
+        KitError: the format is unknown, or one of the files exists.
     """
     if out.suffix.lower() not in FORMATS:
         raise KitError(f"--out {out}: a {out.suffix or 'nameless'} file, expected {', '.join(FORMATS)}")
     if (out.exists() or out.is_symlink()) and not (parts_of(out) / DONE).is_file():
         remove_parts(out, only_empty=True)
         raise KitError(f"--out {out}: already exists; {NEVER}")
+    begun = any((parts_of(out) / name).is_file() for name in (JOB, DONE))  # then the list may be this job's own
+    if skip_errors and not begun:
+        refuse_skipped(out)
 
 
 def predict_table(job: Job, model: EmpathyModel, write: Write | None = None) -> Iterator[Progress]:
@@ -111,7 +116,7 @@ def predict_table(job: Job, model: EmpathyModel, write: Write | None = None) -> 
         KitError: an input, row or column is not as expected, the output exists or cannot be written, another job is
             writing it, or its parts are another job's.
     """
-    check_output(job.out)
+    check_output(job.out, skip_errors=job.skip_errors)
     table = PairTable(job.source, job.columns)
     kept = "; finished parts are kept, repeat the command to continue"
     with written_to("--out", job.out, exists=NEVER, kept=kept), held(job.out):
@@ -145,10 +150,14 @@ class _Tally:
 def _predict_parts(job: Job, table: PairTable, model: EmpathyModel, write: Write, tally: _Tally) -> Iterator[Progress]:
     for part in write(_missing(job, table, model, tally)):
         tally.add(part)
-        yield Progress(tally.rows, tally.bad, table.fraction, tally.reused)
+        yield Progress(tally.rows, tally.bad, table.fraction, tally.reused, table.swallowed)
     if not tally.rows:
-        raise KitError(f"{table.name}: no rows, expected at least one pair")
-    yield Progress(tally.rows, tally.bad, 1.0, tally.reused)
+        raise _no_rows(table)
+    yield Progress(tally.rows, tally.bad, 1.0, tally.reused, table.swallowed)
+
+
+def _no_rows(table: PairTable) -> KitError:
+    return KitError(f"{table.name}: no rows, expected at least one pair")
 
 
 def _missing(job: Job, table: PairTable, model: EmpathyModel, tally: _Tally) -> Iterator[Request]:
@@ -156,6 +165,7 @@ def _missing(job: Job, table: PairTable, model: EmpathyModel, tally: _Tally) -> 
     rows = table.rows()
     for number in itertools.count():
         chunk = tuple(itertools.islice(rows, PART))
+        table.refuse_changed()  # before a part is made of them, which a later call would believe to be of the hash
         if not chunk:
             return
         _refuse_bad(job, table, chunk)
@@ -210,14 +220,30 @@ def predicted(rows: Sequence[Input], model: EmpathyModel, *, evidence: bool) -> 
 
 
 def predict_stream(table: PairTable, model: EmpathyModel, *, evidence: bool, bad: Callable[[Bad], None]) -> Iterator[str]:
-    """JSON Lines in, JSON Lines out, a few at a time; ``bad`` is called with each row that cannot be predicted."""
-    rows = table.rows()
+    """JSON Lines in, JSON Lines out, a few at a time.
+
+    Args:
+        table: the rows.
+        model: the model.
+        evidence: also return the evidence.
+        bad: called with each row that cannot be predicted, after the rows before it.
+
+    Raises:
+        KitError: there is no row, or no row has the needed columns.
+    """
+    rows, count = table.rows(), 0
     while chunk := list(itertools.islice(rows, STREAM)):
-        for each in chunk:
-            if isinstance(each, Bad):
-                bad(each)
-        output = _output(".jsonl", table, model, evidence=evidence)
-        yield output.text(list(predicted([each for each in chunk if isinstance(each, Input)], model, evidence=evidence)))
+        count += len(chunk)
+        for is_good, group in itertools.groupby(chunk, lambda each: isinstance(each, Input)):
+            if is_good:
+                good = [each for each in group if isinstance(each, Input)]
+                yield _output(".jsonl", table, model, evidence=evidence).text(list(predicted(good, model, evidence=evidence)))
+                continue
+            for each in group:
+                if isinstance(each, Bad):
+                    bad(each)
+    if not count:
+        raise _no_rows(table)
 
 
 def _identity(job: Job, table: PairTable, model: EmpathyModel) -> dict[str, Any]:
@@ -269,7 +295,8 @@ def _finished(job: Job, identity: dict[str, Any]) -> bool:
 def _join(job: Job, identity: dict[str, Any], output: Output, made: _Tally) -> None:
     """Join all parts, or none: a part that was made and has gone since is not the end of the table."""
     paths, rows = [], 0
-    with files.staged_file(job.skipped) if job.skip_errors else nullcontext() as skipped:
+    listed = job.parts / SKIPPED
+    with files.staged_file(listed) if job.skip_errors else nullcontext() as skipped:
         if skipped is not None:
             skipped.write(csv_lines([("row", "column", "reason")]).encode())
         for number in range(made.parts):
@@ -287,6 +314,9 @@ def _join(job: Job, identity: dict[str, Any], output: Output, made: _Tally) -> N
     files.sync(joined)
     files.write_whole(job.parts / DONE, json.dumps({"job": identity, "sha256": files.sha256(joined)}))
     files.refuse_existing(job.out)
+    if job.skip_errors:
+        refuse_skipped(job.out, unless_equal=listed)  # to it, because the job was killed at this place
+        listed.replace(job.skipped)
     joined.rename(job.out)
     files.sync(job.out.absolute().parent)
     remove_parts(job.out)

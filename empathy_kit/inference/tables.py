@@ -75,18 +75,38 @@ class PairTable:
         twice = next((name for name in columns.keep if columns.keep.count(name) > 1), None)
         if twice is not None:
             raise KitError(f"column {shown(twice)} is given twice with --keep; give it once")
-        self.header = Header(self.name, list(dict.fromkeys([*needed, *columns.keep])))
+        self.required = list(dict.fromkeys([*needed, *columns.keep]))
         self._names: dict[str, str] = {}  # requested name to the table's own name
         self.kept: tuple[str, ...] = columns.keep  # all kept columns, known from the first row on
         self.types: dict[str, Any] = {}  # Arrow types of a Parquet file's kept columns
         self.fraction = 0.0  # of the file, read so far
+        self.swallowed = 0  # lines read so far that a broken row of a CSV took after its first
+        self._hashed: tuple[int, ...] | None = None  # which file it was when its hash was computed
 
     def sha256(self) -> str:
         """A hash of the file's bytes."""
         if self.path is None:
             raise ValueError("a stream has no hash before it is read")
         self._open().close()  # or the reason why it cannot be read
+        self._hashed = self._state()
         return sha256(self.path)
+
+    def refuse_changed(self) -> None:
+        """Refuse a file that was changed after its hash was computed: its rows are not those of the hash.
+
+        Raises:
+            KitError: it was.
+        """
+        if self._hashed is not None and self._state() != self._hashed:
+            raise KitError(f"{self.name}: changed while it was read; predict a copy that nothing changes")
+
+    def _state(self) -> tuple[int, ...]:
+        assert self.path is not None
+        try:
+            found = self.path.stat()
+        except OSError:
+            return ()
+        return found.st_size, found.st_mtime_ns, found.st_ino
 
     def rows(self) -> Iterator[Input | Bad]:
         """Every row in order.
@@ -95,8 +115,12 @@ class PairTable:
             KitError: the whole table cannot be read.
         """
         kind = ".jsonl" if self.path is None else self.path.suffix.lower()
-        with self._open() as stream:
-            yield from {".csv": self._csv, ".jsonl": self._jsonl, ".parquet": self._parquet}[kind](stream)
+        read = {".csv": self._csv, ".jsonl": self._jsonl, ".parquet": self._parquet}[kind]
+        try:
+            with self._open() as stream:
+                yield from read(stream)
+        except OSError as error:
+            raise KitError(f"{self.path or self.name}: cannot be read: {error.strerror or type(error).__name__}") from None
 
     def _open(self) -> io.BufferedReader:
         if self.path is None:
@@ -125,6 +149,7 @@ class PairTable:
         columns: list[str] | None = None
         number = 0
         while True:
+            start = reader.line_num + 1
             try:
                 cells = next(reader)
             except StopIteration:
@@ -133,7 +158,8 @@ class PairTable:
                 if columns is None:
                     raise KitError(f"{self.name}, line {reader.line_num}: not a valid CSV header: {error}") from None
                 number += 1
-                yield Bad(number, "", f"line {reader.line_num}: not a valid CSV row: {error}")
+                self.swallowed += reader.line_num - start
+                yield Bad(number, "", _broken(start, reader.line_num, error))
                 continue
             if columns is None:
                 columns = self._begin([column.strip() for column in cells])
@@ -145,12 +171,14 @@ class PairTable:
                 else:
                     yield self._row(number, dict(zip(columns, cells, strict=True)))
         if columns is None:
-            raise KitError(f"{self.name}: empty, expected a header with the columns {', '.join(self.header.required)}")
+            raise KitError(f"{self.name}: empty, expected a header with the columns {', '.join(self.required)}")
 
     def _jsonl(self, stream: io.BufferedReader) -> Iterator[Input | Bad]:
         size = self.path.stat().st_size if self.path is not None else 0
         number, done = 0, 0
         first: set[str] = set()
+        fault: KitError | None = None  # of the first row, until a row has the needed columns
+        begun = 0  # the row that had them
         while line := stream.readline(LONGEST):
             done += len(line)
             whole = len(line) < LONGEST or line.endswith(b"\n")
@@ -178,17 +206,24 @@ class PairTable:
             if not isinstance(content, dict):
                 yield Bad(number, "", f"a {type(content).__name__} found, expected an object")
                 continue
-            if not self._names:
-                self._begin(list(content))
-                first = set(content)
-            missing = next((name for name in self.header.required if self._names[name] not in content), None)
+            if not begun:
+                try:
+                    self._begin(list(content))
+                except KitError as error:
+                    fault = fault or error
+                    yield Bad(number, "", str(error).removeprefix(f"{self.name}: "))
+                    continue
+                first, begun = set(content), number
+            missing = next((name for name in self.required if self._names[name] not in content), None)
             later = next((name for name in content if name not in first), None) if self.columns.keep_all else None
             if missing is not None:
                 yield Bad(number, missing, "missing")
             elif later is not None:
-                yield Bad(number, "", f"column {shown(later)} is not in the first row, whose columns are kept; add it there too")
+                yield Bad(number, "", f"column {shown(later)} is not in row {begun}, whose columns are kept; add it there too")
             else:
                 yield self._row(number, content)
+        if fault is not None and not begun:
+            raise fault
 
     def _parquet(self, stream: io.BufferedReader) -> Iterator[Input | Bad]:
         import pyarrow
@@ -213,8 +248,9 @@ class PairTable:
 
     def _begin(self, columns: Sequence[str]) -> list[str]:
         """Find the requested columns."""
-        self.header.check(columns)
-        found = self.header.names(columns)
+        header = Header(self.name, self.required)  # a new one, because it remembers the columns of rows that were refused
+        header.check(columns)
+        found = header.names(columns)
         self._names = {name: column for name, column in zip(found, columns, strict=True) if name is not None}
         posts = {self._names[name] for name in (self.columns.seeker, self.columns.response) if name is not None}
         if self.columns.keep_all:
@@ -247,6 +283,12 @@ class PairTable:
                 return Bad(number, name, fault)
         seeker = "" if self.columns.seeker is None else cells[self._names[self.columns.seeker]]
         return Input(number, seeker, cells[self._names[self.columns.response]], kept)
+
+
+def _broken(first: int, last: int, error: csv.Error) -> str:
+    if first == last:
+        return f"line {first}: not a valid CSV row: {error}"
+    return f"lines {first} to {last}: not a valid CSV row: {error}; find the quote that is not closed or not doubled"
 
 
 def _fault(value: object, depth: int = 0) -> str | None:

@@ -211,11 +211,13 @@ def test_what_stderr_cannot_take_is_dropped_and_the_exit_code_stays(tmp_path: Pa
             assert run(*arguments, folder=tmp_path, stderr=full).returncode == code
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
-def test_closed_streams_take_everything(closed: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("closed", "code"), [(">&-", 2), ("2>&-", 0), (">&- 2>&-", 2), ("<&-", 0)])
+def test_a_closed_stderr_takes_everything_and_a_closed_stdout_is_one_line(closed: str, code: int, tmp_path: Path) -> None:
     script = f'"{sys.executable}" -m empathy_kit plugins new mine --kind loss {closed}'
-    reply = subprocess.run(["bash", "-c", script], cwd=tmp_path, env={**os.environ, ONLY: ""}, capture_output=True, timeout=60)
-    assert reply.returncode == 0
+    environment = {**os.environ, ONLY: ""}
+    reply = subprocess.run(["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert reply.returncode == code
+    assert reply.stderr == ("Error: stdout: cannot be written: Bad file descriptor\n" if closed == ">&-" else "")
     # Nothing that was printed went into a file that had the stream's number.
     assert "written" not in "".join(path.read_text() for path in tmp_path.rglob("*") if path.is_file())
 

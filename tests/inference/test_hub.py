@@ -48,6 +48,22 @@ def test_a_run_comes_back_from_the_hub_and_predicts_the_same(hub: Hub, marking_r
     assert model.temperatures == local.temperatures
 
 
+def test_an_export_comes_back_from_the_hub_and_predicts_the_same_with_and_without_a_network(
+    hub: Hub, marking_export: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = publish(contents(marking_export, NAME, licence="mit"), NAME, token=OWNER)
+    expected = empathy_kit.load(marking_export).predict([PAIR])
+    assert empathy_kit.load(f"hub:{NAME}").predict([PAIR]) == expected
+    assert files(fetch(NAME)) == files(marking_export)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    hub.requests.clear()
+    for name in (NAME, f"{NAME}@{done.commit}"):
+        copy = empathy_kit.load(f"hub:{name}")
+        assert copy.predict([PAIR]) == expected
+        assert copy.about["hub"] == f"{NAME}@{done.commit}"
+    assert hub.requests == []
+
+
 def test_the_clients_own_variables_decide_where_it_looks_and_a_copy_is_read_without_a_network(
     tmp_path: Path, marking_run: Path
 ) -> None:

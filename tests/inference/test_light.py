@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from empathy_kit.cli import TRAIN
+from empathy_kit.inference.model import load
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,6 +73,18 @@ def test_an_exported_model_gets_its_card_without_it(tmp_path: Path, marking_expo
     said = without("publish", marking_export, "somebody/model", "--dry-run", out)
     assert (said.returncode, said.stderr) == (0, "")
     assert (out / "README.md").read_text("utf-8").startswith("---\n")
+
+
+def test_an_exported_model_predicts_and_is_evaluated_without_it(tmp_path: Path, marking_export: Path) -> None:
+    (tmp_path / "in.csv").write_text("seeker_post,response_post\nI am sad,so sorry\nI am lost,tell me more\n")
+    said = without("predict", marking_export, tmp_path / "in.csv", "--out", tmp_path / "out.csv", "--evidence")
+    assert (said.returncode, said.stdout, said.stderr) == (0, "", f"2 pairs predicted: {tmp_path / 'out.csv'}\n")
+    rows = list(csv.DictReader((tmp_path / "out.csv").read_text().splitlines()))
+    expected = load(marking_export).predict([("I am sad", "so sorry"), ("I am lost", "tell me more")])
+    assert [row["EX_predicted"] for row in rows] == [each["EX"].label for each in expected]
+    said = without("evaluate", marking_export, "sample", "--json")
+    assert (said.returncode, said.stderr) == (0, "")
+    assert list(json.loads(said.stdout)["tasks"]) == ["ER", "EX", "IP"]
 
 
 def test_an_exported_model_is_served_without_it(marking_export: Path) -> None:

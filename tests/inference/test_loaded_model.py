@@ -7,7 +7,9 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -20,6 +22,7 @@ import empathy_kit
 from empathy_kit import EmpathyModel, KitError, Prediction
 from empathy_kit.cli import cli
 from empathy_kit.core.calibration import tempered
+from empathy_kit.core.scored import Scored
 from empathy_kit.data.pairs import Pair
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import make_split
@@ -74,6 +77,35 @@ def test_a_stream_is_read_a_window_at_a_time_and_gives_the_same_one_pair_at_a_ti
     assert taken == 30
     assert model.predict([]) == []
     assert model.predict(iter(pairs[:1]))[0]["ER"].probabilities == pytest.approx(whole[0]["ER"].probabilities, abs=1e-5)
+
+
+def test_the_pairs_before_a_bad_one_are_answered_first(model: EmpathyModel) -> None:
+    pairs = posts(load_corpus("sample").pairs[:5])
+    stream = model.stream([*pairs, (SEEKER, ""), *pairs])
+    assert [next(stream) for _ in pairs] == model.predict(pairs)
+    with pytest.raises(KitError) as error:
+        next(stream)
+    assert str(error.value) == "pair 5, response post: empty, expected a post"
+    with pytest.raises(KitError, match="pair 0, response post"):
+        next(model.stream([(SEEKER, "")]))
+
+
+def test_all_pairs_are_checked_before_the_first_is_computed(model: EmpathyModel) -> None:
+    class Unused:
+        origin: ClassVar[dict[str, str]] = {}
+
+        def predict(self, pairs: object) -> Iterator[Scored]:
+            raise AssertionError("computed in vain")
+
+    with pytest.raises(KitError, match="pair 1, response post: empty"):
+        replace(model, engine=Unused()).predict([(SEEKER, RESPONSE), (SEEKER, "")])
+
+
+@pytest.mark.parametrize("window", [0, -1])
+def test_a_window_without_a_pair_is_refused_at_once(model: EmpathyModel, window: int) -> None:
+    with pytest.raises(KitError) as error:
+        model.stream([(SEEKER, RESPONSE)], window=window)
+    assert str(error.value) == f"window: {window} found, expected 1 pair or more"
 
 
 def test_evidence_is_characters_of_the_response_as_the_caller_has_it(model: EmpathyModel) -> None:
@@ -133,6 +165,14 @@ def test_a_table_comes_back_with_its_columns_and_the_predictions(model: EmpathyM
         table[:0] if kind == "pandas" else table.slice(0, 0), seeker_column="asks", response_column="answers"
     )
     assert len(empty) == 0
+    if kind == "pyarrow":
+        assert {field.name: field.type for field in empty.schema} == {
+            field.name: field.type for field in found.schema if not field.name.endswith("_evidence")
+        }
+    else:
+        assert {name: empty[name].dtype for name in empty if not name.endswith("_predicted")} == {
+            name: frame[name].dtype for name in empty if not name.endswith("_predicted")
+        }
 
 
 def test_a_table_without_a_column_or_with_one_that_would_stand_twice_is_refused(model: EmpathyModel) -> None:
@@ -146,6 +186,26 @@ def test_a_table_without_a_column_or_with_one_that_would_stand_twice_is_refused(
     with pytest.raises(KitError) as error:
         model.predict_table(table.assign(response_post=[None]))
     assert str(error.value) == "pair 0, response post: a NoneType found, expected text"
+
+
+@pytest.mark.parametrize("kind", ["pandas", "pyarrow"])
+def test_a_table_in_which_a_column_of_posts_occurs_twice_is_refused(model: EmpathyModel, kind: str) -> None:
+    names = ["seeker_post", "response_post", "seeker_post"]
+    table: Any = pd.DataFrame([[SEEKER, RESPONSE, SEEKER]], columns=names)
+    if kind == "pyarrow":
+        table = pa.Table.from_arrays([pa.array([SEEKER]), pa.array([RESPONSE]), pa.array([SEEKER])], names=names)
+    with pytest.raises(KitError) as error:
+        model.predict_table(table)
+    assert str(error.value) == "column 'seeker_post' occurs 2 times, expected once; rename the others"
+
+
+def test_a_column_whose_name_is_a_number_is_refused(model: EmpathyModel) -> None:
+    table = pd.DataFrame([[SEEKER, RESPONSE]])
+    with pytest.raises(KitError) as error:
+        model.predict_table(table, seeker_column="0", response_column="1")
+    assert str(error.value) == "column '0': its name is not text, as it has to be; rename the table's columns"
+    named = table.rename(columns={0: "seeker_post", 1: "response_post"}).assign(n=1)
+    assert len(model.predict_table(named.rename(columns={"n": 7}))) == 1  # other columns may have any name
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import os
 import tracemalloc
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -119,8 +120,75 @@ def test_a_column_that_the_first_row_lacks_is_not_left_out_silently(tmp_path: Pa
     (tmp_path / "in.jsonl").write_text("".join(json.dumps({**pair, **more}) + "\n" for more in ({"a": 1}, {}, {"b": 2})))
     first, second, third = rows(tmp_path / "in.jsonl", Columns("seeker_post", "response_post", keep_all=True))
     assert (first, second) == (Input(1, "sad", "hug", (1,)), Input(2, "sad", "hug", (None,)))
-    assert third == Bad(3, "", "column 'b' is not in the first row, whose columns are kept; add it there too")
+    assert third == Bad(3, "", "column 'b' is not in row 1, whose columns are kept; add it there too")
     assert len([row for row in rows(tmp_path / "in.jsonl") if isinstance(row, Input)]) == 3
+
+
+@pytest.mark.parametrize("keep", [(), ("note",)])
+@pytest.mark.parametrize(
+    ("first", "reason"),
+    [
+        ({"seeker_post": "a"}, "column 'response_post' is missing; there are seeker_post"),
+        (
+            {"Seeker Post": "a", "seeker_post": "b", "response_post": "c", "note": 1},
+            "columns 'Seeker Post' and 'seeker_post' are both 'seeker_post', expected one of them",
+        ),
+    ],
+)
+def test_a_first_row_without_the_columns_costs_only_itself(
+    tmp_path: Path, first: dict[str, Any], reason: str, keep: tuple[str, ...]
+) -> None:
+    good = {"seeker_post": "sad", "response_post": "hug", "note": 2}
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in (first, good, {"seeker_post": "a"}, good)))
+    kept = (2,) if keep else ()
+    assert rows(path, Columns("seeker_post", "response_post", keep=keep)) == [
+        Bad(1, "", reason),
+        Input(2, "sad", "hug", kept),
+        Bad(3, "response_post", "missing"),
+        Input(4, "sad", "hug", kept),
+    ]
+
+
+def test_the_kept_columns_are_those_of_the_first_row_that_has_the_posts(tmp_path: Path) -> None:
+    pair = {"seeker_post": "sad", "response_post": "hug"}
+    path = tmp_path / "in.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ({"c": 0}, {**pair, "a": 1}, {**pair, "b": 2})))
+    columns = Columns("seeker_post", "response_post", keep_all=True)
+    assert rows(path, columns) == [
+        Bad(1, "", "column 'seeker_post' is missing; there are 1 of other names"),
+        Input(2, "sad", "hug", (1,)),
+        Bad(3, "", "column 'b' is not in row 2, whose columns are kept; add it there too"),
+    ]
+    assert rows(path, Columns("seeker_post", "response_post", keep=("b",)))[1:] == [
+        Bad(2, "", "column 'b' is missing; there are seeker_post, response_post, 1 of other names"),
+        Input(3, "sad", "hug", (2,)),
+    ]
+
+
+def test_a_table_in_which_no_row_has_the_columns_is_refused_for_the_reason_of_its_first_row(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"seeker_post": "a"}\n{"response_post": "b"}\n')
+    table, found = PairTable(tmp_path / "in.jsonl", COLUMNS), []
+    with pytest.raises(KitError) as error:
+        found.extend(table.rows())
+    assert str(error.value) == "in.jsonl: column 'response_post' is missing; there are seeker_post"
+
+
+@pytest.mark.parametrize(
+    ("lines", "last", "why"),
+    [
+        ((b'"oops,b', *[b"good,row"] * 1000), 1003, "unexpected end of data"),
+        ((b'"oops,b', b"good,row", b'"quoted","row"'), 5, "',' expected after '\"'"),
+    ],
+)
+def test_the_lines_that_an_open_quote_takes_are_named_and_counted(
+    tmp_path: Path, lines: tuple[bytes, ...], last: int, why: str
+) -> None:
+    table = PairTable(csv_of(tmp_path / "in.csv", b"one,hug", *lines, header=b"seeker_post,response_post"), COLUMNS)
+    good, bad = table.rows()
+    assert good == Input(1, "one", "hug", ())
+    assert bad == Bad(2, "", f"lines 3 to {last}: not a valid CSV row: {why}; find the quote that is not closed or not doubled")
+    assert table.swallowed == last - 3
 
 
 def test_a_line_without_an_end_is_not_read_into_memory(tmp_path: Path) -> None:
@@ -205,7 +273,7 @@ def test_standard_input_is_json_lines_and_is_read_as_it_comes() -> None:
     table = PairTable(None, COLUMNS, stream)
     assert list(islice(table.rows(), 2)) == [Input(1, "sad", "hug", ()), Input(2, "sad", "hug", ())]
     with pytest.raises(KitError) as error:
-        next(iter(PairTable(None, COLUMNS, io.BufferedReader(io.BytesIO(b"{}\n"))).rows()))  # type: ignore[arg-type]
+        list(PairTable(None, COLUMNS, io.BufferedReader(io.BytesIO(b"{}\n"))).rows())  # type: ignore[arg-type]
     assert str(error.value) == "standard input: column 'seeker_post' is missing; there are none"
 
 

@@ -62,7 +62,65 @@ def test_a_table_becomes_a_table_and_the_last_line_names_it(command: Any) -> Non
 def test_rows_that_are_skipped_are_counted_and_listed(command: Any) -> None:
     Path("in.jsonl").write_text(table(PAIR, {**PAIR, "response_post": ""}, PAIR))
     said = command("model", "in.jsonl", "--out", "out.csv", "--errors", "skip")
-    assert said == (0, "", "2 pairs predicted: out.csv\n1 rows skipped: out.csv.skipped.csv\n")
+    assert said == (0, "", "2 pairs predicted: out.csv\n1 row skipped: out.csv.skipped.csv\n")
+
+
+def test_the_lines_that_an_open_quote_takes_are_told_of_too(command: Any) -> None:
+    Path("in.csv").write_text('seeker_post,response_post\nsad,hug\n"oops,b\n' + "good,row\n" * 1000)
+    said = command("model", "in.csv", "--out", "out.csv", "--errors", "skip")
+    assert said == (
+        0,
+        "",
+        "1 pair predicted: out.csv\n1 row skipped: out.csv.skipped.csv\n"
+        "1,000 more lines skipped, because a quote is not closed and makes them part of a bad row; close it\n",
+    )
+    assert Path("out.csv.skipped.csv").read_text().startswith("row,column,reason\n2,,lines 3 to 1003: not a valid CSV row: ")
+
+
+def test_the_rows_of_standard_input_before_a_bad_one_are_answered(command: Any) -> None:
+    bad = {**PAIR, "response_post": ""}
+    said = command("model", "-", stdin=table(PAIR, PAIR, bad, PAIR))
+    reason = "standard input, row 3, column 'response_post': empty, expected a post"
+    assert (said.code, said.err) == (2, f"Error: {reason}\n")
+    assert [json.loads(line)["row"] for line in said.out.splitlines()] == [1, 2]
+    said = command("model", "-", "--errors", "skip", stdin=table(PAIR, PAIR, bad, PAIR, bad))
+    assert [json.loads(line)["row"] for line in said.out.splitlines()] == [1, 2, 4]
+    assert said.err == f"skipped: {reason}\nskipped: {reason.replace('row 3', 'row 5')}\n2 rows skipped\n"
+
+
+@pytest.mark.parametrize("errors", ["stop", "skip"])
+@pytest.mark.parametrize("given", ["", "\n \n"])
+def test_standard_input_without_a_row_is_one_line_as_a_table_without_one_is(command: Any, errors: str, given: str) -> None:
+    line = "Error: standard input: no rows, expected at least one pair\n"
+    assert command("model", "-", "--errors", errors, stdin=given) == (2, "", line)
+
+
+def test_a_bad_first_row_is_skipped_as_any_other_is(command: Any) -> None:
+    said = command("model", "-", "--errors", "skip", stdin=table({"seeker_post": "a"}, PAIR))
+    assert said.err == (
+        "skipped: standard input, row 1: column 'response_post' is missing; there are seeker_post\n1 row skipped\n"
+    )
+    assert [json.loads(line)["row"] for line in said.out.splitlines()] == [2]
+    assert command("model", "-", "--errors", "skip", stdin=table({"seeker_post": "a"})) == (
+        2,
+        "",
+        "Error: standard input: column 'response_post' is missing; there are seeker_post\n",
+    )
+
+
+def test_the_list_of_skipped_rows_overwrites_no_file_either(command: Any) -> None:
+    Path("in.jsonl").write_text(table(PAIR, {**PAIR, "response_post": ""}))
+    Path("out.csv.skipped.csv").write_text("mine")
+    assert command("model", "in.jsonl", "--out", "out.csv", "--errors", "skip") == (
+        2,
+        "",
+        "Error: --out out.csv: the skipped rows are listed in out.csv.skipped.csv, which already exists; move it, "
+        "or use another --out\n",
+    )
+    assert not Path("out.csv").exists()
+    assert Path("out.csv.skipped.csv").read_text() == "mine"
+    Path("in.jsonl").write_text(table(PAIR))
+    assert command("model", "in.jsonl", "--out", "out.csv").code == 0  # without the flag there is no list
 
 
 def test_standard_input_is_answered_on_standard_output(command: Any) -> None:
@@ -73,7 +131,7 @@ def test_standard_input_is_answered_on_standard_output(command: Any) -> None:
     assert first["warm_predicted"] in {"no", "yes"}
     assert isinstance(first["ER_evidence"], list)
     said = command("model", "-", "--errors", "skip", stdin=table(PAIR, {"seeker_post": "", "response_post": "x"}))
-    assert said.err == "skipped: standard input, row 2, column 'seeker_post': empty, expected a post\n"
+    assert said.err == "skipped: standard input, row 2, column 'seeker_post': empty, expected a post\n1 row skipped\n"
     assert len(said.out.splitlines()) == 1
     assert command("model", "-", stdin="{") == (
         2,
@@ -94,7 +152,7 @@ def test_half_a_surrogate_pair_in_what_is_kept_is_one_line(command: Any) -> None
     given = table(PAIR, {**PAIR, "id": ["\ud83d"]})
     said = command("model", "-", "--keep", "id", "--errors", "skip", stdin=given)
     line = "skipped: standard input, row 2, column 'id': not UTF-8, or half a surrogate pair, found; save it again as UTF-8\n"
-    assert (said.code, len(said.out.splitlines()), said.err) == (0, 1, line)
+    assert (said.code, len(said.out.splitlines()), said.err) == (0, 1, f"{line}1 row skipped\n")
 
 
 def test_a_model_of_responses_alone_asks_for_no_seeker_column(command: Any) -> None:
