@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -33,7 +34,11 @@ LONGEST_TOKEN = 4096
 )
 @click.option("--allow-remote", is_flag=True, help="allow a --host that other machines can reach")
 @click.option(
-    "--allowed-host", "hosts", multiple=True, metavar="NAME", help="a name in the Host header, such as a proxy's; may be repeated"
+    "--allowed-host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="a name in the Host header, such as a proxy's, without a port; may be repeated",
 )
 @click.option("--token-file", type=click.Path(path_type=Path), metavar="FILE", help="clients must send this file's token")
 @click.option(
@@ -75,6 +80,8 @@ def serve(
         needed(module, extra="serve", purpose="serve a model")
     from empathy_kit.service import server
 
+    for name in hosts:
+        check_name(name)
     token = None if token_file is None else read_token(token_file)
     if not (allow_remote or server.is_loopback(host)):
         raise KitError(f"--host {host}: other machines could reach it; add --allow-remote if they may, or use 127.0.0.1")
@@ -84,7 +91,8 @@ def serve(
         quiet_libraries()
         from empathy_kit.cluster import cores
         from empathy_kit.inference.model import HUB, load
-        from empathy_kit.service.app import Served, Settings, create
+        from empathy_kit.service.app import Settings, create
+        from empathy_kit.service.served import Served
 
         # Each core computes a batch of its own: what arrives while one is busy goes to the next. Torch shares its cores itself.
         loaded = load(model, device=device, threads=1, plugins=plugin_files)
@@ -106,9 +114,21 @@ def serve(
         server.serve(
             create(served, settings),
             bound,
+            deadline=deadline,
             started=lambda: terminal.line(f"{model} answers at {where}; Ctrl-C stops it"),
             stopping=served.stop,
+            broken=lambda: served.broken,
         )
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that no Host header could match.
+
+    Raises:
+        KitError: it has a scheme, a port, or signs that browsers encode.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+        raise KitError(f"--allowed-host {name}: expected a name alone, such as coach.example.org, without a scheme or a port")
 
 
 def read_token(path: Path) -> str:
@@ -118,7 +138,9 @@ def read_token(path: Path) -> str:
         KitError: no file, or one that others may read, or that holds no token.
     """
     try:
-        others = os.name == "posix" and path.stat().st_mode & 0o077
+        # Systemd's credentials have mode 0440: the group's bit stands for the service's user, and the folder is closed to others.
+        credential = path.parent == Path(os.environ.get("CREDENTIALS_DIRECTORY", os.devnull))
+        others = os.name == "posix" and path.stat().st_mode & (0o037 if credential else 0o077)
         text = path.read_text(encoding="ascii", errors="strict")
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or "not ASCII text"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,16 +17,13 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 
 from empathy_kit import __version__
-from empathy_kit.data.cells import MAX_CELL
 from empathy_kit.errors import KitError
-from empathy_kit.inference.model import EmpathyModel, digest, post_fault
+from empathy_kit.inference.model import EmpathyModel, post_fault
 from empathy_kit.service.batches import Batches, Busy, Late
-from empathy_kit.service.guard import PAGE, TOO_LARGE, Guard, refusal
+from empathy_kit.service.guard import LOG, OPEN, PAGE, TOO_LARGE, Guard, place, refusal
 from empathy_kit.service.measures import Measures
 from empathy_kit.service.messages import (
-    MOST_BYTES,
     MOST_PAIRS,
-    UNCERTAIN,
     ErrorAnswer,
     Fault,
     PairOfPosts,
@@ -35,11 +32,12 @@ from empathy_kit.service.messages import (
     Refused,
     answer,
 )
+from empathy_kit.service.served import Served
 
 BATCH = 16  # pairs: enough to compute well, few enough that nobody waits long for a batch to end
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 REFUSALS = (400, 401, 413, 415, 422, 429, 431, 500, 503)
-WARM = ("I do not know what to do any more.", "That sounds very hard. What happened? " * 40)
+TOKEN = 4  # characters, about
 
 
 @dataclass(frozen=True)
@@ -53,77 +51,6 @@ class Settings:
     token: str | None = field(default=None, repr=False)
 
 
-@dataclass
-class Served:
-    """The model of a server."""
-
-    model: EmpathyModel
-    folder: Path | None  # None where nothing can change it: the cache of a published model
-    stopping: bool = False
-
-    def stop(self) -> None:
-        """Tell balancers to send nothing more. What still comes is answered."""
-        self.stopping = True
-
-    @cached_property
-    def marks_evidence(self) -> bool:
-        """Whether the model has a span head. Asked of the model itself, which is warm afterwards."""
-        found = [each for length in (1, 4) for each in self.model.predict([WARM] * length)]
-        return any(task.evidence is not None for task in found[0].tasks.values())
-
-    @property
-    def changed(self) -> bool:
-        """Whether the folder holds another model by now; the server answers with the one that it loaded."""
-        if self.folder is None:
-            return False
-        try:
-            return digest(self.folder) != self.model.digest
-        except OSError:
-            return True
-
-    def described(self) -> dict[str, Any]:
-        """What `/v1/model` answers. Paths in the record are cut to their last part."""
-        from empathy_kit.inference.card import without_paths
-
-        model = self.model
-        return {
-            "schema": model.schema.to_dict(),
-            "digest": model.digest,
-            "changed_since_start": self.changed,
-            "kit": __version__,
-            "reads_seekers": model.reads_seekers,
-            "marks_evidence": self.marks_evidence,
-            "max_tokens": model.tokenization.max_tokens,
-            "truncate": model.tokenization.truncate,
-            "uncertain_below": UNCERTAIN,
-            "limits": {"pairs": MOST_PAIRS, "characters": MAX_CELL, "bytes": MOST_BYTES},
-            "temperatures": dict(model.temperatures),
-            "warnings": list(model.warnings),
-            "record": without_paths(dict(_record(model))),
-        }
-
-    def card(self) -> str:
-        """The model card, made from the record.
-
-        Raises:
-            KitError: the record is of an earlier version, which has too little for it.
-        """
-        from empathy_kit.inference.card import published, write_card
-        from empathy_kit.runs.record import Record
-
-        try:
-            found = Record(**_record(self.model))
-        except TypeError:
-            raise KitError("the model has no record that a card can be made of; train or export it with this version") from None
-        return write_card(published(found), "empathy-kit/model", licence=None)
-
-
-def _record(model: EmpathyModel) -> Mapping[str, Any]:
-    """The run's record: the description of a run itself, or within that of an exported model."""
-    found = model.about.get("record", model.about)
-    return {name: value for name, value in found.items() if name != "hub"}
-
-
 def create(served: Served, settings: Settings) -> FastAPI:
     """The application. Its lifespan warms the model up and computes batches."""
     measures = Measures(lambda: batches.waiting)
@@ -132,17 +59,18 @@ def create(served: Served, settings: Settings) -> FastAPI:
         longest_wait=settings.longest_wait,
         size=BATCH,
         workers=settings.workers,
+        reads=TOKEN * served.model.tokenization.max_tokens,
         seen=measures.batch,
     )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        await asyncio.to_thread(lambda: served.marks_evidence)
+        await asyncio.to_thread(lambda: served.described)  # warms the model up
         working = asyncio.create_task(batches.work())
+        working.add_done_callback(partial(_ended, served))
         yield
         working.cancel()
-        with suppress(asyncio.CancelledError):
-            await working
+        await asyncio.wait({working})
 
     # The pages that FastAPI adds load scripts from other hosts. Its telemetry would give requests to whatever OpenTelemetry
     # provider the process has; versions without it ignore the setting.
@@ -159,9 +87,32 @@ def create(served: Served, settings: Settings) -> FastAPI:
     _state(app, served, measures)
     _predict(app, served, batches, measures, settings.deadline)
     _errors(app)
+    if settings.token is not None:
+        _declare_token(app)
     paths = frozenset(path for route in app.routes if (path := getattr(route, "path", None)))
     app.add_middleware(Guard, hosts=settings.hosts, token=settings.token, paths=paths, measures=measures)
     return app
+
+
+def _ended(served: Served, working: asyncio.Task[None]) -> None:
+    """Without workers every request would wait for its deadline, so that the server has to end and be started again."""
+    if working.cancelled():
+        return
+    served.broken = True
+    error = working.exception()
+    while isinstance(error, BaseExceptionGroup):  # of the task group: what it holds has the place
+        error = error.exceptions[0]
+    if error is not None:
+        LOG.error("%s", place(error))
+
+
+def _declare_token(app: FastAPI) -> None:
+    """Add to the description what the guard asks for, on the paths where it asks."""
+    described = app.openapi()
+    described.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    for path, operations in described["paths"].items():
+        for operation in () if path in OPEN else operations.values():
+            operation["security"] = [{"token": []}]
 
 
 def _page(app: FastAPI) -> None:
@@ -183,10 +134,12 @@ def _state(app: FastAPI, served: Served, measures: Measures) -> None:
 
     @app.get("/readyz", responses={503: {"model": ErrorAnswer}})
     async def readyz() -> dict[str, bool]:
-        """The model is loaded, and the server is not about to stop."""
+        """The model is loaded and computes, and the server is not about to stop."""
+        if served.broken:
+            raise Refused(503, Fault(code="not_ready", message="the model computes no more; the server's log names the place"))
         if served.stopping:
             raise Refused(503, Fault(code="not_ready", message="the server is stopping"))
-        return {"ready": True, "model_changed_since_start": served.changed}
+        return {"ready": True, "model_changed_since_start": await asyncio.to_thread(lambda: served.changed)}
 
     @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
@@ -196,7 +149,7 @@ def _state(app: FastAPI, served: Served, measures: Measures) -> None:
     @app.get("/v1/model")
     async def model() -> dict[str, Any]:
         """The tasks and their labels, what the model reads, and its record."""
-        return served.described()
+        return {**served.described, "changed_since_start": await asyncio.to_thread(lambda: served.changed)}
 
     @app.get("/v1/model/card", response_class=PlainTextResponse, responses={404: {"model": ErrorAnswer}})
     async def card() -> Response:

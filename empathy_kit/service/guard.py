@@ -13,6 +13,7 @@ from typing import Any
 from fastapi.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from empathy_kit.service.batches import Failed
 from empathy_kit.service.measures import Measures
 from empathy_kit.service.messages import MOST_BYTES, Fault
 
@@ -77,7 +78,7 @@ class Guard:
             await (refused or self._app)(scope, _limited(receive), told)
         except Exception as error:
             # The message may repeat a post, so that only its kind and place are logged.
-            LOG.error("%s", _place(error))  # noqa: TRY400 - a traceback would hold the message
+            LOG.error("%s", place(error))  # noqa: TRY400 - a traceback would hold the message
             if status:
                 raise ConnectionAbortedError("an answer broke off") from None
             fault = Fault(code="internal_error", message="the model failed on this request; the server's log names the place")
@@ -128,6 +129,10 @@ class Guard:
         return kind.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token or b"")
 
 
+NOT_HTTP = Fault(code="invalid_request", message="no HTTP request found, expected one of HTTP/1.1")
+
+CROWDED = Fault(code="too_busy", message="too many connections are open; ask again later")
+
 TOO_LARGE = Fault(code="too_large", message=f"the body is too large, expected at most {MOST_BYTES:,} bytes; send fewer pairs")
 
 HEADERS_TOO_LARGE = Fault(code="headers_too_large", message=f"expected headers of at most {MOST_HEADER_BYTES:,} bytes in all")
@@ -153,8 +158,9 @@ def _limited(receive: Receive) -> Receive:
     return limited
 
 
-def _place(error: BaseException) -> str:
+def place(error: BaseException) -> str:
     """An exception's type and where it came from, without its message."""
+    kind = error.kind if isinstance(error, Failed) else type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)
     calls = " < ".join(f"{frame.name} ({frame.filename}:{frame.lineno})" for frame in frames[::-1][:8])
-    return f"{type(error).__name__} at {calls}"
+    return f"{kind} at {calls}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticKnownError
 
 from empathy_kit.data.pairs import Span
 from empathy_kit.inference.prediction import Prediction
@@ -15,18 +16,30 @@ MOST_PAIRS = 64
 MOST_BYTES = 2**20
 
 
-class PairOfPosts(BaseModel):
-    """A seeker post and the response to it."""
+class _Strict(BaseModel):
+    """Fields of the names that are declared, and no others."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_known_names(cls, given: Any) -> Any:
+        """Stop at the first other name. Pydantic lists all, and a cheap body of 100,000 would keep the server busy."""
+        if isinstance(given, dict) and not given.keys() <= cls.model_fields.keys():
+            raise PydanticKnownError("extra_forbidden")
+        return given
+
+
+class PairOfPosts(_Strict):
+    """A seeker post and the response to it."""
+
     seeker_post: str = Field(default="", description="may be left out where the model does not read seeker posts", repr=False)
     response_post: str = Field(repr=False)
 
 
-class PredictRequest(BaseModel):
+class PredictRequest(_Strict):
     """Pairs to predict."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
     pairs: list[PairOfPosts] = Field(min_length=1, max_length=MOST_PAIRS)
 
 

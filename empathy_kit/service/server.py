@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import ipaddress
+import math
 import signal
 import socket
 import threading
@@ -18,23 +19,27 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from empathy_kit.errors import KitError
-from empathy_kit.service.guard import MOST_HEADER_BYTES
+from empathy_kit.service.guard import CROWDED, HEADERS, MOST_HEADER_BYTES, NOT_HTTP, Receive, Scope, Send, refusal
 
 READ_SECONDS = 10.0  # for the whole of one request to arrive
 IDLE_SECONDS = 30  # that a connection is kept open between requests
 DRAIN_SECONDS = 0.3  # after a signal: connections are still answered, and told to close
-STOP_SECONDS = 30
+WRITE_SECONDS = 10.0  # for a client to take what was written
 MOST_CONNECTIONS = 1000
 
 
 class Protocol(H11Protocol):
-    """HTTP/1.1 for clients that send a whole request in time; uvicorn waits for slow ones without end."""
+    """HTTP/1.1 for clients that send a whole request and take its answer in time; uvicorn waits for slow ones without end."""
 
     _until: asyncio.TimerHandle | None = None
+    _taken_until: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Start waiting for the first request."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # `pause_writing` comes with the first byte that the client does not take
+        if len(self.connections) > MOST_CONNECTIONS:
+            self.app = _crowded
         self._expect()
 
     def data_received(self, data: bytes) -> None:
@@ -50,7 +55,30 @@ class Protocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
         self._expected()
+        self._taken()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Wait for a client that does not read."""
+        super().pause_writing()
+        self._taken_until = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It has read all."""
+        super().resume_writing()
+        self._taken()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words
+        """Answer what is no HTTP in the form of every other refusal; uvicorn's own is plain text without the guard's headers."""
+        answer = refusal(400, NOT_HTTP, {**HEADERS, "connection": "close"})
+        parts: list[h11.Event] = [
+            h11.Response(status_code=400, headers=answer.raw_headers, reason=b"Bad Request"),
+            h11.Data(data=bytes(answer.body)),
+            h11.EndOfMessage(),
+        ]
+        for part in parts:
+            self.transport.write(self.conn.send(part) or b"")
+        self.transport.close()
 
     def _watch(self) -> None:
         if self.conn.their_state in (h11.IDLE, h11.SEND_BODY) and not self._is_idle():
@@ -71,13 +99,30 @@ class Protocol(H11Protocol):
             self._until.cancel()
             self._until = None
 
+    def _taken(self) -> None:
+        if self._taken_until is not None:
+            self._taken_until.cancel()
+            self._taken_until = None
+
+
+async def _crowded(scope: Scope, receive: Receive, send: Send) -> None:
+    """What a connection over the bound is answered."""
+    await refusal(503, CROWDED, {**HEADERS, "connection": "close", "retry-after": "1"})(scope, receive, send)
+
 
 class Server(uvicorn.Server):
     """Uvicorn that ends with its own exit code after SIGTERM or Ctrl-C, and tells clients to close first."""
 
-    def __init__(self, config: uvicorn.Config, *, started: Callable[[], object], stopping: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        started: Callable[[], object],
+        stopping: Callable[[], object],
+        broken: Callable[[], bool],
+    ) -> None:
         super().__init__(config)
-        self._told_started, self._told_stopping = started, stopping
+        self._told_started, self._told_stopping, self._broken = started, stopping, broken
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to answer, and say so."""
@@ -87,9 +132,17 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let every client know before its connection is closed, so that no request meets a closed one."""
         self._told_stopping()
-        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        closing = [*self.server_state.default_headers, (b"connection", b"close")]
+        self.server_state.default_headers = closing
+        for connection in self.server_state.connections:
+            if isinstance(connection, Protocol) and connection.cycle is not None:  # its request came with the headers of before
+                connection.cycle.default_headers = closing
         await asyncio.sleep(DRAIN_SECONDS)
         await super().shutdown(sockets)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Stop where nothing computes any more, too."""
+        return await super().on_tick(counter) or self._broken()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -149,8 +202,13 @@ def address(bound: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def configuration(app: Any) -> uvicorn.Config:
-    """Uvicorn's settings."""
+def configuration(app: Any, *, deadline: float) -> uvicorn.Config:
+    """Uvicorn's settings.
+
+    Args:
+        app: answers the requests.
+        deadline: seconds until a request is given up; a stop waits for that long, and for slow clients.
+    """
     return uvicorn.Config(
         app,
         http=Protocol,
@@ -161,13 +219,26 @@ def configuration(app: Any) -> uvicorn.Config:
         log_config=None,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=MOST_CONNECTIONS,
         timeout_keep_alive=IDLE_SECONDS,
-        timeout_graceful_shutdown=STOP_SECONDS,
+        timeout_graceful_shutdown=math.ceil(READ_SECONDS + deadline + WRITE_SECONDS),
         h11_max_incomplete_event_size=MOST_HEADER_BYTES,
     )
 
 
-def serve(app: Any, bound: socket.socket, *, started: Callable[[], object], stopping: Callable[[], object]) -> None:
-    """Answer requests until SIGTERM or Ctrl-C; then finish those that came, and return."""
-    Server(configuration(app), started=started, stopping=stopping).run(sockets=[bound])
+def serve(
+    app: Any,
+    bound: socket.socket,
+    *,
+    deadline: float,
+    started: Callable[[], object],
+    stopping: Callable[[], object],
+    broken: Callable[[], bool],
+) -> None:
+    """Answer requests until SIGTERM or Ctrl-C; then finish those that came, and return.
+
+    Raises:
+        KitError: nothing computes any more.
+    """
+    Server(configuration(app, deadline=deadline), started=started, stopping=stopping, broken=broken).run(sockets=[bound])
+    if broken():
+        raise KitError("the server stopped because its model computes no more; the line above names the place; start it again")

@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "inference"))
 from pretend import ByWords, pretend_model
 
 from empathy_kit.service import server
-from empathy_kit.service.app import Served, Settings, create
+from empathy_kit.service.app import Settings, create
+from empathy_kit.service.served import Served
 
 PAIR = {"seeker_post": "I am sad", "response_post": "so sorry to hear that"}
 
@@ -49,6 +50,8 @@ class Asked:
     served: Served
     engine: Any
     stop: Any
+    ended: threading.Event
+    connections: Any
 
     def __call__(self, path: str, body: Any = None, *, method: str | None = None, **headers: str) -> Reply:
         """Send a request on a connection of its own; a body that is no bytes is sent as JSON."""
@@ -76,10 +79,17 @@ def running(
     engine = engine or ByWords()
     served = Served(model or replace(pretend_model(seekers=seekers), engine=engine), folder)
     bound = server.bind("127.0.0.1", 0)
-    config = server.configuration(create(served, settings or Settings()))
+    settings = settings or Settings()
+    config = server.configuration(create(served, settings), deadline=settings.deadline)
     begun = threading.Event()
-    process = server.Server(config, started=begun.set, stopping=served.stop)
-    thread = threading.Thread(target=process.run, kwargs={"sockets": [bound]})
+    process = server.Server(config, started=begun.set, stopping=served.stop, broken=lambda: served.broken)
+    ended = threading.Event()
+
+    def run() -> None:
+        process.run(sockets=[bound])
+        ended.set()
+
+    thread = threading.Thread(target=run)
     thread.start()
 
     def stop() -> None:
@@ -89,7 +99,7 @@ def running(
     try:
         if not begun.wait(20):
             raise TimeoutError("the server did not start")
-        yield Asked(bound.getsockname()[1], served, engine, stop)
+        yield Asked(bound.getsockname()[1], served, engine, stop, ended, process.server_state.connections)
     finally:
         stop()
         bound.close()

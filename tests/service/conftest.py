@@ -1,13 +1,13 @@
-"""A real browser for the page. Skips where Playwright or Chromium is missing."""
+"""A real browser for the page."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+import browsers
 import pytest
 from page_server import PageServer
 
@@ -18,13 +18,10 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """Debian's Chromium, one per module: while it runs, its event loop is this thread's, so that no other loop could start."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.skip("Chromium is not installed")
+    sync_api = browsers.library("playwright.sync_api", "Playwright")
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=arguments)
+        browser = playwright.chromium.launch(executable_path=browsers.program(), args=arguments)
         yield browser
         browser.close()
 
@@ -81,15 +78,19 @@ def page(_shared: tuple[Page, _Watch], server: PageServer) -> Iterator[Page]:
 
 @pytest.fixture
 def open_page(chromium: Browser, server: PageServer) -> Iterator[Callable[..., Page]]:
-    """Opens the page in a browser context of its own, made with Playwright's options for one, and watched like `page`."""
+    """Opens the page in a browser context of its own, made with Playwright's options for one, and watched like `page`.
+
+    A script runs before the page's own.
+    """
     watch = _Watch()
     watch.servers.append(server.url)
     with ExitStack() as contexts:
 
-        def opened(**options: Any) -> Page:
+        def opened(script: str = "", **options: Any) -> Page:
             page = contexts.enter_context(chromium.new_context(**options)).new_page()
             page.set_default_timeout(8000)
             watch.on(page)
+            page.add_init_script(script)
             page.goto(server.url)
             return page
 

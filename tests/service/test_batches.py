@@ -13,11 +13,25 @@ import pytest
 pytest.importorskip("fastapi", reason="the serve extra is not installed")
 
 from empathy_kit.inference.prediction import Prediction
-from empathy_kit.service.batches import Batches, Busy, Late, Posts
+from empathy_kit.service import batches as module
+from empathy_kit.service.batches import Batches, Busy, Failed, Late, Posts
 
 
 def predicted(posts: Posts) -> Prediction:
     return Prediction({}, seeker_truncated=False, response_truncated=posts[1].endswith("cut"))
+
+
+class Panic(BaseException):
+    """What a panic of Rust code is in Python."""
+
+
+FAILURES: dict[str, type[BaseException]] = {
+    "poison": ValueError,
+    "panic": Panic,
+    "exit": SystemExit,
+    "stop": StopIteration,
+    "cancel": asyncio.CancelledError,
+}
 
 
 class Gate:
@@ -31,19 +45,25 @@ class Gate:
         self.batches.append([response for _, response in posts])
         self.entered.release()
         assert self.open.acquire(timeout=10)
-        if any(response == "poison" for _, response in posts):
-            raise ValueError("poison")
-        return [predicted(each) for each in posts]
+        for _, response in posts:
+            if response in FAILURES:
+                raise FAILURES[response]("the post")
+        return [predicted(each) for each in posts if each[1] != "lost"]
 
 
 def within(
-    test: Callable[[Batches, Gate], Awaitable[None]], *, longest_wait: float = 0.15, size: int = 4, workers: int = 1
+    test: Callable[[Batches, Gate], Awaitable[None]],
+    *,
+    longest_wait: float = 0.075,
+    size: int = 4,
+    workers: int = 1,
+    reads: int = 100_000,
 ) -> None:
     """Run a test next to working batches."""
 
     async def both() -> None:
         gate = Gate()
-        batches = Batches(gate, longest_wait=longest_wait, size=size, workers=workers)
+        batches = Batches(gate, longest_wait=longest_wait, size=size, workers=workers, reads=reads)
         working = asyncio.create_task(batches.work())
         try:
             await asyncio.wait_for(test(batches, gate), 20)
@@ -103,10 +123,10 @@ def test_over_the_bound_a_request_is_refused_at_once_with_a_time() -> None:
         first = asked(batches, "a")
         await entered(gate)
         waiting = asked(batches, *"bcdefg")
-        fits = asked(batches, *"hi")  # the six before it need .12 s at the first guess of 50 pairs/s
+        fits = asked(batches, *"hi")  # the six before it need .06 s at the first guess of 100 short pairs/s
         await asyncio.sleep(0.01)
         with pytest.raises(Busy) as refused:
-            await batches.predict([("", "x")], deadline=10)  # eight need .16 s
+            await batches.predict([("", "x")], deadline=10)  # eight need .08 s
         assert refused.value.seconds == 1
         assert batches.waiting == 8
         for _ in range(10):
@@ -160,20 +180,111 @@ def test_what_nobody_waits_for_is_dropped() -> None:
     within(test)
 
 
-def test_a_pair_that_the_model_fails_on_fails_alone() -> None:
+@pytest.mark.parametrize(
+    ("poison", "kind"), [*((name, each.__name__) for name, each in FAILURES.items()), ("lost", "ValueError")]
+)
+def test_a_pair_that_the_model_fails_on_fails_alone(poison: str, kind: str) -> None:
     async def test(batches: Batches, gate: Gate) -> None:
         first = asked(batches, "a")
         await entered(gate)
-        poisoned, well = asked(batches, "b", "poison"), asked(batches, "c")
+        poisoned, well = asked(batches, "b", poison), asked(batches, "c")
         await asyncio.sleep(0.01)
         for _ in range(6):
             gate.open.release()
         assert len(await first) == len(await well) == 1
-        with pytest.raises(ValueError, match="poison"):
+        with pytest.raises(Failed) as failed:
             await poisoned
+        assert (failed.value.kind, str(failed.value)) == (kind, "")  # its message may be a post
         assert len(await batches.predict([("", "after")], deadline=10)) == 1
 
     within(test)
+
+
+def test_pairs_whose_request_left_are_not_computed_one_by_one_after_a_batch_that_failed() -> None:
+    async def test(batches: Batches, gate: Gate) -> None:
+        poisoned, left, stays = asked(batches, "poison"), asked(batches, "left"), asked(batches, "b")
+        await entered(gate)
+        left.cancel()
+        await asyncio.gather(left, return_exceptions=True)
+        for _ in range(3):
+            gate.open.release()
+        await asyncio.gather(poisoned, stays, return_exceptions=True)
+        assert gate.batches == [["poison", "left", "b"], ["poison"], ["b"]]
+
+    within(test)
+
+
+def test_a_long_pair_counts_as_many_short_ones() -> None:
+    async def test(batches: Batches, gate: Gate) -> None:
+        first = asked(batches, "a")
+        await entered(gate)
+        short = asked(batches, "b", "c")
+        await asyncio.sleep(0.01)
+        long = asked(batches, 6_000 * "d", 6_000 * "e")  # .34 s at the first guess, where four short ones need .04 s
+        await asyncio.sleep(0.01)
+        with pytest.raises(Busy):
+            await batches.predict([("", "f")], deadline=10)
+        for _ in range(5):
+            gate.open.release()
+        await asyncio.gather(first, short, long)
+        assert [[each[0] for each in batch] for batch in gate.batches] == [["a"], ["b", "c", "d"], ["e"]]
+
+    within(test, reads=6_000)
+
+
+def test_what_the_model_cuts_off_counts_little() -> None:
+    async def test(batches: Batches, gate: Gate) -> None:
+        first = asked(batches, "a")
+        await entered(gate)
+        cut = asked(batches, 10_000 * "b")
+        await asyncio.sleep(0.01)
+        fits = asked(batches, "c")
+        for _ in range(3):
+            gate.open.release()
+        await asyncio.gather(first, cut, fits)
+
+    within(test, reads=200)
+
+
+def test_a_long_batch_does_not_make_short_pairs_look_slow() -> None:
+    def steady(posts: list[Posts]) -> list[Prediction]:  # 20,000 characters per second
+        threading.Event().wait(sum(400 + len(response) for _, response in posts) / 20_000)
+        return [predicted(each) for each in posts]
+
+    async def test() -> None:
+        batches = Batches(steady, longest_wait=0.33, size=4)
+        working = asyncio.create_task(batches.work())
+        for _ in range(8):
+            await batches.predict([("", 1_500 * "a")], deadline=10)  # 10 pairs per second
+        waiting = asked(batches, *map(str, range(10, 24)))
+        await asyncio.sleep(0.01)
+        await batches.predict([("", "b")], deadline=10)  # the ten before it need .2 s, but a second at 10 pairs per second
+        await waiting
+        working.cancel()
+
+    asyncio.run(test())
+
+
+@pytest.mark.parametrize(("bound", "most"), [("MOST_PAIRS_WAITING", 3), ("MOST_CHARACTERS_WAITING", 9)])
+def test_what_waits_has_a_bound_however_long_it_may_take(bound: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, bound, most)
+
+    async def test(batches: Batches, gate: Gate) -> None:
+        first = asked(batches, "a")
+        await entered(gate)
+        waiting = [asked(batches, "bcd", "efg"), asked(batches, "hij")]
+        await asyncio.sleep(0.01)
+        with pytest.raises(Busy):
+            await batches.predict([("", "k")], deadline=10)
+        for task in waiting:
+            task.cancel()  # which leaves its room to others
+        await asyncio.gather(*waiting, return_exceptions=True)
+        after = asked(batches, "l")
+        gate.open.release()
+        gate.open.release()
+        await asyncio.gather(first, after)
+
+    within(test, longest_wait=600)
 
 
 def test_the_speed_of_past_batches_says_when_to_come_back() -> None:
@@ -190,13 +301,13 @@ def test_the_speed_of_past_batches_says_when_to_come_back() -> None:
         return [predicted(each) for each in posts]
 
     async def work(batches: Batches) -> None:
-        for _ in range(5):
+        for _ in range(8):
             await batches.predict([("", "a")], deadline=10)  # at 10 pairs/s
         waiting = asked(batches, *map(str, range(60)))
         await asyncio.sleep(0.05)
         with pytest.raises(Busy) as refused:
             await batches.predict([("", "h")], deadline=10)
-        assert 2 <= refused.value.seconds <= 6  # 58 wait, at 23 pairs/s by now: from the guess of 50 it nears 10 step by step
+        assert 2 <= refused.value.seconds <= 6  # 58 wait, at 25 pairs/s by now: from the guess of 100 it nears 10 step by step
         waiting.cancel()
 
     asyncio.run(run(work))

@@ -25,6 +25,7 @@ from small_runs import train
 
 import empathy_kit
 from empathy_kit.cli.serve import serve
+from empathy_kit.service.messages import MOST_BYTES
 
 ROOT = Path(__file__).parents[2]
 
@@ -144,12 +145,16 @@ def unit() -> Any:
 
 
 def test_the_unit_runs_as_nobody_on_a_read_only_system_and_stops_within_its_time() -> None:
-    from empathy_kit.service.server import DRAIN_SECONDS, STOP_SECONDS
+    from empathy_kit.service import server
+    from empathy_kit.service.app import Settings
 
     service = unit()["Service"]
     assert (service["DynamicUser"], service["ProtectSystem"], service["NoNewPrivileges"]) == ("yes", "strict", "yes")
     assert (service["CapabilityBoundingSet"], service["IPAddressDeny"]) == ("", "any")
-    assert float(service["TimeoutStopSec"]) > STOP_SECONDS + DRAIN_SECONDS
+    assert (service["PrivateUsers"], service["SystemCallErrorNumber"]) == ("yes", "EPERM")
+    stop = server.configuration(None, deadline=Settings().deadline).timeout_graceful_shutdown
+    assert stop is not None
+    assert float(service["TimeoutStopSec"]) == Settings().deadline + 30 > stop + server.DRAIN_SECONDS
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
@@ -157,8 +162,38 @@ def test_systemd_finds_no_fault_in_the_unit(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "empathy-kit.service").read_text("utf-8").replace("/opt/empathy-kit/bin/empathy-kit", "/bin/true")
     path = tmp_path / "empathy-kit.service"
     path.write_text(text)
+    changes = re.search(r"```\n(\[Service\]\n.*?)```", (ROOT / "docs" / "service.md").read_text("utf-8"), re.DOTALL)
+    assert changes
+    folder = tmp_path / "empathy-kit.service.d"
+    folder.mkdir()
+    (folder / "override.conf").write_text(changes[1].replace("/opt/empathy-kit/bin/empathy-kit", "/bin/true"))
     checked = subprocess.run(["systemd-analyze", "verify", "--man=no", str(path)], capture_output=True, text=True, check=False)
     assert "empathy-kit.service" not in checked.stderr
+
+
+def runs_of_the_container() -> list[list[str]]:
+    """What the documented runs of the container give to its command: what follows the image's name, or else the usual options."""
+    text = re.sub(r"\\\n\s*", "", (ROOT / "docs" / "service.md").read_text("utf-8"))
+    runs = [shlex.split(line) for line in text.splitlines() if line.startswith("podman run")]
+    return [run[run.index("empathy-kit") + 1 :] or json.loads(only("CMD")) for run in runs]
+
+
+def test_every_documented_run_of_the_container_can_be_reached_from_outside_it() -> None:
+    assert len(runs_of_the_container()) == 2
+    for options in runs_of_the_container():
+        context = serve.make_context("serve", [*json.loads(only("ENTRYPOINT"))[2:], *options])
+        assert (context.params["host"], context.params["allow_remote"]) == ("0.0.0.0", True)
+
+
+def test_the_documented_secrets_are_ones_that_the_server_accepts() -> None:
+    text = (ROOT / "docs" / "service.md").read_text("utf-8")
+    assert f"--secret empathy-kit,mode=0400,uid={only('USER')}" in text
+    assert re.findall(r"LoadCredential=(\w+):", text) == re.findall(r"--token-file %d/(\w+)", text) == ["token"]
+
+
+def test_the_documented_proxy_writes_no_body_to_a_disk() -> None:
+    text = (ROOT / "docs" / "service.md").read_text("utf-8")
+    assert f"client_max_body_size {MOST_BYTES // 2**20}m;\n    client_body_buffer_size {MOST_BYTES // 2**20}m;" in text
 
 
 def documented() -> list[str]:

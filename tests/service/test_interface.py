@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,12 @@ import pytest
 pytest.importorskip("fastapi", reason="the serve extra is not installed")
 
 from asked import PAIR, Asked, running
+from pretend import ByWords, pretend_model
 
+from empathy_kit.inference.model import digest
+from empathy_kit.runs.record import seal
 from empathy_kit.service.app import Settings
-from empathy_kit.service.messages import ErrorAnswer, PredictAnswer
+from empathy_kit.service.messages import ErrorAnswer, PredictAnswer, PredictRequest
 
 CANARY = "kanarienvogel"  # a word that no answer, log or metric may repeat
 
@@ -77,6 +83,11 @@ def test_the_model_says_what_it_reads_and_answers_no_path(server: Asked) -> None
     assert card.fault[:2] == (404, "not_found")
 
 
+def test_what_is_told_of_a_model_is_made_before_the_first_request() -> None:
+    with running() as asked:
+        assert "described" in vars(asked.served)  # its imports would hold up the requests of others
+
+
 BAD: list[tuple[Any, int, str, str]] = [
     (b"{", 422, "invalid_request", 'body: not JSON, expected {"pairs": [{"seeker_post": "...", "response_post": "..."}]}'),
     (b"", 422, "invalid_request", "body: missing"),
@@ -94,6 +105,12 @@ BAD: list[tuple[Any, int, str, str]] = [
         422,
         "invalid_request",
         'pairs, pair 0: a field of another name found, expected {"pairs": [{"seeker_post": "...", "response_post": "..."}]}',
+    ),
+    (
+        {"pairs": [PAIR], CANARY: 7},
+        422,
+        "invalid_request",
+        'body: a field of another name found, expected {"pairs": [{"seeker_post": "...", "response_post": "..."}]}',
     ),
     ({"pairs": [{**PAIR, "response_post": ""}]}, 422, "empty_post", "pair 0, response_post: empty, expected a post"),
     (
@@ -146,6 +163,16 @@ def test_a_bad_request_gets_one_line_that_names_the_place_and_never_the_text(
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("within", [lambda many: many, lambda many: {"pairs": [many]}, lambda many: {"pairs": list(many)}])
+def test_a_cheap_body_with_many_faults_does_not_keep_the_server_busy(within: Any) -> None:
+    from pydantic import ValidationError
+
+    body = within({f"k{at}": 0 for at in range(95_000)})
+    with pytest.raises(ValidationError) as error:
+        PredictRequest.model_validate(body)
+    assert error.value.error_count() == 1
+
+
 def test_what_is_not_json_is_refused_by_its_type_so_that_no_other_page_can_send_it(server: Asked) -> None:
     content = json.dumps({"pairs": [PAIR]}).encode()
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""):
@@ -184,14 +211,80 @@ def test_openapi_describes_what_is_answered(server: Asked) -> None:
     assert set(found["paths"]) == {"/v1/predict", "/v1/model", "/v1/model/card", "/healthz", "/readyz", "/metrics"}
     refusals = map(str, (400, 401, 413, 415, 422, 429, 431, 500, 503))
     assert set(found["paths"]["/v1/predict"]["post"]["responses"]) == {"200", *refusals}
+    assert "securitySchemes" not in found["components"]
 
 
-def test_a_model_folder_that_changed_is_told_and_the_loaded_model_goes_on_answering(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text("{}")
-    with running(folder=tmp_path) as asked:
-        assert asked("/readyz").json["model_changed_since_start"] is True  # the pretend model has another digest
-        assert asked("/v1/model").json["changed_since_start"] is True
+def test_openapi_declares_the_token_where_one_is_asked_for() -> None:
+    with running(settings=Settings(token="correct-horse-battery")) as asked:
+        found = asked("/openapi.json", Authorization="Bearer correct-horse-battery").json
+    assert found["components"]["securitySchemes"] == {"token": {"type": "http", "scheme": "bearer"}}
+    guarded = {path for path, operations in found["paths"].items() for each in operations.values() if "security" in each}
+    assert guarded == {"/v1/predict", "/v1/model", "/v1/model/card", "/metrics"}
+
+
+def test_a_model_folder_that_changed_is_told_and_the_loaded_model_continues_to_answer(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    weights = folder / "weights"
+    weights.write_text("one")
+    seal(folder)
+    model = pretend_model(digest=digest(folder))
+
+    with running(folder=folder, model=model) as asked:
+
+        def told() -> set[bool]:
+            assert asked.predict(PAIR).status == 200
+            return {asked("/readyz").json["model_changed_since_start"], asked("/v1/model").json["changed_since_start"]}
+
+        first = weights.stat()
+        assert told() == {False}
+        weights.write_text("two")  # of the same size
+        os.utime(weights, ns=(first.st_atime_ns, first.st_mtime_ns + 1))
+        assert told() == {True}
+        weights.write_text("one more")
+        os.utime(weights, ns=(first.st_atime_ns, first.st_mtime_ns))
+        assert told() == {True}
+        weights.write_text("one")
+        os.utime(weights, ns=(first.st_atime_ns, first.st_mtime_ns))
+        assert told() == {False}
+        (folder / "manifest.json").write_text("{}")
+        assert told() == {True}
+        shutil.rmtree(folder)
+        assert told() == {True}
+
+
+def test_a_model_without_a_span_head_marks_no_evidence() -> None:
+    class NoSpans(ByWords):
+        def _score(self, pairs: Any) -> Any:
+            return (replace(each, evidence=None) for each in super()._score(pairs))
+
+    with running(engine=NoSpans()) as asked:
+        assert asked("/v1/model").json["marks_evidence"] is False
+        (found,) = asked.predict(PAIR).json["predictions"]
+        assert {name: task["evidence"] for name, task in found["tasks"].items()} == {"warm": None, "ER": None}
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, type("PanicException", (BaseException,), {})])
+def test_a_model_that_panics_fails_one_request_and_not_the_server(
+    kind: type[BaseException], capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Panicking(ByWords):
+        def _score(self, pairs: Any) -> Any:
+            if panics:
+                raise kind(CANARY)
+            return super()._score(pairs)
+
+    panics = False
+    with running(engine=Panicking()) as asked:
+        panics = True
+        reply = asked.predict({**PAIR, "response_post": CANARY})
+        assert reply.fault[:2] == (500, "internal_error")
+        panics = False
         assert asked.predict(PAIR).status == 200
+        assert asked("/readyz").status == 200
+    assert capfd.readouterr() == ("", "")
+    assert [record.message.startswith(f"{kind.__name__} at _score (") for record in caplog.records] == [True]
+    assert CANARY not in caplog.text + reply.body.decode()
 
 
 def test_a_model_that_fails_is_an_error_without_its_message(
@@ -203,8 +296,6 @@ def test_a_model_that_fails_is_an_error_without_its_message(
         def predict(self, pairs: Any) -> Any:
             if Failing.warm:
                 raise RuntimeError(CANARY)
-            from pretend import ByWords
-
             return ByWords().predict(pairs)
 
     with running(engine=Failing()) as asked:
@@ -215,84 +306,3 @@ def test_a_model_that_fails_is_an_error_without_its_message(
     assert capfd.readouterr() == ("", "")
     assert [record.message.startswith("RuntimeError at predict (") for record in caplog.records] == [True]
     assert CANARY not in caplog.text + reply.body.decode()
-
-
-def test_no_request_is_traced_where_the_process_has_a_tracer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Later versions of FastAPI have telemetry of their own, which any global provider switches on."""
-    trace = pytest.importorskip("opentelemetry.trace", reason="this FastAPI has no telemetry")
-    heard = []
-
-    class Listening(trace.NoOpTracer):  # type: ignore[misc, name-defined]
-        def start_span(self, *arguments: Any, **settings: Any) -> Any:
-            heard.append((arguments, settings))
-            return super().start_span(*arguments, **settings)
-
-    class Provider(trace.TracerProvider):  # type: ignore[misc, name-defined]
-        def get_tracer(self, *_: Any, **__: Any) -> Any:
-            return Listening()
-
-    provider = Provider()
-    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
-    monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")
-    with running() as asked:
-        assert asked(f"/healthz?response_post={CANARY}").status == 200
-        assert asked.predict({**PAIR, "response_post": CANARY}).status == 200
-        assert asked.predict({**PAIR, "response_post": ""}).status == 422
-    assert heard == []
-
-
-def test_a_token_guards_what_holds_posts_or_a_record() -> None:
-    with running(settings=Settings(token="correct-horse-battery")) as asked:
-        for path in ("/v1/model", "/metrics", "/openapi.json", "/v1/model/card"):
-            assert asked(path).fault[:2] == (401, "unauthorized")
-            assert asked(path, Authorization="Bearer correct-horse-battery").status in (200, 404)
-        for wrong in ("Bearer x", "Basic correct-horse-battery", "Bearer", "correct-horse-battery", "Bearer \xff"):
-            reply = asked.predict(PAIR, Authorization=wrong)
-            assert reply.fault[:2] == (401, "unauthorized")
-            assert reply.headers["www-authenticate"] == "Bearer"
-        assert asked.predict(PAIR, Authorization="bearer correct-horse-battery").status == 200
-        for path in ("/", "/page.js", "/page.css", "/healthz", "/readyz"):
-            assert asked(path).status == 200
-
-
-@pytest.mark.parametrize(
-    ("host", "allowed"),
-    [
-        ("127.0.0.1", True),
-        ("localhost:8000", True),
-        ("LOCALHOST", True),
-        ("[::1]:8000", True),
-        ("192.168.0.7:8000", True),
-        ("coach.example.org", True),
-        ("evil.example", False),
-        ("localhost.evil.example", False),
-        ("127.0.0.1.evil.example", False),
-        ("", False),
-        ("[::1", False),
-        ("user@localhost", False),
-    ],
-)
-def test_only_the_names_of_this_server_are_answered(named: Asked, host: str, allowed: bool) -> None:
-    reply = named("/healthz", Host=host)
-    assert reply.status == (200 if allowed else 400)
-    if not allowed:
-        assert reply.fault[1] == "unknown_host"
-
-
-@pytest.fixture(scope="module")
-def named() -> Iterator[Asked]:
-    with running(settings=Settings(hosts=frozenset({"coach.example.org"}))) as asked:
-        yield asked
-
-
-def test_every_answer_forbids_what_a_page_does_not_need(server: Asked) -> None:
-    for path in ("/", "/page.js", "/v1/model", "/nothing"):
-        headers = server(path).headers
-        assert (
-            headers["content-security-policy"]
-            == "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        )
-        assert headers["x-content-type-options"] == "nosniff"
-        assert headers["referrer-policy"] == "no-referrer"
-        assert headers["cache-control"] == "no-store"
-        assert "server" not in headers

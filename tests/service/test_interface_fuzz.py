@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -24,11 +25,17 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "inference"))
 
 from pretend import pretend_model
 
-from empathy_kit.service.app import Served, Settings, create
+from empathy_kit.service.app import Settings, create
 from empathy_kit.service.messages import ErrorAnswer, PredictAnswer
+from empathy_kit.service.served import Served
 
 MARK = "kanarienvogel"
-texts = st.text(max_size=40) | st.sampled_from(["", " \n", "\0", "\u200b", "<script>alert(1)</script>", "&lt;b&gt;"])
+# Half a surrogate pair is no text, but JSON has a way to write it.
+texts = (
+    st.text(st.characters(), max_size=40)
+    | st.text("a\ud800\udfff", max_size=8)
+    | st.sampled_from(["", " \n", "\0", "\u200b", "<script>alert(1)</script>", "&lt;b&gt;"])
+)
 marked = texts.map(lambda text: MARK + text)
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | marked
 values = st.recursive(
@@ -49,11 +56,14 @@ OTHERS = ["/", "/v1/model", "/metrics", "/healthz", "/readyz", "/openapi.json", 
 paths = st.sampled_from(["/v1/predict"] * 20 + OTHERS)
 methods = st.sampled_from(["POST"] * 20 + ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE", "PATCH"])
 names = st.sampled_from([b"content-type", b"host", b"authorization", b"content-length", b"accept", b"origin", b"cookie"])
+queries = st.just(b"") | st.binary(max_size=30).map(lambda query: MARK.encode() + query)
 headers = st.one_of(*[st.just([])] * 3, st.lists(st.tuples(names, st.binary(max_size=30)), max_size=3))
 usual = [(b"host", b"localhost"), (b"content-type", b"application/json")]
 
 
-async def answered(app: Any, method: str, path: str, given: list[tuple[bytes, bytes]], parts: list[bytes]) -> tuple[int, bytes]:
+async def answered(
+    app: Any, method: str, path: str, query: bytes, given: list[tuple[bytes, bytes]], parts: list[bytes]
+) -> tuple[int, bytes]:
     """One request through the application, its body in parts."""
     messages = [{"type": "http.request", "body": part, "more_body": at + 1 < len(parts)} for at, part in enumerate(parts)]
     sent: list[dict[str, Any]] = []
@@ -74,7 +84,7 @@ async def answered(app: Any, method: str, path: str, given: list[tuple[bytes, by
         "method": method,
         "path": path,
         "raw_path": path.encode("utf-8", "surrogatepass"),
-        "query_string": b"",
+        "query_string": query,
         "headers": given,
         "scheme": "http",
         "client": ("127.0.0.1", 1),
@@ -85,10 +95,24 @@ async def answered(app: Any, method: str, path: str, given: list[tuple[bytes, by
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
 
 
+class Log(logging.Handler):
+    """Whatever any library of this process logs, at whichever level."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record))  # with the traceback, where there is one
+
+
 class Application:
     """The service in a loop of its own."""
 
     def __init__(self) -> None:
+        self.log, self.level = Log(), logging.root.level
+        logging.root.addHandler(self.log)
+        logging.root.setLevel(logging.DEBUG)
         self.loop = asyncio.new_event_loop()
         self.app = create(Served(pretend_model(), None), Settings(longest_wait=600))
         self.lifespan = self.app.router.lifespan_context(self.app)
@@ -99,10 +123,24 @@ class Application:
         self.loop.run_until_complete(self.lifespan.__aexit__(None, None, None))
         self.loop.run_until_complete(self.loop.shutdown_default_executor())
         self.loop.close()
+        logging.root.removeHandler(self.log)
+        logging.root.setLevel(self.level)
 
-    def check(self, method: str, path: str, extra: list[tuple[bytes, bytes]], body: bytes, cut: int) -> None:
-        kept = [each for each in usual if each[0] not in {name for name, _ in extra}]
-        status, content = self.loop.run_until_complete(answered(self.app, method, path, kept + extra, [body[:cut], body[cut:]]))
+    def ask(
+        self,
+        method: str,
+        path: str,
+        query: bytes = b"",
+        extra: list[tuple[bytes, bytes]] | None = None,
+        body: bytes = b"",
+        cut: int = 0,
+    ) -> tuple[int, bytes]:
+        kept = [each for each in usual if each[0] not in {name for name, _ in extra or []}]
+        parts = [body[:cut], body[cut:]]
+        return self.loop.run_until_complete(answered(self.app, method, path, query, kept + (extra or []), parts))
+
+    def check(self, method: str, path: str, query: bytes, extra: list[tuple[bytes, bytes]], body: bytes, cut: int) -> None:
+        status, content = self.ask(method, path, query, extra, body, cut)
         self.statuses[status] += 1
         assert status < 500, (method, path, extra, body)
         if status == 200 and path == "/v1/predict":
@@ -111,8 +149,14 @@ class Application:
             ErrorAnswer.model_validate_json(content)
             assert MARK.encode() not in content
 
+    def check_traces(self) -> None:
+        """Nothing of a request is in any log or counter."""
+        status, measures = self.ask("GET", "/metrics")
+        assert status == 200
+        assert MARK not in measures.decode() + "\n".join(self.log.lines)
 
-requests = st.tuples(methods, paths, headers, bodies | broken | st.binary(max_size=50), st.integers(0, 300))
+
+requests = st.tuples(methods, paths, queries, headers, bodies | broken | st.binary(max_size=50), st.integers(0, 300))
 
 
 @pytest.fixture(scope="module")
@@ -133,11 +177,18 @@ def test_the_requests_got_as_far_as_the_model_and_as_every_refusal(application: 
     assert {400, 404, 405, 415, 422} <= set(application.statuses)
 
 
+def test_nothing_of_the_requests_is_in_a_log_or_a_counter(application: Application) -> None:
+    logging.getLogger("anybody").debug("heard")
+    assert application.log.lines[-1] == "heard"
+    application.check_traces()
+
+
 if __name__ == "__main__":
     found = Application()
     sent = settings(max_examples=int(sys.argv[1]), deadline=None, suppress_health_check=list(HealthCheck), database=None)(
         given(requests)(lambda request_: found.check(*request_))
     )
     sent()
+    found.check_traces()
     found.close()
     print(f"{found.statuses.total():,} requests answered: {dict(sorted(found.statuses.items()))}")  # noqa: T201

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("fastapi", reason="the serve extra is not installed")
 
 from asked import PAIR, running, until
-from click.testing import CliRunner
 from pretend import ByWords
 
-from empathy_kit import KitError
-from empathy_kit.cli import cli
 from empathy_kit.service import server
 from empathy_kit.service.app import Settings
-from empathy_kit.service.server import bind, is_loopback
+from empathy_kit.service.guard import HEADERS
+from empathy_kit.service.measures import Measures
+from empathy_kit.service.server import is_loopback
 
 BODY = json.dumps({"pairs": [PAIR]}).encode()
 REQUEST = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
@@ -69,6 +63,72 @@ def test_an_answer_that_takes_longer_than_a_request_may_is_given_nevertheless(mo
     monkeypatch.setattr(server, "READ_SECONDS", 0.2)
     with running(engine=ByWords(pause=0.6)) as asked:
         assert asked.predict(PAIR).status == 200
+
+
+def many(requests: int) -> bytes:
+    return requests * b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def test_a_client_that_never_reads_its_answers_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "WRITE_SECONDS", 0.3)
+    with running() as asked, socket.create_connection(("127.0.0.1", asked.port)) as client:
+        client.sendall(many(500))  # whose answers are more than the system keeps for a client
+        until(lambda: len(asked.connections) == 1)
+        until(lambda: len(asked.connections) == 0)
+        assert asked("/healthz").status == 200
+
+
+def test_a_client_that_reads_late_but_in_time_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "WRITE_SECONDS", 1)
+
+    def answers(wanted: int) -> None:
+        found = 0
+        while found < wanted:
+            part = client.recv(65_536)
+            assert part
+            found += part.count(b"200 OK")
+
+    with running() as asked, socket.create_connection(("127.0.0.1", asked.port), timeout=10) as client:
+        client.sendall(many(500))
+        time.sleep(0.5)
+        answers(490)  # a few status lines may be torn between two parts
+        time.sleep(1.2)
+        assert len(asked.connections) == 1
+
+
+def read_answer(client: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    answer = http.client.HTTPResponse(client)
+    answer.begin()
+    return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+
+
+def test_what_is_no_http_is_answered_as_every_other_refusal() -> None:
+    with running() as asked, socket.create_connection(("127.0.0.1", asked.port)) as client:
+        client.sendall(b"kanarienvogel\r\n\r\n")
+        status, headers, body = read_answer(client)
+        assert (status, headers["content-type"], headers["connection"]) == (400, "application/json", "close")
+        assert json.loads(body)["error"] == {
+            "code": "invalid_request",
+            "message": "no HTTP request found, expected one of HTTP/1.1",
+        }
+        assert headers.items() >= HEADERS.items()
+        assert closed(client) == b""
+
+
+def test_connections_over_the_bound_are_refused_and_those_before_them_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 2)
+    with running() as asked:
+        first, second, over = (socket.create_connection(("127.0.0.1", asked.port)) for _ in range(3))
+        with first, second:
+            with over:
+                over.sendall(REQUEST % (len(BODY), BODY))
+                status, headers, body = read_answer(over)
+            assert (status, headers["connection"], headers["retry-after"]) == (503, "close", "1")
+            assert json.loads(body)["error"] == {"code": "too_busy", "message": "too many connections are open; ask again later"}
+            assert headers.items() >= HEADERS.items()
+            second.sendall(REQUEST % (len(BODY), BODY))
+            assert read_answer(second)[0] == 200
+        until(lambda: asked("/healthz").status == 200)
 
 
 def test_headers_and_bodies_without_a_length_have_limits() -> None:
@@ -146,106 +206,66 @@ def test_a_stop_answers_what_came_and_tells_clients_to_close() -> None:
             asked("/healthz")
 
 
-@pytest.fixture
-def script(tmp_path: Path) -> Path:
-    """The command line with the pretend model."""
-    folder = Path(__file__).parent.parent / "inference"
-    path = tmp_path / "serve.py"
-    path.write_text(
-        f"import sys\nsys.path.insert(0, {str(folder)!r})\n"
-        "from pretend import pretend_model\n"
-        "from empathy_kit.inference import model\n"
-        "model.load = lambda source, **_: pretend_model(pause=0.02)\n"
-        "from empathy_kit.cli import main\nmain()\n"
-    )
-    return path
+def test_a_request_that_came_before_the_stop_is_told_to_close_too() -> None:
+    with running(engine=ByWords(pause=0.5)) as asked:
+        kept = http.client.HTTPConnection("127.0.0.1", asked.port, timeout=20)
+        kept.request("POST", "/v1/predict", BODY, {"Content-Type": "application/json"})
+        time.sleep(0.2)
+        threading.Thread(target=asked.stop).start()
+        told = kept.getresponse()
+        assert (told.status, told.getheader("connection")) == (200, "close")
+        kept.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_command_says_where_it_answers_and_ends_well(script: Path, number: signal.Signals) -> None:
-    # A shell starts background jobs with SIGINT ignored, and the child would inherit it.
-    code = "import signal, runpy, sys; signal.signal(signal.SIGINT, signal.default_int_handler); sys.argv = sys.argv[1:]; "
-    command = [sys.executable, "-c", code + "runpy.run_path(sys.argv[0], run_name='__main__')", str(script)]
-    with subprocess.Popen(
-        [*command, "serve", "model", "--port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout
-        assert process.stderr
-        line = process.stdout.readline()
-        assert line.startswith("model answers at http://127.0.0.1:")
-        port = int(line.partition("127.0.0.1:")[2].partition(";")[0])
-        with ThreadPoolExecutor(8) as pool:
-            answers = [pool.submit(_status, port) for _ in range(16)]
-            time.sleep(0.1)
-            os.kill(process.pid, number)
-            found = [each.result() for each in answers]
-        assert set(found) <= {200, None}
-        assert found[:4] == [200] * 4
-        assert process.wait(20) == 0
-        assert (process.stdout.read(), process.stderr.read()) == ("", "")
+def test_no_request_of_clients_that_keep_asking_is_dropped_by_a_stop() -> None:
+    def ask(port: int) -> list[int | None]:
+        """The statuses of one connection's requests until it is told to close; None for one that got no answer."""
+        connection, found = http.client.HTTPConnection("127.0.0.1", port, timeout=20), []
+        while True:
+            try:
+                connection.request("POST", "/v1/predict", BODY, {"Content-Type": "application/json"})
+                told = connection.getresponse()
+            except (OSError, http.client.HTTPException):
+                return [*found, None]
+            told.read()
+            found.append(told.status)
+            if told.getheader("connection") == "close":
+                return found
+
+    with running(engine=ByWords(pause=0.02)) as asked, ThreadPoolExecutor(12) as pool:
+        clients = [pool.submit(ask, asked.port) for _ in range(12)]
+        time.sleep(0.7)
+        asked.stop()
+        statuses = [status for each in clients for status in each.result()]
+    assert len(statuses) > 24  # two per client and more
+    assert set(statuses) == {200}
 
 
-def _status(port: int) -> int | None:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    try:
-        connection.request("POST", "/v1/predict", BODY, {"Content-Type": "application/json"})
-        return connection.getresponse().status
-    except ConnectionRefusedError:  # the server had stopped listening: the request was never taken
-        return None
-    finally:
-        connection.close()
+def test_a_stop_waits_as_long_as_a_request_may_take() -> None:
+    longest = server.READ_SECONDS + 600 + server.WRITE_SECONDS
+    assert server.configuration(None, deadline=600).timeout_graceful_shutdown == longest
 
 
-def refused(script: Path, *arguments: str) -> str:
-    reply = subprocess.run(
-        [sys.executable, str(script), "serve", "model", *arguments], capture_output=True, text=True, timeout=60
-    )
-    assert (reply.returncode, reply.stdout) == (2, "")
-    return reply.stderr
+def test_a_server_whose_model_computes_no_more_is_not_ready_and_ends(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("kanarienvogel")
 
-
-def test_a_port_in_use_and_other_faults_are_one_line(script: Path, tmp_path: Path) -> None:
-    with bind("127.0.0.1", 0) as taken:
-        port = taken.getsockname()[1]
-        said = refused(script, "--port", str(port))
-        assert said == f"Error: --port {port}: in use; use another --port, or --port 0 for one that is free\n"
-    assert refused(script, "--host", "0.0.0.0") == (
-        "Error: --host 0.0.0.0: other machines could reach it; add --allow-remote if they may, or use 127.0.0.1\n"
-    )
-    with pytest.raises(KitError) as error:
-        bind("no-such-host.invalid", 0)
-    assert str(error.value) == "--host no-such-host.invalid: no address of this machine, expected one such as 127.0.0.1"
-
-
-@pytest.mark.parametrize("module", ["fastapi", "prometheus_client", "uvicorn"])
-def test_a_missing_package_is_one_line(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(KitError) as error:
-        CliRunner().invoke(cli, ["serve", "model"], catch_exceptions=False)
-    assert str(error.value) == f"{module} is not installed: pip install 'empathy-kit[serve]' to serve a model"
-
-
-@pytest.mark.parametrize(
-    ("content", "mode", "problem"),
-    [
-        (b"short\n", 0o600, "no token found, expected one line of 16 characters or more without spaces"),
-        (b"two words of sixteen letters\n", 0o600, "no token found, expected one line of 16 characters or more without spaces"),
-        (b"correct-horse-\xff\xfe\n", 0o600, "cannot be read: not ASCII text"),
-        (b"correct-horse-battery\n", 0o644, "other users may read it; run chmod 600 on it"),
-    ],
-)
-def test_a_token_file_that_protects_nothing_is_refused(tmp_path: Path, content: bytes, mode: int, problem: str) -> None:
-    from empathy_kit.cli.serve import read_token
-
-    path = tmp_path / "token"
-    path.write_bytes(content)
-    path.chmod(mode)
-    with pytest.raises(KitError) as error:
-        read_token(path)
-    assert str(error.value) == f"--token-file {path}: {problem}"
-    path.write_bytes(b" correct-horse-battery\r\n")
-    path.chmod(0o600)
-    assert read_token(path) == "correct-horse-battery"
+    monkeypatch.setattr(Measures, "batch", broken)
+    monkeypatch.setattr(server, "DRAIN_SECONDS", 1)
+    with running() as asked:
+        assert asked("/readyz").status == 200
+        assert asked.predict(PAIR).status == 200
+        until(lambda: asked.served.broken)
+        message = "the model computes no more; the server's log names the place"
+        assert asked("/readyz").fault == (503, "not_ready", message)
+        asked.ended.wait(10)
+        with pytest.raises(ConnectionRefusedError):
+            asked("/healthz")
+    assert [record.message.startswith("RuntimeError at broken (") for record in caplog.records] == [True]
+    assert "kanarienvogel" not in caplog.text
+    assert capfd.readouterr() == ("", "")
 
 
 def test_loopback_is_told_from_what_others_reach() -> None:
