@@ -94,12 +94,14 @@ def clear(kinds: Iterable[str]) -> tuple[list[Entry], list[Entry]]:
 
 
 def private_folder(folder: Path) -> None:
-    """Make a folder that only its owner may look into.
+    """Make a folder that only its owner may look into, and those above it that are missing.
 
     Raises:
         OSError: it cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    for missing in reversed([each for each in folder.parents if not each.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     with suppress(PermissionError):  # somebody else's, who has let this user in
         folder.chmod(0o700)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -49,7 +49,7 @@ class RunConfig:
     warmup: float = _setting(0.1, "share of the steps over which the learning rates rise")
     schedule: Literal["linear", "constant"] = _setting("linear", "learning rates after the warm-up: falling to 0, or constant")
     clip: float | None = _setting(1.0, "largest gradient norm; none for no limit")
-    average: float | None = _setting(0.98, "decay of the weights' moving average, a step; none keeps the last weights")
+    average: float | None = _setting(0.98, "decay of the weights' moving average, per step; none keeps the last weights")
     select: Literal["macro-f1", "loss"] = _setting("macro-f1", "the validation score that chooses the epoch")
     patience: int = _setting(2, "epochs without a better one before training ends")
     device: Literal["auto", "cpu"] = _setting("auto", "auto takes an accelerator where there is one")
@@ -256,54 +256,12 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         KitError: no such file, or one that holds no settings.
     """
-    content = _read(path)
+    content = read_content(path)
     if "config" not in content:
         return content
     if not isinstance(content["config"], dict):
         raise KitError(f"--config {path}: config is a {type(content['config']).__name__}, expected settings")
     return upgrade(content["config"]) if content.get("format") == 1 else content["config"]
-
-
-_DATA, _ENCODER = ("data", "schema"), ("encoder", "attention_dropout")
-RESTS_ON = {"data": _DATA, "split": (*_DATA, "split", "split_seed"), "encoder": _ENCODER}
-"""What a record has a hash of, and the settings that it follows from: where one of these is changed, another is expected."""
-
-
-def read_hashes(path: Path, changed: Container[str] = ()) -> dict[str, str]:
-    """The sha256 of a recorded run's data, split and encoder; without those that follow from a changed setting.
-
-    Format 1 has none of the encoder, and a file that is not a run's record has none at all.
-
-    Raises:
-        KitError: a record lacks one, so that a repeat could not be checked.
-    """
-    content, hashes = _read(path), {}
-    for name in (name for name, settings in RESTS_ON.items() if not any(setting in changed for setting in settings)):
-        if isinstance(part := content.get(name), dict) and "sha256" in part:
-            hashes[name] = str(part["sha256"])
-        elif {"config", "format"} <= content.keys() and (name, content["format"]) != ("encoder", 1):
-            raise KitError(f"--config {path}: the sha256 of its {name} is missing; restore the file as the run wrote it")
-    return hashes
-
-
-def read_providers(path: Path) -> dict[str, dict[str, str]] | None:
-    """Who provided a recorded run's plugins: per kind name, distribution, version and perhaps a hash. None in another file."""
-    plugins = _read(path).get("plugins")
-    try:
-        return {
-            kind: {
-                key: str(entry[key]) for key in ("name", "distribution", "version", "sha256") if key != "sha256" or key in entry
-            }
-            for kind, entry in plugins.items()  # type: ignore[union-attr]
-        }
-    except (AttributeError, KeyError, TypeError):
-        return None
-
-
-def read_versions(path: Path) -> dict[str, str]:
-    """The versions of the libraries that a recorded run was computed with; empty in another file."""
-    versions = _read(path).get("versions")
-    return {str(name): str(version) for name, version in versions.items()} if isinstance(versions, dict) else {}
 
 
 _NAMES = ("sample", "reddit", "minilm", "mpnet", "epitome")  # of data, encoders and schemas, whatever lies about
@@ -334,7 +292,12 @@ def located(settings: Mapping[str, Any], path: Path, option: str = "--config") -
     return found
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_content(path: Path) -> dict[str, Any]:
+    """All that is in a TOML file of settings, or in a run's ``run.json``.
+
+    Raises:
+        KitError: it cannot be read, or holds no settings.
+    """
     try:
         text = read_regular(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

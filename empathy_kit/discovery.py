@@ -8,12 +8,13 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
-from pathlib import Path
+from importlib.metadata import Distribution, EntryPoint, PackageNotFoundError, distribution, entry_points
+from pathlib import Path, PurePath
 from types import ModuleType
 
 from empathy_kit import __version__
 from empathy_kit.errors import KitError
+from empathy_kit.files import sha256
 from empathy_kit.hookspecs import PROJECT
 from empathy_kit.reading import read_regular
 
@@ -130,15 +131,16 @@ def _import_file(name: str, path: Path, content: bytes) -> object:
 
 
 def hash_files(module: str, owner: str) -> str | None:
-    """One sha256 of the Python files behind a module that is loaded; None where there are none to read.
+    """One sha256 of the files behind a module that is loaded: code, and what it reads; None where there are none to read.
 
     Args:
         module: its name.
-        owner: the distribution that it belongs to; all Python files that one recorded count, else the module's whole package.
+        owner: the distribution that it belongs to; all files that one recorded count, else the module's whole package. Of a
+            package that is no distribution's, only the Python files count: it may hold data and results.
     """
-    files = _recorded(owner) or _package(module)
+    files = _recorded(owner) or _package(module, whole=_distribution(owner) is not None)
     try:
-        digests = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+        digests = {name: sha256(path) for name, path in files.items()}
     except OSError:
         return None
     if len(digests) <= 1:
@@ -146,24 +148,43 @@ def hash_files(module: str, owner: str) -> str | None:
     return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())).encode()).hexdigest()
 
 
-def _recorded(owner: str) -> dict[str, Path]:
+def _distribution(owner: str) -> Distribution | None:
     try:
-        files = distribution(owner).files or []
+        return distribution(owner)
     except (PackageNotFoundError, ValueError):
-        return {}
-    return {file.as_posix(): Path(str(file.locate())) for file in files if file.suffix == ".py" and _own(file.parts)}
+        return None
+
+
+def _recorded(owner: str) -> dict[str, Path]:
+    found = _distribution(owner)
+    recorded = [file for file in (found and found.files) or () if _own(file.parts)]
+    code = [file for file in recorded if file.suffix == ".py"]
+    # An egg-info is of a source tree, and lists its documentation too.
+    own = code if not code or Path(str(getattr(found, "_path", ""))).suffix == ".egg-info" else recorded
+    return {file.as_posix(): Path(str(file.locate())) for file in own if _counts(file)}
 
 
 def _own(parts: Sequence[str]) -> bool:
-    # An editable installation records what finds the code, and not the code.
-    return ".." not in parts and not parts[0].startswith("__editable__")
+    # An editable installation records what finds the code, and not the code; every one, what describes the distribution.
+    about = parts[0].startswith("__editable__") or parts[0].endswith((".pth", ".dist-info", ".egg-info"))
+    return ".." not in parts and not about
 
 
-def _package(module: str) -> dict[str, Path]:
+def _counts(path: PurePath) -> bool:
+    # Hidden files are an editor's or a system's, and a type checker alone reads py.typed.
+    left_out = (
+        path.name == "py.typed" or path.suffix == ".pyc" or any(part.startswith((".", "__pycache__")) for part in path.parts)
+    )
+    return path.suffix == ".py" or not left_out
+
+
+def _package(module: str, *, whole: bool) -> dict[str, Path]:
     top = sys.modules.get(module.partition(".")[0])
     folders = [Path(folder) for folder in getattr(top, "__path__", ())]
     if folders:
-        return {file.relative_to(folder.parent).as_posix(): file for folder in folders for file in folder.rglob("*.py")}
+        pattern = "*" if whole else "*.py"
+        found = {path.relative_to(folder.parent): path for folder in folders for path in folder.rglob(pattern) if path.is_file()}
+        return {name.as_posix(): path for name, path in found.items() if _counts(name)}
     file = getattr(top, "__file__", None)
     return {Path(file).name: Path(file)} if file else {}
 

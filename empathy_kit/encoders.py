@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from empathy_kit import files
-from empathy_kit.cache import cache_folder
+from empathy_kit.cache import cache_folder, private_folder
 from empathy_kit.errors import KitError
 from empathy_kit.files import sha256
 
@@ -108,7 +108,7 @@ def _mpnet() -> Path | None:
     if missing:
         raise KitError(f"--encoder mpnet: of its five parts, these are not installed: {', '.join(missing)}; {MPNET_ADVICE}")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(folder.parent)
         with files.staged_folder(folder) as staging:
             staging.chmod(0o700)
             with tempfile.TemporaryFile(dir=staging) as joined:

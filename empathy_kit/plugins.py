@@ -204,9 +204,9 @@ def _library(value: object) -> str:
 
 
 def fingerprint(entry: Provided) -> str | None:
-    """sha256 of the Python files that a plugin consists of; None for the kit's own, and where no file is found.
+    """sha256 of the files that a plugin consists of; None for the kit's own, and where no file is found.
 
-    A version names what was released. This also notices code that was changed in place, as in an editable installation.
+    A version names what was released. This also notices what was changed in place, as in an editable installation.
     """
     if entry.distribution == OURS or entry.module is None:
         return None

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from empathy_kit.cache import LIMIT, Entry, clear_oldest, entries, hold, states_limit
+from empathy_kit.cache import LIMIT, Entry, clear_oldest, entries, hold, private_folder, states_limit
 from empathy_kit.errors import KitError
 from empathy_kit.files import staged_file
 
@@ -25,6 +26,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (states / name).write_bytes(bytes(100))
         os.utime(states / name, (1e9 - age,) * 2)
     return states
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no modes")
+def test_a_private_folder_is_its_owners_and_a_folder_above_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o755)
+    private_folder(shared / "cache" / "states")
+    modes = [stat.S_IMODE(each.stat().st_mode) for each in (shared, shared / "cache", shared / "cache" / "states")]
+    assert modes == [0o755, 0o700, 0o700]
 
 
 def names(folder: Path) -> str:

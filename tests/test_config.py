@@ -18,7 +18,6 @@ from empathy_kit.config import (
     located,
     preset,
     read_config,
-    read_hashes,
     settings,
     to_dict,
     upgrade,
@@ -237,36 +236,6 @@ def test_a_run_json_of_format_1_had_the_grus_options_among_its_settings(tmp_path
     assert upgrade(to_dict(RunConfig(**OTHER))) == to_dict(RunConfig(**OTHER))  # nothing to move
     with pytest.raises(KitError, match=r"^options: a list found, expected names and values such as loss\.gamma 1\.5$"):
         configure(RunConfig(), upgrade({"hidden": 8, "options": []}))
-
-
-@pytest.mark.parametrize(
-    ("number", "gone", "flags", "missing"),
-    [
-        (3, "data", [], "data"),
-        (3, "split", ["split_seed"], None),
-        (3, "split", ["loss"], "split"),
-        (3, "encoder", ["data"], "encoder"),
-        (3, "encoder", ["encoder"], None),
-        (1, "encoder", [], None),  # which has none
-        (1, "split", [], "split"),
-    ],
-)
-def test_a_record_without_a_hash_cannot_be_repeated_unless_what_it_is_of_is_replaced(
-    tmp_path: Path, number: int, gone: str, flags: list[str], missing: str | None
-) -> None:
-    path = tmp_path / "run.json"
-    hashes: dict[str, dict[str, str]] = {name: {"sha256": name} for name in ("data", "split", "encoder")}
-    hashes[gone].pop("sha256")
-    path.write_text(json.dumps({"format": number, "config": {}, **hashes}))
-    if missing is None:
-        assert gone not in read_hashes(path, flags)
-    else:
-        with pytest.raises(KitError) as error:
-            read_hashes(path, flags)
-        problem = f"the sha256 of its {missing} is missing; restore the file as the run wrote it"
-        assert str(error.value) == f"--config {path}: {problem}"
-    path.write_text('{"config": {"epochs": 1}}')  # settings, and no run's record
-    assert read_hashes(path) == {}
 
 
 def test_a_general_option_given_now_beats_the_mechanisms_own_that_was_inherited() -> None:

@@ -268,6 +268,50 @@ def test_a_fingerprint_is_of_all_files_of_a_package(install: Install, record: st
     assert fingerprint(entry) == hashlib.sha256(lines.encode()).hexdigest()
 
 
+RECORD = "".join(f"empathy_kit_mine/{name},,\n" for name in ("__init__.py", "cues.json", "words/a.txt", "py.typed"))
+
+
+@pytest.mark.parametrize("record", ["", RECORD])
+def test_a_fingerprint_notices_what_a_plugin_reads_and_nothing_that_it_does_not(install: Install, record: str) -> None:
+    site = install()
+    package = site / "empathy_kit_mine"
+    package.mkdir()
+    (site / "empathy_kit_mine.py").rename(package / "__init__.py")
+    info = site / "empathy_kit_mine-0.1.dist-info"
+    (info / "RECORD").write_text(f"{record}{info.name}/METADATA,,\n../bin/mine,,\n" if record else "")
+    for name in ("words/a.txt", "py.typed", "__pycache__/own.cpython.pyc", ".hidden"):
+        (package / name).parent.mkdir(exist_ok=True)
+        (package / name).write_text("")
+    entry, cues = load_registry().get("loss", "mine"), package / "cues.json"
+    seen = []
+    for change in (cues, package / "words" / "a.txt"):
+        change.write_text('["sorry"]')
+        seen.append(fingerprint(entry))
+    cues.write_text('["sorry", "glad"]')
+    assert len({*seen, fingerprint(entry), None}) == 4
+    cues.write_text('["sorry"]')
+    for name in ("py.typed", "__pycache__/own.cpython.pyc", ".hidden"):
+        (package / name).write_text("changed")
+    assert fingerprint(entry) == seen[-1]
+
+
+def test_a_fingerprint_of_somebodys_own_package_is_of_its_code_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study's package may hold its results: they would make its plugins others with every run."""
+    write(LOSS, "empathy_kit_study/__init__.py")
+    write("{}", "empathy_kit_study/results.json")
+    monkeypatch.syspath_prepend(tmp_path)
+    build = importlib.import_module("empathy_kit_study").mine
+    entry = load_registry().with_specs(Loss("own", build)).get("loss", "own")
+    assert fingerprint(entry) == hashlib.sha256(LOSS.encode()).hexdigest()
+
+
+def test_a_fingerprint_of_a_source_tree_is_not_of_its_documentation(install: Install) -> None:
+    site = install("checkout", "empathy_kit_mine.egg-info")
+    (site / "empathy_kit_mine.egg-info" / "SOURCES.txt").write_text("README.md\nempathy_kit_mine.py\n")
+    (site / "README.md").write_text("Mine.")
+    assert fingerprint(load_registry().get("loss", "mine")) == hashlib.sha256(LOSS.encode()).hexdigest()
+
+
 def test_the_kits_own_and_what_has_no_file_has_no_fingerprint() -> None:
     assert fingerprint(load_registry().get("loss", "ce")) is None
     assert fingerprint(Provided("loss", Loss("own", build), "python", "unknown")) is None

@@ -22,9 +22,6 @@ from empathy_kit.config import (
     located,
     preset,
     read_config,
-    read_hashes,
-    read_providers,
-    read_versions,
     settings,
 )
 from empathy_kit.errors import KitError
@@ -121,12 +118,13 @@ def run(
     config = _configuration(base, options, no_rationale, given)
     from empathy_kit.cli.console import KitConsole
     from empathy_kit.plugins import load_registry
+    from empathy_kit.runs.repeat import UNKNOWN, read_original
     from empathy_kit.runs.torchrun import is_silent, joined
     from empathy_kit.runs.train import run as train
 
     quiet_libraries()
     start = f"resume {resume}" if resume else f"config {config_file}" if config_file else f"preset {preset_name or 'small'}"
-    expected = read_hashes(config_file, given) if config_file else None
+    original = read_original(config_file, given) if config_file else UNKNOWN
     tracked = None
     if tracker is not None:
         from empathy_kit.runs.tracking import Tracker, track
@@ -138,9 +136,7 @@ def run(
             load_registry(plugin_files),
             out or _folder(config),
             numbered=out is None,
-            expected=expected,
-            providers=read_providers(config_file) if config_file else None,
-            versions=read_versions(config_file) if config_file else None,
+            original=original,
             minutes=minutes,
             anyway=resume_anyway,
             processes=processes,

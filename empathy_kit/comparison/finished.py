@@ -16,11 +16,13 @@ from empathy_kit.comparison.run import Run, read_run, together
 from empathy_kit.comparison.statistics import Answers
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.data.schema import Schema
-from empathy_kit.errors import KitError, shown
+from empathy_kit.errors import KitError, shown, visible
 from empathy_kit.options import parse
 from empathy_kit.plugins import KINDS
 from empathy_kit.runs import record
 from empathy_kit.runs.choose import LIBRARIES
+from empathy_kit.runs.identity import KIT
+from empathy_kit.runs.machine import PARTS, described
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def read_finished(folder: Path) -> Results:
         for name, by_split in measured.answers.items()
     }
     _check_yardsticks(folder, by_seed, every)
-    remarks = [*_remarks(plan, there), *_incomplete(plan, there)]
+    remarks = [*_computed(every), *_remarks(plan, there), *measured.remarks, *_incomplete(plan, there)]
     return Results(plan, whole, by_seed, missing, measured.left_out, remarks)
 
 
@@ -98,15 +100,23 @@ def _incomplete(plan: Plan, there: There) -> Iterator[str]:
                 yield f"{name}: seed {seed} is left out, because it is not complete without {', '.join(lacking)}."
 
 
+def _computed(runs: Sequence[Run]) -> Iterator[str]:
+    """Sentences on versions and machines that differ between runs."""
+    versions = [{KIT: each.record.kit, **each.record.versions} for each in runs]
+    for name in (KIT, "python", *LIBRARIES):
+        found = sorted({visible(each[name]) for each in versions if name in each})
+        if len(found) > 1:
+            yield f"The runs were computed with different versions of {name} ({', '.join(found)}), whose numbers may differ."
+    machines = [described(each.record.machine) for each in runs]
+    for part, title in PARTS.items():
+        found = sorted({each[part] for each in machines if part in each})
+        if len(found) > 1:
+            yield f"The runs differ in their {title} ({'; '.join(found)}), on which their numbers may depend."
+
+
 def _remarks(plan: Plan, there: There) -> Iterator[str]:
     """Sentences on runs that may not belong together."""
     runs = {name: [found for model in plan.models_of(name) for found in there[model].values()] for name in plan.configurations}
-    for library in LIBRARIES:
-        found = sorted(
-            {each.record.versions[library] for several in runs.values() for each in several if library in each.record.versions}
-        )
-        if len(found) > 1:
-            yield f"The runs were computed with different versions of {library} ({', '.join(found)}), whose numbers may differ."
     for name, several in runs.items():
         for kind in KINDS:
             code = {

@@ -20,6 +20,7 @@ from empathy_kit.config import RunConfig
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import load_registry, one_line
 from empathy_kit.runs.quiet import quiet_libraries
+from empathy_kit.runs.repeat import Original
 from empathy_kit.runs.train import run
 
 GRACE = 1.5  # seconds that a run has to end when its parent has died
@@ -72,7 +73,9 @@ class Order:
     def events(self) -> Generator[Any, None, None]:
         """Do it in this process."""
         registry = load_registry(self.files)
-        return run(self.config, registry, self.folder, wait=PATIENCE, keep_model=self.keep_model, expected=self.expected)
+        return run(
+            self.config, registry, self.folder, wait=PATIENCE, keep_model=self.keep_model, original=Original(self.expected)
+        )
 
 
 @dataclass

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +18,12 @@ from empathy_kit.comparison.statistics import Answers
 from empathy_kit.data.pairs import Corpus, Pair
 from empathy_kit.data.schema import MISSING, Schema
 from empathy_kit.data.splits import Split, take
-from empathy_kit.errors import KitError
+from empathy_kit.errors import KitError, visible
 from empathy_kit.files import write_whole
 from empathy_kit.runs.record import hashed_ids
+
+LIBRARIES = ("scikit-learn", "scipy")
+"""The libraries that a yardstick's numbers depend on."""
 
 FOLDER, MANIFEST, FORMAT = "yardsticks", "manifest.json", 1
 MAJORITY, SWAPPED = "majority", "-swapped"  # in the tables, as are
@@ -42,6 +47,7 @@ class _Manifest:
     format: int = FORMAT
     sha256: dict[str, str] = field(default_factory=dict)  # file to its hash
     left_out: dict[str, dict[str, str]] = field(default_factory=dict)  # file to task to why
+    versions: dict[str, dict[str, str]] = field(default_factory=dict)  # file to library to its version; unknown of earlier files
 
     @classmethod
     def read(cls, folder: Path) -> _Manifest:
@@ -54,15 +60,19 @@ class _Manifest:
         if not path.exists():
             return cls()
         try:
-            content = json.loads(path.read_text(encoding="utf-8-sig"))
+            content = {"versions": {}, **json.loads(path.read_text(encoding="utf-8-sig"))}
             hashes = {str(name): str(value) for name, value in content["sha256"].items()}
-            why = {str(name): {str(k): str(v) for k, v in tasks.items()} for name, tasks in content["left_out"].items()}
+            why, versions = (_nested(content[part]) for part in ("left_out", "versions"))
             known = content["format"] == FORMAT
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             known = False
         if not known:
             raise KitError(f"{path}: unreadable; delete {folder} and run `empathy-kit compare` to measure it again")
-        return cls(FORMAT, hashes, why)
+        return cls(FORMAT, hashes, why, versions)
+
+
+def _nested(content: Any) -> dict[str, dict[str, str]]:
+    return {str(name): {str(key): str(value) for key, value in each.items()} for name, each in content.items()}
 
 
 def measure(corpus: Corpus, splits: Iterable[Split], out: Path) -> None:
@@ -91,6 +101,7 @@ def measure(corpus: Corpus, splits: Iterable[Split], out: Path) -> None:
                 manifest.left_out.pop(path.name, None)
                 if why:
                     manifest.left_out[path.name] = why
+                manifest.versions[path.name] = {name: version(name) for name in LIBRARIES}
                 write_whole(folder / MANIFEST, json.dumps(asdict(manifest), indent=2) + "\n")
             except OSError as error:
                 raise KitError(f"{path}: cannot be written: {error.strerror}") from None
@@ -143,6 +154,7 @@ class Yardsticks:
 
     answers: dict[str, dict[int, dict[str, Answers]]]  # yardstick to split seed to task to answers
     left_out: list[str]  # sentences on what is missing, and why
+    remarks: list[str]  # sentences on files that may not belong together
 
 
 def read(out: Path, split_seeds: Iterable[int], tasks: Schema) -> Yardsticks:
@@ -175,4 +187,14 @@ def read(out: Path, split_seeds: Iterable[int], tasks: Schema) -> Yardsticks:
             if found:
                 answers.setdefault(name, {})[seed] = found
     left_out = [f"{what} (split {', '.join(map(str, seeds))})." for what, seeds in lacking.items()]
-    return Yardsticks(answers, left_out)
+    measured = [f"{name}-{seed}.csv" for name, by_seed in answers.items() for seed in by_seed]
+    return Yardsticks(answers, left_out, list(_differing(manifest, measured)))
+
+
+def _differing(manifest: _Manifest, files: Iterable[str]) -> Iterator[str]:
+    versions = [manifest.versions.get(file, {}) for file in files]
+    for library in LIBRARIES:
+        found = sorted({visible(each[library]) for each in versions if library in each})
+        if len(found) > 1:
+            several = ", ".join(found)
+            yield f"The yardsticks were measured with different versions of {library} ({several}), whose numbers may differ."

@@ -185,9 +185,10 @@ def _key(encoder: nn.Module, depth: int, posts: list[Post]) -> str:
         name: value for name, value in settings.items() if not name.startswith(("_", "transformers")) and "dropout" not in name
     }
     releases = f"torch {torch.__version__}, transformers {transformers.__version__}"
-    digest = hashlib.sha256(
-        f"frozen states 3, {releases}, depth {depth}, {json.dumps(kept, sort_keys=True, default=str)}".encode()
-    )
+    # The bits depend on both: without them, a run's numbers would depend on which run filled the cache.
+    computed = f"threads {torch.get_num_threads()}, {torch.backends.cpu.get_cpu_capability()}"
+    described = json.dumps(kept, sort_keys=True, default=str)
+    digest = hashlib.sha256(f"frozen states 4, {releases}, {computed}, depth {depth}, {described}".encode())
     for name, parameter in sorted(encoder.named_parameters()):
         if not parameter.requires_grad:
             digest.update(f"{name} {tuple(parameter.shape)}".encode())

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
-from empathy_kit.cache import cache_folder
+from empathy_kit.cache import cache_folder, private_folder
 from empathy_kit.data.epitome import FILES, load_epitome
 from empathy_kit.data.pairs import Corpus
 from empathy_kit.data.readers import read_bytes
@@ -91,7 +91,7 @@ def fetch_reddit(folder: Path | None = None, download: Callable[[str], bytes] = 
             ) from None
         _verify(REDDIT_URL + file, data, file, f"cut short or changed on the way, or changed at {REDDIT_PAGE}")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            private_folder(folder)
             write_whole(path, data)
         except OSError as error:
             raise KitError(f"--data reddit: {path} cannot be written: {error.strerror}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +12,11 @@ from empathy_kit.data.splits import Split, make_split, thin_out
 from empathy_kit.errors import KitError
 from empathy_kit.runs import results
 from empathy_kit.runs.build import flags_named, open_encoder
-from empathy_kit.runs.choose import Plugins
+from empathy_kit.runs.choose import Plugins, library_versions
 from empathy_kit.runs.describe import describe_data, describe_split
 from empathy_kit.runs.identity import Stopped, changes, settings_of
 from empathy_kit.runs.prepare import Prepared, prepare
+from empathy_kit.runs.repeat import UNKNOWN, Original
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,7 +54,7 @@ def begin(
     plugins: Plugins,
     processes: Processes,
     before: Stopped | None = None,
-    expected: Mapping[str, str] | None = None,
+    original: Original = UNKNOWN,
 ) -> Begun:
     """Read and split the data, open the encoder, and build the model and its state.
 
@@ -63,7 +63,7 @@ def begin(
         plugins: its plugins.
         processes: those of the run.
         before: what was stopped, if anything; only the first process knows.
-        expected: hashes of the run to repeat, if any.
+        original: the run to repeat, if any: its hashes are compared, and its number of threads is taken where none is set.
 
     Raises:
         KitError: a fault that the user can fix, or the settings, the data, the split or the encoder are not those of the run to
@@ -71,11 +71,11 @@ def begin(
     """
 
     def check_same(what: str, found: str) -> None:
-        known = (expected or {}).get(what, found)
+        known = original.hashes.get(what, found)
         if found != known:
             raise KitError(
                 f"--{what} {getattr(config, what)}: is not that of the recorded run (sha256 {found[:12]}... found, expected "
-                f"{known[:12]}...); restore it, or their scores cannot be compared"
+                f"{known[:12]}...); restore it{_release(what, original)}, or their scores cannot be compared"
             )
         if before is not None:
             before.check_hash(what, found)
@@ -104,7 +104,7 @@ def begin(
     from empathy_kit.core.state import seed_process
 
     # The bits depend on how many there are.
-    threads = processes.told("threads", config.threads or (before.threads if before is not None else None))
+    threads = processes.told("threads", config.threads or (original.threads if before is None else before.threads))
     if threads is not None:
         torch.set_num_threads(threads)
     seed_process(config.seed)  # before any initialisation: the heads' initial weights are part of the run
@@ -117,3 +117,11 @@ def begin(
     with plugins.blamed():
         state = prepared.trainer.start(prepared.model, prepared.objective, seed=config.seed)
     return Begun(corpus, split, data, parts, hashes, encoder, tokenizer, prepared, losses, state)
+
+
+def _release(what: str, original: Original) -> str:
+    """What else may restore an encoder: its hash is also of settings that only a release of transformers fills in."""
+    then = original.versions.get("transformers")
+    if what != "encoder" or then in (None, library_versions()["transformers"]):
+        return ""
+    return f" or install transformers {then}, whose defaults are in the hash"

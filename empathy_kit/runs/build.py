@@ -159,9 +159,14 @@ def check_model(plugins: Plugins, tasks: Sequence[Task], model: Model, tokenizat
 FEW = 0.1
 """Share of the labels above the lowest that have a span, below which there is a warning.
 
-The span loss leaves out the others, and takes in every pair of the lowest label, of which no token is evidence. Below a tenth,
-the injector meets evidence ten times as rarely among them as there is, and finds next to none.
+The span loss leaves out the others, and takes in every pair of the lowest label, of which no token is evidence. So the fewer
+labels above the lowest have a span, the rarer evidence is in the loss than in the posts. A tenth is a choice, not a measurement.
 """
+
+
+def marked_tasks(tasks: Sequence[Task], train: Examples) -> frozenset[str]:
+    """The names of the tasks of which a training pair has an annotated span."""
+    return frozenset(task.name for at, task in enumerate(tasks) if any(each.gold[at] for each in train.labels))
 
 
 def check_spans(plugins: Plugins, tasks: Sequence[Task], train: Examples) -> tuple[str, ...]:
@@ -171,7 +176,8 @@ def check_spans(plugins: Plugins, tasks: Sequence[Task], train: Examples) -> tup
         KitError: the training part has no annotated span of any task.
     """
     name = plugins.chosen["rationale"].spec.name
-    without = [task.name for at, task in enumerate(tasks) if not any(each.gold[at] for each in train.labels)]
+    marked = marked_tasks(tasks, train)
+    without = [task.name for task in tasks if task.name not in marked]
     if len(without) == len(tasks):
         raise KitError(
             f"--rationale {name}: it learns from annotated spans, and the training part has none of {', '.join(without)}; "

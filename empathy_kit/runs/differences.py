@@ -7,6 +7,7 @@ from typing import Any
 
 from empathy_kit.config import RunConfig, configure, flag, settings
 from empathy_kit.runs.inventory import Found
+from empathy_kit.runs.machine import PARTS
 from empathy_kit.runs.record import Record
 
 Both = tuple[Any, Any]  # the first run's value and the second's; None where one has none
@@ -38,7 +39,7 @@ def differing_settings(one: Record, other: Record) -> dict[str, Both]:
 
 
 def differing_origins(one: Record, other: Record) -> dict[str, Both]:
-    """What the runs were made of, where it differs: data, split, encoder, versions, plugins, device."""
+    """What the runs were made of, where it differs: data, split, encoder, versions, plugins, machine."""
     return _differing(*map(_origins, (one, other)))
 
 
@@ -73,7 +74,7 @@ def _origins(found: Record) -> dict[str, Any]:
         **{f"{part} sha256": value for part, value in hashes.items()},
         **plugins,
         **{f"version of {name}": value for name, value in found.versions.items()},
-        **{name: value for name, value in found.machine.items() if name in ("device", "losses", "threads", "processes")},
+        **{name: value for name, value in found.machine.items() if name in PARTS},
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,32 +16,18 @@ from empathy_kit.files import PARTIAL
 from empathy_kit.plugins import OURS, Registry
 from empathy_kit.runs.checkpoints import STATE, Checkpoint, folders, newest
 from empathy_kit.runs.choose import Plugins, all_options, compare_providers, library_versions, provenance
+from empathy_kit.runs.machine import PARTS, THEN, described
 from empathy_kit.runs.record import complete
 
 KIT = "empathy-kit"  # among the versions
 BY_CONTENT = ("data", "encoder")  # settings that name what is known by its hash, wherever it lies
 MOST_TOLD = 6
-THEN = ", then "  # between the versions of a run that was continued with others
 
 
 def settings_of(config: RunConfig, plugins: Plugins) -> dict[str, Any]:
     """All settings and options of a run as JSON gives them back."""
     found: dict[str, Any] = json.loads(json.dumps(to_dict(replace(config, options=all_options(plugins)))))
     return found
-
-
-def machine_of(device: object, losses: str, threads: int, processes: int, before: Stopped | None) -> dict[str, Any]:
-    """What a run is computed with, as in its record; the number of processes where it was ever more than one."""
-    then = str(processes if before is None else before.checkpoint.identity["machine"].get("processes", 1))
-    counts = then if then.rpartition(THEN)[2] == str(processes) else f"{then}{THEN}{processes}"
-    return {
-        "system": platform.system(),
-        "processor": platform.machine(),
-        "device": str(device),
-        "losses": losses,
-        "threads": threads,
-        **({} if counts == "1" else {"processes": int(counts) if counts.isdecimal() else counts}),
-    }
 
 
 @dataclass(frozen=True)
@@ -59,9 +44,15 @@ class Stopped:
         return complete(self.checkpoint.identity["settings"])
 
     @property
+    def machine(self) -> dict[str, Any]:
+        """What computed it, as in its record."""
+        found: dict[str, Any] = self.checkpoint.identity["machine"]
+        return found
+
+    @property
     def threads(self) -> int:
         """How many threads computed it."""
-        return int(self.checkpoint.identity["machine"]["threads"])
+        return int(self.machine["threads"])
 
     @property
     def line(self) -> str | None:
@@ -120,11 +111,11 @@ class Stopped:
         """Compare what computes. The number of processes may differ.
 
         Raises:
-            KitError: another device, processor or way to compute the losses.
+            KitError: another device, processor or way to compute the losses, or another setting of the environment.
         """
-        known = self.checkpoint.identity["machine"]
-        same = [name for name in found if name != "processes"]
-        differing = [f"{name} {known[name]}, not {found[name]}" for name in same if known[name] != found[name]]
+        known, now = described(self.machine), described(found)
+        same = [part for part in known if part in now and part != "processes"]
+        differing = [f"{PARTS[part]} {known[part]}, not {now[part]}" for part in same if known[part] != now[part]]
         if differing:
             raise self._other("; ".join(differing), "continue it where it was begun, or use another --out")
 

@@ -20,6 +20,7 @@ from empathy_kit.runs.build import (
     check_model,
     check_spans,
     encoder_warnings,
+    marked_tasks,
     read_posts,
     remember_states,
 )
@@ -48,6 +49,7 @@ class Prepared:
     model: Model
     objective: Objective
     trainer: Trainer
+    marked: frozenset[str]  # the tasks of which a training pair has an annotated span
     device: device
     states: Path | None  # where the frozen layers' states of all posts lie
     warnings: tuple[str, ...]  # for the user
@@ -86,4 +88,7 @@ def prepare(
         # Elsewhere the encoder reads posts with their padding, from the first layer on.
         states = remember_states(model, examples.texts) if device.type == "cpu" else None
     warnings += encoder_warnings(model)
-    return Prepared(tasks, tokenization, truncation, validation, test, model, objective, trainer, device, states, warnings)
+    marked = marked_tasks(tasks, train)
+    return Prepared(
+        tasks, tokenization, truncation, validation, test, model, objective, trainer, marked, device, states, warnings
+    )

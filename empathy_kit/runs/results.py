@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +31,20 @@ def scores(evaluated: Evaluation, examples: Examples, tasks: Sequence[Task], see
     return found
 
 
-def span_scores(evaluated: Evaluation, examples: Examples, tasks: Sequence[Task], seed: int) -> dict[str, Any] | None:
-    """Per task the scores of predicted spans, or None where no pair's evidence is known; None where none are predicted."""
+def span_scores(
+    evaluated: Evaluation, examples: Examples, tasks: Sequence[Task], seed: int, marked: Container[str]
+) -> dict[str, Any] | None:
+    """Per task the scores of predicted spans; None where none are predicted.
+
+    A task has None where no pair's evidence is known, and where nothing could be learnt of it.
+
+    Args:
+        evaluated: what the model predicted.
+        examples: the pairs.
+        tasks: in their order.
+        seed: of the intervals.
+        marked: the tasks of which a training pair has an annotated span.
+    """
     from empathy_kit.core.metrics import runs, score_spans
     from empathy_kit.core.tokens import whole_stretches
 
@@ -43,7 +55,7 @@ def span_scores(evaluated: Evaluation, examples: Examples, tasks: Sequence[Task]
         known = [at for at, labels in enumerate(examples.labels) if labels.gold_known[index]]
         gold = [examples.labels[at].evidence[index] for at in known]
         predicted = [whole_stretches(runs(evaluated.spans[at][index]), examples.labels[at].cut) for at in known]
-        found[task.name] = asdict(score_spans(gold, predicted, seed)) if known else None
+        found[task.name] = asdict(score_spans(gold, predicted, seed)) if known and task.name in marked else None
     return found
 
 

@@ -60,15 +60,13 @@ class Tracker:
 
     def start(self, config: RunConfig) -> None:
         """Begin the run, with its settings."""
+        _be_one_process()
         run = self.folder.name
         if self._class.requires_logging_directory:
             self._opened = self._class(run, str(self.folder.parent / self.name))
         else:
             named = {_RUN[self.name]: run} if self.name in _RUN else {}
             self._opened = self._class(PROJECT, **named)
-        from accelerate import PartialState
-
-        PartialState(cpu=True)  # some of the classes write messages of their own, for which accelerate wants to know its process
         self._opened.start()
         given = {name.removeprefix("--").removeprefix("-o "): value for name, value in as_given(config).items()}
         self._opened.store_init_configuration({name: _plain(value) for name, value in given.items()})
@@ -218,6 +216,18 @@ def test_values(record: Record) -> dict[str, float]:
         for name, value in scores.items()
         if value is not None
     }
+
+
+def _be_one_process() -> None:
+    """Tell accelerate that this process is alone: it wants to know before some of the trackers write messages.
+
+    Variables that a launcher left behind would have it wait for other processes, and set threads and variables of this one.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import clear_environment
+
+    with clear_environment():
+        PartialState(cpu=True)
 
 
 def _plain(value: Any) -> bool | int | float | str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,10 @@ from empathy_kit.runs import record, results
 from empathy_kit.runs.begin import begin
 from empathy_kit.runs.build import own_criterion
 from empathy_kit.runs.choose import Plugins, choose_plugins, compare_providers, compare_versions, library_versions, provenance
-from empathy_kit.runs.identity import KIT, Stopped, all_versions, changes, machine_of, settings_of, stopped
+from empathy_kit.runs.identity import KIT, Stopped, all_versions, changes, settings_of, stopped
 from empathy_kit.runs.keeping import Keeper, Unkept
+from empathy_kit.runs.machine import compare_machines, machine_of
+from empathy_kit.runs.repeat import UNKNOWN, Original
 from empathy_kit.runs.reservation import Recovered, Reservation, reserved
 from empathy_kit.runs.seen import see, write_seen
 from empathy_kit.runs.torchrun import is_one_of_several, stopped_together
@@ -65,9 +67,7 @@ def run(
     *,
     numbered: bool = False,
     wait: float = GLANCE,
-    expected: Mapping[str, str] | None = None,
-    providers: Mapping[str, Mapping[str, str]] | None = None,
-    versions: Mapping[str, str] | None = None,
+    original: Original = UNKNOWN,
     keep_model: bool = True,
     minutes: float = MINUTES,
     anyway: bool = False,
@@ -84,9 +84,7 @@ def run(
         out: the run directory, which must not exist. Its name is reserved first.
         numbered: if the name is taken, append the first free number.
         wait: seconds to wait for another process that is writing the same run.
-        expected: sha256 of the data, the split and the encoder ("data", "split", "encoder") of the run to repeat, if any.
-        providers: the provider of each kind's plugin in the run to repeat.
-        versions: of the libraries in the run to repeat.
+        original: what is known of the run to repeat, if any.
         keep_model: write the model into the run directory next to its scores.
         minutes: between two checkpoints; 0 writes one after every step.
         anyway: continue a stopped run with other versions of the kit or the libraries.
@@ -99,8 +97,8 @@ def run(
     """
     if processes is None and is_one_of_several():
         raise KitError("torchrun: only `empathy-kit run` trains in several processes; start this command without torchrun")
-    warnings = compare_providers(providers, config, registry) if providers else ()
-    warnings += compare_versions(versions or {}, library_versions())
+    warnings = compare_providers(original.providers, config, registry)
+    warnings += compare_versions(original.versions, library_versions())
     try:
         plugins = choose_plugins(config, registry)
     except KitError as error:
@@ -121,7 +119,7 @@ def run(
             if before is not None:
                 warnings += (*before.faults, *before.check(config, plugins, registry, anyway=anyway))
             yield from _train(
-                config, plugins, place, before, expected or {}, warnings, processes, keep_model=keep_model, minutes=minutes
+                config, plugins, place, before, original, warnings, processes, keep_model=keep_model, minutes=minutes
             )
     except Recovered as finished:
         found = record.read(finished.folder)
@@ -136,7 +134,7 @@ def _train(
     plugins: Plugins,
     place: Reservation,
     before: Stopped | None,
-    expected: Mapping[str, str],
+    original: Original,
     warnings: tuple[str, ...],
     processes: Processes | None,
     *,
@@ -144,14 +142,12 @@ def _train(
     minutes: float,
 ) -> Generator[Opened | Step | Epoch | Unkept | Finished, None, None]:
     """The run itself, from its data to its record."""
-    import torch
-
     from empathy_kit.core import checkpoint
     from empathy_kit.core.fingerprint import revision
     from empathy_kit.core.processes import Processes
 
     processes = processes or Processes()
-    begun = begin(config, plugins, processes, before, expected)
+    begun = begin(config, plugins, processes, before, original)
     prepared, state, data, parts_found, hashes = begun.prepared, begun.state, begun.data, begun.parts, begun.hashes
     tasks, model, objective = prepared.tasks, prepared.model, prepared.objective
     validation, test = prepared.validation, prepared.test
@@ -164,8 +160,9 @@ def _train(
         "plugins": {kind: provenance(entry) for kind, entry in plugins.chosen.items()},
         "versions": all_versions(None if before is None else before.checkpoint.identity["versions"]),
         "sha256": hashes,
-        "machine": machine_of(prepared.device, begun.losses, torch.get_num_threads(), processes.count, before),
+        "machine": machine_of(prepared.device, begun.losses, processes.count, None if before is None else before.machine),
     }
+    warnings += compare_machines(original.machine, identity["machine"])
     if before is not None:
         before.check_machine(identity["machine"])
     keeper = Keeper(place.partial, None if before is None else before.checkpoint, identity, state, minutes=minutes)
@@ -204,7 +201,7 @@ def _train(
             truncation=asdict(prepared.truncation),
             training={**_training(state.history), "own_criterion": own},
             scores=results.scores(evaluated, test, tasks, config.seed),
-            spans=results.span_scores(evaluated, test, tasks, config.seed),
+            spans=results.span_scores(evaluated, test, tasks, config.seed, prepared.marked),
             calibration=results.calibration(chosen, validation, evaluated, test),
             model=results.size_and_speed(model, objective, evaluated),
         )

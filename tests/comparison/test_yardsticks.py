@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,29 @@ def test_a_file_that_was_changed_is_refused(measured: Path, corpus: Corpus) -> N
         f"{file}: changed after it was measured (sha256 differs from manifest.json); delete it and run `empathy-kit compare` to "
         "measure it again"
     )
+
+
+def test_versions_of_the_libraries_are_recorded_and_remarked_where_they_differ(measured: Path, corpus: Corpus) -> None:
+    manifest = measured / "yardsticks" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    now = {name: version(name) for name in ("scikit-learn", "scipy")}
+    assert content["versions"] == {f"{name}-0.csv": now for name in ("tfidf", "tfidf-balanced")}
+    assert yardsticks.read(measured, [0], corpus.schema).remarks == []
+    content["versions"]["tfidf-0.csv"]["scikit-learn"] = "0.1"
+    manifest.write_text(json.dumps(content))
+    assert yardsticks.read(measured, [0], corpus.schema).remarks == [
+        f"The yardsticks were measured with different versions of scikit-learn (0.1, {now['scikit-learn']}), "
+        "whose numbers may differ."
+    ]
+
+
+def test_a_manifest_of_an_earlier_version_has_no_versions(measured: Path, corpus: Corpus) -> None:
+    manifest = measured / "yardsticks" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    del content["versions"]
+    manifest.write_text(json.dumps(content))
+    found = yardsticks.read(measured, [0], corpus.schema)
+    assert (len(found.answers), found.remarks) == (2, [])
 
 
 @pytest.mark.parametrize("content", ["", "null", "{}", '{"format": 1, "sha256": [], "left_out": {}}', "[" * 100_000])

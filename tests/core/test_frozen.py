@@ -72,6 +72,16 @@ def test_another_release_of_torch_or_transformers_is_another_file(tmp_path: Path
             assert keep(tmp_path).path != path
 
 
+def test_another_number_of_threads_or_another_processor_is_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bits depend on them, and a run's numbers must not depend on which run came first."""
+    path = keep(tmp_path).path
+    for owner, name, value in ((torch, "get_num_threads", 7), (torch.backends.cpu, "get_cpu_capability", "ABACUS")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, lambda value=value: value)
+            assert keep(tmp_path).path != path
+    assert keep(tmp_path).path == path
+
+
 @pytest.mark.parametrize(
     "damage", ["a flipped bit", "another shape", "zeros", "cut short", "empty", "longer", "a pickle", "a zip", "a larger header"]
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import stat
+import sys
 import urllib.error
 from pathlib import Path
 
@@ -54,6 +56,12 @@ def test_the_files_are_fetched_once() -> None:
     assert server.asked == [ER, EX, IP]
     corpus = load_corpus("reddit")
     assert (corpus.name, len(corpus)) == ("reddit", 1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no modes")
+def test_nobody_else_may_look_into_the_folders_that_hold_posts() -> None:
+    folder = fetch_reddit(download=Server(BODIES))
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (folder, folder.parent)] == [0o700, 0o700]
 
 
 def test_only_the_file_that_is_not_there_is_fetched() -> None:

@@ -113,6 +113,9 @@ def test_the_reddit_datas_repeated_seekers_fall_into_every_part(reddit_folder: P
     check_repeated_seekers(load_epitome(reddit_folder))
 
 
+COMPARED = 6  # seeds on which scikit-learn splits too, which takes it seconds each
+
+
 def check_repeated_seekers(corpus: Corpus) -> None:
     """Over 30 seeds: each part holds about its share of them, every seed has some in each, and no level is far off."""
     siblings = repeated(corpus)
@@ -122,13 +125,14 @@ def check_repeated_seekers(corpus: Corpus) -> None:
         parts = [split.part(name) for name in PARTS]
         shares.append([len(siblings.intersection(part)) / len(siblings) for part in parts])
         ours.append(deviation(corpus, parts))
-        if seed < 4:  # slower by far
+        if seed < COMPARED:
             theirs.append(deviation(corpus, by_scikit_learn(corpus, seed)))
     assert min(min(row) for row in shares) > 0
     for share, fraction in zip(zip(*shares, strict=True), FRACTIONS, strict=True):
         assert abs(sum(share) / len(share) - fraction) < 0.02
     assert max(ours) <= 2.5
-    assert fmean(ours) < fmean(theirs)  # it knows one label per pair, and all tasks' levels at once are too many labels
+    # On the same seeds: it knows one label per pair, and all tasks' levels at once are too many labels.
+    assert fmean(ours[:COMPARED]) < fmean(theirs)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -33,6 +33,11 @@ def flags(encoder: Path) -> list[object]:
     return ["--encoder", encoder, *settings, *(part for name, value in OPTIONS.items() for part in ("-o", name, value))]
 
 
+def warnings(said: Said) -> list[str]:
+    start = "warning: "
+    return [line.removeprefix(start) for line in said.err.splitlines() if line.startswith(start)]
+
+
 def read_json(folder: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     return content

@@ -226,28 +226,6 @@ def test_a_run_does_not_start_once_per_process_without_torchrun(
     assert str(error.value) == "torchrun: only `empathy-kit run` trains in several processes; start this command without torchrun"
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "16"),
-        ("ACCELERATE_MIXED_PRECISION", "bf16"),
-        ("ACCELERATE_DYNAMO_BACKEND", "inductor"),
-        ("ACCELERATE_USE_DEEPSPEED", "true"),
-    ],
-)
-def test_no_variable_of_another_tool_changes_a_number(
-    first: tuple[Path, list[Any]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    value: str,
-    command: Callable[..., Said],
-) -> None:
-    monkeypatch.setenv(name, value)
-    assert command("run", "--config", first[0] / "run.json", "--out", tmp_path / "again").code == 0
-    assert (tmp_path / "again" / "predictions.csv").read_bytes() == (first[0] / "predictions.csv").read_bytes()
-
-
 def test_a_part_of_the_tasks_is_trained_on_the_same_split(
     first: tuple[Path, list[Any]], tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said]
 ) -> None:

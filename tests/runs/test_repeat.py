@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from run_world import Said, configuration, read_json, words
+from run_world import Said, configuration, read_json, warnings, words
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -93,8 +93,8 @@ def test_a_repeat_with_other_versions_of_the_libraries_warns(
     (tmp_path / "run.json").write_text(json.dumps(content), encoding="utf-8")
     said = command("run", "--config", tmp_path / "run.json", "--out", tmp_path / "again", "--epochs", "1")
     assert said.code == 0
-    assert [line for line in said.err.splitlines() if line.startswith("warning: ")] == [
-        f"warning: the recorded run had torch 1.0.0; now it is {importlib.metadata.version('torch')}, whose numbers may differ"
+    assert warnings(said) == [
+        f"the recorded run had torch 1.0.0; now it is {importlib.metadata.version('torch')}, whose numbers may differ"
     ]
 
 
@@ -219,6 +219,19 @@ def test_a_repeat_with_another_encoder_in_the_same_folder_is_refused(
         f"(sha256 {found}... found, expected 000000000000...); restore it, or their scores cannot be compared\n",
     )
     assert not (tmp_path / "again").exists()
+
+
+def test_an_encoder_that_another_release_of_transformers_reads_otherwise_is_told_with_that_release(
+    first: tuple[Path, list[Any]], tmp_path: Path, command: Callable[..., Said]
+) -> None:
+    content = read_json(first[0])
+    content["encoder"]["sha256"], content["versions"]["transformers"] = "0" * 64, "4.0"
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    said = command("run", "--config", path, "--out", tmp_path / "again")
+    assert said.code == 2
+    advice = "restore it or install transformers 4.0, whose defaults are in the hash, or their scores cannot be compared\n"
+    assert said.err.endswith(f"expected 000000000000...); {advice}")
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,16 @@ def test_other_versions_are_refused_unless_they_are_asked_for_and_then_recorded(
     assert events[-1].record.versions == {**real, "torch": f"{real['torch']}, then 9.0"}
 
 
+def test_a_run_is_not_continued_where_it_would_round_otherwise(
+    partial: Path, tiny_roberta: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    assert refusal(focal(tiny_roberta), partial) == (
+        f"{partial}: holds a stopped run with environment variables none, not MKL_CBWR=COMPATIBLE; continue it where it was "
+        "begun, or use another --out"
+    )
+
+
 def test_where_the_newest_checkpoint_is_damaged_the_one_before_it_is_taken(partial: Path, first: Run, tiny_roberta: Path) -> None:
     newest = checkpoints.folders(partial)[0]
     file = newest / checkpoints.TENSORS

@@ -11,6 +11,10 @@ from typing import Any
 import pytest
 from run_world import Said, flags
 
+from empathy_kit.config import RunConfig
+from empathy_kit.data.sources import load_corpus
+from empathy_kit.data.splits import make_split
+
 
 def table(folder: Path, *, spans: dict[str, int]) -> Path:
     """Sixty pairs, as many of which have a span of a task as is said."""
@@ -53,6 +57,29 @@ def test_a_task_whose_spans_nobody_marked_is_warned_of_and_not_scored(
     spans = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))["spans"]
     assert spans["ER"]["pairs"] > 0
     assert spans["EX"] is spans["IP"] is None
+
+
+def test_spans_of_a_task_that_no_training_pair_has_are_not_scored(
+    tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said]
+) -> None:
+    """Nothing could be learnt of them, whatever the test part has."""
+    data = table(tmp_path, spans={"ER": 60, "EX": 60})
+    train = training_rows(data)
+    rows = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()]
+    for number in train:
+        rows[number]["EX_spans"] = []
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert training_rows(data) == train
+    said = command("run", *flags(tiny_roberta), "--data", data, "--rationale", "tag", "--out", tmp_path / "run")
+    assert said.code == 0
+    assert "warning: the training part has no annotated span of EX: rationale tag learns nothing of it" in said.err.splitlines()
+    spans = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))["spans"]
+    assert spans["ER"]["pairs"] > 0
+    assert spans["EX"] is None
+
+
+def training_rows(data: Path) -> tuple[int, ...]:
+    return make_split(load_corpus(str(data)), RunConfig().split, RunConfig().split_seed).train
 
 
 def test_a_task_of_which_few_labels_have_a_span_is_warned_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -166,6 +167,46 @@ def test_what_is_not_there_is_refused_before_anything_is_trained(
     said = command("run", "--out", tmp_path / "run", "--tracker", "tensorboard")
     assert "pip install 'empathy-kit[track]' tensorboard" in said.err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def unasked() -> Iterator[Any]:
+    """Accelerate before anybody has asked it which process this is."""
+    from accelerate import PartialState
+
+    PartialState._reset_state()
+    yield PartialState
+    PartialState._reset_state()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LOCAL_RANK", "0"),
+        ("PMI_SIZE", "2"),
+        ("OMPI_COMM_WORLD_SIZE", "2"),
+        ("MV2_COMM_WORLD_SIZE", "2"),
+        ("ACCELERATE_TORCH_DEVICE", "meta"),
+        ("ACCELERATE_USE_SAGEMAKER", "true"),
+        ("ACCELERATE_CPU_AFFINITY", "true"),
+    ],
+)
+def test_no_variable_of_a_launcher_or_of_accelerate_reaches_a_run_by_its_tracker(
+    trackers: list[Logged], unasked: Any, name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("waits for processes that do not exist, or moves this one")
+
+    monkeypatch.setattr(torch.distributed, "init_process_group", refuse)
+    monkeypatch.setattr("accelerate.state.set_numa_affinity", refuse)
+    monkeypatch.setattr(torch, "set_num_threads", refuse)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    tracking.Tracker("listed", Path("run")).start(RunConfig())
+    assert (unasked().num_processes, unasked().device.type) == (1, "cpu")
+    assert dict(os.environ) == before
+    assert trackers[0].calls == ["start"]
 
 
 def test_a_setting_reaches_a_tracker_as_a_plain_value(trackers: list[Logged]) -> None:

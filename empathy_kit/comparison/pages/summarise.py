@@ -76,8 +76,8 @@ def summarise(results: Results) -> Summary:
         recipe=shared,
         settings={name: {key: value for key, value in own.items() if key not in shared} for name, own in settings.items()},
         trunks=list(dict.fromkeys(visible(str(own["trunk"])) for own in settings.values())),
-        versions=record.versions,
-        machine=record.machine,
+        versions=_values(model.record.versions for found in everything for model in found.models),
+        machine=_values(model.record.machine for found in everything for model in found.models),
         kit=", ".join(dict.fromkeys(visible(model.record.kit) for found in everything for model in found.models)),
         seconds=sum(found.record.training["seconds"] for found in everything),
         missing=[f"{name} {seed}" for name, seed in results.missing],
@@ -86,6 +86,15 @@ def summarise(results: Results) -> Summary:
         mixed=[name for name, several in runs.items() if len(set(_provided(several))) > 1],
         left_out=[*results.left_out, *results.remarks],
     )
+
+
+def _values(given: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Every part with its value, or a list of the values where they differ."""
+    found: dict[str, list[Any]] = {}
+    for part, value in (entry for each in given for entry in each.items()):
+        if value not in found.setdefault(part, []):
+            found[part].append(value)
+    return {part: values[0] if len(values) == 1 else values for part, values in found.items()}
 
 
 @dataclass(frozen=True)

@@ -116,8 +116,8 @@ class Summary:
     recipe: dict[str, Any]  # settings that all configurations share
     settings: dict[str, dict[str, Any]]  # configuration to the settings that they do not share
     trunks: list[str]  # of all configurations
-    versions: dict[str, str]
-    machine: dict[str, Any]
+    versions: dict[str, Any]  # of Python and the libraries; a list where the runs differ
+    machine: dict[str, Any]  # what computed the runs, likewise
     kit: str
     seconds: float  # in training, all runs
     missing: list[str]

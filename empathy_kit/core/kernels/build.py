@@ -14,7 +14,7 @@ from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
-from empathy_kit.cache import cache_folder
+from empathy_kit.cache import cache_folder, private_folder
 from empathy_kit.files import sync, workspace
 
 # Not -ffast-math: it takes apart what the source is careful about, and rows come out several times too large.
@@ -50,7 +50,7 @@ def built() -> Path:
             if path.name == f"{name}-{_digest(path.read_bytes())}.so":
                 return _ours(path)
             path.unlink(missing_ok=True)
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(folder)
         with workspace(folder / f"{name}.so") as work:
             library = work / "focal.so"
             _compile(compiler, source, library)

@@ -1,0 +1,80 @@
+"""What computes a run is recorded, and a repeat on another machine reports what of it differs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from run_world import Said, read_json, warnings
+
+from empathy_kit.runs.machine import machine_of
+
+
+@pytest.fixture
+def same_threads() -> Iterator[None]:
+    """Torch has one number of threads per process."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_repeat_takes_the_recorded_threads_where_the_settings_have_none(
+    first: tuple[Path, list[Any]], tmp_path: Path, command: Callable[..., Said], same_threads: None
+) -> None:
+    path = recorded(first[0], tmp_path / "run.json", {"threads": None}, {"threads": 3})
+    said = command("run", "--config", path, "--out", tmp_path / "again", "--epochs", 1)
+    assert (said.code, warnings(said)) == (0, [])
+    assert read_json(tmp_path / "again")["machine"]["threads"] == 3
+    said = command("run", "--config", path, "--out", tmp_path / "other", "--epochs", 1, "--threads", 1)
+    assert warnings(said) == ["number of threads: 3 in the recorded run, 1 now; the numbers may differ"]
+
+
+def test_a_repeat_on_another_machine_warns_of_each_part_that_is_known_to_differ(
+    first: tuple[Path, list[Any]], tmp_path: Path, command: Callable[..., Said]
+) -> None:
+    now = read_json(first[0])["machine"]
+    then = {"system": "Windows", "processor": "arm", "device": "cuda", "losses": "Triton", "processes": 2}
+    path = recorded(first[0], tmp_path / "run.json", {}, {**then, "cpu_capability": "none", "variables": {"MKL_CBWR": "AVX2"}})
+    assert warnings(command("run", "--config", path, "--out", tmp_path / "again", "--epochs", 1)) == [
+        f"{part} in the recorded run, {value} now; the numbers may differ"
+        for part, value in {
+            "operating system: Windows": now["system"],
+            "processor: arm": now["processor"],
+            "CPU capability: none": now["cpu_capability"],
+            "device: cuda": "cpu",
+            "way to compute the losses: Triton": now["losses"],
+            "number of processes: 2": 1,
+            "environment variables: MKL_CBWR=AVX2": "none",
+        }.items()
+    ]
+
+
+def test_what_an_earlier_version_did_not_record_of_its_machine_is_not_compared(
+    first: tuple[Path, list[Any]], tmp_path: Path, command: Callable[..., Said]
+) -> None:
+    path = recorded(first[0], tmp_path / "run.json", {}, {})
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["machine"]["cpu_capability"], content["machine"]["variables"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert warnings(command("run", "--config", path, "--out", tmp_path / "again", "--epochs", 1)) == []
+
+
+def test_variables_that_change_how_libraries_round_are_recorded_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ONEDNN_DEFAULT_FPMATH_MODE", "NVIDIA_TF32_OVERRIDE", "ACCELERATE_MIXED_PRECISION"):
+        monkeypatch.setenv(name, "1")
+    machine = machine_of("cpu", "torch", 1, None)
+    assert machine["variables"] == {"NVIDIA_TF32_OVERRIDE": "1", "ONEDNN_DEFAULT_FPMATH_MODE": "1"}
+    assert machine["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
+
+
+def recorded(folder: Path, to: Path, settings: dict[str, Any], machine: dict[str, Any]) -> Path:
+    """The run's record with other settings and another machine."""
+    content = read_json(folder)
+    content["config"].update(settings)
+    content["machine"].update(machine)
+    to.write_text(json.dumps(content), encoding="utf-8")
+    return to
