@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -142,8 +142,9 @@ def main() -> None:
         contenders, missing = {}, {}
         for name, make in {**OURS, **({} if arguments.no_peers else PEERS)}.items():
             try:
-                contenders[name] = make(world)
-                contenders[name](pairs[:16])
+                with redirect_stdout(sys.stderr):  # NNCF prints its progress
+                    contenders[name] = make(world)
+                    contenders[name](pairs[:16])
             except Exception as error:  # a peer that is not installed, or does not know an operator
                 contenders.pop(name, None)
                 missing[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +204,7 @@ def openvino(precision: str) -> Callable[[World], Predict]:
     """The float32 graph, read by OpenVINO and computed as it is, in bfloat16, or in NNCF's int8.
 
     OpenVINO 2026.4 runs a GRU to the end of its batch, whatever `sequence_lens` says, so that padded pairs get wrong answers.
-    Here all pairs of a batch have one length.
+    So every pair is a batch of its own, and all cores compute pairs at once.
     """
 
     def make(world: World) -> Predict:
@@ -232,7 +231,7 @@ def openvino(precision: str) -> Callable[[World], Predict]:
             waiting.wait_all()
             return [found[at] for at in range(len(found))]
 
-        return lambda pairs: in_order(pairs, FIXED, run, equal=True)
+        return lambda pairs: in_order(pairs, 1, run)
 
     return make
 
@@ -257,17 +256,10 @@ def in_dynamic_int8(world: World) -> Predict:
 Outputs = dict[str, Any]
 
 
-def in_order(
-    pairs: list[TokenPair],
-    size: int,
-    run: Callable[[Iterator[list[TokenPair]]], Iterable[Outputs]],
-    *,
-    equal: bool = False,
-) -> list[Scored]:
-    """A graph's probabilities in the pairs' order; pairs of like length are computed together, or only those of equal length."""
+def in_order(pairs: list[TokenPair], size: int, run: Callable[[Iterator[list[TokenPair]]], Iterable[Outputs]]) -> list[Scored]:
+    """A graph's probabilities in the pairs' order; pairs of like length are computed together."""
     order = sorted(range(len(pairs)), key=lambda at: pairs[at].tokens)
-    groups = [list(same) for _, same in groupby(order, key=lambda at: pairs[at].tokens)] if equal else [order]
-    chosen = [rows for group in groups for rows in batches(group, size)]
+    chosen = list(batches(order, size))
     found: dict[int, Scored] = {}
     for rows, outputs in zip(chosen, run([pairs[at] for at in rows] for rows in chosen), strict=True):
         tasks = {name.removeprefix("p_"): values for name, values in outputs.items() if name.startswith("p_")}

@@ -11,7 +11,7 @@ WAYS = {
     "exported, int8, from texts": "the same from posts to labels and marked evidence",
     "same graph, dynamic int8": "the same graph, int8 with a scale per batch (onnxruntime's `quantize_dynamic`)",
     "exported, float32": "exported, float32",
-    "same graph in OpenVINO": "the same graph in OpenVINO, float32, pairs of one length at a time",
+    "same graph in OpenVINO": "the same graph in OpenVINO, float32, one pair at a time",
     "same graph in OpenVINO, bfloat16": "the same in bfloat16",
     "same graph in OpenVINO, NNCF int8": "the same in NNCF's int8",
     "kit in torch": "the kit in torch",

@@ -19,6 +19,7 @@ from empathy_kit.core.scored import WINDOW, Scored, in_windows
 from empathy_kit.core.tokens import Tokenization, TokenPair
 from empathy_kit.data.schema import Schema
 from empathy_kit.errors import KitError
+from empathy_kit.inference.saturation import saturates
 from empathy_kit.runs import record
 
 FORMAT = 1
@@ -119,9 +120,10 @@ def open_session(graph: Path | bytes) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4  # what goes wrong is raised
-    # Processors without VNNI multiply uint8 by int8 in sums of 16 bits, which saturate and give wrong numbers without an error.
-    # With this entry, onnxruntime makes the weights uint8 on such processors, and on no others.
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if saturates(runtime):
+        # Then int8 would give wrong numbers without an error. With this entry weights become uint8, which is right, and slower on
+        # processors that do not need it.
+        options.add_session_config_entry("session.x64quantprecision", "1")
     # Without session.set_denormal_as_zero, though it is faster: it changes the arithmetic of the whole thread that opens this.
     settings = {"providers": ["CPUExecutionProvider"], "disabled_optimizers": ["SkipLayerNormFusion", "BiasGeluFusion"]}
     try:

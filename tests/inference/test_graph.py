@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,9 +23,11 @@ from empathy_kit.cli import TRAIN
 from empathy_kit.core.tokens import Tokenization
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.encoders import encoder_source
+from empathy_kit.inference import graph
 from empathy_kit.inference.export import largest_difference
 from empathy_kit.inference.graph import MOST_BYTES, GraphTokenizer, open_export, open_session
 from empathy_kit.inference.prediction import Prediction
+from empathy_kit.inference.saturation import DEPTH, WIDTH, product, saturates
 
 pytest.importorskip("onnxruntime", reason="the onnx extra is not installed")
 
@@ -113,10 +117,36 @@ def apart(one: Prediction, other: Prediction) -> float:
     return max(found)
 
 
-def test_weights_are_made_uint8_where_int8_sums_would_saturate(marking_export: Path) -> None:
-    # On a processor with VNNI the entry has no effect, so its effect cannot be tested on every one.
-    session = open_session(marking_export / "model.onnx")
-    assert session.get_session_options().get_session_config_entry("session.x64quantprecision") == "1"
+def test_weights_are_made_uint8_where_int8_sums_saturate_and_nowhere_else(
+    marking_export: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = "session.x64quantprecision"
+    for found in (True, False):
+        with monkeypatch.context() as patch:
+            patch.setattr(graph, "saturates", lambda runtime, found=found: found)
+            settings = open_session(marking_export / "model.onnx").get_session_options()
+            with nullcontext() if found else pytest.raises(RuntimeError):
+                assert settings.get_session_config_entry(entry) == "1"
+
+
+@pytest.mark.parametrize(("largest", "found"), [(32 * 255 * 127, False), (16 * 32767, True)])
+def test_sums_saturate_where_a_product_is_too_small(largest: int, found: bool) -> None:
+    session = SimpleNamespace(run=lambda outputs, inputs: [np.full((8, 16), largest, np.float32)])
+    assert saturates.__wrapped__(SimpleNamespace(InferenceSession=lambda *_, **__: session)) == found
+
+
+def test_the_product_that_shows_it_is_the_operator_of_an_export() -> None:
+    from onnx import ModelProto, numpy_helper
+
+    model = ModelProto.FromString(product())
+    (node,) = model.graph.node
+    assert (node.domain, node.op_type, list(node.input)) == ("com.microsoft", "MatMulIntegerToFloat", ["a", "b", "s", "s", "z"])
+    held = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+    assert (held["b"].dtype, held["b"].shape, set(held["b"].ravel().tolist())) == (np.int8, (DEPTH, WIDTH), {127})
+    assert (held["s"].item(), held["z"].item(), held["z"].dtype) == (1.0, 0, np.uint8)
+    import onnxruntime
+
+    assert saturates(onnxruntime) in (True, False)  # it runs
 
 
 def test_it_needs_neither_torch_nor_transformers(marking_export: Path) -> None:
