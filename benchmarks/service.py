@@ -93,6 +93,8 @@ class Client:
     async def ask(self, body: bytes, load: Load, due: float | None = None) -> int:
         """Send one request, and count its answer, its time from when it was due; the seconds to wait where it is refused."""
         started = due or time.perf_counter()
+        if self._streams is not None and self._streams[0].at_eof():
+            self.close()  # the server has closed a connection that was idle for long
         try:
             if self._streams is None:
                 self._streams = await asyncio.open_connection("127.0.0.1", self._port)
