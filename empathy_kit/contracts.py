@@ -178,5 +178,5 @@ Spec = Loss | Rationale | Head | Sampler | Trunk
 
 
 def first_line(build: Callable[..., Any]) -> str:
-    """The first line of a builder's docstring, which `plugins list` shows; without quotes of code."""
-    return (build.__doc__ or "").strip().partition("\n")[0].replace("`", "")
+    """The first line of a builder's docstring, which `plugins list` shows; empty where it is missing."""
+    return (build.__doc__ or "").strip().partition("\n")[0]

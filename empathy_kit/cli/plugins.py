@@ -55,7 +55,8 @@ def list_plugins(plugin_files: tuple[Path, ...], as_json: bool) -> None:
         widest = max(len(entry.spec.name) for entry in entries)
         for entry in entries:
             lead = " " * (widest + 4)
-            terminal.wrapped(f"  {entry.spec.name:<{widest}}  {first_line(entry.spec.build)}", lead)
+            summary = first_line(entry.spec.build).replace("`", "")  # a docstring may quote code
+            terminal.wrapped(f"  {entry.spec.name:<{widest}}  {summary}", lead)
             for option in _options(entry):
                 terminal.wrapped(f"{lead}-o {kind}.{option}", f"{lead}   ")
             if entry.distribution != OURS:

@@ -99,7 +99,7 @@ def test_plugins_list_is_grouped_by_kind_and_breaks_no_word(
         "-o loss.weights: tuple[float, ...] = 1.0,2.5 -o loss.note: str | none = none from empathy-kit-odd 0.1"
     )
     assert "empathy-kit 0" not in out  # the kit's own need no provider
-    assert "`" not in out  # a docstring may quote code
+    assert "`" not in out
 
 
 IMPORTS = {
