@@ -61,13 +61,13 @@ class RunConfig:
     options: Mapping[str, Any] = field(default_factory=dict)  # "loss.gamma", "loss.ER.gamma": of the plugins
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
+        for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise KitError(f"{flag(name)} {value}: out of range, expected {low} to {high}")
 
 
-_RANGES: dict[str, tuple[float, float]] = {
+RANGES: dict[str, tuple[float, float]] = {
     "split_seed": (0, 2**32 - 1),
     "train_share": (0.001, 1),
     "seed": (0, 2**32 - 1),

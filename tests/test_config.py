@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 
 from empathy_kit.config import (
-    _RANGES,
     PRESETS,
+    RANGES,
     RunConfig,
     configure,
     flag,
@@ -175,9 +175,9 @@ def test_a_schema_is_read_from_its_file_by_its_name_and_written_out(tmp_path: Pa
     assert configure(RunConfig(schema=TWO), {"epochs": 1}).schema == TWO
 
 
-@pytest.mark.parametrize("name", _RANGES)
+@pytest.mark.parametrize("name", RANGES)
 def test_a_number_out_of_range_is_refused_at_both_ends(name: str) -> None:
-    low, high = _RANGES[name]
+    low, high = RANGES[name]
     assert getattr(configure(RunConfig(), {name: low}), name) == low
     assert getattr(configure(RunConfig(), {name: high}), name) == high
     for value in (low - 1, high + 1):
@@ -192,7 +192,7 @@ def test_a_number_out_of_range_is_refused_at_both_ends(name: str) -> None:
 def test_every_number_has_a_range() -> None:
     hints = get_type_hints(RunConfig)
     numbers = {name for name, hint in hints.items() if {int, float} & {hint, *get_args(hint)} and get_origin(hint) is not Literal}
-    assert set(_RANGES) == numbers
+    assert set(RANGES) == numbers
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,8 @@ def confident(labels: Ints, probabilities: Floats) -> Confident:
     A class's threshold is its mean probability over the pairs that are labelled with it. A pair is counted as the class of the
     largest probability among those that reach their thresholds. Pairs that are counted as another class than their label (off the
     diagonal of the confident joint), while some other class is likelier than the label, are the probable faults. The paper lists
-    them also where the label is still the likeliest; of labels that were flipped on purpose, next to none is among those, and
-    cleanlab leaves them out too. Faults are ranked by their normalised margin. Classes have no order here: a label that is wrong
-    by one level is treated as one that is wrong by two.
+    them also where the label is still the likeliest; cleanlab leaves those out too. Faults are ranked by their normalised margin.
+    Classes have no order here: a label that is wrong by one level is treated as one that is wrong by two.
 
     Args:
         labels: (N,) the given classes, which may be wrong.

@@ -31,6 +31,11 @@ def saturates(runtime: Any) -> bool:
     Args:
         runtime: the module onnxruntime.
     """
-    session = runtime.InferenceSession(product(), providers=["CPUExecutionProvider"])
+    try:
+        session = runtime.InferenceSession(product(), providers=["CPUExecutionProvider"])
+    except (
+        Exception
+    ):  # a build without this operator, on which no graph in int8 opens either, and those in float32 need no answer
+        return False
     (found,) = session.run(None, {"a": np.full((ROWS, DEPTH), 255, np.uint8)})
     return not bool((found == DEPTH * 255 * 127).all())

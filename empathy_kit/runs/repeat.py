@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from empathy_kit.config import read_content
+from empathy_kit.config import RANGES, read_content
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import KINDS
 from empathy_kit.runs.choose import LIBRARIES
@@ -17,7 +17,6 @@ RESTS_ON = {"data": _DATA, "split": (*_DATA, "split", "split_seed"), "encoder": 
 """What a record has a hash of, and the settings that it follows from: where one of these is changed, another is expected."""
 
 SINCE_2 = ("sampler", "trunk")  # kinds of plugins that format 1 did not have
-MOST_THREADS = 4096  # as in the settings
 OF_A_RECORD = ("format", "data", "split", "encoder", "plugins", "versions", "machine")  # next to its settings
 
 
@@ -95,7 +94,7 @@ class _Checked:
     def machine(self) -> dict[str, Any]:
         machine = self._part("machine")
         threads = machine.get("threads")
-        if not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
+        if type(threads) is not int or not RANGES["threads"][0] <= threads <= RANGES["threads"][1]:
             raise self._lacks("the number of threads of its machine")
         return machine
 

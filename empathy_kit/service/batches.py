@@ -17,7 +17,8 @@ Predict = Callable[[list[Posts]], Sequence[Prediction]]
 LONGEST_BATCH = 0.15  # seconds
 FEWEST = 4  # short pairs: below it a batch costs more per pair
 NEWS = 0.2  # how much the last batch counts in the speed
-# Work is counted in characters that the model reads, because a long pair takes a batch longer than a short one.
+# Work is counted in characters that the model reads, because a long pair takes a batch longer than a short one. How much the rest
+# counts, and the first guess, are estimates; the speed is then measured in the same units, batch by batch.
 PAIR = 400  # that a pair takes before its first character
 CUT = 50  # characters beyond what the model reads that take as long as one that it reads: they are tokenized, and cut off
 GUESS = 40_000.0  # characters per second, before the first batch was timed

@@ -146,7 +146,16 @@ def test_the_product_that_shows_it_is_the_operator_of_an_export() -> None:
     assert (held["s"].item(), held["z"].item(), held["z"].dtype) == (1.0, 0, np.uint8)
     import onnxruntime
 
-    assert saturates(onnxruntime) in (True, False)  # it runs
+    session = onnxruntime.InferenceSession(product(), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"a": np.ones((8, DEPTH), np.uint8)})
+    assert (found == DEPTH * 127).all()  # which saturates nowhere
+
+
+def test_where_the_operator_is_missing_a_graph_in_float32_still_opens() -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("com.microsoft:MatMulIntegerToFloat is not registered")
+
+    assert not saturates.__wrapped__(SimpleNamespace(InferenceSession=refuse))
 
 
 def test_it_needs_neither_torch_nor_transformers(marking_export: Path) -> None:
