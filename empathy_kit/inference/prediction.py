@@ -28,7 +28,7 @@ class TaskPrediction:
 
     label: str  # the likeliest of the task's labels
     level: int  # its position in them, lowest first
-    probabilities: dict[str, float]  # label to its calibrated probability; they sum to 1
+    probabilities: Mapping[str, float]  # label to its calibrated probability; they sum to 1
     evidence: tuple[Span, ...] | None = field(repr=False)
     """Spans of the response, in characters, that support the label; empty at the lowest label, None without a span head."""
 

@@ -128,7 +128,7 @@ def _pair(response: str, prediction: Prediction) -> PairAnswer:
         name: TaskAnswer(
             label=task.label,
             level=task.level,
-            probabilities=task.probabilities,
+            probabilities=dict(task.probabilities),
             uncertain=task.probabilities[task.label] < UNCERTAIN,
             evidence=None if task.evidence is None else [_evidence(span, response) for span in task.evidence],
         )
