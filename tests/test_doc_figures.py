@@ -95,9 +95,9 @@ SETTINGS = {
     "docs/reliability.md": ["half a minute", "five seconds"],  # the bounds of the tests that the page names
     # For a request to arrive, the default of --longest-wait, and the parts of how long a stop may take.
     "docs/service.md": ["10 seconds", "half a second", "twenty seconds", "forty seconds", "thirty seconds"],
-    "docs/scale.md": ["two minutes", "half a minute", "five minutes"],  # sbatch's --signal; torchrun's, and the kit's own, patience
+    "docs/scale.md": ["two minutes", "half a minute", "five minutes"],  # sbatch's --signal; torchrun's and the kit's patience
     "docs/hooks.md": ["5 %", "0.1 %"],  # tolerances of the promises, which the checks hold
-    # The default of --checkpoint-minutes, what the ends of epochs may take at most, and the bound of a comparison's end in its test.
+    # The default of --checkpoint-minutes, what the ends of epochs may take, and the bound of a comparison's end in its test.
     "docs/resume.md": ["5 minutes", "five minutes", "1 %", "five seconds"],
     "docs/comparison.md": ["four times"],  # of five: the power of a design
     "plugins/empathy-kit-biencoder/README.md": [".794", ".745", ".926", ".726", ".840", ".626"],  # their paper's, and called so

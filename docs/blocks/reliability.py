@@ -9,7 +9,7 @@ from blocks.reading import RESULTS, listed, measured, processor, table
 
 ORDER = (
     "kill-run", "kill-compare", "kill-writing", "terminate", "interrupt", "flip", "damage", "full-disk", "clock", "read-only",
-    "two-at-once", "tables", "settings", "plans", "run-folders", "pages", "encoder-folders",
+    "two-at-once", "tables", "settings", "plans", "run-folders", "pages", "encoder-folders", "interface",
 )  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 """No request of any shape is answered with a 500, with text of its own, or not at all.
 
-As a script it sends more: ``python tests/service/test_interface_fuzz.py 10000``.
+As a script it sends more, and prints their count as benchmarks/results/torture has it:
+
+    python tests/service/test_interface_fuzz.py 10000 > benchmarks/results/torture/interface.json
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the serve extra is not installed")
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "inference"))
@@ -183,12 +185,36 @@ def test_nothing_of_the_requests_is_in_a_log_or_a_counter(application: Applicati
     application.check_traces()
 
 
-if __name__ == "__main__":
+def main(count: int) -> dict[str, Any]:
+    """Send so many requests; the first that is not answered as it should be is raised."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+    from machine import machine
+
+    from empathy_kit import __version__
+
     found = Application()
-    sent = settings(max_examples=int(sys.argv[1]), deadline=None, suppress_health_check=list(HealthCheck), database=None)(
-        given(requests)(lambda request_: found.check(*request_))
-    )
-    sent()
+
+    @seed(0)
+    @settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(request_=requests)
+    def send(request_: tuple[Any, ...]) -> None:
+        found.check(*request_)
+
+    send()
     found.check_traces()
     found.close()
-    print(f"{found.statuses.total():,} requests answered: {dict(sorted(found.statuses.items()))}")  # noqa: T201
+    answered = found.statuses.total()
+    return {
+        "experiment": "requests of any shape to `serve`",
+        "survived_means": "an answer below 500, of the form that is described; nothing of it in a refusal, a log or a counter",
+        "command": f"python tests/service/test_interface_fuzz.py {count}",
+        "tried": answered,
+        "survived": answered,
+        "statuses": {str(status): number for status, number in sorted(found.statuses.items())},
+        "kit": __version__,
+        "machine": machine(),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(int(sys.argv[1])), indent=2))  # noqa: T201
