@@ -20,6 +20,8 @@ from empathy_kit.plugins import Provided, Registry, load_registry
 from empathy_kit.runs.train import run
 
 CLOCKS = ("seconds", "pairs_per_second")
+STEPS = 4  # per epoch, each of which is followed by its validation
+Run = tuple[Path, list[Any]]
 
 
 def stop(config: RunConfig, out: Path, events: int, registry: Registry | None = None, **how: Any) -> Path:

@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from resume_world import Learnt, finish, focal, stop, with_plugins, without_clocks
+from resume_world import Learnt, Run, finish, focal, stop, with_plugins, without_clocks
 from run_world import Said, configuration
 from safetensors.torch import load_file, save_file
 
 import empathy_kit
 from empathy_kit import files
 from empathy_kit.config import ADDED
-from empathy_kit.core.trainer import Step
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import Provided, Registry, load_registry
 from empathy_kit.runs import checkpoints
 from empathy_kit.runs.identity import settings_of
-from empathy_kit.runs.keeping import Unkept
-from empathy_kit.runs.reservation import Reservation
 from empathy_kit.runs.train import run
-
-STEPS = 4  # per epoch, each of which is followed by its validation
-Run = tuple[Path, list[Any]]
-
 
 KINDS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {  # settings, and after how many events it is stopped
     "cross-entropy, averaged weights": ({}, (2, 5, 7, 10)),
@@ -315,73 +306,6 @@ def test_what_cannot_be_continued_is_one_line(
     said = command("run", *(flag.format(folder=folder) for flag in flags))
     assert (said.code, said.err) == (2, f"Error: {message.format(folder=folder)}\n")
     assert len(checkpoints.folders(partial)) == 2
-
-
-def test_a_full_disk_stops_no_training_and_is_told_once(
-    first: Run, tiny_roberta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, left = checkpoints._write, [3]
-
-    def write(*arguments: Any) -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise OSError(28, os.strerror(28))
-        real(*arguments)
-
-    monkeypatch.setattr(checkpoints, "_write", write)
-    kept, told, steps = [], [], 0
-    for event in run(focal(tiny_roberta), load_registry(), tmp_path / "run", minutes=0):
-        told += [str(event)] if isinstance(event, Unkept) else []
-        steps += isinstance(event, Step)
-        if steps == STEPS:
-            kept = [folder.name for folder in checkpoints.folders(tmp_path / "run.partial")]
-    assert told == [
-        "the run's state cannot be written: No space left on device; training continues, and what was written before is kept"
-    ]
-    assert kept == ["checkpoint-2", "checkpoint-1"]
-    assert without_clocks(tmp_path / "run") == without_clocks(first[0])
-
-
-def test_a_finished_run_that_can_be_written_nowhere_keeps_its_state(
-    first: Run, tiny_roberta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*arguments: Any, **how: Any) -> Path:
-        raise OSError(28, os.strerror(28))
-
-    out = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        patch.setattr(tempfile, "tempdir", str(tmp_path))
-        patch.setattr(Reservation, "_finish", full)
-        with pytest.raises(KitError) as error:
-            finish(focal(tiny_roberta), out)
-    assert str(error.value) == (
-        f"--out {out}: cannot be written: No space left on device; the run's state is in {out}.partial, for --resume"
-    )
-    assert len(finish(focal(tiny_roberta), out)) == 2  # nothing is left to train
-    assert without_clocks(out) == without_clocks(first[0])
-
-
-@pytest.mark.parametrize("written", [0, 1])  # the second checkpoint is the first with a state
-def test_a_state_that_could_not_be_written_is_not_told_of(
-    tiny_roberta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int
-) -> None:
-    real, left = checkpoints._write, [written]
-
-    def write(*arguments: Any) -> None:
-        left[0] -= 1
-        if left[0] < 0:
-            raise OSError(28, os.strerror(28))
-        real(*arguments)
-
-    def full(*arguments: Any, **how: Any) -> Path:
-        raise OSError(28, os.strerror(28))
-
-    monkeypatch.setattr(checkpoints, "_write", write)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(Reservation, "_finish", full)
-    with pytest.raises(KitError) as error:
-        finish(focal(tiny_roberta, epochs=1), tmp_path / "run")
-    assert str(error.value) == f"--out {tmp_path / 'run'}: cannot be written: No space left on device"
 
 
 def test_a_setting_that_the_stopped_run_did_not_record_yet_had_its_default(
