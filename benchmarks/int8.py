@@ -27,14 +27,16 @@ from empathy_kit.plugins import load_registry
 SCORES = ("accuracy", "macro_f1")
 
 
-def cost(run: Path, folder: Path) -> dict[str, Any]:
-    """Points after minus before, and what of them is too much."""
+def cost(run: Path, folder: Path) -> tuple[str, dict[str, Any]]:
+    """What a run is of, and its points after minus before, with what of them is too much."""
     with patch.dict(MOST_LOST, clear=True):
         done = export(run, folder, load_registry(), int8=True).description
     if "scores" not in done:
         raise KitError(f"{run}: its data is not as it was, so there are no scores to compare")
     before, after = done["scores"]["before"], done["scores"]["after"]
-    return {
+    config = done["record"]["config"]
+    name = f"{done['title']}, seed {config['seed']} on {config['split']} split {config['split_seed']}"
+    return name, {
         "pairs": done["scores"]["pairs"],
         "too_much": losses(before, after),
         "points": {
@@ -54,8 +56,8 @@ def main() -> None:
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for run in parser.parse_args().runs:
-            name = "/".join(run.resolve().parts[-3::2])  # reddit-grouped/T3-4
-            found[name] = cost(run, Path(scratch) / str(len(found)))
+            name, points = cost(run, Path(scratch) / str(len(found)))
+            found[name] = points
             print(f"{name}: {found[name]['points']}", file=sys.stderr)
     tasks = list(next(iter(found.values()))["points"])
     values = {task: {score: [run["points"][task][score] for run in found.values()] for score in SCORES} for task in tasks}
