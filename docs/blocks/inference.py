@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from blocks.reading import count, exists, measured, table
+from blocks.reading import count, exists, measured, processor, table
 
 WAYS = {
     "exported, int8": "exported, int8, the whole model",
@@ -23,6 +23,7 @@ WAYS = {
     "same model, padded in fixed batches": "the same model, padded in fixed batches",
     "three bi-encoders": "three bi-encoders (Sharma et al. 2020)",
 }
+ELSEWHERE = {"inference-amx": "", "inference-vnni": ", an earlier version, without a span head"}
 BILLION = 10**9
 MIB = 2**20
 
@@ -45,7 +46,7 @@ def speed() -> str:
         for name in ordered
     ]
     shown = table(("", "pairs/s", "times the kit in torch", "same levels"), rows)
-    return f"{told}\n\n{shown}\n\n{_one(found)}{_mpnet()}{_without_amx()}"
+    return f"{told}\n\n{shown}\n\n{_one(found)}{_mpnet()}\n\n{_elsewhere(found)}".rstrip()
 
 
 def _model(found: Any) -> str:
@@ -55,7 +56,7 @@ def _model(found: Any) -> str:
 
 def _processor(machine: Any) -> str:
     with_amx = "amx_int8" in machine.get("instructions", "")
-    return f"{machine['processor']}, with{'' if with_amx else 'out'} AMX"
+    return f"{processor(machine)}, with{'' if with_amx else 'out'} AMX"
 
 
 def _one(found: Any) -> str:
@@ -77,17 +78,16 @@ def _mpnet() -> str:
     )
 
 
-def _without_amx() -> str:
-    if not exists("inference-vnni.json"):
-        return ""
-    found = measured("inference-vnni")
-    speeds, times = found["pairs_per_second"], found["times_the_kit_in_torch"]["exported, int8"]
-    return (
-        f"\n\nOn {count(found['machine']['threads'])} cores with VNNI and without AMX, an earlier version and a model without a "
-        f"span head: {speeds['exported, int8']['median']:.0f} pairs/s in int8 ({times:.2f} times the kit in torch), "
-        f"{speeds['exported, float32']['median']:.0f} in float32 and {speeds['kit in torch']['median']:.0f} in torch "
-        "([figures](../benchmarks/results/inference-vnni.json))."
-    )
+def _elsewhere(here: Any) -> str:
+    """The kit's own ways on every processor that was measured: what they are to each other differs more than what is compared."""
+    found = {name: measured(name) for name in ELSEWHERE if exists(f"{name}.json")}
+    rows = []
+    for name, each in {"inference": here, **found}.items():
+        speeds, times = each["pairs_per_second"], each["times_the_kit_in_torch"]
+        cells = (f"{speeds[way]['median']:.0f} ({times[way]:.2f})" for way in ("exported, int8", "exported, float32"))
+        link = f"[{_processor(each['machine'])}](../benchmarks/results/{name}.json){ELSEWHERE.get(name, '')}"
+        rows.append((link, *cells, f"{speeds['kit in torch']['median']:.0f}"))
+    return table(("pairs/s, and times the kit in torch", "int8", "float32", "the kit in torch"), rows) if found else ""
 
 
 def int8() -> str:

@@ -63,7 +63,7 @@ def measured(name: str) -> Any:
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
-    return "\n".join(line.replace("|  |", "| |") for line in lines)
+    return "\n".join(re.sub(r"\|  (?=\|)", "| ", line) for line in lines)
 
 
 def listed(parts: Sequence[str]) -> str:

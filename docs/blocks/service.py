@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from blocks.reading import count, measured, table
+from blocks.reading import count, exists, measured, processor, table
+
+SLOWER = "service-amx"
 
 
 def load() -> str:
@@ -19,7 +21,7 @@ def load() -> str:
     ]
     header = ("", "answered", "refused (429)", "other", "pairs/s", "median", "p95", "memory")
     told = (
-        f"Measured on {count(machine['cores'])} cores ({machine['processor']}, {_products(machine)}), which the clients share "
+        f"Measured on {count(machine['cores'])} cores ({processor(machine)}, {_products(machine)}), which the clients share "
         f"with the server: {found['data']}'s pairs, one per request, {_model(found['model'])} "
         "([all figures](../benchmarks/results/service.json)). "
         f"It is ready {found['ready_s']['median']:.1f} s after its start, and takes {found['mebibytes']['most']:.0f} MiB at most."
@@ -29,7 +31,21 @@ def load() -> str:
         "Every answer is compared with that for its pair alone. In the second half of the 50 clients' requests memory changes by "
         f"{growth:+.1f} MiB."
     )
-    return f"{told}\n\n{table(header, rows)}\n\n{same} {_typing(keys)}"
+    return f"{told}\n\n{table(header, rows)}\n\n{same} {_typing(keys)}{_elsewhere()}"
+
+
+def _elsewhere() -> str:
+    """The same on the slowest processor that was measured."""
+    if not exists(f"{SLOWER}.json"):
+        return ""
+    found = measured(SLOWER)
+    sixteen, fifty = found["sixteen_clients"], found["fifty_clients"]
+    return (
+        f"\n\nOn {count(found['machine']['cores'])} cores of another kind ({processor(found['machine'])}, with AMX; "
+        f"[figures](../benchmarks/results/{SLOWER}.json)): 16 clients get {sixteen['pairs_per_second']:.0f} pairs/s with a 95th "
+        f"percentile of {sixteen['ms']['p95']:.0f} ms, 50 clients {fifty['pairs_per_second']:.0f}. From a keystroke to paint: "
+        f"95th percentile {_ms(found['keystroke_to_marks']['ms']['p95'])}."
+    )
 
 
 def _model(model: Any) -> str:
