@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import urllib.request
 from pathlib import Path
@@ -54,6 +55,48 @@ def test_the_containers_files_are_there_and_what_it_installs_is_offered() -> Non
     assert {project["readme"], *project["license-files"]} <= {name for names in copied for name in names}  # the build reads them
 
 
+LIBRARIES = sysconfig.get_path("purelib")
+OFFLINE = {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0"}  # pip reads the last as: no isolation
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The container's files after its steps, below a folder. They are run offline: the dependencies are those of the tests."""
+    pytest.importorskip("hatchling", reason="what builds the wheel is not installed")
+    root = tmp_path_factory.mktemp("container")
+    (root / "opt").mkdir()
+    folder, path = root, os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    for step, rest in steps():
+        if step == "WORKDIR":
+            folder = root / rest.strip("/")
+            folder.mkdir(exist_ok=True)
+        elif step == "COPY":
+            *sources, target = shlex.split(rest)
+            for name in sources:
+                if (ROOT / name).is_dir():
+                    shutil.copytree(ROOT / name, folder / target, ignore=shutil.ignore_patterns("__pycache__"))
+                else:
+                    shutil.copy(ROOT / name, folder / target)
+        elif step == "RUN" and not rest.startswith("useradd "):  # it would be a user of this machine
+            command = re.sub(r"(?<![\w.])/(?=opt/|src/)", f"{root}/", rest)
+            subprocess.run(["sh", "-ec", command], cwd=folder, env={"PATH": path, "PYTHONPATH": LIBRARIES, **OFFLINE}, check=True)
+    return root
+
+
+def test_the_containers_steps_install_the_kit_and_leave_no_source(installed: Path) -> None:
+    assert list((installed / "src").iterdir()) == []
+    where = "import empathy_kit; print(empathy_kit.__file__)"
+    found = subprocess.run(
+        [installed / "opt/empathy-kit/bin/python", "-c", where],
+        env={"PYTHONPATH": LIBRARIES},
+        cwd=installed,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert Path(found).is_relative_to(installed / "opt" / "empathy-kit")
+
+
 def test_the_container_is_no_root_before_it_starts() -> None:
     names = [step for step, _ in steps()]
     assert only("USER") == "10001"
@@ -93,9 +136,8 @@ def no_writes() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
-def test_the_containers_command_serves_a_model_and_writes_nothing(exported: Path, tmp_path: Path) -> None:
+def test_the_containers_command_serves_a_model_and_writes_nothing(installed: Path, exported: Path) -> None:
     command = [*json.loads(only("ENTRYPOINT")), *json.loads(only("CMD"))]
-    assert command[0].endswith("/empathy-kit")
     arguments = [str(exported) if part == "/model" else part for part in command[1:]]
     port = arguments.index("--port") + 1
     assert only("EXPOSE") == arguments[port]
@@ -103,8 +145,8 @@ def test_the_containers_command_serves_a_model_and_writes_nothing(exported: Path
     environment = dict(pair.split("=") for pair in only("ENV").split())
     given = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "TMPDIR": "/nonexistent", **environment}
     with subprocess.Popen(
-        [sys.executable, "-m", "empathy_kit", *arguments],
-        env=given | {"PYTHONPATH": str(ROOT)},
+        [installed / command[0].strip("/"), *arguments],
+        env=given | {"PYTHONPATH": LIBRARIES},
         cwd="/",
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
