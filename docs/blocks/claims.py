@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -83,11 +84,26 @@ def told(name: str) -> str:
     )
 
 
+TIMES = ("training", "pairs/s")
+
+
 def cost(name: str) -> str:
-    """The size and time of a claim's configurations."""
+    """The size and time of a claim's configurations, whose runs were made together."""
+    return _costs(name, COSTS)
+
+
+def size(name: str) -> str:
+    """The size alone, where other processors may have trained some of the runs."""
+    return _costs(name, [column for column in COSTS if column not in TIMES])
+
+
+def _costs(name: str, columns: Sequence[str]) -> str:
     found = CLAIMS[name].comparison
-    rows = [[titled(found, name), *cost_cells(cost)] for name, cost in found.summary.costs.items()]
-    return table(["", *COSTS], rows)
+    rows = []
+    for name, cost in found.summary.costs.items():
+        cells = dict(zip(COSTS, cost_cells(cost), strict=True))
+        rows.append([titled(found, name), *(cells[column] for column in columns)])
+    return table(["", *columns], rows)
 
 
 def scores(name: str) -> str:

@@ -8,7 +8,7 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
-from blocks.claims import CLAIMS, beside_the_paper, cost, levels, published, scores, told
+from blocks.claims import CLAIMS, beside_the_paper, cost, levels, published, scores, size, told
 from blocks.forest import CLAIM_PICTURES, EXPERTS, EXPERTS_PICTURE, MEDIAN
 from blocks.reading import comparison, exists, listed, measured, sentences, table, verdict
 from blocks.tables import titled
@@ -24,10 +24,10 @@ TITLES = {  # in the order of the page
 }
 FURTHER = {
     "sharing": (cost,),
-    "size": (levels, cost),
+    "size": (levels, size),
     "size-paper": (beside_the_paper,),
-    "predecessor": (published, cost),
-    "predecessor-size": (published, cost),
+    "predecessor": (published, size),
+    "predecessor-size": (published, size),
     "imbalance": (scores,),
 }
 NEARER, FURTHER_AWAY = "nearer to the experts' median than the crowd is", "further from it than the crowd"

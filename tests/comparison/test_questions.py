@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from click.testing import CliRunner
 from made_up import made_up_run
 
 from empathy_kit.config import RunConfig, configure
@@ -75,3 +77,24 @@ def test_a_copy_that_is_stopped_is_no_run(questions: ModuleType, tmp_path: Path,
     assert questions.known_runs([out]) == {}
     questions.prepare(question, out, load_registry(), known)
     assert list(questions.known_runs([out]).values()) == [out / "runs" / "T3-0"]
+
+
+def test_the_runs_whose_time_is_compared_are_made_together(
+    questions: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished(tmp_path / "reddit-there", "T3", 0, loss="focal")
+    for name in ("learning", "sharing"):
+        monkeypatch.setitem(questions.QUESTIONS, name, replace(questions.QUESTIONS[name], seeds=1))
+    monkeypatch.setattr(questions, "RESULTS", tmp_path / "none")
+    asked: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(questions.subprocess, "run", run)
+    found = CliRunner().invoke(questions.main, ["learning", "sharing", "--out", str(tmp_path)])
+    assert found.exit_code == 0
+    assert [path.name for path in (tmp_path / "reddit-learning" / "runs").iterdir()] == ["T3-0"]
+    assert list((tmp_path / "reddit-sharing" / "runs").iterdir()) == []
+    assert [command[4] for command in asked] == ["T3", "T1"]
