@@ -32,7 +32,6 @@ from machine import machine
 from predictors import OURS, PEERS, Predict, World
 
 import empathy_kit
-from empathy_kit.cluster import cores
 from empathy_kit.core.scored import Scored
 from empathy_kit.core.tokens import TokenPair
 from empathy_kit.data.sources import load_corpus
@@ -40,6 +39,7 @@ from empathy_kit.encoders import encoder_source
 from empathy_kit.errors import KitError
 from empathy_kit.inference.export import export
 from empathy_kit.plugins import load_registry
+from empathy_kit.processor import cores
 from empathy_kit.runs.load import load
 
 

@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 import empathy_kit
-from empathy_kit.cluster import cores
 from empathy_kit.core.batch import collate_texts
 from empathy_kit.core.encoder import load_encoder
 from empathy_kit.core.model import Model
@@ -26,6 +25,7 @@ from empathy_kit.core.scored import Scored
 from empathy_kit.core.tokens import TokenPair
 from empathy_kit.inference.graph import BATCH, feed, open_export, open_session
 from empathy_kit.plugins import load_registry
+from empathy_kit.processor import cores
 from empathy_kit.runs.load import Loaded, load
 
 Predict = Callable[[list[TokenPair]], object]

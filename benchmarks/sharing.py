@@ -22,9 +22,9 @@ import click
 from machine import machine
 
 from empathy_kit.cache import cache_folder
-from empathy_kit.cluster import cores
 from empathy_kit.config import COMPARISON, FOUR, RunConfig, configure
 from empathy_kit.plugins import load_registry
+from empathy_kit.processor import cores
 from empathy_kit.runs.train import run
 
 

@@ -1,4 +1,4 @@
-"""What there is to compute on: this machine's cores, or a Ray cluster."""
+"""A Ray cluster, or one that is started here."""
 
 from __future__ import annotations
 
@@ -10,13 +10,6 @@ from typing import Any
 from empathy_kit.errors import KitError
 
 LOCAL = "local"
-
-
-def cores() -> int:
-    """How many cores this process may use; a scheduler or `taskset` may have limited them."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextmanager

@@ -76,11 +76,11 @@ def compare(
     All others are compared with the first. The same command continues a comparison that was stopped; give
     it the same --plugin files again.
     """
-    from empathy_kit.cluster import cores
     from empathy_kit.comparison.execute import alone, execute, measure_yardsticks, prepare
     from empathy_kit.comparison.parse import parse_configurations, parse_seeds
     from empathy_kit.comparison.plan import Plan
     from empathy_kit.plugins import load_registry
+    from empathy_kit.processor import cores
 
     changes = {name: value for name, value in values.items() if value is not None}
     if figures_from is not None:

@@ -89,8 +89,8 @@ def serve(
         from empathy_kit.runs.quiet import quiet_libraries
 
         quiet_libraries()
-        from empathy_kit.cluster import cores
         from empathy_kit.inference.model import HUB, load
+        from empathy_kit.processor import cores
         from empathy_kit.service.app import Settings, create
         from empathy_kit.service.served import Served
 

@@ -9,7 +9,6 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from empathy_kit.cluster import cores
 from empathy_kit.comparison import yardsticks
 from empathy_kit.comparison.buildable import check_built
 from empathy_kit.comparison.plan import (
@@ -31,6 +30,7 @@ from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import Split
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import OURS, Registry, fingerprint
+from empathy_kit.processor import cores
 from empathy_kit.runs import record
 from empathy_kit.runs.choose import all_options, choose_plugins
 from empathy_kit.runs.identity import threads_of_stopped

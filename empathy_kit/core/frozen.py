@@ -21,6 +21,7 @@ from empathy_kit import files
 from empathy_kit.cache import clear_oldest, hold, private_folder, states_limit
 from empathy_kit.core.unpadded import calls, lower_states
 from empathy_kit.errors import KitError
+from empathy_kit.processor import maker
 
 Post = tuple[int, ...]  # token ids, special tokens included
 
@@ -185,8 +186,8 @@ def _key(encoder: nn.Module, depth: int, posts: list[Post]) -> str:
         name: value for name, value in settings.items() if not name.startswith(("_", "transformers")) and "dropout" not in name
     }
     releases = f"torch {torch.__version__}, transformers {transformers.__version__}"
-    # The bits depend on both: without them, a run's numbers would depend on which run filled the cache.
-    computed = f"threads {torch.get_num_threads()}, {torch.backends.cpu.get_cpu_capability()}"
+    # The bits depend on all: without them, a run's numbers would depend on which run filled the cache.
+    computed = f"threads {torch.get_num_threads()}, {torch.backends.cpu.get_cpu_capability()}, {maker()}"
     described = json.dumps(kept, sort_keys=True, default=str)
     digest = hashlib.sha256(f"frozen states 4, {releases}, {computed}, depth {depth}, {described}".encode())
     for name, parameter in sorted(encoder.named_parameters()):

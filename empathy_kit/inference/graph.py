@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from empathy_kit.cluster import cores
 from empathy_kit.core.scored import WINDOW, Scored, in_windows
 from empathy_kit.core.tokens import Tokenization, TokenPair
 from empathy_kit.data.schema import Schema
 from empathy_kit.errors import KitError
 from empathy_kit.inference.saturation import saturates
+from empathy_kit.processor import cores
 from empathy_kit.runs import record
 
 FORMAT = 1

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from empathy_kit.errors import visible
+from empathy_kit.processor import maker
 
 THEN = ", then "  # between the values of a run that was continued with others
 ARITHMETIC = ("MKL_CBWR", "NVIDIA_TF32_OVERRIDE", "ONEDNN_DEFAULT_FPMATH_MODE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE")
@@ -16,6 +17,7 @@ ARITHMETIC = ("MKL_CBWR", "NVIDIA_TF32_OVERRIDE", "ONEDNN_DEFAULT_FPMATH_MODE", 
 PARTS = {
     "system": "operating system",
     "processor": "processor",
+    "maker": "maker of the processor",
     "cpu_capability": "CPU capability",
     "device": "device",
     "losses": "way to compute the losses",
@@ -42,6 +44,7 @@ def machine_of(device: object, losses: str, processes: int, before: Mapping[str,
     return {
         "system": platform.system(),
         "processor": platform.machine(),
+        **({"maker": made_by} if (made_by := maker()) else {}),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "device": str(device),
         "losses": losses,

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from empathy_kit.contracts import Texts
+from empathy_kit.core import frozen
 from empathy_kit.core.frozen import FrozenStates, freeze
 from empathy_kit.core.posts import PostEncoder
 from empathy_kit.core.unpadded import lower_states, make_unpadded
@@ -75,7 +76,12 @@ def test_another_release_of_torch_or_transformers_is_another_file(tmp_path: Path
 def test_another_number_of_threads_or_another_processor_is_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bits depend on them, and a run's numbers must not depend on which run came first."""
     path = keep(tmp_path).path
-    for owner, name, value in ((torch, "get_num_threads", 7), (torch.backends.cpu, "get_cpu_capability", "ABACUS")):
+    others = (
+        (torch, "get_num_threads", 7),
+        (torch.backends.cpu, "get_cpu_capability", "ABACUS"),
+        (frozen, "maker", "Babbage"),
+    )
+    for owner, name, value in others:
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, lambda value=value: value)
             assert keep(tmp_path).path != path

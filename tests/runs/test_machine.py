@@ -37,13 +37,14 @@ def test_a_repeat_on_another_machine_warns_of_each_part_that_is_known_to_differ(
     first: tuple[Path, list[Any]], tmp_path: Path, command: Callable[..., Said]
 ) -> None:
     now = read_json(first[0])["machine"]
-    then = {"system": "Windows", "processor": "arm", "device": "cuda", "losses": "Triton", "processes": 2}
+    then = {"system": "Windows", "processor": "arm", "maker": "Babbage", "device": "cuda", "losses": "Triton", "processes": 2}
     path = recorded(first[0], tmp_path / "run.json", {}, {**then, "cpu_capability": "none", "variables": {"MKL_CBWR": "AVX2"}})
     assert warnings(command("run", "--config", path, "--out", tmp_path / "again", "--epochs", 1)) == [
         f"{part} in the recorded run, {value} now; the numbers may differ"
         for part, value in {
             "operating system: Windows": now["system"],
             "processor: arm": now["processor"],
+            "maker of the processor: Babbage": now["maker"],
             "CPU capability: none": now["cpu_capability"],
             "device: cuda": "cpu",
             "way to compute the losses: Triton": now["losses"],
@@ -58,7 +59,7 @@ def test_what_an_earlier_version_did_not_record_of_its_machine_is_not_compared(
 ) -> None:
     path = recorded(first[0], tmp_path / "run.json", {}, {})
     content = json.loads(path.read_text(encoding="utf-8"))
-    del content["machine"]["cpu_capability"], content["machine"]["variables"]
+    del content["machine"]["cpu_capability"], content["machine"]["variables"], content["machine"]["maker"]
     path.write_text(json.dumps(content), encoding="utf-8")
     assert warnings(command("run", "--config", path, "--out", tmp_path / "again", "--epochs", 1)) == []
 

@@ -1,0 +1,29 @@
+"""This machine's processor: how many of its cores there are to compute on, and who made it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def cores() -> int:
+    """How many cores this process may use; a scheduler or `taskset` may have limited them."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def maker() -> str:
+    """Who made the processor, as it says itself, such as ``GenuineIntel``; empty where it does not.
+
+    Libraries choose their code by it: of two processors with the same instructions, each may round in its own way.
+    """
+    with suppress(OSError), CPUINFO.open(encoding="utf-8", errors="replace") as stream:
+        for line in stream:
+            name, _, value = line.partition(":")
+            if name.strip() in ("vendor_id", "CPU implementer"):
+                return value.strip()
+    return os.environ.get("PROCESSOR_IDENTIFIER", "").rpartition(", ")[2]  # of Windows
