@@ -100,9 +100,9 @@ def size(name: str) -> str:
 def _costs(name: str, columns: Sequence[str]) -> str:
     found = CLAIMS[name].comparison
     rows = []
-    for name, cost in found.summary.costs.items():
-        cells = dict(zip(COSTS, cost_cells(cost), strict=True))
-        rows.append([titled(found, name), *(cells[column] for column in columns)])
+    for configuration, costs in found.summary.costs.items():
+        cells = dict(zip(COSTS, cost_cells(costs), strict=True))
+        rows.append([titled(found, configuration), *(cells[column] for column in columns)])
     return table(["", *columns], rows)
 
 
