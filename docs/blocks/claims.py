@@ -141,6 +141,14 @@ def beside_the_paper(name: str) -> str:
     return f"Accuracy:\n\n{scores_of(folder, 'accuracy')}\n\nWeighted F1:\n\n{scores_of(folder, 'weighted_f1')}"
 
 
+def curve(name: str) -> str:
+    """Accuracy and macro F1 of its configurations, from the smallest share of the training part to all of it."""
+    claim = CLAIMS[name]
+    names = list(claim.comparison.results.runs)[::-1]
+    shown = {"Accuracy": "accuracy", "Macro F1": "macro_f1"}
+    return "\n\n".join(f"{title}:\n\n{scores_of(claim.folder, metric, names)}" for title, metric in shown.items())
+
+
 def levels(name: str) -> str:
     """How many pairs of every level each configuration gets right, task by task."""
     found = CLAIMS[name].comparison

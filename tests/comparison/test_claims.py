@@ -80,6 +80,8 @@ def test_a_claim_that_asks_for_it_shows_levels_costs_and_published_figures(block
     assert "Right of all pairs of a level, over the seeds, and how often it is predicted:" in size
     assert "| T4m: focal + predicted, encoder mpnet | 1 |" in size  # one model, in the table of its size
     assert blocks("claim-sharing").count("one model per task | 3 |") == 2
+    curve = [line for line in blocks("claim-learning").splitlines() if line.startswith("| T3") and ":" in line]
+    assert [line[2:].partition(":")[0] for line in curve] == ["T3-25", "T3-50", "T3-75", "T3"] * 2
     predecessor = blocks("claim-predecessor")
     assert "| Sharma et al. (2020): RoBERTa, its own split | .840 | - | .626 | .574 | .559 |" in predecessor
     assert "| the same without attention | .833 | - | .623 | - | - |" in predecessor
