@@ -113,6 +113,8 @@ QUESTIONS = {
             "T3-attention=--loss focal --head attention",
             "T3-tag=--loss focal --rationale tag",
             "T3-attention-tag=--loss focal --head attention --rationale tag",
+            "T3-mean-attention=--loss focal --trunk mean --head attention",
+            "T3-mean-attention-tag=--loss focal --trunk mean --head attention --rationale tag",
         )
     ),
     "predecessor": Question(

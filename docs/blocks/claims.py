@@ -141,10 +141,10 @@ def beside_the_paper(name: str) -> str:
     return f"Accuracy:\n\n{scores_of(folder, 'accuracy')}\n\nWeighted F1:\n\n{scores_of(folder, 'weighted_f1')}"
 
 
-def curve(name: str) -> str:
-    """Accuracy and macro F1 of its configurations, from the smallest share of the training part to all of it."""
+def accuracy_and_f1(name: str) -> str:
+    """Accuracy and macro F1 of its configurations."""
     claim = CLAIMS[name]
-    names = list(claim.comparison.results.runs)[::-1]
+    names = list(claim.comparison.results.runs)
     shown = {"Accuracy": "accuracy", "Macro F1": "macro_f1"}
     return "\n\n".join(f"{title}:\n\n{scores_of(claim.folder, metric, names)}" for title, metric in shown.items())
 

@@ -8,7 +8,7 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
-from blocks.claims import CLAIMS, beside_the_paper, cost, curve, levels, published, scores, size, told
+from blocks.claims import CLAIMS, accuracy_and_f1, beside_the_paper, cost, levels, published, scores, size, told
 from blocks.forest import CLAIM_PICTURES, EXPERTS, EXPERTS_PICTURE, MEDIAN
 from blocks.reading import comparison, exists, listed, measured, sentences, table, verdict
 from blocks.tables import titled
@@ -24,7 +24,8 @@ TITLES = {  # in the order of the page
 }
 FURTHER = {
     "sharing": (cost,),
-    "learning": (curve,),
+    "learning": (accuracy_and_f1,),
+    "recurrence": (accuracy_and_f1, size),
     "size": (levels, size),
     "size-paper": (beside_the_paper,),
     "predecessor": (published, size),

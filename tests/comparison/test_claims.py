@@ -81,7 +81,7 @@ def test_a_claim_that_asks_for_it_shows_levels_costs_and_published_figures(block
     assert "| T4m: focal + predicted, encoder mpnet | 1 |" in size  # one model, in the table of its size
     assert blocks("claim-sharing").count("one model per task | 3 |") == 2
     curve = [line for line in blocks("claim-learning").splitlines() if line.startswith("| T3") and ":" in line]
-    assert [line[2:].partition(":")[0] for line in curve] == ["T3-25", "T3-50", "T3-75", "T3"] * 2
+    assert [line[2:].partition(":")[0] for line in curve] == ["T3", "T3-75", "T3-50", "T3-25"] * 2
     predecessor = blocks("claim-predecessor")
     assert "| Sharma et al. (2020): RoBERTa, its own split | .840 | - | .626 | .574 | .559 |" in predecessor
     assert "| the same without attention | .833 | - | .623 | - | - |" in predecessor
@@ -94,7 +94,7 @@ def test_validation_parts_choose_options_and_ingredients(blocks: Callable[[str],
     assert "| focal | `-o loss.gamma` | 1: .010 | 2: .020 | **4: .030** |" in tuned
     assert len(tuned) == 2 + 9
     assert [line for line in blocks("ingredients").splitlines() if "**" in line] == [
-        line for line in blocks("ingredients").splitlines() if line.startswith("| T3-attention-tag")
+        line for line in blocks("ingredients").splitlines() if line.startswith("| T3-mean-attention-tag:")
     ]
 
 
