@@ -91,6 +91,9 @@ def ingredients() -> str:
     if not exists(INGREDIENTS):
         return "Not measured yet: `python benchmarks/questions.py ingredients` does it."
     found = comparison(INGREDIENTS)
+    there, planned = sum(map(len, found.results.runs.values())), len(found.results.plan.runs())
+    if there < planned:  # means over other seeds would not choose fairly
+        return f"{there} of {planned} runs are there; `python benchmarks/questions.py ingredients` continues them."
     scores = {name: tuple(_validation(runs, score) for score in VALIDATED) for name, runs in found.results.runs.items()}
     best = max(scores, key=lambda name: scores[name])
     lines = [
