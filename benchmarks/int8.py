@@ -57,6 +57,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for run in parser.parse_args().runs:
             name, points = cost(run, Path(scratch) / str(len(found)))
+            if name in found:
+                raise KitError(f"{run}: {name} was given already, expected runs that differ in recipe, seed or split")
             found[name] = points
             print(f"{name}: {found[name]['points']}", file=sys.stderr)
     tasks = list(next(iter(found.values()))["points"])

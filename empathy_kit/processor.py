@@ -17,7 +17,7 @@ def cores() -> int:
 
 
 def maker() -> str:
-    """Who made the processor, as it says itself, such as ``GenuineIntel``; empty where it does not.
+    """Who made the processor, as it says itself, such as ``GenuineIntel``; "unknown" where the system does not tell.
 
     Libraries choose their code by it: of two processors with the same instructions, each may round in its own way.
     """
@@ -26,4 +26,4 @@ def maker() -> str:
             name, _, value = line.partition(":")
             if name.strip() in ("vendor_id", "CPU implementer"):
                 return value.strip()
-    return os.environ.get("PROCESSOR_IDENTIFIER", "").rpartition(", ")[2]  # of Windows
+    return os.environ.get("PROCESSOR_IDENTIFIER", "").rpartition(", ")[2] or "unknown"  # Windows sets it

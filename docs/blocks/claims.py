@@ -25,6 +25,24 @@ from empathy_kit.runs.report import number
 Pairs = tuple[tuple[str, str], ...]  # configurations, the first and the second of each difference
 
 
+def not_measured(folder: str) -> str:
+    """What to say of a question whose comparison has no run."""
+    return f"Not measured yet: `{_command(folder)}` does it."
+
+
+def unfinished(folder: str) -> str:
+    """What to say of a comparison that is to choose and lacks runs, because means over other seeds would not choose fairly."""
+    if not exists(folder):
+        return not_measured(folder)
+    results = comparison(folder).results
+    there, planned = sum(map(len, results.runs.values())), len(results.plan.runs())
+    return f"{there} of {planned} runs are there; `{_command(folder)}` continues them." if there < planned else ""
+
+
+def _command(folder: str) -> str:
+    return f"python benchmarks/questions.py {folder.removeprefix('reddit-')}"
+
+
 @dataclass(frozen=True)
 class Claim:
     """A question, the comparison that answers it, and the differences that do."""
@@ -45,7 +63,7 @@ class Claim:
     @property
     def missing(self) -> str:
         """What to say where nothing has been measured."""
-        return f"Not measured yet: `python benchmarks/questions.py {self.folder.removeprefix('reddit-')}` does it."
+        return not_measured(self.folder)
 
 
 CLAIMS = {

@@ -79,7 +79,7 @@ def _mpnet() -> str:
 
 
 def _elsewhere(here: Any) -> str:
-    """The kit's own ways on every processor that was measured: what they are to each other differs more than what is compared."""
+    """The kit's own ways on every processor that was measured, because their ratios depend on it."""
     found = {name: measured(name) for name in ELSEWHERE if exists(f"{name}.json")}
     rows = []
     for name, each in {"inference": here, **found}.items():

@@ -8,7 +8,7 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
-from blocks.claims import CLAIMS, accuracy_and_f1, beside_the_paper, cost, levels, published, scores, size, told
+from blocks.claims import CLAIMS, accuracy_and_f1, beside_the_paper, cost, levels, published, scores, size, told, unfinished
 from blocks.forest import CLAIM_PICTURES, EXPERTS, EXPERTS_PICTURE, MEDIAN
 from blocks.reading import comparison, exists, listed, measured, sentences, table, verdict
 from blocks.tables import titled
@@ -67,8 +67,8 @@ PLACES = ("low", "middle", "high")  # the three values that are tried of each op
 
 def tuned() -> str:
     """What was tried of each remedy's option, and the mean macro F1 of the validation part, which chooses."""
-    if not exists(TUNING):
-        return "Not measured yet: `python benchmarks/questions.py tuning` does it."
+    if instead := unfinished(TUNING):
+        return instead
     found = comparison(TUNING).results
     lines = []
     for name in dict.fromkeys(each.rpartition("-")[0] for each in found.runs if each.rpartition("-")[2] in PLACES):
@@ -88,12 +88,9 @@ INGREDIENTS = "reddit-ingredients"
 
 def ingredients() -> str:
     """Macro F1 and accuracy of the validation parts, means over tasks and seeds, of what the best recipe may be made of."""
-    if not exists(INGREDIENTS):
-        return "Not measured yet: `python benchmarks/questions.py ingredients` does it."
+    if instead := unfinished(INGREDIENTS):
+        return instead
     found = comparison(INGREDIENTS)
-    there, planned = sum(map(len, found.results.runs.values())), len(found.results.plan.runs())
-    if there < planned:  # means over other seeds would not choose fairly
-        return f"{there} of {planned} runs are there; `python benchmarks/questions.py ingredients` continues them."
     scores = {name: tuple(_validation(runs, score) for score in VALIDATED) for name, runs in found.results.runs.items()}
     best = max(scores, key=lambda name: scores[name])
     lines = [

@@ -44,7 +44,7 @@ def machine_of(device: object, losses: str, processes: int, before: Mapping[str,
     return {
         "system": platform.system(),
         "processor": platform.machine(),
-        **({"maker": made_by} if (made_by := maker()) else {}),
+        "maker": maker(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "device": str(device),
         "losses": losses,
