@@ -1,4 +1,4 @@
-"""This machine's processor: how many of its cores there are to compute on, and who made it."""
+"""This machine's processor: how many of its cores there are, who made it, and what libraries were told of rounding on it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ from contextlib import suppress
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
+
+ARITHMETIC = (
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "NVIDIA_TF32_OVERRIDE",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "ONEDNN_MAX_CPU_ISA",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+)
+"""Variables that change how libraries round. `OMP_NUM_THREADS` and `ATEN_CPU_CAPABILITY` only change what is recorded anyway."""
 
 
 def cores() -> int:
@@ -27,3 +37,8 @@ def maker() -> str:
             if name.strip() in ("vendor_id", "CPU implementer"):
                 return value.strip()
     return os.environ.get("PROCESSOR_IDENTIFIER", "").rpartition(", ")[2] or "unknown"  # Windows sets it
+
+
+def rounding() -> dict[str, str]:
+    """The environment's variables that change how libraries round."""
+    return {name: os.environ[name] for name in ARITHMETIC if name in os.environ}

@@ -21,7 +21,7 @@ from empathy_kit import files
 from empathy_kit.cache import clear_oldest, hold, private_folder, states_limit
 from empathy_kit.core.unpadded import calls, lower_states
 from empathy_kit.errors import KitError
-from empathy_kit.processor import maker
+from empathy_kit.processor import maker, rounding
 
 Post = tuple[int, ...]  # token ids, special tokens included
 
@@ -187,9 +187,9 @@ def _key(encoder: nn.Module, depth: int, posts: list[Post]) -> str:
     }
     releases = f"torch {torch.__version__}, transformers {transformers.__version__}"
     # The bits depend on all: without them, a run's numbers would depend on which run filled the cache.
-    computed = f"threads {torch.get_num_threads()}, {torch.backends.cpu.get_cpu_capability()}, {maker()}"
+    computed = f"threads {torch.get_num_threads()}, {torch.backends.cpu.get_cpu_capability()}, {maker()}, {rounding()}"
     described = json.dumps(kept, sort_keys=True, default=str)
-    digest = hashlib.sha256(f"frozen states 4, {releases}, {computed}, depth {depth}, {described}".encode())
+    digest = hashlib.sha256(f"frozen states 5, {releases}, {computed}, depth {depth}, {described}".encode())
     for name, parameter in sorted(encoder.named_parameters()):
         if not parameter.requires_grad:
             digest.update(f"{name} {tuple(parameter.shape)}".encode())

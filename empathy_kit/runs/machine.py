@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Mapping
 from typing import Any
 
 from empathy_kit.errors import visible
-from empathy_kit.processor import maker
+from empathy_kit.processor import maker, rounding
 
 THEN = ", then "  # between the values of a run that was continued with others
-ARITHMETIC = ("MKL_CBWR", "NVIDIA_TF32_OVERRIDE", "ONEDNN_DEFAULT_FPMATH_MODE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE")
-"""Variables that change how libraries round. `OMP_NUM_THREADS` and `ATEN_CPU_CAPABILITY` only change what is recorded anyway."""
-
 PARTS = {
     "system": "operating system",
     "processor": "processor",
@@ -49,7 +45,7 @@ def machine_of(device: object, losses: str, processes: int, before: Mapping[str,
         "device": str(device),
         "losses": losses,
         "threads": torch.get_num_threads(),
-        "variables": {name: os.environ[name] for name in ARITHMETIC if name in os.environ},
+        "variables": rounding(),
         **({} if counts == "1" else {"processes": int(counts) if counts.isdecimal() else counts}),
     }
 

@@ -85,6 +85,9 @@ def test_another_number_of_threads_or_another_processor_is_another_file(tmp_path
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, lambda value=value: value)
             assert keep(tmp_path).path != path
+    with monkeypatch.context() as patch:
+        patch.setenv("MKL_ENABLE_INSTRUCTIONS", "SSE4_2")
+        assert keep(tmp_path).path != path
     assert keep(tmp_path).path == path
 
 
