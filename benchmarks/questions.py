@@ -21,7 +21,7 @@ import click
 
 from empathy_kit.comparison.parse import parse_configurations
 from empathy_kit.comparison.plan import NOT_COMPARED, RUNS, Plan, run_folder
-from empathy_kit.config import RunConfig, configure, to_dict
+from empathy_kit.config import PRESETS, RunConfig, configure, flag, to_dict
 from empathy_kit.errors import KitError
 from empathy_kit.files import staged_folder
 from empathy_kit.plugins import Registry, load_registry
@@ -31,6 +31,7 @@ from empathy_kit.runs.choose import all_options, choose_plugins
 RESULTS = Path(__file__).parent / "results"
 MPNET = "--encoder mpnet --freeze-layers 8"  # of twelve, so that four are trained, as many as of minilm's
 BI_ENCODER = "--trunk bi-encoder --head dense --separate"
+BEST = " ".join(f"{flag(name)} {value}" for name, value in PRESETS["best"].items())
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Question:
     seeds: int = 3
     split: str = "grouped"
     freeze_layers: int = 2  # of minilm's six
+    resplit: bool = True  # each seed has a split of its own
     timed: bool = False  # what its runs cost is compared, so none is taken that another processor may have trained
 
     @property
@@ -53,7 +55,7 @@ class Question:
         """What `compare` makes of it."""
         shared = {name.replace("-", "_"): value for name, value in self.flags.items()}
         configurations, separate = parse_configurations(self.configurations, None, configure(RunConfig(), shared))
-        return Plan(configurations, tuple(range(self.seeds)), True, separate)
+        return Plan(configurations, tuple(range(self.seeds)), self.resplit, separate)
 
 
 # Three values each of what the remedies for imbalance leave open, tried on one split, with two trained layers to save time.
@@ -141,6 +143,8 @@ QUESTIONS = {
     "predecessor-size": Question(
         ("T1m=--loss ce " + MPNET, f"bim={BI_ENCODER} --rationale tag -o rationale.weight .5 {MPNET}"), 2
     ),
+    # One split, so that the probabilities of its five models can be averaged.
+    "best": Question((f"best={BEST}",), seeds=5, resplit=False),
 }
 
 
@@ -185,10 +189,10 @@ def main(names: tuple[str, ...], jobs: int, out: Path) -> None:
         question, folder = QUESTIONS[name], out / f"reddit-{name}"
         others = () if question.timed else (*RESULTS.glob("reddit-*"), *out.glob("reddit-*"))
         prepare(question, folder, registry, known_runs(others))
-        flags = [word for flag, value in question.flags.items() for word in (f"--{flag}", value)]
-        how = ["--resplit", "--seeds", str(question.seeds), "--jobs", str(jobs), "--out", str(folder)]
-        command = [sys.executable, "-m", "empathy_kit", "compare", *question.configurations, *flags, *how]
-        if code := subprocess.run(command, check=False).returncode:
+        shared = [word for name, value in question.flags.items() for word in (f"--{name}", value)]
+        seeds = [*(["--resplit"] if question.resplit else []), "--seeds", str(question.seeds)]
+        command = [sys.executable, "-m", "empathy_kit", "compare", *question.configurations, *shared, *seeds]
+        if code := subprocess.run([*command, "--jobs", str(jobs), "--out", str(folder)], check=False).returncode:
             raise click.ClickException(f"{name}: compare ended with exit code {code}; the same command continues it")
 
 

@@ -112,6 +112,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "select": "loss",
         "patience": 1,
     },
+    # What validation parts of the Reddit data chose among these parts (docs/paper.md), with the larger encoder.
+    "best": {
+        "encoder": "mpnet",
+        "freeze_layers": 8,
+        "loss": "focal",
+        "rationale": "tag",
+        "head": "attention",
+        "trunk": "mean",
+    },
 }
 
 COMPARISON: dict[str, dict[str, Any]] = {
@@ -239,7 +248,7 @@ def preset(name: str) -> RunConfig:
         KitError: no preset of that name.
     """
     if name not in PRESETS:
-        raise KitError(f"--preset {name}: unknown, expected {' or '.join(PRESETS)}")
+        raise KitError(f"--preset {name}: unknown, expected one of {', '.join(PRESETS)}")
     return configure(RunConfig(), PRESETS[name])
 
 

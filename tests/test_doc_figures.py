@@ -13,6 +13,8 @@ import pytest
 from click import ClickException
 from click.testing import CliRunner
 
+from empathy_kit.config import configure, preset
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -33,6 +35,15 @@ def test_every_page_and_picture_is_what_the_results_give(figures: ModuleType) ->
 def test_every_block_is_on_a_page(figures: ModuleType) -> None:
     used = {name for page in figures.PAGES for name, _ in figures.BLOCK.findall(page.read_text("utf-8"))}
     assert used == set(figures.BLOCKS)
+
+
+def test_the_best_preset_is_what_validation_parts_chose_with_the_larger_encoder(figures: ModuleType) -> None:
+    from blocks import recipe
+
+    found = recipe.comparison(recipe.INGREDIENTS)
+    chosen = found.results.plan.configurations[recipe.chosen(found)]
+    larger = {"encoder": "mpnet", "freeze_layers": 8, "data": "sample", "threads": None}
+    assert preset("best") == configure(chosen, larger)
 
 
 def test_a_number_that_was_changed_by_hand_is_found(figures: ModuleType) -> None:

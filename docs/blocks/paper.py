@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from itertools import combinations
-from statistics import fmean
 from typing import Any
 
-from blocks.claims import CLAIMS, accuracy_and_f1, beside_the_paper, cost, levels, published, scores, size, told, unfinished
+from blocks.claims import CLAIMS, accuracy_and_f1, beside_the_paper, cost, levels, published, scores, size, told
 from blocks.forest import CLAIM_PICTURES, EXPERTS, EXPERTS_PICTURE, MEDIAN
 from blocks.reading import comparison, exists, listed, measured, sentences, table, verdict
-from blocks.tables import titled
-from empathy_kit.comparison.run import Run
 from empathy_kit.runs.report import number
 
 TITLES = {  # in the order of the page
@@ -59,52 +56,6 @@ def section(name: str) -> str:
         return CLAIMS[name].missing
     picture = CLAIM_PICTURES[name].markdown("Differences with 95 % intervals, task by task")
     return "\n\n".join((told(name), picture, *(more(name) for more in FURTHER.get(name, ()))))
-
-
-TUNING = "reddit-tuning"
-PLACES = ("low", "middle", "high")  # the three values that are tried of each option, as the end of a configuration's name
-
-
-def tuned() -> str:
-    """What was tried of each remedy's option, and the mean macro F1 of the validation part, which chooses."""
-    if instead := unfinished(TUNING):
-        return instead
-    found = comparison(TUNING).results
-    lines = []
-    for name in dict.fromkeys(each.rpartition("-")[0] for each in found.runs if each.rpartition("-")[2] in PLACES):
-        names = [each for at in PLACES if (each := f"{name}-{at}") in found.runs]
-        options = [found.runs[each][0].record.config["options"] for each in names]  # with the defaults
-        option = next((route for route in options[0] if len({str(each.get(route)) for each in options}) > 1), "")
-        scores = [_validation([found.runs[each][0]], "validation_macro_f1") for each in names]
-        cells = [f"{each.get(option)}: {number(score)}" for each, score in zip(options, scores, strict=True)]
-        best = scores.index(max(scores))
-        kind, last = option.split(".")[0], option.rpartition(".")[2]  # every task has the same
-        lines.append([name, f"`-o {kind}.{last}`", *(f"**{cell}**" if at == best else cell for at, cell in enumerate(cells))])
-    return table(["", "option", *PLACES[: max(len(line) for line in lines) - 2]], lines)
-
-
-INGREDIENTS = "reddit-ingredients"
-
-
-def ingredients() -> str:
-    """Macro F1 and accuracy of the validation parts, means over tasks and seeds, of what the best recipe may be made of."""
-    if instead := unfinished(INGREDIENTS):
-        return instead
-    found = comparison(INGREDIENTS)
-    scores = {name: tuple(_validation(runs, score) for score in VALIDATED) for name, runs in found.results.runs.items()}
-    best = max(scores, key=lambda name: scores[name])
-    lines = [
-        [titled(found, name), *(f"**{number(value)}**" if name == best else number(value) for value in values)]
-        for name, values in scores.items()
-    ]
-    return table(["", *VALIDATED.values()], lines)
-
-
-VALIDATED = {"validation_macro_f1": "macro F1, validation", "validation_accuracy": "accuracy, validation"}
-
-
-def _validation(runs: list[Run], score: str) -> float:
-    return fmean(value for run in runs for value in run.record.training[score].values())
 
 
 def independence() -> str:

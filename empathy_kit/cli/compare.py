@@ -14,7 +14,7 @@ from click.core import ParameterSource
 from empathy_kit.cli import terminal
 from empathy_kit.cli.flags import Number, on_ray, plugin_files, plugin_options
 from empathy_kit.cli.run import setting_flags
-from empathy_kit.config import RunConfig, configure, preset
+from empathy_kit.config import PRESETS, RunConfig, configure, preset
 from empathy_kit.errors import KitError
 from empathy_kit.runs.quiet import quiet_libraries
 
@@ -37,7 +37,9 @@ MOST_JOBS = 4  # by default: each run takes its own memory
     "--out", type=click.Path(path_type=Path), help="the comparison's folder; an existing one is continued  [comparisons/...]"
 )
 @click.option("--keep-models", is_flag=True, help="leave every run's model in its folder")
-@click.option("--preset", "preset_name", default=None, metavar="small|paper", help="the recipe that the flags change  [small]")
+@click.option(
+    "--preset", "preset_name", default=None, metavar="|".join(PRESETS), help="the recipe that the flags change  [small]"
+)
 @plugin_options("a plugin's option, for every configuration")
 @plugin_files
 @click.option(

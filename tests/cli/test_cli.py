@@ -48,9 +48,9 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "range": (["--warmup", "1.5"], "--warmup 1.5: out of range, expected 0 to 1"),
     "range of an option": (["-o", "trunk.dropout", "1.5"], "trunk gru: option 'dropout' is 1.5; expected 0 to 0.99"),
     "split": (["--split", "temporal"], "--split temporal: expected one of grouped, paper"),
-    "preset": (["--preset", "large"], "--preset large: unknown, expected small or paper"),
+    "preset": (["--preset", "large"], "--preset large: unknown, expected one of small, paper, best"),
     "config": (["--config", "no.toml"], "--config no.toml: cannot be read: No such file or directory"),
-    "no preset's name": (["--preset", ""], "--preset : unknown, expected small or paper"),
+    "no preset's name": (["--preset", ""], "--preset : unknown, expected one of small, paper, best"),
     "an option written as other tools write it": (
         ["--loss", "focal", "-o", "loss.gamma=2"],
         "-o takes a name and a value, such as -o loss.gamma 1.5",
@@ -135,7 +135,7 @@ def test_help_and_version_are_on_stdout(kit: Reply) -> None:
     assert kit("--version") == (0, f"empathy-kit, version {__version__}\n", "")
     code, out, err = kit("run", "-h")
     assert (code, err) == (0, "")
-    for flag in ("--loss VALUE", "--no-rationale", "--encoder-lr VALUE", "--preset small|paper", "-o, --option NAME VALUE"):
+    for flag in ("--loss VALUE", "--no-rationale", "--encoder-lr VALUE", "--preset small|paper|best", "-o, --option NAME VALUE"):
         assert flag in out
 
 

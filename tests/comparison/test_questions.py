@@ -36,7 +36,9 @@ def finished(folder: Path, name: str, seed: int, **changes: object) -> Path:
 
 def test_every_question_is_a_plan_of_three_splits_or_says_how_many(questions: ModuleType) -> None:
     plans = {name: question.plan for name, question in questions.QUESTIONS.items()}
-    assert {name: len(plan.seeds) for name, plan in plans.items() if len(plan.seeds) != 3} == {"tuning": 1, "predecessor-size": 2}
+    counts = {name: len(plan.seeds) for name, plan in plans.items() if len(plan.seeds) != 3}
+    assert counts == {"tuning": 1, "predecessor-size": 2, "best": 5}
+    assert [name for name, plan in plans.items() if not plan.resplit] == ["best"]
     assert {config.freeze_layers for config in plans["size"].configurations.values()} == {2, 8}
     assert {config.freeze_layers for config in plans["tuning"].configurations.values()} == {4}
     assert {config.split for config in plans["size-paper"].configurations.values()} == {"paper"}

@@ -1,0 +1,138 @@
+"""The best recipe: what validation parts chose, and what it gives on one test part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import asdict
+from statistics import fmean
+
+import numpy as np
+
+from blocks.claims import not_measured, unfinished
+from blocks.reading import Comparison, comparison, count, exists, listed, sentences, table
+from blocks.tables import titled
+from empathy_kit.comparison.run import Run
+from empathy_kit.comparison.statistics import Answers
+from empathy_kit.core.calibration import calibration, tempered
+from empathy_kit.core.metrics import Estimate, Floats, Ints, macro_f1, score
+from empathy_kit.runs.report import estimate, number
+
+Score = Callable[[Ints, Ints, int], float]  # true and predicted levels (N,), how many levels there are
+
+TUNING, INGREDIENTS, BEST = "reddit-tuning", "reddit-ingredients", "reddit-best"
+SPLIT = 0  # the best recipe's, so that no pair of its test part chooses
+PLACES = ("low", "middle", "high")  # the three values that are tried of each option, as the end of a configuration's name
+AIMS = {  # set before anything was measured: accuracy and macro F1
+    "ER": (0.83, 0.79),
+    "EX": (0.94, 0.77),
+    "IP": (0.845, 0.60),
+}
+
+
+def tuned() -> str:
+    """What was tried of each remedy's option, and the mean macro F1 of the validation part, which chooses."""
+    if instead := unfinished(TUNING):
+        return instead
+    found = comparison(TUNING)
+    runs, merits = found.results.runs, _merits(found, macro_f1)
+    lines = [
+        [name, "-", f"**{number(merit)}**" if merit == max(merits.values()) else number(merit)]
+        for name, merit in merits.items()
+        if name.rpartition("-")[2] not in PLACES
+    ]
+    for name in dict.fromkeys(each.rpartition("-")[0] for each in runs if each.rpartition("-")[2] in PLACES):
+        names = [each for at in PLACES if (each := f"{name}-{at}") in runs]
+        options = [runs[each][0].record.config["options"] for each in names]  # with the defaults
+        option = next((route for route in options[0] if len({str(each.get(route)) for each in options}) > 1), "")
+        scores = [merits[each] for each in names]
+        cells = [f"{each.get(option)}: {number(merit)}" for each, merit in zip(options, scores, strict=True)]
+        best = scores.index(max(scores))
+        kind, last = option.split(".")[0], option.rpartition(".")[2]  # every task has the same
+        lines.append([name, f"`-o {kind}.{last}`", *(f"**{cell}**" if at == best else cell for at, cell in enumerate(cells))])
+    width = max(map(len, lines))
+    return table(["", "option", *PLACES[: width - 2]], [[*line, *[""] * (width - len(line))] for line in lines])
+
+
+def ingredients() -> str:
+    """Macro F1 and accuracy of the validation parts, means over tasks and seeds, of what the best recipe may be made of."""
+    if instead := unfinished(INGREDIENTS):
+        return instead
+    found = comparison(INGREDIENTS)
+    merits, accuracies = (_merits(found, each) for each in (macro_f1, _accuracy))
+    lines = []
+    for name, merit in merits.items():
+        cells = [number(value) for value in (merit, accuracies[name])]
+        lines.append([titled(found, name), *(f"**{cell}**" if name == chosen(found) else cell for cell in cells)])
+    return table(["", "macro F1, validation", "accuracy, validation"], lines)
+
+
+def chosen(found: Comparison) -> str:
+    """The configuration whose runs have the best mean macro F1 on their validation parts."""
+    merits = _merits(found, macro_f1)
+    return max(merits, key=lambda name: merits[name])
+
+
+def _merits(found: Comparison, score_of: Score) -> dict[str, float]:
+    """A score of every configuration, over tasks and runs, on the validation pairs that `SPLIT` does not test."""
+    every = found.results.runs
+    there = [run for run in next(iter(every.values())) if run.record.split["seed"] == SPLIT]
+    tested = {one for run in there for said in run.answers.values() for one in said.ids}
+    return {name: fmean(value for run in runs for value in _validated(run, score_of, tested)) for name, runs in every.items()}
+
+
+def _validated(run: Run, score_of: Score, without: Container[str]) -> Iterator[float]:
+    for task in run.record.tasks.tasks:
+        said = run.validation[task.name]
+        kept = np.array([one not in without for one in said.ids])
+        yield score_of(said.true[kept], said.predicted[kept], len(task.labels))
+
+
+def _accuracy(true: Ints, predicted: Ints, _: int) -> float:
+    return float((true == predicted).mean())
+
+
+SCORES: dict[str, tuple[str, Score]] = {"accuracy": ("accuracy", _accuracy), "macro_f1": ("macro F1", macro_f1)}
+
+
+def best() -> str:
+    """The recipe's scores on its test part, of single models and of their mean probabilities, next to the aims."""
+    if not exists(BEST):
+        return not_measured(BEST)
+    if instead := unfinished(BEST):
+        return instead
+    found = comparison(BEST)
+    ((name, runs),) = found.results.runs.items()
+    tasks = [task for task in AIMS if task in runs[0].answers]
+    together = {task: _together(runs, task) for task in tasks}
+    means = {task: score(runs[0].answers[task].true, rows, 0, seed=0) for task, rows in together.items()}
+    parts, missed = [], []
+    for at, (metric, (title, score_of)) in enumerate(SCORES.items()):
+        single = [_mean([run.answers[task] for run in runs], score_of, together[task].shape[1]) for task in tasks]
+        several: list[Estimate] = [getattr(means[task], metric) for task in tasks]
+        parts += [
+            [f"{title}, one model (mean of {count(len(runs))})", *map(number, single)],
+            [f"{title}, the mean of their probabilities", *(estimate(asdict(each)) for each in several)],
+            [f"{title}, the aim", *(number(AIMS[task][at]) for task in tasks)],
+        ]
+        missed += [f"{title} of {task}" for task, each in zip(tasks, several, strict=True) if each.value < AIMS[task][at]]
+    errors = [calibration(together[task], runs[0].answers[task].true).ece for task in tasks]
+    parts.append(["expected calibration error, the mean of their probabilities", *map(number, errors)])
+    size = len(runs[0].answers[tasks[0]].ids)
+    told = sentences(
+        f"{titled(found, name)}: {count(len(runs))} seeds on one split; none of its {size} test pairs chose anything here.",
+        "Each model's probabilities are calibrated by its own temperatures before their mean is taken.",
+        "Intervals are over pairs.",
+        f"Below its aim: {listed(missed)}." if missed else "Every aim is reached.",
+    )
+    return f"{told}\n\n{table(['', *tasks], parts)}"
+
+
+def _mean(said: Sequence[Answers], score_of: Score, classes: int) -> float:
+    return fmean(score_of(each.true, each.predicted, classes) for each in said)
+
+
+def _together(runs: Sequence[Run], task: str) -> Floats:
+    temperatures = [float((run.record.calibration or {})[task]["temperature"]) for run in runs]
+    every = [tempered(run.probabilities[task], heat) for run, heat in zip(runs, temperatures, strict=True)]
+    found: Floats = np.mean(every, axis=0)
+    return found
