@@ -112,6 +112,21 @@ def test_the_papers_preset_runs_its_own_path(tiny_roberta: Path, tmp_path: Path,
     assert model["attention_probs_dropout_prob"] == 0.1  # the encoder's own, not the small recipe's 0
 
 
+def test_the_best_preset_takes_another_encoder_and_depth(
+    tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said]
+) -> None:
+    said = command(
+        *("run", "--preset", "best", "--encoder", tiny_roberta, "--freeze-layers", 1, "--epochs", 1, "--threads", 1),
+        *("--out", tmp_path / "run"),
+    )
+    assert said.code == 0
+    assert "preset best, loss focal, rationale tag, head attention, trunk mean" in said.err
+    content = read_json(tmp_path / "run")
+    expected = {**PRESETS["best"], "encoder": str(tiny_roberta), "freeze_layers": 1}
+    assert {name: content["config"][name] for name in expected} == expected
+    assert content["spans"] is not None  # it finds the evidence too
+
+
 def test_the_papers_preset_without_a_network_ends_in_one_line_that_says_what_to_do(
     tmp_path: Path, command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
 ) -> None:
