@@ -34,7 +34,8 @@ def tuned() -> str:
     if instead := unfinished(TUNING):
         return instead
     found = comparison(TUNING)
-    runs, merits = found.results.runs, _merits(found, macro_f1)
+    runs = found.results.runs
+    merits = {name: fmean(values) for name, values in _by_run(found, macro_f1).items()}
     lines = [
         [name, "-", f"**{number(merit)}**" if merit == max(merits.values()) else number(merit)]
         for name, merit in merits.items()
@@ -58,26 +59,27 @@ def ingredients() -> str:
     if instead := unfinished(INGREDIENTS):
         return instead
     found = comparison(INGREDIENTS)
-    merits, accuracies = (_merits(found, each) for each in (macro_f1, _accuracy))
+    merits, accuracies = (_by_run(found, each) for each in (macro_f1, _accuracy))
     lines = []
-    for name, merit in merits.items():
-        cells = [number(value) for value in (merit, accuracies[name])]
-        lines.append([titled(found, name), *(f"**{cell}**" if name == chosen(found) else cell for cell in cells)])
-    return table(["", "macro F1, validation", "accuracy, validation"], lines)
+    for name, of_splits in merits.items():
+        mean = number(fmean(of_splits))
+        cells = [f"**{mean}**" if name == chosen(found) else mean, ", ".join(map(number, of_splits))]
+        lines.append([titled(found, name), *cells, number(fmean(accuracies[name]))])
+    return table(["", "macro F1, validation", "of each split", "accuracy, validation"], lines)
 
 
 def chosen(found: Comparison) -> str:
     """The configuration whose runs have the best mean macro F1 on their validation parts."""
-    merits = _merits(found, macro_f1)
-    return max(merits, key=lambda name: merits[name])
+    merits = _by_run(found, macro_f1)
+    return max(merits, key=lambda name: fmean(merits[name]))
 
 
-def _merits(found: Comparison, score_of: Score) -> dict[str, float]:
-    """A score of every configuration, over tasks and runs, on the validation pairs that `SPLIT` does not test."""
+def _by_run(found: Comparison, score_of: Score) -> dict[str, list[float]]:
+    """A score of every run, its mean over tasks, on the validation pairs that `SPLIT` does not test."""
     every = found.results.runs
     there = [run for run in next(iter(every.values())) if run.record.split["seed"] == SPLIT]
     tested = {one for run in there for said in run.answers.values() for one in said.ids}
-    return {name: fmean(value for run in runs for value in _validated(run, score_of, tested)) for name, runs in every.items()}
+    return {name: [fmean(_validated(run, score_of, tested)) for run in runs] for name, runs in every.items()}
 
 
 def _validated(run: Run, score_of: Score, without: Container[str]) -> Iterator[float]:
