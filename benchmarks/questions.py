@@ -4,7 +4,8 @@
     python benchmarks/questions.py sharing learning --jobs 2 --out FOLDER
 
 A run that another comparison in FOLDER or in benchmarks/results has, by whatever name, is copied, unless the question is what it
-costs. A call that was stopped continues where it was. `size` and `predecessor-size` need the encoder that `make mpnet` installs.
+costs. A call that was stopped continues where it was. `size`, `size-paper`, `predecessor-size` and `best` need the encoder that
+`make mpnet` installs.
 """
 
 from __future__ import annotations
@@ -42,20 +43,21 @@ class Question:
     seeds: int = 3
     split: str = "grouped"
     freeze_layers: int = 2  # of minilm's six
-    resplit: bool = True  # each seed has a split of its own
+    one_split: int | None = None  # the seed of the only split; otherwise each run's seed has a split of its own
     timed: bool = False  # what its runs cost is compared, so none is taken that another processor may have trained
 
     @property
     def flags(self) -> dict[str, str]:
         """What all of its configurations share."""
-        return {"data": "reddit", "split": self.split, "freeze-layers": str(self.freeze_layers)}
+        only = {} if self.one_split is None else {"split-seed": str(self.one_split)}
+        return {"data": "reddit", "split": self.split, "freeze-layers": str(self.freeze_layers), **only}
 
     @property
     def plan(self) -> Plan:
         """What `compare` makes of it."""
         shared = {name.replace("-", "_"): value for name, value in self.flags.items()}
         configurations, separate = parse_configurations(self.configurations, None, configure(RunConfig(), shared))
-        return Plan(configurations, tuple(range(self.seeds)), self.resplit, separate)
+        return Plan(configurations, tuple(range(self.seeds)), self.one_split is None, separate)
 
 
 # Three values each of what the remedies for imbalance leave open, tried on one split, with two trained layers to save time.
@@ -143,8 +145,8 @@ QUESTIONS = {
     "predecessor-size": Question(
         ("T1m=--loss ce " + MPNET, f"bim={BI_ENCODER} --rationale tag -o rationale.weight .5 {MPNET}"), 2
     ),
-    # One split, so that the probabilities of its five models can be averaged.
-    "best": Question((f"best={BEST}",), seeds=5, resplit=False),
+    # On one split, so that the probabilities of its five models can be averaged, and one that no other comparison has.
+    "best": Question((f"best={BEST}",), seeds=5, one_split=5),
 }
 
 
@@ -190,7 +192,7 @@ def main(names: tuple[str, ...], jobs: int, out: Path) -> None:
         others = () if question.timed else (*RESULTS.glob("reddit-*"), *out.glob("reddit-*"))
         prepare(question, folder, registry, known_runs(others))
         shared = [word for name, value in question.flags.items() for word in (f"--{name}", value)]
-        seeds = [*(["--resplit"] if question.resplit else []), "--seeds", str(question.seeds)]
+        seeds = [*(["--resplit"] if question.plan.resplit else []), "--seeds", str(question.seeds)]
         command = [sys.executable, "-m", "empathy_kit", "compare", *question.configurations, *shared, *seeds]
         if code := subprocess.run([*command, "--jobs", str(jobs), "--out", str(folder)], check=False).returncode:
             raise click.ClickException(f"{name}: compare ended with exit code {code}; the same command continues it")

@@ -112,7 +112,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "select": "loss",
         "patience": 1,
     },
-    # What validation parts of the Reddit data chose among these parts (docs/paper.md), with the larger encoder.
+    # Focal loss and the larger encoder, with the truncation, rationale, head and trunk that validation scores on the Reddit data
+    # chose (docs/paper.md).
     "best": {
         "encoder": "mpnet",
         "freeze_layers": 8,

@@ -1,4 +1,4 @@
-"""This machine's processor: how many of its cores there are, who made it, and what libraries were told of rounding on it."""
+"""This machine's processor: its cores, its maker, and the variables that change how libraries round on it."""
 
 from __future__ import annotations
 

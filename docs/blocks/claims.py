@@ -10,11 +10,11 @@ from blocks.reading import (
     Comparison,
     comparison,
     exists,
+    outcome,
     power,
     seeds_of,
     sentences,
     table,
-    verdict,
 )
 from blocks.tables import differences, rarest_levels, recalled, titled
 from blocks.tables import scores as scores_of
@@ -26,17 +26,17 @@ Pairs = tuple[tuple[str, str], ...]  # configurations, the first and the second 
 
 
 def not_measured(folder: str) -> str:
-    """What to say of a question whose comparison has no run."""
+    """The text for a question whose comparison has no run."""
     return f"Not measured yet: `{_command(folder)}` does it."
 
 
 def unfinished(folder: str) -> str:
-    """What to say of a comparison that is to choose and lacks runs, because means over other seeds would not choose fairly."""
+    """The text for a comparison that lacks runs; empty where none is missing. Means over other seeds would not choose fairly."""
     if not exists(folder):
         return not_measured(folder)
     results = comparison(folder).results
-    there, planned = sum(map(len, results.runs.values())), len(results.plan.runs())
-    return f"{there} of {planned} runs are there; `{_command(folder)}` continues them." if there < planned else ""
+    missing, planned = len(results.missing), len(results.plan.runs())
+    return f"{planned - missing} of {planned} runs are there; `{_command(folder)}` continues them." if missing else ""
 
 
 def _command(folder: str) -> str:
@@ -89,17 +89,9 @@ CLAIMS = {
 def told(name: str) -> str:
     """A claim's differences, what can be told from chance, and what would have been found."""
     claim = CLAIMS[name]
-    contrasts = claim.contrasts
-    return "\n\n".join(
-        (
-            differences(claim.folder, claim.pairs),
-            sentences(
-                f"{seeds_of(claim.comparison).capitalize()}.",
-                verdict([each for side in contrasts for each in side]),
-                power([each for side in contrasts for each in side]),
-            ),
-        )
-    )
+    contrasts = [each for side in claim.contrasts for each in side]
+    seeds = seeds_of(claim.comparison).capitalize()
+    return f"{differences(claim.folder, claim.pairs)}\n\n{sentences(f'{seeds}.', outcome(contrasts), power(contrasts))}"
 
 
 TIMES = ("training", "pairs/s")

@@ -9,7 +9,7 @@ from typing import Any
 
 from blocks.claims import CLAIMS, accuracy_and_f1, beside_the_paper, cost, levels, published, scores, size, told
 from blocks.forest import CLAIM_PICTURES, EXPERTS, EXPERTS_PICTURE, MEDIAN
-from blocks.reading import comparison, exists, listed, measured, sentences, table, verdict
+from blocks.reading import comparison, exists, listed, measured, outcome, sentences, table
 from empathy_kit.runs.report import number
 
 TITLES = {  # in the order of the page
@@ -39,7 +39,7 @@ def summary() -> str:
 
 def _in_short(name: str) -> str:
     every = [each for side in CLAIMS[name].contrasts for each in side]
-    return verdict(every) if every else "not measured yet"
+    return outcome(every) if every else "not measured yet"
 
 
 def _runs(name: str) -> str:

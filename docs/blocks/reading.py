@@ -117,11 +117,11 @@ def verdict(contrasts: Sequence[Contrast]) -> str:
     sure = [each for each in contrasts if each.corrected <= SURE]
     if not sure:
         least = chance(min(each.corrected for each in contrasts))
-        what = "none of these differences" if len(contrasts) > 1 else "no difference"
+        what = "none of these differences of right answers" if len(contrasts) > 1 else "no difference of right answers"
         return f"After Holm's correction {what} can be told from chance (smallest p: {least})."
     found = [each for each in sure if _leaves_0_out(each)]
     lucky = [each for each in sure if not _leaves_0_out(each)]
-    rest = "" if len(sure) == len(contrasts) else "; the other differences cannot be told from chance"
+    rest = "" if len(sure) == len(contrasts) else "; the other differences of right answers cannot be told from chance"
     if not lucky:
         return f"After Holm's correction {listed(_told(found))}{rest}."
     why = "the interval, which is over other seeds too, holds 0"
@@ -152,6 +152,26 @@ def _told(sure: Sequence[Contrast]) -> list[str]:
 def _equals(p: float) -> str:
     text = chance(p)
     return text if text.startswith("<") else f"= {text}"
+
+
+def macro_intervals(contrasts: Sequence[Contrast]) -> str:
+    """Which differences of macro F1 have an interval that leaves 0 out; nothing where there is no interval."""
+    outside: dict[tuple[str, str, str], list[str]] = {}
+    known = [(each, each.macro_f1.low, each.macro_f1.high) for each in contrasts]
+    for each, low, high in known:
+        if low is not None and high is not None and low * high > 0:
+            outside.setdefault((each.second, "above" if low > 0 else "below", each.first), []).append(each.task)
+    if all(low is None for _, low, _ in known):
+        return ""
+    if not outside:
+        return "No interval of macro F1 leaves 0 out."
+    told = [f"{second} is {side} {first} on {listed(tasks)}" for (second, side, first), tasks in outside.items()]
+    return f"In macro F1, by intervals that are not corrected, {listed(told)}."
+
+
+def outcome(contrasts: Sequence[Contrast]) -> str:
+    """What was found of right answers and of macro F1."""
+    return sentences(verdict(contrasts), macro_intervals(contrasts))
 
 
 def power(contrasts: Sequence[Contrast]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from blocks.findings import against_the_paper, seeker
 from blocks.picture import SCORES
-from blocks.reading import Comparison, comparison, count, gains, listed, seeds_of, verdict
+from blocks.reading import Comparison, comparison, count, gains, listed, outcome, seeds_of
 from blocks.tables import rarest_levels, recalled
 from empathy_kit.comparison.pages.words import label_of, ranked_mean
 
@@ -43,9 +43,9 @@ def main_findings() -> str:
     found = comparison("reddit-grouped")
     focal, with_rationale = found.contrasts("T1", "T3"), [*found.contrasts("T1", "T2"), *found.contrasts("T3", "T4")]
     texts = (
-        focal and f"**Focal loss** (T3) against cross-entropy (T1) changes the right answers by {gains(focal)}. {verdict(focal)}",
+        focal and f"**Focal loss** (T3) against cross-entropy (T1) changes the right answers by {gains(focal)}. {outcome(focal)}",
         rare(found),
-        with_rationale and f"**Predicted rationales** (T2, T4). {verdict(with_rationale)}",
+        with_rationale and f"**Predicted rationales** (T2, T4). {outcome(with_rationale)}",
         seeker(found),
         against_the_paper(found),
     )

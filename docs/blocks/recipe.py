@@ -8,7 +8,7 @@ from statistics import fmean
 
 import numpy as np
 
-from blocks.claims import not_measured, unfinished
+from blocks.claims import unfinished
 from blocks.reading import Comparison, comparison, count, exists, listed, sentences, table
 from blocks.tables import titled
 from empathy_kit.comparison.run import Run
@@ -20,7 +20,6 @@ from empathy_kit.runs.report import estimate, number
 Score = Callable[[Ints, Ints, int], float]  # true and predicted levels (N,), how many levels there are
 
 TUNING, INGREDIENTS, BEST = "reddit-tuning", "reddit-ingredients", "reddit-best"
-SPLIT = 0  # the best recipe's, so that no pair of its test part chooses
 PLACES = ("low", "middle", "high")  # the three values that are tried of each option, as the end of a configuration's name
 AIMS = {  # set before anything was measured: accuracy and macro F1
     "ER": (0.83, 0.79),
@@ -35,12 +34,9 @@ def tuned() -> str:
         return instead
     found = comparison(TUNING)
     runs = found.results.runs
-    merits = {name: fmean(values) for name, values in _by_run(found, macro_f1).items()}
-    lines = [
-        [name, "-", f"**{number(merit)}**" if merit == max(merits.values()) else number(merit)]
-        for name, merit in merits.items()
-        if name.rpartition("-")[2] not in PLACES
-    ]
+    # The remedies are then compared on the splits of the ingredients, of which this is the first.
+    merits = {name: fmean(values) for name, values in _by_run(found, macro_f1, _tested(INGREDIENTS)).items()}
+    lines = [[name, "-", number(merit)] for name, merit in merits.items() if name.rpartition("-")[2] not in PLACES]
     for name in dict.fromkeys(each.rpartition("-")[0] for each in runs if each.rpartition("-")[2] in PLACES):
         names = [each for at in PLACES if (each := f"{name}-{at}") in runs]
         options = [runs[each][0].record.config["options"] for each in names]  # with the defaults
@@ -59,7 +55,7 @@ def ingredients() -> str:
     if instead := unfinished(INGREDIENTS):
         return instead
     found = comparison(INGREDIENTS)
-    merits, accuracies = (_by_run(found, each) for each in (macro_f1, _accuracy))
+    merits, accuracies = (_by_run(found, each, _tested(BEST)) for each in (macro_f1, _accuracy))
     lines = []
     for name, of_splits in merits.items():
         mean = number(fmean(of_splits))
@@ -70,16 +66,22 @@ def ingredients() -> str:
 
 def chosen(found: Comparison) -> str:
     """The configuration whose runs have the best mean macro F1 on their validation parts."""
-    merits = _by_run(found, macro_f1)
+    merits = _by_run(found, macro_f1, _tested(BEST))
     return max(merits, key=lambda name: fmean(merits[name]))
 
 
-def _by_run(found: Comparison, score_of: Score) -> dict[str, list[float]]:
-    """A score of every run, its mean over tasks, on the validation pairs that `SPLIT` does not test."""
+def _tested(folder: str) -> set[str]:
+    """The test pairs of all splits of a comparison; none before it is measured."""
+    if not exists(folder):
+        return set()
+    first = next(iter(comparison(folder).results.runs.values()))
+    return {one for run in first for said in run.answers.values() for one in said.ids}
+
+
+def _by_run(found: Comparison, score_of: Score, without: Container[str]) -> dict[str, list[float]]:
+    """A score of every run, its mean over tasks, on its validation pairs but for those that another comparison tests."""
     every = found.results.runs
-    there = [run for run in next(iter(every.values())) if run.record.split["seed"] == SPLIT]
-    tested = {one for run in there for said in run.answers.values() for one in said.ids}
-    return {name: [fmean(_validated(run, score_of, tested)) for run in runs] for name, runs in every.items()}
+    return {name: [fmean(_validated(run, score_of, without)) for run in runs] for name, runs in every.items()}
 
 
 def _validated(run: Run, score_of: Score, without: Container[str]) -> Iterator[float]:
@@ -98,8 +100,6 @@ SCORES: dict[str, tuple[str, Score]] = {"accuracy": ("accuracy", _accuracy), "ma
 
 def best() -> str:
     """The recipe's scores on its test part, of single models and of their mean probabilities, next to the aims."""
-    if not exists(BEST):
-        return not_measured(BEST)
     if instead := unfinished(BEST):
         return instead
     found = comparison(BEST)
@@ -107,30 +107,37 @@ def best() -> str:
     tasks = [task for task in AIMS if task in runs[0].answers]
     together = {task: _together(runs, task) for task in tasks}
     means = {task: score(runs[0].answers[task].true, rows, 0, seed=0) for task, rows in together.items()}
-    parts, missed = [], []
+    parts: list[list[str]] = []
+    short: dict[str, list[str]] = {"one model": [], "the models' mean": []}
     for at, (metric, (title, score_of)) in enumerate(SCORES.items()):
-        single = [_mean([run.answers[task] for run in runs], score_of, together[task].shape[1]) for task in tasks]
+        single = [[_score(run.answers[task], score_of, together[task].shape[1]) for run in runs] for task in tasks]
         several: list[Estimate] = [getattr(means[task], metric) for task in tasks]
         parts += [
-            [f"{title}, one model (mean of {count(len(runs))})", *map(number, single)],
+            [f"{title}, one model: mean (lowest to highest)", *map(_spread, single)],
             [f"{title}, the mean of their probabilities", *(estimate(asdict(each)) for each in several)],
             [f"{title}, the aim", *(number(AIMS[task][at]) for task in tasks)],
         ]
-        missed += [f"{title} of {task}" for task, each in zip(tasks, several, strict=True) if each.value < AIMS[task][at]]
+        for who, values in {"one model": map(fmean, single), "the models' mean": (each.value for each in several)}.items():
+            short[who] += [f"{title} of {task}" for task, value in zip(tasks, values, strict=True) if value < AIMS[task][at]]
     errors = [calibration(together[task], runs[0].answers[task].true).ece for task in tasks]
     parts.append(["expected calibration error, the mean of their probabilities", *map(number, errors)])
     size = len(runs[0].answers[tasks[0]].ids)
     told = sentences(
-        f"{titled(found, name)}: {count(len(runs))} seeds on one split; none of its {size} test pairs chose anything here.",
+        f"{titled(found, name)}: {count(len(runs))} seeds on one split.",
+        f"Its {size} test pairs are left out of the validation scores above.",
         "Each model's probabilities are calibrated by its own temperatures before their mean is taken.",
         "Intervals are over pairs.",
-        f"Below its aim: {listed(missed)}." if missed else "Every aim is reached.",
+        *(f"Below its aim with {who}: {listed(below) if below else 'nothing'}." for who, below in short.items()),
     )
     return f"{told}\n\n{table(['', *tasks], parts)}"
 
 
-def _mean(said: Sequence[Answers], score_of: Score, classes: int) -> float:
-    return fmean(score_of(each.true, each.predicted, classes) for each in said)
+def _score(said: Answers, score_of: Score, classes: int) -> float:
+    return score_of(said.true, said.predicted, classes)
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{number(fmean(values))} ({number(min(values))} to {number(max(values))})"
 
 
 def _together(runs: Sequence[Run], task: str) -> Floats:

@@ -14,7 +14,9 @@ import pytest
 from click.testing import CliRunner
 from made_up import made_up_run
 
-from empathy_kit.config import RunConfig, configure
+from empathy_kit.comparison.plan import Plan
+from empathy_kit.config import RunConfig, configure, preset
+from empathy_kit.errors import KitError
 from empathy_kit.plugins import load_registry
 from empathy_kit.runs.choose import all_options, choose_plugins
 
@@ -39,10 +41,38 @@ def test_every_question_is_a_plan_of_three_splits_or_says_how_many(questions: Mo
     counts = {name: len(plan.seeds) for name, plan in plans.items() if len(plan.seeds) != 3}
     assert counts == {"tuning": 1, "predecessor-size": 2, "best": 5}
     assert [name for name, plan in plans.items() if not plan.resplit] == ["best"]
-    assert {config.freeze_layers for config in plans["size"].configurations.values()} == {2, 8}
-    assert {config.freeze_layers for config in plans["tuning"].configurations.values()} == {4}
-    assert {config.split for config in plans["size-paper"].configurations.values()} == {"paper"}
-    assert len(plans["sharing"].runs()) == 3 * (2 + 2 * 3)  # T1s and T3s have a model for each task
+
+
+def test_the_best_recipe_is_the_preset_on_a_split_that_no_other_question_has(questions: ModuleType) -> None:
+    plans = {name: question.plan for name, question in questions.QUESTIONS.items()}
+    best = plans.pop("best")
+    split = best.config("best", 0).split_seed
+    assert best.config("best", 3) == configure(preset("best"), {"data": "reddit", "split_seed": split, "seed": 3})
+    used = {plan.config(*run).split_seed for plan in plans.values() for run in plan.runs()}
+    assert split not in used
+
+
+def test_what_compare_is_asked_for_is_the_question(
+    questions: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[Plan] = []
+    compare = importlib.import_module("empathy_kit.cli.compare")
+
+    def planned(plan: Plan, *_: object) -> None:
+        plans.append(plan)
+        raise KitError("that is all")
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
+        assert command[1:4] == ["-m", "empathy_kit", "compare"]
+        CliRunner().invoke(compare.compare, command[4:])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(questions, "prepare", lambda *_: None)  # it needs the plugins, which are not installed here
+    monkeypatch.setattr(questions.subprocess, "run", run)
+    monkeypatch.setattr("empathy_kit.comparison.execute.prepare", planned)
+    found = CliRunner().invoke(questions.main, [*questions.QUESTIONS, "--out", str(tmp_path)])
+    assert found.exit_code == 0
+    assert plans == [question.plan for question in questions.QUESTIONS.values()]
 
 
 def test_a_run_that_depends_on_the_same_is_copied_whatever_it_is_called(
