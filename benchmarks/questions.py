@@ -60,8 +60,8 @@ class Question:
         return Plan(configurations, tuple(range(self.seeds)), self.one_split is None, separate)
 
 
+PLACES = ("low", "middle", "high")
 # Three values each of what the remedies for imbalance leave open, tried on one split, with two trained layers to save time.
-# Validation parts choose; the chosen values are then written into "imbalance".
 TUNED = {
     "focal": ("--loss focal -o loss.gamma", ("1", "2", "4")),
     "weighted": ("--loss weighted -o loss.power", (".25", ".5", "1")),
@@ -73,6 +73,7 @@ TUNED = {
     "focal-weighted": ("--loss focal -o loss.gamma 2 -o loss.power", (".25", ".5", "1")),
     "hurdle": ("--head hurdle -o head.power", (".25", ".5", "1")),
 }
+CHOSEN = dict.fromkeys(TUNED, "middle")  # which of them the validation part chose (docs/paper.md)
 
 QUESTIONS = {
     "tuning": Question(
@@ -81,7 +82,7 @@ QUESTIONS = {
             *(
                 f"{name}-{at}={flags} {value}"
                 for name, (flags, values) in TUNED.items()
-                for at, value in zip(("low", "middle", "high"), values, strict=True)
+                for at, value in zip(PLACES, values, strict=True)
             ),
         ),
         seeds=1,
@@ -98,18 +99,7 @@ QUESTIONS = {
         )
     ),
     "imbalance": Question(
-        (
-            "T1",
-            "T3",
-            "weighted",
-            "over=--sampler over",
-            "under=--sampler under",
-            "adjusted=--loss logit-adjusted",
-            "balanced=--loss class-balanced",
-            "ldam=--loss ldam",
-            "focal-weighted=--loss focal -o loss.power 1",
-            "hurdle=--head hurdle",
-        )
+        ("T1", *(f"{name}={flags} {values[PLACES.index(CHOSEN[name])]}" for name, (flags, values) in TUNED.items()))
     ),
     # What the best recipe may be made of. Validation parts choose.
     "ingredients": Question(

@@ -79,7 +79,7 @@ CLAIMS = {
         "reddit-imbalance",
         tuple(
             ("T1", name)
-            for name in ("T3", "weighted", "over", "under", "adjusted", "balanced", "ldam", "focal-weighted", "hurdle")
+            for name in ("focal", "weighted", "over", "under", "adjusted", "balanced", "ldam", "focal-weighted", "hurdle")
         ),
     ),
     "learning": Claim("reddit-learning", tuple(("T3", f"T3-{share}") for share in (75, 50, 25))),

@@ -33,21 +33,28 @@ def tuned() -> str:
     if instead := unfinished(TUNING):
         return instead
     found = comparison(TUNING)
-    runs = found.results.runs
-    # The remedies are then compared on the splits of the ingredients, of which this is the first.
-    merits = {name: fmean(values) for name, values in _by_run(found, macro_f1, _tested(INGREDIENTS)).items()}
-    lines = [[name, "-", number(merit)] for name, merit in merits.items() if name.rpartition("-")[2] not in PLACES]
-    for name in dict.fromkeys(each.rpartition("-")[0] for each in runs if each.rpartition("-")[2] in PLACES):
-        names = [each for at in PLACES if (each := f"{name}-{at}") in runs]
-        options = [runs[each][0].record.config["options"] for each in names]  # with the defaults
-        option = next((route for route in options[0] if len({str(each.get(route)) for each in options}) > 1), "")
-        scores = [merits[each] for each in names]
-        cells = [f"{each.get(option)}: {number(merit)}" for each, merit in zip(options, scores, strict=True)]
-        best = scores.index(max(scores))
+    merits, best = _tried(found), tuned_places()
+    lines = [[name, "-", number(merit), "", ""] for name, merit in merits.items() if name.rpartition("-")[2] not in PLACES]
+    for name, place in best.items():
+        options = [found.results.runs[f"{name}-{at}"][0].record.config["options"] for at in PLACES]  # with the defaults
+        option = next(route for route in options[0] if len({str(each.get(route)) for each in options}) > 1)
+        cells = [f"{each[option]}: {number(merits[f'{name}-{at}'])}" for at, each in zip(PLACES, options, strict=True)]
         kind, last = option.split(".")[0], option.rpartition(".")[2]  # every task has the same
-        lines.append([name, f"`-o {kind}.{last}`", *(f"**{cell}**" if at == best else cell for at, cell in enumerate(cells))])
-    width = max(map(len, lines))
-    return table(["", "option", *PLACES[: width - 2]], [[*line, *[""] * (width - len(line))] for line in lines])
+        shown = (f"**{cell}**" if at == place else cell for at, cell in zip(PLACES, cells, strict=True))
+        lines.append([name, f"`-o {kind}.{last}`", *shown])
+    return table(["", "option", *PLACES], lines)
+
+
+def tuned_places() -> dict[str, str]:
+    """Remedy to its best value's place."""
+    merits = _tried(comparison(TUNING))
+    remedies = dict.fromkeys(name.rpartition("-")[0] for name in merits if name.rpartition("-")[2] in PLACES)
+    return {name: max(PLACES, key=lambda at: merits[f"{name}-{at}"]) for name in remedies}
+
+
+def _tried(found: Comparison) -> dict[str, float]:
+    # The remedies are then compared on the splits of the ingredients, of which this is the first.
+    return {name: fmean(values) for name, values in _by_run(found, macro_f1, _tested(INGREDIENTS)).items()}
 
 
 def ingredients() -> str:
