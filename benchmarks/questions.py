@@ -73,7 +73,17 @@ TUNED = {
     "focal-weighted": ("--loss focal -o loss.gamma 2 -o loss.power", (".25", ".5", "1")),
     "hurdle": ("--head hurdle -o head.power", (".25", ".5", "1")),
 }
-CHOSEN = dict.fromkeys(TUNED, "middle")  # which of them the validation part chose (docs/paper.md)
+CHOSEN = {  # which of them the validation part chose (docs/paper.md)
+    "focal": "low",
+    "weighted": "middle",
+    "over": "high",
+    "under": "low",
+    "adjusted": "high",
+    "balanced": "middle",
+    "ldam": "low",
+    "focal-weighted": "low",
+    "hurdle": "high",
+}
 
 QUESTIONS = {
     "tuning": Question(

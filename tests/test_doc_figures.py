@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import shutil
 import sys
@@ -44,6 +45,15 @@ def test_the_best_preset_is_what_validation_parts_chose_with_the_larger_encoder(
     chosen = found.results.plan.configurations[recipe.chosen(found)]
     larger = {"encoder": "mpnet", "freeze_layers": 8, "data": "sample", "threads": None}
     assert preset("best") == configure(chosen, larger)
+
+
+def test_remedies_are_compared_with_the_options_that_validation_chose(
+    figures: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from blocks import recipe
+
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    assert recipe.tuned_places() == importlib.import_module("questions").CHOSEN
 
 
 def test_a_number_that_was_changed_by_hand_is_found(figures: ModuleType) -> None:
