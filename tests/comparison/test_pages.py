@@ -188,6 +188,13 @@ def test_one_seed_has_no_intervals_and_says_so(tmp_path: Path) -> None:
     assert "| not known |" in (made / "report.md").read_text(encoding="utf-8")
 
 
+def test_a_picture_of_many_configurations_leaves_room_for_its_panels(tmp_path: Path) -> None:
+    """Where a legend leaves none, matplotlib warns, which fails a test."""
+    made = made_up(tmp_path / "many", [f"configuration-{at:02}" for at in range(40)], 1)
+    write(summarise(read_finished(made)), made)
+    assert "configuration-39, ECE" in (made / "report.html").read_text(encoding="utf-8")
+
+
 def test_where_nothing_is_compared_the_page_says_so(tmp_path: Path) -> None:
     made = made_up(tmp_path / "one", ["T1", "T2g"], 2)
     write(summarise(read_finished(made)), made)

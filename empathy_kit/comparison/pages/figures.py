@@ -104,6 +104,11 @@ def _new(wanted: Sequence[bool], abreast: int, height: float, **how: Any) -> tup
     return figure, [panel for panel, shown in zip(grid, wanted, strict=False) if shown]
 
 
+def _tall(names: int) -> float:
+    """The height of a panel whose legend has so many names, in inches."""
+    return 3.2 + 0.14 * max(0, names - 12)
+
+
 def _shown(name: str) -> str:
     return literal(name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…")
 
@@ -140,7 +145,7 @@ def _draw_score(panel: Any, place: int, row: Compared, name: str, metric: str) -
 
 
 def _curves(summary: Summary) -> Figure:
-    figure, (panel,) = _new([True], 1, 3.2)
+    figure, (panel,) = _new([True], 1, _tall(len(summary.curves)))
     for number, (name, runs) in enumerate(summary.curves.items()):
         for turn, points in enumerate(runs):
             panel.plot(
@@ -163,7 +168,8 @@ def _curves(summary: Summary) -> Figure:
 
 def _calibration(summary: Summary) -> Figure:
     tasks = summary.tasks
-    figure, panels = _new([True] * len(tasks), min(len(tasks), ABREAST - 1), 3.2, sharey=True)
+    height = _tall(len(summary.calibrations))
+    figure, panels = _new([True] * len(tasks), min(len(tasks), ABREAST - 1), height, sharey=True)
     for panel, task in zip(panels, tasks, strict=True):
         panel.plot([0, 1], [0, 1], color=INK, alpha=0.3, linewidth=1)
         for number, (configuration, by_task) in enumerate(summary.calibrations.items()):
