@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 
 from empathy_kit.config import (
+    PRESETS,
     RANGES,
     RunConfig,
     configure,
@@ -148,6 +149,7 @@ def test_the_papers_four_configurations_are_two_flags_on_its_preset() -> None:
 
 def test_the_small_preset_is_the_defaults() -> None:
     assert preset("small") == RunConfig()
+    assert list(PRESETS) == ["small", "paper", "best"]
 
 
 def test_an_unknown_preset_lists_those_that_there_are() -> None:

@@ -41,6 +41,10 @@ def test_every_question_is_a_plan_of_three_splits_or_says_how_many(questions: Mo
     counts = {name: len(plan.seeds) for name, plan in plans.items() if len(plan.seeds) != 3}
     assert counts == {"tuning": 1, "predecessor-size": 2, "best": 5}
     assert [name for name, plan in plans.items() if not plan.resplit] == ["best"]
+    assert {config.freeze_layers for config in plans["size"].configurations.values()} == {2, 8}
+    assert {config.freeze_layers for config in plans["tuning"].configurations.values()} == {4}
+    assert {config.split for config in plans["size-paper"].configurations.values()} == {"paper"}
+    assert len(plans["sharing"].runs()) == 3 * (2 + 2 * 3)  # T1s and T3s have a model for each task
 
 
 def test_the_best_recipe_is_the_preset_on_a_split_that_no_other_question_has(questions: ModuleType) -> None:

@@ -65,10 +65,11 @@ def test_what_an_earlier_version_did_not_record_of_its_machine_is_not_compared(
 
 
 def test_variables_that_change_how_libraries_round_are_recorded_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ONEDNN_MAX_CPU_ISA", "NVIDIA_TF32_OVERRIDE", "ACCELERATE_MIXED_PRECISION"):
+    for name in ("ONEDNN_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "NVIDIA_TF32_OVERRIDE", "ACCELERATE_MIXED_PRECISION"):
         monkeypatch.setenv(name, "1")
     machine = machine_of("cpu", "torch", 1, None)
-    assert machine["variables"] == {"NVIDIA_TF32_OVERRIDE": "1", "ONEDNN_MAX_CPU_ISA": "1"}
+    expected = ("NVIDIA_TF32_OVERRIDE", "ONEDNN_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA")
+    assert machine["variables"] == dict.fromkeys(expected, "1")
     assert machine["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
 
 
