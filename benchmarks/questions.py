@@ -30,7 +30,8 @@ from empathy_kit.runs import record
 from empathy_kit.runs.choose import all_options, choose_plugins
 
 RESULTS = Path(__file__).parent / "results"
-MPNET = "--encoder mpnet --freeze-layers 8"  # of twelve, so that four are trained, as many as of minilm's
+# Four of twelve layers are trained, as many as of minilm's, with products in bfloat16, which halves the time of a run.
+MPNET = "--encoder mpnet --freeze-layers 8 --precision bf16"
 BI_ENCODER = "--trunk bi-encoder --head dense --separate"
 BEST = " ".join(f"{flag(name)} {value}" for name, value in PRESETS["best"].items())
 
