@@ -15,11 +15,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-PARTIAL = ".partial"  # ends the name of the folder that reserves another's
-LOCK = ".lock"  # in it: held by whoever writes there, and let go of by the system when that process ends
+from empathy_kit import locks
+from empathy_kit.locks import LOCK as LOCK
 
-ABANDONED = 3600
-"""Seconds without a change after which nobody can still be writing something, on a file system that has no locks."""
+PARTIAL = ".partial"  # ends the name of the folder that reserves another's
 
 GLANCE = 0.3  # seconds: who sweeps looks at a folder for less
 
@@ -54,7 +53,7 @@ def staged_file(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
     while True:  # until one is held before somebody who sweeps comes upon it
         staging = staging_name(path)
         stream = os.fdopen(os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, mode), "wb")
-        if _lock(stream.fileno()) is not False and _is_still(stream.fileno(), staging):
+        if locks.take(stream.fileno()) is not False and locks.is_still(stream.fileno(), staging):
             break
         stream.close()
     try:
@@ -156,7 +155,7 @@ def taken_over(partial: Path) -> Iterator[bool]:
         with suppress(OSError):
             descriptor = os.open(partial / LOCK, os.O_RDWR)  # without a lock it is somebody's own folder
             stack.callback(os.close, descriptor)
-        free = descriptor is not None and _is_abandoned(descriptor, partial / LOCK)
+        free = descriptor is not None and locks.is_abandoned(descriptor, partial / LOCK)
         yield free
         if free and descriptor is not None:
             _remove(partial, descriptor, stack, keep_full=True)
@@ -179,11 +178,16 @@ def remove_abandoned(partial: Path) -> bool:
 def is_held(partial: Path) -> bool:
     """Whether a process is writing in a folder that reserves a name."""
     try:
-        descriptor = os.open(partial / LOCK, os.O_RDWR)
+        try:
+            descriptor = os.open(partial / LOCK, os.O_RDWR)
+        except PermissionError:  # another user's
+            descriptor = os.open(partial / LOCK, os.O_RDONLY)
+    except PermissionError:  # who may not look cannot tell, and must not take it for nobody's
+        return True
     except OSError:  # without a lock it is nobody's
         return False
     try:
-        return not _is_abandoned(descriptor, partial / LOCK)
+        return not locks.is_abandoned(descriptor, partial / LOCK)
     finally:
         os.close(descriptor)
 
@@ -203,7 +207,7 @@ def _owned(folder: Path, *, keep_full: bool = False) -> Iterator[Path]:
                         raise FileExistsError(f"{folder} is in the way")
                     time.sleep(0.01)
                     continue
-                descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+                descriptor, new = locks.open_file(folder / LOCK)
             except FileNotFoundError:  # swept in this very moment
                 continue
             except OSError:  # no room for the lock, without which nobody could tell that the folder is left behind
@@ -211,9 +215,12 @@ def _owned(folder: Path, *, keep_full: bool = False) -> Iterator[Path]:
                     folder.rmdir()
                 raise
             stack.callback(os.close, descriptor)
-            if _lock(descriptor) is False:
+            locked = locks.take(descriptor)
+            if locked is False or (locked is None and not new and not locks.is_idle(folder / LOCK)):
                 raise BlockingIOError(f"{folder} is held by another process")
-            if _is_still(descriptor, folder / LOCK):
+            if locked is None:
+                os.utime(folder / LOCK)
+            if locks.is_still(descriptor, folder / LOCK):
                 break
             stack.close()
         else:
@@ -230,6 +237,8 @@ def _remove(folder: Path, descriptor: int, stack: ExitStack, *, keep_full: bool 
         for path in folder.iterdir():
             if path.name != LOCK:
                 if keep_full:
+                    if locks.take(descriptor) is None:
+                        os.utime(folder / LOCK, (locks.LET_GO, locks.LET_GO))
                     return
                 shutil.rmtree(path, ignore_errors=True) if path.is_dir() and not path.is_symlink() else path.unlink()
         if sys.platform == "win32":  # deletes nothing that is open
@@ -250,57 +259,20 @@ def sweep(folder: Path) -> None:
 def _sweep(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         if not (path / LOCK).exists():
-            if time.time() - path.stat().st_mtime > ABANDONED:  # an earlier version's
+            if time.time() - path.stat().st_mtime > locks.ABANDONED:  # an earlier version's
                 shutil.rmtree(path)
             return
         remove_abandoned(path)
         return
     descriptor = os.open(path, os.O_RDWR | _BINARY)
     try:
-        if _is_abandoned(descriptor, path):
+        if locks.is_abandoned(descriptor, path):
             if sys.platform == "win32":
                 os.close(descriptor)
             path.unlink()
     finally:
         with suppress(OSError):
             os.close(descriptor)
-
-
-def _is_abandoned(descriptor: int, path: Path) -> bool:
-    """Whether nobody holds a file; if so, this process does from now on, until it closes it."""
-    locked = _lock(descriptor)
-    if locked is None:
-        return time.time() - os.fstat(descriptor).st_mtime > ABANDONED
-    return locked and _is_still(descriptor, path)
-
-
-def _lock(descriptor: int) -> bool | None:
-    """Lock an open file for as long as it is open; False where another has it, None where there are no locks."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
-
-
-def _is_still(descriptor: int, path: Path) -> bool:
-    """Whether an open file is still the one of its name: another process may have removed it before it was locked."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except OSError:
-        return False
 
 
 def refuse_existing(path: Path) -> None:

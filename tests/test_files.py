@@ -260,6 +260,58 @@ def test_where_there_are_no_locks_age_tells(tmp_path: Path, monkeypatch: pytest.
     assert names(tmp_path) == [".young.partial-00000000", ".young.partial-11111111", "file"]
 
 
+@pytest.fixture
+def lockless(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+
+
+@pytest.mark.usefixtures("lockless")
+def test_where_there_are_no_locks_a_name_is_held_while_anything_changes_in_its_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with files.reserved(out) as partial:
+        (partial / "kept").touch()
+        os.utime(partial / ".lock", (1, 1))  # taken long ago, but written to just now
+        assert files.is_held(partial)
+        assert not files.remove_abandoned(partial)
+        with pytest.raises(BlockingIOError, match=r"out\.partial is held by another process$"), files.reserved(out):
+            pass
+        for path in partial.rglob("*"):
+            os.utime(path, (1, 1))
+        assert not files.is_held(partial)
+
+
+@pytest.mark.usefixtures("lockless")
+def test_where_there_are_no_locks_a_name_is_free_as_soon_as_its_holder_lets_go(tmp_path: Path) -> None:
+    with files.reserved(tmp_path / "out") as partial:
+        (partial / "kept").touch()
+    assert not files.is_held(partial)
+    with files.reserved(tmp_path / "out") as again:
+        assert names(again) == [".lock", "kept"]
+        assert files.is_held(again)
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_another_users_folder_is_held_as_long_as_nobody_can_tell_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, readable: bool
+) -> None:
+    opened = os.open
+
+    def closed(path: object, flags: int, *arguments: int) -> int:
+        if str(path).endswith(".lock") and not (readable and flags == os.O_RDONLY):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return opened(path, flags, *arguments)  # type: ignore[arg-type]
+
+    with another("reserved", tmp_path / "out") as other:
+        monkeypatch.setattr(os, "open", closed)
+        assert files.is_held(tmp_path / "out.partial")
+        other.kill()
+        other.wait()
+        assert files.is_held(tmp_path / "out.partial") == (not readable)
+
+
 def test_a_name_is_reserved_by_one_process_until_it_ends(tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
     with another("reserved", out) as other:

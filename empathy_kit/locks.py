@@ -1,0 +1,68 @@
+"""Locks on open files, which the system lets go of when a process ends; and what tells where a file system has none."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+LOCK = ".lock"  # in a folder: held by whoever writes there
+
+ABANDONED = 3600
+"""Seconds without a change after which nobody is taken to be writing something, on a file system that has no locks."""
+
+LET_GO = 0  # the time of a lock's last change, by which its holder marks there that it is nobody's any more
+
+
+def open_file(lock: Path) -> tuple[int, bool]:
+    """A lock's file, open, and whether it is new."""
+    with suppress(FileExistsError):
+        return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), True
+    return os.open(lock, os.O_RDWR | os.O_CREAT, 0o666), False
+
+
+def take(descriptor: int) -> bool | None:
+    """Lock an open file for as long as it is open; False where another has it, None where there are no locks."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def is_abandoned(descriptor: int, path: Path) -> bool:
+    """Whether nobody holds a file; if so, this process does from now on, until it closes it."""
+    locked = take(descriptor)
+    return is_idle(path) if locked is None else locked and is_still(descriptor, path)
+
+
+def is_idle(path: Path) -> bool:
+    """Whether a file, or the folder that a lock is of, is nobody's on a file system without locks, as far as its times tell."""
+    last = path.stat().st_mtime
+    if path.name == LOCK and last != LET_GO:
+        for each in path.parent.rglob("*"):
+            with suppress(FileNotFoundError):  # a checkpoint that has just been replaced
+                last = max(last, each.lstat().st_mtime)
+    return time.time() - last > ABANDONED
+
+
+def is_still(descriptor: int, path: Path) -> bool:
+    """Whether an open file is still the one of its name: another process may have removed it before it was locked."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
