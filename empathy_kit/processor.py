@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 CPUINFO = Path("/proc/cpuinfo")
+GROUPS, CGROUP = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 ARITHMETIC = (
     "MKL_CBWR",
@@ -20,10 +23,30 @@ ARITHMETIC = (
 
 
 def cores() -> int:
-    """How many cores this process may use; a scheduler or `taskset` may have limited them."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """How many cores this process may use; a scheduler, `taskset` or a container's quota may have limited them."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([there, *map(math.ceil, _quotas())]))
+
+
+def _quotas() -> Iterator[float]:
+    """The cores' worth of time that this process's control groups allow, those of the groups above included."""
+    lines: list[str] = []
+    with suppress(OSError):  # not Linux
+        lines = GROUPS.read_text(encoding="utf-8", errors="replace").splitlines()
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = CGROUP / "cpu" if controllers else CGROUP  # version 1 or 2
+        group = top / path.lstrip("/")
+        for each in (group, *group.parents[: len(group.parts) - len(top.parts)]):
+            with suppress(OSError, ValueError):  # no such group in a container's own tree, or no limit: "max"
+                if controllers:
+                    quota, period = (int((each / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+                else:
+                    quota, period = map(int, (each / "cpu.max").read_text().split())
+                if quota > 0:  # -1 is no limit
+                    yield quota / period
 
 
 def maker() -> str:
