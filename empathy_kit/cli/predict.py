@@ -57,6 +57,7 @@ def predict(
     the predictions to standard output. The same command continues a job that was stopped.
     """
     from empathy_kit.inference.scoring import Job, check_output
+    from empathy_kit.runs.record import refuse_inside
 
     kept = tuple(name for name in (id_column, *keep) if name is not None and name != "all")
     if source == "-" and out is not None:
@@ -65,6 +66,7 @@ def predict(
         raise KitError("--out FILE is missing: give a .csv, .jsonl or .parquet file for the predictions")
     if out is not None:
         check_output(out, skip_errors=errors == "skip")
+        refuse_inside("--out", out, model)
     from empathy_kit.inference.model import load
     from empathy_kit.inference.tables import Columns
     from empathy_kit.runs.quiet import quiet_libraries

@@ -40,10 +40,12 @@ def publish(
     """Publish MODEL, a run's folder or an exported one, with a model card; anybody may load it as hub:USER/NAME."""
     from empathy_kit.inference import upload
     from empathy_kit.inference.hub import check_name
+    from empathy_kit.runs.record import refuse_inside
 
     check_name(name, revision)
     held = upload.contents(model, name, licence=licence, seen=not without_seen, evaluations=evaluations)
     if out is not None:
+        refuse_inside("--dry-run", out, model)
         upload.write(held, out)
         terminal.line(f"{len(held)} files in {out}; nothing was uploaded")
         return

@@ -78,12 +78,13 @@ def export(run: Path, out: Path, registry: Registry, *, int8: bool = False, scor
 
     Raises:
         KitError: an ORACLE, a model that has no graph, a graph that computes something else, int8 that loses too much, a run
-            that cannot be loaded, or a folder that cannot be written.
+            that cannot be loaded, or a folder that cannot be written or is in the run's own.
     """
     for module in ("onnx", "onnxscript", "onnxruntime"):
         needed(module, extra="onnx", purpose="export models")
     with written_to("--out", out, exists="use another --out"):
         files.refuse_existing(out)
+    record.refuse_inside("--out", out, run)
     loaded = load(run, registry, device="cpu")
     if loaded.record.oracle:
         raise KitError(f"{run}: an ORACLE, which reads annotated spans; whoever uses a model has none, so it is not exported")

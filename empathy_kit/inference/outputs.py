@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import base64
 import csv
-import io
 import json
 import math
 import shutil
@@ -16,6 +16,7 @@ from empathy_kit.errors import KitError
 from empathy_kit.files import sha256
 from empathy_kit.inference.prediction import arrow_type, columns
 
+CRLF = "\r\n"
 ROW = "row"  # the first column: the row number of the input, from 1
 
 
@@ -118,11 +119,18 @@ def _cell(value: Any) -> Any:
         return str(value).lower()
     if isinstance(value, float):
         return repr(value)
-    return value if isinstance(value, str | int) else _json(value)
+    if isinstance(value, dict | list | tuple):
+        return _json(value)
+    return value if isinstance(value, str | int) else _text(value)
 
 
 def _json(value: Any) -> str:
-    return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, default=str)
+    return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, default=_text)
+
+
+def _text(value: Any) -> str:
+    """A date, a decimal and whatever else Parquet has, as it is written; bytes in base64."""
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 def _finite(value: Any) -> Any:
@@ -136,6 +144,14 @@ def _finite(value: Any) -> Any:
 
 def csv_lines(rows: Iterable[Iterable[Any]]) -> str:
     """Rows as CSV."""
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    lines = _Lines()
+    # Before Python 3.13 the writer quotes only those line ends that are in its own: a lone carriage return would end the row.
+    csv.writer(lines, lineterminator=CRLF).writerows(rows)
+    return "".join(lines)
+
+
+class _Lines(list[str]):
+    """What a CSV writer writes, row by row, each with the end of a line."""
+
+    def write(self, row: str) -> None:
+        self.append(f"{row.removesuffix(CRLF)}\n")

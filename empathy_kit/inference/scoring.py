@@ -89,16 +89,17 @@ def check_output(out: Path, *, skip_errors: bool = False) -> None:
     """Check, before a model is loaded, that an output can be written, and the list of skipped rows with it.
 
     Raises:
-        KitError: the format is unknown, or one of the files exists.
+        KitError: the format is unknown, one of the files exists, or the place cannot be looked at.
     """
     if out.suffix.lower() not in FORMATS:
         raise KitError(f"--out {out}: a {out.suffix or 'nameless'} file, expected {', '.join(FORMATS)}")
-    if (out.exists() or out.is_symlink()) and not (parts_of(out) / DONE).is_file():
-        remove_parts(out, only_empty=True)
-        raise KitError(f"--out {out}: already exists; {NEVER}")
-    begun = any((parts_of(out) / name).is_file() for name in (JOB, DONE))  # then the list may be this job's own
-    if skip_errors and not begun:
-        refuse_skipped(out)
+    with written_to("--out", out, exists=NEVER):  # its folder may be closed to this user, or its name too long
+        if (out.exists() or out.is_symlink()) and not (parts_of(out) / DONE).is_file():
+            remove_parts(out, only_empty=True)
+            raise KitError(f"--out {out}: already exists; {NEVER}")
+        begun = any((parts_of(out) / name).is_file() for name in (JOB, DONE))  # then the list may be this job's own
+        if skip_errors and not begun:
+            refuse_skipped(out)
 
 
 def predict_table(job: Job, model: EmpathyModel, write: Write | None = None) -> Iterator[Progress]:
@@ -318,7 +319,7 @@ def _join(job: Job, identity: dict[str, Any], output: Output, made: _Tally) -> N
         refuse_skipped(job.out, unless_equal=listed)  # to it, because the job was killed at this place
         listed.replace(job.skipped)
     joined.rename(job.out)
-    files.sync(job.out.absolute().parent)
+    files.sync(job.out.absolute().parent, inside=False)
     remove_parts(job.out)
 
 

@@ -302,5 +302,18 @@ def seal(folder: Path) -> None:
     _write_json(folder / MANIFEST, {"format": FORMAT, "sha256": _hashes(folder)})
 
 
+def refuse_inside(option: str, out: Path, folder: Path | str) -> None:
+    """Check that nothing will be written into a model's folder, whose manifest lists all that may be there.
+
+    Raises:
+        KitError: the place is inside of the folder.
+    """
+    if "\0" in f"{out}{folder}":  # which no path has; what reads or writes it says so
+        return
+    place, held = (Path(os.path.realpath(each)) for each in (out, folder))
+    if place.is_relative_to(held) and (held / MANIFEST).exists():
+        raise KitError(f"{option} {out}: is inside of {folder}, which would count as changed; use a place outside of it")
+
+
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(to_json(content), encoding="utf-8")

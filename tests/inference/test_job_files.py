@@ -90,6 +90,18 @@ def test_so_is_one_that_changes_between_its_hash_and_its_first_row(tmp_path: Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl"]
 
 
+# --- what lies next to the output ---
+
+
+def test_nothing_else_in_the_outputs_folder_is_opened(tmp_path: Path) -> None:
+    job = a_job(tmp_path, [PAIR, BAD])
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "deep").mkdir()
+    os.mkfifo(tmp_path / "deep" / "pipe")  # opened for reading, it would wait for a writer for ever
+    work(job)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "in.jsonl", "link", "out.csv", job.skipped.name]
+
+
 # --- the list of skipped rows ---
 
 

@@ -168,7 +168,20 @@ def test_a_model_of_responses_alone_asks_for_no_seeker_column(command: Any) -> N
         (("model", "-", "--out", "x.csv"), "--out: predictions of standard input go to standard output; leave --out away"),
         (("model", "in.csv", "--out", "x.txt"), "--out x.txt: a .txt file, expected .csv, .jsonl, .parquet"),
         (("model", "in.csv", "--out", "x.csv"), "in.csv: no such file"),
+        (("model", "in.csv", "--out", f"{'x' * 300}.csv"), f"--out {'x' * 300}.csv: cannot be written: File name too long"),
     ],
 )
 def test_what_cannot_be_is_one_line(command: Any, arguments: tuple[str, ...], reason: str) -> None:
     assert command(*arguments) == (2, "", f"Error: {reason}\n")
+
+
+def test_an_output_inside_of_the_model_is_refused_because_it_would_change_the_model(command: Any, tmp_path: Path) -> None:
+    Path("model/sub").mkdir(parents=True)
+    Path("model/manifest.json").write_text("{}")
+    Path("same").symlink_to("model")
+    Path("in.jsonl").write_text(table(PAIR))
+    refusal = "Error: --out {}: is inside of {}, which would count as changed; use a place outside of it\n"
+    for folder, out in (("model", "model/sub/x.csv"), ("same", "model/x.csv"), (str(tmp_path / "model"), "same/x.csv")):
+        assert command(folder, "in.jsonl", "--out", out) == (2, "", refusal.format(out, folder))
+    assert command("model", "in.jsonl", "--out", "model-2.csv").code == 0
+    assert sorted(path.name for path in Path("model").rglob("*")) == ["manifest.json", "sub"]
