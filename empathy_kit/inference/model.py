@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import itertools
 import json
 import math
@@ -52,6 +53,7 @@ class EmpathyModel:
     about: Mapping[str, Any] = field(repr=False)
     warnings: tuple[str, ...] = ()  # for the user: plugins of other versions, an ORACLE's scores
     seen: Seen | None = field(default=None, repr=False)  # its training posts' hashes; None in models of earlier versions
+    code: Mapping[str, str] = field(default_factory=dict, repr=False)  # what else computes, and its version
 
     @property
     def reads_seekers(self) -> bool:
@@ -60,8 +62,8 @@ class EmpathyModel:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What its predictions depend on: "model", its digest, and the "library" and "device" that compute."""
-        return {"model": self.digest, **self.engine.origin}
+        """What its predictions depend on: "model", its digest, the "library" and "device" that compute, and other code."""
+        return {"model": self.digest, **self.engine.origin, **self.code}
 
     def predict(self, pairs: Iterable[tuple[str, str]]) -> list[Prediction]:
         """Predict (seeker post, response post) pairs: one `Prediction` per pair, in the same order; an empty list for no pairs.
@@ -234,6 +236,7 @@ def load(
             digest=digest(folder),
             about=description,
             seen=read_seen(folder),
+            code={name: importlib.metadata.version(name) for name in ("tokenizers", "numpy")},
         )
     from empathy_kit.inference.trained import load_run
 

@@ -41,4 +41,5 @@ def load_run(folder: Path, *, device: Literal["auto", "cpu"] | None = None, plug
         about=asdict(loaded.record),
         warnings=loaded.warnings,
         seen=read_seen(folder / record.MODEL),
+        code=loaded.code,
     )

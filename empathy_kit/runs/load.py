@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -9,10 +10,10 @@ from typing import TYPE_CHECKING, Literal
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.contracts import Task
 from empathy_kit.errors import KitError
-from empathy_kit.plugins import Registry
+from empathy_kit.plugins import OURS, Registry
 from empathy_kit.runs import record
 from empathy_kit.runs.build import build_model, build_tokenization
-from empathy_kit.runs.choose import choose_plugins, compare_providers
+from empathy_kit.runs.choose import choose_plugins, compare_providers, library_versions, provenance
 
 if TYPE_CHECKING:
     from empathy_kit.core.predictor import Predictor
@@ -27,6 +28,7 @@ class Loaded:
     predictor: Predictor
     tokenization: Tokenization = field(repr=False)
     warnings: tuple[str, ...] = ()  # on what may change its numbers: other versions of plugins, another precision
+    code: Mapping[str, str] = field(default_factory=dict, repr=False)  # versions of what computes; of plugins their files' hash
 
 
 def load(folder: Path, registry: Registry, *, device: Literal["auto", "cpu"] | None = None) -> Loaded:
@@ -65,4 +67,6 @@ def load(folder: Path, registry: Registry, *, device: Literal["auto", "cpu"] | N
     where = find_device(device or config.device)
     precision, others = predicting_precision(where, config.precision)
     predictor = Predictor(model, pad_id=tokenization.pad_id, device=where, precision=precision)
-    return Loaded(result, predictor, tokenization, (*warnings, *others))
+    foreign = [entry for entry in plugins.chosen.values() if entry.distribution != OURS]
+    code = {**library_versions(), **{str(entry.kind): " ".join(provenance(entry).values()) for entry in foreign}}
+    return Loaded(result, predictor, tokenization, (*warnings, *others), code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -269,9 +270,14 @@ def test_a_model_whose_plugin_is_a_file_is_loaded_with_the_file(tiny_roberta: Pa
     run = train(tmp_path / "run", tiny_roberta, plugins=[plugin], head="constant")
     with pytest.raises(KitError, match="constant"):
         empathy_kit.load(run)
-    assert {
-        answer.level for answer in empathy_kit.load(run, plugins=[plugin]).predict([(SEEKER, RESPONSE)])[0].tasks.values()
-    } == {1}
+    loaded = empathy_kit.load(run, plugins=[plugin])
+    assert {answer.level for answer in loaded.predict([(SEEKER, RESPONSE)])[0].tasks.values()} == {1}
+    # A job that continues with other code must notice it.
+    plugin.write_text(HEAD + "\n")
+    changed = empathy_kit.load(run, plugins=[plugin]).identity
+    assert {name for name, value in loaded.identity.items() if changed[name] != value} == {"head"}
+    assert loaded.identity["tokenizers"] == importlib.metadata.version("tokenizers")
+    plugin.write_text(HEAD)
     (tmp_path / "in.csv").write_text(f"seeker_post,response_post\n{SEEKER},{RESPONSE}\n")
     command = ["predict", str(run), str(tmp_path / "in.csv"), "--out", str(tmp_path / "out.csv")]
     assert "give its file as --plugin" in str(CliRunner().invoke(cli, command).exception)
