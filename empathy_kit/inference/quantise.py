@@ -139,7 +139,8 @@ class _Editor:
         for at, (node, matrix) in enumerate(zip(each.products, matrices, strict=True)):
             moved = np.where(aside[:, None], 0, matrix * share[:, None])
             columns = np.maximum(np.abs(moved).max(0), 1e-12) / 127
-            own, out = node.input[1], node.output[0]
+            out = node.output[0]
+            own = f"{out}_weight"  # not the weight's name: products with other inputs may share it, and its columns are theirs
             table = self.constant(f"{own}_int8", np.rint(moved / columns).astype(np.int8))
             sizes = self.constant(f"{own}_scales", columns.astype(np.float32))
             bias = list(node.input[2:3])

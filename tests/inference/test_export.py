@@ -27,7 +27,7 @@ from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import make_split, thin_out
 from empathy_kit.inference import export as exporting
 from empathy_kit.inference.export import ATTEMPTS, export, largest_difference, largest_log_difference, losses
-from empathy_kit.inference.graph import GraphEngine
+from empathy_kit.inference.graph import GraphEngine, open_session
 from empathy_kit.plugins import Provided, Registry, load_registry
 from empathy_kit.runs import record
 from empathy_kit.runs.load import load
@@ -72,6 +72,31 @@ def test_a_graph_holds_standard_operators_and_in_int8_one_of_onnxruntimes_own(re
     told = json.loads((marking_export / "export.json").read_text())
     assert told["in_int8"] == next(iter(ATTEMPTS))
     assert told["products"] == 2 * 6 + 3  # two layers of six, and the three attention heads' keys: all that are wide enough
+
+
+def test_products_that_share_a_weight_each_keep_their_own_inputs_outliers(tmp_path: Path) -> None:
+    """As where a trunk calls one encoder twice: once on the seeker post, once on the response."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    draw = np.random.default_rng(0)
+    weight = draw.normal(size=(128, 32)).astype(np.float32)
+    feeds = [{name: draw.normal(size=(64, 128)).astype(np.float32) for name in ("a", "b")} for _ in range(3)]
+    for each in feeds:
+        each["a"][:, 7] *= 100
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", [name, "weight"], [f"{name}_out"]) for name in ("a", "b")],
+        "twice",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 128]) for name in ("a", "b")],
+        [helper.make_tensor_value_info(f"{name}_out", TensorProto.FLOAT, ["n", 32]) for name in ("a", "b")],
+        [numpy_helper.from_array(weight, "weight")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "float.onnx")
+    assert exporting.quantise(tmp_path / "float.onnx", tmp_path / "int8.onnx", feeds, leave=lambda _: False) == 2
+    found = open_session(tmp_path / "int8.onnx").run(None, feeds[0])
+    for name, said in zip(("a", "b"), found, strict=True):
+        true = feeds[0][name] @ weight
+        assert np.abs(said - true).mean() < 0.02 * np.abs(true).mean()
 
 
 def test_int8_that_costs_too_much_is_refused_with_the_figures_after_all_else_was_tried(
