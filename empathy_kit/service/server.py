@@ -76,7 +76,8 @@ class Protocol(H11Protocol):
             h11.Data(data=bytes(answer.body)),
             h11.EndOfMessage(),
         ]
-        for part in parts:
+        # After an answer that came before the request's end, what follows can only be cut off.
+        for part in parts if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) else ():
             self.transport.write(self.conn.send(part) or b"")
         self.transport.close()
 

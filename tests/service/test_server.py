@@ -152,6 +152,18 @@ def test_headers_and_bodies_without_a_length_have_limits() -> None:
         assert asked("/healthz").status == 200
 
 
+def test_what_follows_an_early_answer_and_is_no_http_is_cut_off_without_a_word_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with running() as asked, socket.create_connection(("127.0.0.1", asked.port)) as client:
+        client.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: x/y\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert read_answer(client)[0] == 415
+        client.sendall(b"no length of a chunk\r\n")
+        closed(client)
+        assert asked("/healthz").status == 200
+    assert [record.getMessage() for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
+
+
 def test_the_pairs_of_a_client_that_left_are_not_computed() -> None:
     with running(engine=ByWords(pause=0.3)) as asked:
         before = asked.engine.pairs
