@@ -79,7 +79,7 @@ def _lines(found: Evaluation) -> Iterator[str]:
 
 def _tables(found: Evaluation) -> Iterator[Table]:
     from empathy_kit.cli.console import narrow_table
-    from empathy_kit.runs.report import HEADLINE, add_caution, estimate, majority_row, number, score_row, too_sure
+    from empathy_kit.runs.report import DASH, HEADLINE, add_caution, estimate, majority_row, number, score_row, too_sure
 
     title = f"{found.model} on {found.data}"
     sizes = {name: task.scores.n for name, task in found.tasks.items()}
@@ -103,7 +103,7 @@ def _tables(found: Evaluation) -> Iterator[Table]:
             row = scores["confusion"][level]
             ranked = scores["average_precision"][level]
             counts = (f"{sum(row):,}", f"{sum(each[level] for each in scores['confusion']):,}")
-            rates = (estimate(scores[key][level]) for key in ("precision", "recall"))
+            rates = (estimate(scores["precision"][level]), estimate(scores["recall"][level]) if sum(row) else DASH)
             last = level == len(task.labels) - 1
             table.add_row("" if level else name, label, *counts, *rates, estimate(ranked) if ranked else "", end_section=last)
     yield table
@@ -135,6 +135,8 @@ def _cautions(found: Evaluation) -> Iterator[Text]:
             "bold red",
         )
     for name, task in found.tasks.items():
+        if absent := [label for label, row in zip(task.labels, task.scores.confusion, strict=True) if not sum(row)]:
+            yield Text(f"{name}: no pair has the label {', '.join(absent)}, whose F1 counts as 0 in macro F1", "bold red")
         for level in task.scores.never_predicted:
             count = sum(task.scores.confusion[level])
             yield Text(f"{name} {task.labels[level]} was never predicted ({count} pairs have it)", "bold red")

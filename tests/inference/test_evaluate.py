@@ -240,6 +240,15 @@ def test_the_command_prints_scores_and_what_was_seen_and_no_post(marking_run: Pa
         assert pair.response[:30] not in said.output + as_json.output
 
 
+def test_a_label_that_no_pair_has_is_named_because_macro_f1_counts_it(marking_run: Path, tmp_path: Path) -> None:
+    data = table(tmp_path / "some.csv", [*NEW, ("I moved.", "Why?")], ER=["1", "0", "0"], EX=["0", "1", "2"])
+    said = CliRunner(env={"COLUMNS": "80"}).invoke(cli, ["evaluate", str(marking_run), data], catch_exceptions=False)
+    lines = said.stdout.splitlines()
+    assert [line for line in lines if "no pair has" in line] == ["ER: no pair has the label 2, whose F1 counts as 0 in macro F1"]
+    (row,) = (line.split() for line in lines if line.split()[:2] == ["2", "0"])  # its label, and its pairs
+    assert row[-1] == "-"
+
+
 def test_an_oracle_is_stamped(model: EmpathyModel, marking_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     oracle = replace(model, about={**model.about, "oracle": True})
     monkeypatch.setattr(loading, "load", lambda source, plugins: oracle)
