@@ -132,7 +132,9 @@ def _print(found: Audit, out: Path | None, *, as_json: bool) -> None:
     console = KitConsole()
     console.print_line(f"data {found.data}: {found.pairs:,} pairs, sha256 {found.sha256[:12]}; judged by {found.source}")
     if found.covered < found.pairs:
-        console.print_line(f"in a run's test part: {found.covered:,} of the {found.pairs:,} pairs; the others are not judged")
+        console.print_line(
+            f"judged: {found.covered:,} of the {found.pairs:,} pairs; the others have no label, or are in no run's test part"
+        )
     for table in _tables(found):
         console.print(table)
     console.print_line(

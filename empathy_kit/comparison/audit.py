@@ -51,7 +51,7 @@ class Audit:
     data: str
     sha256: str
     pairs: int
-    covered: int  # pairs that a model has predicted for some task without having seen them
+    covered: int  # labelled pairs that a model has predicted for some task without having seen them
     source: str  # of the probabilities
     tasks: dict[str, TaskAudit]
 
@@ -63,7 +63,9 @@ def audit(corpus: Corpus, found: OutOfFold) -> Audit:
         KitError: a task with fewer than two labels among the judged pairs.
     """
     tasks = {name: _judge(corpus, corpus.schema.select([name]).tasks[0], shares) for name, shares in found.probabilities.items()}
-    covered = np.stack([_known(shares) for shares in found.probabilities.values()]).any(axis=0)
+    levels = np.array([pair.levels for pair in corpus.pairs])  # (N, T)
+    labelled = {name: levels[:, corpus.schema.index(name)] != MISSING for name in tasks}
+    covered = np.stack([labelled[name] & _known(shares) for name, shares in found.probabilities.items()]).any(axis=0)
     return Audit(corpus.name, corpus.sha256(), len(corpus), int(covered.sum()), found.source, tasks)
 
 

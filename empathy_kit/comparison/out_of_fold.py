@@ -137,13 +137,16 @@ def from_runs(folder: Path, corpus: Corpus, tasks: Schema) -> OutOfFold:
         if run.record.oracle:
             oracles += 1
             continue
-        used += 1
         predicted = run.record.tasks.names
+        used += any(name in predicted for name in tasks.names)
         for name, rows, probabilities in _predictions(run.path, corpus, tasks, places, predicted):
             sums[name][rows] += probabilities
             counts[name][rows] += 1
     if not used:
-        raise KitError(f"--runs {folder}: {len(runs)} found, all unfinished or oracles; expected at least one other")
+        raise KitError(
+            f"--runs {folder}: {len(runs)} found, all unfinished, oracles or without {', '.join(tasks.names)}; expected at least "
+            "one other"
+        )
     if oracles:
         remarks.append(f"left out: {oracles} oracle{'s' * (oracles != 1)}, which saw annotated spans at test time")
     with np.errstate(invalid="ignore"):  # 0 / 0: no run has the pair in its test part

@@ -29,7 +29,7 @@ def test_the_same_faults_are_printed_as_json_and_written_without_text_or_ids(
     assert code == 0
     assert [line.partition(":")[0] for line in err.splitlines() if line.startswith("fold")] == ["fold 1 of 2", "fold 2 of 2"]
     found = json.loads(out)
-    assert (found["pairs"], found["covered"], found["source"]) == (120, 120, "2 folds")
+    assert (found["pairs"], found["covered"], found["source"]) == (120, 116, "2 folds")
     assert {name: (task["labelled"], task["judged"]) for name, task in found["tasks"].items()} == {
         "warmth": (96, 96),
         "advice": (96, 96),
@@ -54,7 +54,7 @@ def test_finished_runs_judge_their_test_parts(kit: Reply, tmp_path: Path, tiny_r
     lines = out.splitlines()
     corpus = load_corpus("sample")
     assert lines[0] == f"data sample: 300 pairs, sha256 {corpus.sha256()[:12]}; judged by 1 run in runs"
-    assert lines[1] == "in a run's test part: 46 of the 300 pairs; the others are not judged"
+    assert lines[1] == "judged: 46 of the 300 pairs; the others have no label, or are in no run's test part"
     cells = [line.split() for line in lines]
     counts = {row[0]: int(row[3]) for row in cells if len(row) == 4 and row[1:3] == ["300", "46"]}
     assert list(counts) == ["ER", "EX", "IP"]

@@ -135,7 +135,7 @@ def test_only_labelled_pairs_that_a_model_predicts_unseen_are_judged(corpus: Cor
     for name in known:
         known[name][8:] = np.nan
     found = audit(corpus, OutOfFold("1 run", known))
-    assert found.covered == 8
+    assert found.covered == 8  # with a label of some task
     assert {name: (task.labelled, task.judged) for name, task in found.tasks.items()} == {"pace": (11, 7), "warmth": (12, 8)}
     assert [fault.row for fault in found.tasks["pace"].faults] == [6]  # row 4 has no label
 
@@ -174,6 +174,19 @@ def test_runs_are_averaged_over_those_that_have_a_pair_in_their_test_part(corpus
     assert np.isnan(warmth[8:]).all()
 
 
+def test_runs_without_a_task_that_is_judged_do_not_count(corpus: Corpus, tmp_path: Path) -> None:
+    known = of_all(corpus)
+    write_run(tmp_path / "a", corpus, range(12), {"warmth": known["warmth"]})
+    write_run(tmp_path / "b", corpus, range(6), {"pace": known["pace"]})
+    warmth = corpus.schema.select(["warmth"])
+    assert from_runs(tmp_path, corpus, warmth).source == f"1 run in {tmp_path}"
+    with pytest.raises(KitError) as error:
+        from_runs(tmp_path / "b", corpus, warmth)
+    assert str(error.value) == (
+        f"--runs {tmp_path / 'b'}: 1 found, all unfinished, oracles or without warmth; expected at least one other"
+    )
+
+
 def test_runs_on_other_data_or_none_at_all_are_refused(corpus: Corpus, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -183,7 +196,7 @@ def test_runs_on_other_data_or_none_at_all_are_refused(corpus: Corpus, tmp_path:
     assert refusal(tmp_path / "gone", corpus) == f"{tmp_path / 'gone'}: no such folder, expected a folder with runs"
     write_run(tmp_path / "x" / "oracle", corpus, range(12), of_all(corpus), oracle=True)
     assert refusal(tmp_path / "x", corpus) == (
-        f"--runs {tmp_path / 'x'}: 1 found, all unfinished or oracles; expected at least one other"
+        f"--runs {tmp_path / 'x'}: 1 found, all unfinished, oracles or without pace, warmth; expected at least one other"
     )
     run = write_run(tmp_path / "x" / "run", corpus, range(12), of_all(corpus))
     relabelled = replace(corpus, name="other", pairs=(replace(corpus.pairs[0], levels=(1, 1)), *corpus.pairs[1:]))
