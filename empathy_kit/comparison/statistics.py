@@ -251,11 +251,11 @@ def different(one: Mapping[str, object], other: Mapping[str, object]) -> set[str
 
     A plugin's options belong to the plugin: another loss with other options is one difference. An option that differs for
     several tasks is one, and of tasks that only one of the two trains none. How many layers are frozen belongs to the encoder,
-    because another one has another number of them.
+    because another one has another number of them, and so does the precision, because a large one may be too slow without it.
     """
     keys = {key for key in one.keys() | other.keys() if one.get(key) != other.get(key)}
     if "encoder" in keys:
-        keys.discard("freeze_layers")
+        keys -= {"freeze_layers", "precision"}
     plain = {key for key in keys if not key.startswith(OPTION)}
     return plain | set(_options(keys - plain, plain, one, other))
 

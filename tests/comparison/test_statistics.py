@@ -301,7 +301,9 @@ def test_each_is_compared_with_the_first_and_with_all_that_differ_in_one_setting
         ({"trunk": "mean", "-o loss.EX.gamma": 3}, {"trunk", "-o loss.gamma"}),
         ({"-o trunk.hidden": 8}, {"-o trunk.hidden"}),
         ({"encoder": "mpnet", "freeze_layers": 6}, {"encoder"}),  # which has more layers
+        ({"encoder": "mpnet", "precision": "bf16"}, {"encoder"}),  # which may be too slow without it
         ({"freeze_layers": 6}, {"freeze_layers"}),
+        ({"precision": "bf16"}, {"precision"}),
     ],
 )
 def test_settings_are_counted_as_they_are_given(changes: dict[str, object], expected: set[str]) -> None:
