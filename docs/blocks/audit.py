@@ -24,9 +24,10 @@ def flipped() -> str:
             cells = ("-" if share is None else number(share) for share in shares)
             lines.append([task, words, f"{each['found']:.0f}", *cells])
     flips = [f"{flips} ({task})" for task, flips in found["flipped"].items()]
+    seeds = len(found["seeds"])
     header = ["task", "taken", "labels", "of them flipped", "flipped ones among them", "suggestion right"]
     return (
         f"Of {found['pairs']} invented pairs {listed(flips)} labels were flipped at random. Means over "
-        f"{count(len(found['seeds']))} seeds, each with models of its own ([how](../benchmarks/audit.py), "
+        f"{count(seeds)} seed{'s' * (seeds != 1)}, each with models of its own ([how](../benchmarks/audit.py), "
         f"[figures](../benchmarks/results/audit.json)):\n\n{table(header, lines)}"
     )

@@ -8,8 +8,8 @@ from statistics import fmean
 
 from blocks.reading import (
     Comparison,
+    begun,
     comparison,
-    exists,
     outcome,
     power,
     seeds_of,
@@ -32,7 +32,7 @@ def not_measured(folder: str) -> str:
 
 def unfinished(folder: str) -> str:
     """The text for a comparison that lacks runs; empty where none is missing. Means over other seeds would not choose fairly."""
-    if not exists(folder):
+    if not begun(folder):
         return not_measured(folder)
     results = comparison(folder).results
     missing, planned = len(results.missing), len(results.plan.runs())
@@ -58,7 +58,7 @@ class Claim:
     @property
     def contrasts(self) -> list[list[Contrast]]:
         """The differences that have been measured, each on every task."""
-        return [each for pair in self.pairs if (each := self.comparison.contrasts(*pair))] if exists(self.folder) else []
+        return [each for pair in self.pairs if (each := self.comparison.contrasts(*pair))] if begun(self.folder) else []
 
     @property
     def missing(self) -> str:
@@ -90,8 +90,8 @@ def told(name: str) -> str:
     """A claim's differences, what can be told from chance, and what would have been found."""
     claim = CLAIMS[name]
     contrasts = [each for side in claim.contrasts for each in side]
-    seeds = seeds_of(claim.comparison).capitalize()
-    return f"{differences(claim.folder, claim.pairs)}\n\n{sentences(f'{seeds}.', outcome(contrasts), power(contrasts))}"
+    seeds = unfinished(claim.folder) or f"{seeds_of(claim.comparison).capitalize()}."
+    return f"{differences(claim.folder, claim.pairs)}\n\n{sentences(seeds, outcome(contrasts), power(contrasts))}"
 
 
 TIMES = ("training", "pairs/s")

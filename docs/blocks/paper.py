@@ -7,7 +7,7 @@ from collections import Counter
 from itertools import combinations
 from typing import Any
 
-from blocks.claims import CLAIMS, accuracy_and_f1, beside_the_paper, cost, levels, published, scores, size, told
+from blocks.claims import CLAIMS, accuracy_and_f1, beside_the_paper, cost, levels, published, scores, size, told, unfinished
 from blocks.forest import CLAIM_PICTURES, EXPERTS, EXPERTS_PICTURE, MEDIAN
 from blocks.reading import comparison, exists, listed, measured, outcome, sentences, table
 from empathy_kit.runs.report import number
@@ -39,7 +39,7 @@ def summary() -> str:
 
 def _in_short(name: str) -> str:
     every = [each for side in CLAIMS[name].contrasts for each in side]
-    return outcome(every) if every else "not measured yet"
+    return sentences(unfinished(CLAIMS[name].folder), outcome(every)) if every else "not measured yet"
 
 
 def _runs(name: str) -> str:
@@ -139,10 +139,11 @@ def _told(content: Any) -> str:
                 sides[NEARER if above["low"] > 0 else FURTHER_AWAY].append(f"{rater} ({task})")
     said = [f"{listed(raters)} {'are' if len(raters) > 1 else 'is'} {words}" for words, raters in sides.items() if raters]
     outside = sum(map(len, sides.values()))
+    seeds = f"{content['seeds']} seed{'s' * (content['seeds'] != 1)}"
     return sentences(
         f"{content['pairs']} pairs.",
-        f"The models are trained with {content['seeds']} seeds on the {content['kept']:,} pairs that remain without these and "
-        f"their seekers' ({content['left_out']} pairs). Their agreements are means over the seeds, with intervals over pairs."
+        f"The models are trained with {seeds} on the {content['kept']:,} pairs that remain without these and those of their "
+        f"seeker posts ({content['left_out']} pairs). Their agreements are means over the seeds, with intervals over pairs."
         if content["seeds"]
         else "Models that have seen none of these pairs are not measured yet. The intervals are over pairs.",
         f"By the interval of its difference of kappa, {listed(said)}." if said else "",

@@ -14,7 +14,9 @@ from empathy_kit.comparison.finished import Results, read_finished
 from empathy_kit.comparison.pages import Summary, summarise
 from empathy_kit.comparison.pages.summary import Compared, Contrast
 from empathy_kit.comparison.pages.words import chance, gain, interval, macro_gain
+from empathy_kit.comparison.plan import PLAN, read_plan, run_folder
 from empathy_kit.comparison.statistics import SeedEstimate
+from empathy_kit.runs.record import RUN
 
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -43,8 +45,21 @@ class Comparison:
 
 
 def exists(name: str) -> bool:
-    """Whether a comparison, or a file, is among the results."""
+    """Whether a file is among the results."""
     return (RESULTS / name).exists()
+
+
+def begun(name: str) -> bool:
+    """Whether a comparison is among the results, with all runs of a configuration and seed: something to tell of."""
+    folder = RESULTS / name
+    if not (folder / PLAN).exists():
+        return False
+    plan = read_plan(folder)
+    return any(
+        all((run_folder(folder, model, seed) / RUN).exists() for model in plan.models_of(configuration))
+        for configuration in plan.configurations
+        for seed in plan.seeds
+    )
 
 
 @cache
@@ -121,16 +136,23 @@ def verdict(contrasts: Sequence[Contrast]) -> str:
         return f"After Holm's correction {what} can be told from chance (smallest p: {least})."
     found = [each for each in sure if _leaves_0_out(each)]
     lucky = [each for each in sure if not _leaves_0_out(each)]
-    rest = "" if len(sure) == len(contrasts) else "; the other differences of right answers cannot be told from chance"
-    if not lucky:
-        return f"After Holm's correction {listed(_told(found))}{rest}."
-    why = "the interval, which is over other seeds too, holds 0"
-    if len(lucky) > 1:
-        why = "the intervals, which are over other seeds too, hold 0"
-    if all(each.accuracy.low is None for each in lucky):
-        why = "one seed has no interval over others"
-    only = f"among these trained models {listed(_told(lucky))}, but {why}"
-    return f"After Holm's correction {'; '.join([*([listed(_told(found))] if found else []), only])}{rest}."
+    parts = [listed(_told(found))] if found else []
+    holding = [each for each in lucky if each.accuracy.low is not None]
+    for several, why in (
+        (holding, f"the {'intervals' if len(holding) > 1 else 'interval'}, over other seeds too, {_hold(len(holding))} 0"),
+        ([each for each in lucky if each.accuracy.low is None], "one seed has no interval over others"),
+    ):
+        if several:
+            parts.append(f"among these trained models {listed(_told(several))}, but {why}")
+    others = len(contrasts) - len(sure)
+    if others:
+        what = "differences of right answers cannot" if others > 1 else "difference of right answers cannot"
+        parts.append(f"the other {what} be told from chance")
+    return f"After Holm's correction {'; '.join(parts)}."
+
+
+def _hold(number: int) -> str:
+    return "hold" if number > 1 else "holds"
 
 
 def _leaves_0_out(contrast: Contrast) -> bool:

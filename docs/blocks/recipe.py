@@ -9,7 +9,7 @@ from statistics import fmean
 import numpy as np
 
 from blocks.claims import unfinished
-from blocks.reading import Comparison, comparison, count, exists, listed, sentences, table
+from blocks.reading import Comparison, begun, comparison, count, listed, sentences, table
 from blocks.tables import titled
 from empathy_kit.comparison.run import Run
 from empathy_kit.comparison.statistics import Answers
@@ -79,7 +79,7 @@ def chosen(found: Comparison) -> str:
 
 def _tested(folder: str) -> set[str]:
     """The test pairs of all splits of a comparison; none before it is measured."""
-    if not exists(folder):
+    if not begun(folder):
         return set()
     first = next(iter(comparison(folder).results.runs.values()))
     return {one for run in first for said in run.answers.values() for one in said.ids}
