@@ -72,7 +72,10 @@ def read_ratings(path: Path, schema: Schema) -> Ratings:
         for rater, level in levels.items():
             if level == MISSING:
                 raise row.error(rater, "empty, expected a level")
-        found.setdefault(f"{row.identifier('sp_id')}_{row.identifier('rp_id')}", {})[mechanism] = levels
+        pair = found.setdefault(f"{row.identifier('sp_id')}_{row.identifier('rp_id')}", {})
+        if mechanism in pair:
+            raise row.error("mechanism", f"{mechanism} of this pair has a row already, expected one for each pair and mechanism")
+        pair[mechanism] = levels
     for number, one in enumerate(found.values(), 1):
         if set(one) != set(labels):
             raise KitError(f"{path.name}: pair {number} is rated for {', '.join(sorted(one))}, expected {', '.join(labels)}")

@@ -59,6 +59,10 @@ def test_the_median_is_of_the_three_experts(experts: ModuleType, tmp_path: Path)
         (["a,b,ER,0,0,0,0,0,0,3"], "row 1, column 'gemini-2.5-pro': 3 found, expected 0, 1 or 2"),
         (["a,b,ER,0,0,,0,0,0,0"], "row 1, column 'expert2': empty, expected a level"),
         (["a,b,XX,0,0,0,0,0,0,0"], "row 1, column 'mechanism': 'XX' found, expected ER, EX, IP"),
+        (
+            ["a,b,ER,0,0,0,0,0,0,0", "a,b,ER,0,2,2,2,0,0,0"],
+            "row 2, column 'mechanism': ER of this pair has a row already, expected one for each pair and mechanism",
+        ),
         (["a,b,ER,0,0,0"], "row 1: 6 cells found, expected 10"),
         (["a,b,ER,0,0,0,0,0,0,0"], "pair 1 is rated for ER, expected ER, EX, IP"),
         ([], "no rows, expected at least one pair"),
