@@ -27,7 +27,9 @@ class RunConfig:
     data: str = _setting("sample", "sample, reddit, a folder with the three EPITOME files, or a .csv, .jsonl or .parquet table")
     schema: Schema = _setting(EPITOME, "a TOML file of the table's tasks and their labels; epitome: ER, EX, IP")
     tasks: tuple[str, ...] | None = _setting(None, "which of the schema's tasks to train, such as ER,IP; none for all")
-    split: Literal["grouped", "paper"] = _setting("grouped", "grouped: a seeker's posts in one part; paper: rows at random")
+    split: Literal["grouped", "paper"] = _setting(
+        "grouped", "grouped: pairs of one seeker or seeker post stay in one part; paper: rows at random"
+    )
     split_seed: int = _setting(0, "which split")
     train_share: float = _setting(1.0, "share of the training part's seekers that is used, for learning curves")
     seed: int = _setting(0, "initial weights, order of batches, dropout")
