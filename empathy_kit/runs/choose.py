@@ -71,7 +71,8 @@ class Plugins:
             yield
         except KitError as error:
             names = self._others(str(error))
-            if not names:
+            # One of a kind of its own, such as of a process that is lost, is no plugin's, and keeps its kind.
+            if not names or type(error) is not KitError:
                 raise
             raise KitError(f"{error} ({names})") from None
         except Exception as error:

@@ -10,13 +10,36 @@ from typing import Any
 import pytest
 from resume_world import STEPS, Run, finish, focal, without_clocks
 
-from empathy_kit.core.trainer import Step
+from empathy_kit.contracts import Loss
+from empathy_kit.core.losses.cross_entropy import cross_entropy
+from empathy_kit.core.processes import Lost
+from empathy_kit.core.trainer import Step, Trainer
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import load_registry
 from empathy_kit.runs import checkpoints
 from empathy_kit.runs.keeping import Unkept
 from empathy_kit.runs.reservation import Reservation
 from empathy_kit.runs.train import run
+
+
+def test_a_lost_process_keeps_the_state_whoever_made_the_plugins(
+    tiny_roberta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a step raises would come back, and clears the state; that another process has gone would not."""
+    registry = load_registry().with_specs(Loss("mine", lambda task: cross_entropy))
+    step, left = Trainer.step, [3]
+
+    def lost(self: Trainer, *arguments: Any) -> float:
+        left[0] -= 1
+        if left[0] < 0:
+            raise Lost("rank 1 has ended")
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "step", lost)
+    with pytest.raises(KitError) as error:
+        list(run(focal(tiny_roberta, loss="mine", options={}), registry, tmp_path / "run", minutes=0))
+    assert str(error.value) == f"rank 1 has ended; the run's state is in {tmp_path / 'run.partial'}, for --resume"
+    assert checkpoints.folders(tmp_path / "run.partial")
 
 
 def test_a_full_disk_stops_no_training_and_is_told_once(
