@@ -20,12 +20,14 @@ class GRU(nn.GRU):
 
     def states(self, packed: PackedSequence) -> PackedSequence:
         """The top layer's state at every time step."""
-        if packed.data.device.type != "cpu":
-            outputs: PackedSequence = self(packed)[0]
-            return outputs
         sizes: list[int] = packed.batch_sizes.tolist()
-        with torch.autocast("cpu", enabled=False):  # products in bfloat16 would accumulate over a hundred steps
+        device = packed.data.device.type
+        # Products in half precision would accumulate over a hundred steps, and cuDNN's are in float16 whatever autocast is to be.
+        with torch.autocast(device, enabled=False):
             states = packed.data.float()
+            if device != "cpu":
+                outputs: PackedSequence = self(packed._replace(data=states))[0]
+                return outputs
             for layer in range(self.num_layers):
                 if layer:
                     states = F.dropout(states, self.dropout, self.training)

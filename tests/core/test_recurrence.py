@@ -57,9 +57,15 @@ def test_dropout_stands_between_layers_in_training_only() -> None:
     assert torch.equal(gru.states(packed).data, gru.states(packed).data)
 
 
-def test_the_recurrence_stays_in_float32_under_autocast() -> None:
-    gru = GRU(5, 4, num_layers=2, batch_first=True)
-    packed = pack_padded_sequence(torch.randn(2, 6, 5), torch.tensor([6, 4]), batch_first=True)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_the_recurrence_stays_in_float32_under_autocast(device: str) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no GPU")
+    gru = GRU(5, 4, num_layers=2, batch_first=True, device=device)
+    packed = pack_padded_sequence(torch.randn(2, 6, 5, device=device), torch.tensor([6, 4]), batch_first=True)
     plain = gru.states(packed).data
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(device, dtype=torch.bfloat16):
+        found = gru.states(packed._replace(data=packed.data.bfloat16())).data
+        assert found.dtype == torch.float32
+        assert (found - plain).abs().max() < 0.01  # of the input's own rounding
         assert torch.equal(gru.states(packed).data, plain)
