@@ -107,7 +107,7 @@ class Tokenization:
         self.seekers = seekers
         self.pad_id: int = getattr(tokenizer, "pad_token_id", None) or 0
         self._prefix, self._suffix = _special_tokens(tokenizer)
-        self.empty: list[int] = [*self._prefix, *self._suffix]  # a post without words
+        self.empty: list[int] = [*self._prefix, *self._suffix] or [_any_special(tokenizer)]  # a post without words
         self._room = max_tokens - len(self._prefix) - len(self._suffix)
         if self._room < 2:
             raise ValueError(f"{max_tokens} tokens leave no room for text")
@@ -121,7 +121,7 @@ class Tokenization:
         """The same, with where the response's tokens stand in it, and what was cut."""
         for _, (seeker, _), (response, offsets) in self._coded(posts):
             around = [(0, 0)] * len(self._prefix), [(0, 0)] * len(self._suffix)
-            places = [*around[0], *(offsets[at] for at in self._kept(len(response))), *around[1]]
+            places = [*around[0], *(offsets[at] for at in self._kept(len(response))), *around[1]] or [(0, 0)]
             cut = (self.seekers and len(seeker) > self._room, len(response) > self._room)
             yield Read(self._shown(seeker, response), places, self._head(len(response)) + len(self._prefix), *cut)
 
@@ -202,7 +202,13 @@ class Tokenization:
         return TokenPair(self._shortened(seeker) if self.seekers else self.empty, self._shortened(response))
 
     def _shortened(self, ids: list[int]) -> list[int]:
-        return [*self._prefix, *(ids[at] for at in self._kept(len(ids))), *self._suffix]
+        return [*self._prefix, *(ids[at] for at in self._kept(len(ids))), *self._suffix] or self.empty
+
+
+def _any_special(tokenizer: object) -> int:
+    """A token that stands for no text, of a tokenizer that adds none by itself: no post may be without a token."""
+    found = (getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "eos", "pad"))
+    return next((each for each in found if each is not None), 0)
 
 
 def _special_tokens(tokenizer: object) -> tuple[list[int], list[int]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from tokenizers.processors import ByteLevel
 
 from empathy_kit.core import tokens as module
 from empathy_kit.core.batch import Examples
@@ -169,6 +171,20 @@ def test_a_huge_post_and_one_of_white_space_are_only_posts(tokenizer: Any) -> No
     (tokens,) = ones(examples)
     assert (len(tokens.response), truncation.responses) == (16, 1)
     assert (tokens.seeker[0], tokens.seeker[-1]) == (BOS, EOS)
+
+
+def test_a_tokenizer_that_adds_nothing_gives_every_post_a_token_nevertheless(tokenizer: Any) -> None:
+    """As GPT-2's: an empty post would be a row of no length, which no trunk can read."""
+    bare = copy.deepcopy(tokenizer)
+    bare.backend_tokenizer.post_processor = ByteLevel(trim_offsets=False)
+    tokens = Tokenization(bare, 16, "head")
+    assert tokens.empty == [BOS]
+    (read,) = tokens.read([make_pair("", seeker="")])
+    assert (read.tokens.seeker, read.tokens.response, read.places) == ([BOS], [BOS], [(0, 0)])
+    (read,) = tokens.read([make_pair("so sad", seeker="so sad")])
+    assert read.tokens.seeker == read.tokens.response == tokenizer("so sad")["input_ids"][1:-1]
+    bare.bos_token = bare.eos_token = bare.pad_token = None
+    assert Tokenization(bare, 16, "head").empty == [0]
 
 
 def test_no_pairs_are_no_tokens(tokenizer: Any) -> None:
