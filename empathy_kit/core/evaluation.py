@@ -18,6 +18,7 @@ from empathy_kit.core.objective import Objective
 from empathy_kit.core.precision import Precision, autocast
 from empathy_kit.core.processes import Processes
 from empathy_kit.core.scored import inference_order
+from empathy_kit.errors import KitError
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,12 @@ def evaluate(
     if processes.count > 1 and pairs:
         losses = processes.sum(losses)
         probabilities, has_spans, spans = _gathered(processes, examples, probabilities, spans if has_spans else None)
+    found = {name: torch.stack(rows).double().numpy() for name, rows in probabilities.items() if rows}
+    for name, rows in found.items():
+        if wrong := int((~np.isfinite(rows)).any(axis=1).sum()):
+            raise KitError(f"{name}: the probabilities of {wrong} of {pairs} pairs are no finite numbers; the model has diverged")
     return Evaluation(
-        probabilities={name: torch.stack(rows).double().numpy() for name, rows in probabilities.items() if rows},
+        probabilities=found,
         loss=sum(losses.flatten().tolist()) / pairs if pairs else 0.0,
         spans=spans if has_spans else None,
         seconds=time.perf_counter() - started,

@@ -234,6 +234,18 @@ def test_a_loss_that_is_not_finite_in_validation_alone_is_refused_too() -> None:
     assert str(error.value) == "the validation loss became nan in epoch 1; try a smaller learning rate or another loss"
 
 
+def test_probabilities_that_are_no_numbers_are_refused_by_task_and_number_of_pairs() -> None:
+    class Divides(LinearHead):
+        def probabilities(self, logits: Tensor) -> Tensor:
+            found = super().probabilities(logits)
+            return torch.where(torch.arange(len(found))[:, None] == 3, found * torch.nan, found)
+
+    small = Small(model=make_model(heads={"ER": LinearHead(12, 2), "EX": Divides(12, 2)}))
+    with pytest.raises(KitError) as error:
+        small.evaluate()
+    assert str(error.value) == "EX: the probabilities of 1 of 20 pairs are no finite numbers; the model has diverged"
+
+
 @pytest.mark.parametrize(
     ("sampled", "message"),
     [
