@@ -174,6 +174,10 @@ def execute(
                     # A process of a killed call still held its name, and finished it.
                     check(event.name, event.seed)
                     event = Done(event.name, event.seed, True, 0.0)
+                if isinstance(event, Done):  # what it was trained with, the other runs of this call must be too
+                    done = record.read(run_folder(out, event.name, event.seed), model=False)
+                    if sha256 := done.encoder.get("sha256"):
+                        encoders.setdefault(_encoder(plan.config(event.name, event.seed)), sha256)
                 yield event
     finally:
         for begun in active.values():  # all at once: each writes its state and ends

@@ -191,6 +191,24 @@ def test_a_missing_run_is_refused_before_its_training_where_the_encoder_is_not_t
     assert isinstance(ended["dropout"], Done)
 
 
+def test_an_encoder_that_changes_within_a_call_is_refused_from_the_next_run_on(
+    plan: Plan, small: RunConfig, registry: Registry, tmp_path: Path, in_threads: None
+) -> None:
+    encoder = shutil.copytree(small.encoder, tmp_path / "encoder")
+    mine = {name: replace(plan.configurations[name], encoder=str(encoder)) for name in ("T1", "hard")}
+    ended: dict[str, object] = {}
+    prepared = prepare(Plan(mine, (0,), resplit=True), tmp_path / "out", registry)
+    for event in execute(prepared, tmp_path / "out", registry, jobs=1, keep_models=False):
+        if isinstance(event, Done | Failed):
+            ended[event.name] = event
+        if isinstance(event, Done):
+            weights = load_file(encoder / "model.safetensors")
+            save_file({name: 1.01 * weight for name, weight in weights.items()}, encoder / "model.safetensors", {"format": "pt"})
+    assert isinstance(ended["T1"], Done)
+    assert isinstance(ended["hard"], Failed)
+    assert ended["hard"].reason.startswith(f"--encoder {encoder}: is not that of the recorded run (sha256 ")
+
+
 def test_a_task_on_a_cluster_keeps_libraries_quiet_too(small: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
     fault = RayWorker.work(Order("x", 0, replace(small, loss="nobodys"), tmp_path / "run", False, (), {}))
