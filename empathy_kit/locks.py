@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LOCK = ".lock"  # in a folder: held by whoever writes there
@@ -42,6 +43,31 @@ def take(descriptor: int) -> bool | None:
     except OSError:
         return None
     return True
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Wait until no other process of this machine holds a file, which is made for that and removed at the end.
+
+    Where there are no locks, nobody waits.
+
+    Raises:
+        OSError: the file cannot be made.
+    """
+    while True:
+        descriptor, _ = open_file(path)
+        try:
+            while (locked := take(descriptor)) is False:
+                time.sleep(0.1)
+            if locked is None or is_still(descriptor, path):
+                try:
+                    yield
+                finally:
+                    with suppress(OSError):  # where a file that is open cannot be removed, it stays
+                        path.unlink()
+                return
+        finally:
+            os.close(descriptor)
 
 
 def is_abandoned(descriptor: int, path: Path) -> bool:

@@ -46,7 +46,7 @@ LAW = {
     "cli": 10,
     "__main__": 11,
 }
-CORE_MAY_USE = {"core", "contracts", "errors", "files", "cache", "processor"}
+CORE_MAY_USE = {"core", "contracts", "errors", "files", "locks", "cache", "processor"}
 MAY_BE_HEAVY = {"core"}  # and the promises of the conformance kit, which only its checks import
 HEAVY = {"torch", "transformers", "sklearn", "safetensors"}
 IS_A = {"empathy_kit.inference.estimator": {"sklearn"}}  # what a class inherits from; loaded when the class is asked for

@@ -17,7 +17,7 @@ import transformers
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from empathy_kit import files
+from empathy_kit import files, locks
 from empathy_kit.cache import clear_oldest, hold, private_folder, states_limit
 from empathy_kit.core.unpadded import calls, lower_states
 from empathy_kit.errors import KitError
@@ -92,8 +92,7 @@ class FrozenStates:
         self.path = folder / f"{_key(encoder, depth, unique)}.npy"
         states = self._open((total, width))
         if states is None:
-            self._compute(unique, (total, width))
-            states = self._open((total, width))
+            states = self._made(unique, (total, width))
         if states is None:
             raise KitError(f"freeze-layers {depth}: {self.path} changed while it was read, expected to be left alone")
         self._states = states
@@ -126,24 +125,32 @@ class FrozenStates:
         except OSError:
             return None
 
-    def _compute(self, posts: list[Post], shape: tuple[int, int]) -> None:
+    def _made(self, posts: list[Post], shape: tuple[int, int]) -> NDArray[np.float32] | None:
+        """The file's states, computed by this process unless another one is just doing it."""
         try:
             limit = states_limit()
         except KitError as error:
             raise KitError(f"freeze-layers {self._depth}: {error}") from None
-        digest = hashlib.sha256()
         try:
             private_folder(self.path.parent)
-            # Not mapped: there, a full disk would be a signal that kills the process. The owner alone may read it: posts can be
-            # recovered from their states.
-            with files.staged_file(self.path, 0o600) as stream:
-                for block in (_header(shape), *self._blocks(posts)):
-                    digest.update(block)
-                    stream.write(block)
-                stream.write(digest.digest())  # after the array, where numpy does not look
-            clear_oldest(self.path.parent, keep=self.path, limit=limit)
+            with locks.alone(self.path.with_name(f".{self.path.name}{locks.LOCK}")):
+                if (states := self._open(shape)) is None:
+                    self._compute(posts, shape, limit)
+                    states = self._open(shape)
+                return states
         except OSError as error:
             raise KitError(f"freeze-layers {self._depth}: {self.path} cannot be written: {error.strerror}") from None
+
+    def _compute(self, posts: list[Post], shape: tuple[int, int], limit: int) -> None:
+        digest = hashlib.sha256()
+        # Not mapped: there, a full disk would be a signal that kills the process. The owner alone may read it: posts can be
+        # recovered from their states.
+        with files.staged_file(self.path, 0o600) as stream:
+            for block in (_header(shape), *self._blocks(posts)):
+                digest.update(block)
+                stream.write(block)
+            stream.write(digest.digest())  # after the array, where numpy does not look
+        clear_oldest(self.path.parent, keep=self.path, limit=limit)
 
     def _blocks(self, posts: list[Post]) -> Iterator[bytes]:
         """The posts' states, call by call."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -254,3 +256,22 @@ def test_threads_may_read_at_once(tmp_path: Path) -> None:
     expected = read(0)
     with ThreadPoolExecutor(4) as threads:
         assert all(torch.equal(found, expected) for found in threads.map(read, range(40)))
+
+
+def test_states_that_several_want_at_once_are_computed_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = small()
+    make_unpadded(encoder)
+    freeze(encoder, 1)
+    computed: list[int] = []
+    compute = FrozenStates._compute
+
+    def slowly(self: FrozenStates, *arguments: Any) -> None:
+        computed.append(1)
+        time.sleep(0.3)
+        compute(self, *arguments)
+
+    monkeypatch.setattr(FrozenStates, "_compute", slowly)
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda _: FrozenStates(encoder, 1, POSTS, tmp_path), range(4)))
+    assert len(computed) == 1
+    assert [path.name for path in tmp_path.iterdir()] == [found[0].path.name]  # and no lock is left
