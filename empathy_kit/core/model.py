@@ -42,7 +42,7 @@ def named(modules: Mapping[str, nn.Module]) -> nn.ModuleDict:
     Raises:
         KitError: a name that torch's own modules have for something else.
     """
-    taken = next((name for name in modules if hasattr(nn.ModuleDict, name)), None)
+    taken = next((name for name in modules if hasattr(nn.ModuleDict(), name)), None)
     if taken is not None:
         raise KitError(f"task {taken}: the model's parts cannot be called that; expected another name in the schema")
     return nn.ModuleDict(modules)

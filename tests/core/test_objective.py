@@ -155,11 +155,12 @@ def obvious(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(logits, target, reduction="none")
 
 
-def test_a_task_cannot_be_called_what_the_models_parts_are_called() -> None:
+@pytest.mark.parametrize("name", ["train", "training", "items"])
+def test_a_task_cannot_be_called_what_the_models_parts_are_called(name: str) -> None:
     with pytest.raises(
-        KitError, match=r"^task train: the model's parts cannot be called that; expected another name in the schema$"
+        KitError, match=rf"^task {name}: the model's parts cannot be called that; expected another name in the schema$"
     ):
-        Model(nn.Identity(), {"train": nn.Identity()})
+        Model(nn.Identity(), {name: nn.Identity()})
 
 
 def test_one_launch_is_left_alone_where_a_label_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
