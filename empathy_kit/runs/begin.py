@@ -105,8 +105,8 @@ def begin(
 
     # The bits depend on how many there are.
     threads = processes.told("threads", config.threads or (original.threads if before is None else before.threads))
-    if threads is not None:
-        torch.set_num_threads(threads)
+    # Set even where it stays as it is: MKL then takes this number for every product, as it does in a repeat, which sets it.
+    torch.set_num_threads(threads or torch.get_num_threads())
     seed_process(config.seed)  # before any initialisation: the heads' initial weights are part of the run
     encoder, tokenizer = open_encoder(config)
     hashes["encoder"] = fingerprint(encoder, tokenizer)
