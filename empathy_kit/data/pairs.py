@@ -6,6 +6,7 @@ import hashlib
 import html
 import json
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -153,9 +154,15 @@ def placeholders(pairs: Sequence[Pair]) -> tuple[tuple[int, str], ...]:
     )
 
 
+def letters(post: str) -> str:
+    """What copies of one post share: letters and digits, without case, white space, punctuation and typography."""
+    text = unicodedata.normalize("NFKC", post).casefold()
+    return "".join(filter(str.isalnum, text)) or text.strip()
+
+
 def same_words(text: str) -> bytes:
-    """A key under which two posts are duplicates: case and white space do not count. It is a hash, much shorter than a post."""
-    return hashlib.blake2b(" ".join(text.lower().split()).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    """A key under which two posts are copies of one: a hash of their `letters`, much shorter than a post."""
+    return hashlib.blake2b(letters(text).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 @dataclass(frozen=True)

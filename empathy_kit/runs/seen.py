@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from empathy_kit.data.pairs import Corpus, Pair
+from empathy_kit.data.pairs import Corpus, Pair, letters
 from empathy_kit.data.splits import Split, take
 from empathy_kit.errors import KitError
 
@@ -95,15 +94,9 @@ def _parse(content: Any) -> Seen | None:
 
 def _hashes(key: bytes, pair: Pair) -> tuple[str, str]:
     """The hash of both posts, and the hash of the seeker post."""
-    seeker, response = _letters(pair.seeker), _letters(pair.response)
+    seeker, response = letters(pair.seeker), letters(pair.response)
     return _hash(key, (seeker, response)), _hash(key, (seeker,))
 
 
 def _hash(key: bytes, posts: Iterable[str]) -> str:
     return hashlib.blake2b("\0".join(posts).encode(), digest_size=_BYTES, key=key).hexdigest()
-
-
-def _letters(post: str) -> str:
-    """What copies of one post share: letters and digits, without case, white space, punctuation and typography."""
-    text = unicodedata.normalize("NFKC", post).casefold()
-    return "".join(filter(str.isalnum, text)) or text.strip()

@@ -16,7 +16,7 @@ from empathy_kit.data.epitome import load_epitome
 from empathy_kit.data.pairs import Corpus, Pair, class_counts, same_words
 from empathy_kit.data.schema import EPITOME, MISSING, Schema, TaskSchema
 from empathy_kit.data.sources import load_corpus
-from empathy_kit.data.splits import FRACTIONS, PARTS, SPLITS, leakage, make_folds, make_split, take, thin_out
+from empathy_kit.data.splits import FRACTIONS, PARTS, SPLITS, Split, leakage, make_folds, make_split, take, thin_out
 from empathy_kit.errors import KitError
 
 
@@ -159,6 +159,16 @@ def test_pairs_linked_by_seeker_id_or_post_words_stay_together(links: list[tuple
         for one, other in pairwise(order):
             if key(corpus.pairs[one]) == key(corpus.pairs[other]):
                 assert part_of[one] == part_of[other]
+
+
+def test_copies_that_differ_in_typography_alone_stay_together_and_count_as_leaked() -> None:
+    copies = [("I can't. So sad", "I can\u2019t - so sad!"), ("Hug me", "hug\u200b me ..."), ("caf\u00e9?", "cafe\u0301")]
+    corpus = corpus_of([("", f"{number} {post}") for number in range(100) for each in copies for post in each])
+    for seed in range(3):
+        split = make_split(corpus, "grouped", seed)
+        assert all(at + 1 in split.part(part) for part in PARTS for at in split.part(part) if at % 2 == 0)
+    torn = Split("paper", 0, tuple(range(0, 600, 2)), tuple(range(1, 301, 2)), tuple(range(301, 600, 2)))
+    assert leakage(corpus, torn, "test").seekers == 150
 
 
 def test_a_chain_of_shared_ids_and_posts_is_one_group() -> None:
