@@ -190,8 +190,8 @@ def _package(module: str, *, whole: bool) -> dict[str, Path]:
 
 
 def same_distribution(one: str, other: str) -> bool:
-    """Whether two names are one distribution's: case, and `-`, `_` and `.`, do not count."""
-    return normal(one) == normal(other)
+    """Whether two names are one distribution's: case, and `-`, `_` and `.`, do not count. A file's may have lost its ``./``."""
+    return normal(one.removeprefix("./")) == normal(other.removeprefix("./"))
 
 
 def normal(name: str) -> str:

@@ -41,6 +41,8 @@ KINDS: tuple[Kind, ...] = tuple(kind for kind, _ in HOOKS.values())
 BUILTIN = tuple(f"empathy_kit.builtin.{room}" for room in ("losses", "rationales", "heads", "samplers", "trunks"))
 HEAVY = ("torch", "transformers", "sklearn")
 
+HANDED_OVER = "python"  # in place of a distribution, for a spec that a program gave
+
 RESERVED_OPTIONS = {"rationale": {"weight"}}
 """Option names that the kit itself answers to, which no builder of that kind may have."""
 
@@ -51,7 +53,7 @@ class Provided:
 
     kind: Kind
     spec: Spec
-    distribution: str  # "./my_loss.py" for a file, "python" for a spec that was handed over
+    distribution: str  # "./my_loss.py" for a file, HANDED_OVER for a spec that a program gave
     version: str
     module: str | None = None  # where the spec comes from, a key of sys.modules
 
@@ -119,7 +121,7 @@ class Registry:
             text += f"; {others} {'more' if concerned else 'installed'} did not load, which `empathy-kit plugins list` names"
         return text
 
-    def with_specs(self, *specs: Spec, distribution: str = "python") -> Registry:
+    def with_specs(self, *specs: Spec, distribution: str = HANDED_OVER) -> Registry:
         """A registry with specs of the caller's own, by the same rules as everybody's; the record names ``distribution``.
 
         Raises:

@@ -12,6 +12,7 @@ from empathy_kit.data.schema import TaskSchema
 from empathy_kit.encoders import MPNET_HUB
 from empathy_kit.errors import KitError
 from empathy_kit.inference.elsewhere import SCORES, Elsewhere
+from empathy_kit.plugins import HANDED_OVER
 from empathy_kit.runs.record import MALFORMED, Record
 from empathy_kit.runs.report import HEADLINE, estimate, number, too_sure
 
@@ -87,7 +88,10 @@ def write_card(
 
 
 def _base_model(record: Record) -> str | None:
-    name = HUB_NAMES.get(record.config["encoder"], record.config["encoder"])
+    given = record.config["encoder"]
+    if given not in HUB_NAMES and "revision" not in record.encoder:  # a folder, whose name may be a stranger's repository
+        return None
+    name = HUB_NAMES.get(given, given)
     return name if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII) else None
 
 
@@ -197,9 +201,17 @@ def _level_rows(record: Record, task: str, labels: tuple[str, ...]) -> list[Leve
 
 
 def _plugins(record: Record) -> list[Markdown]:
-    """The distributions that the model needs in addition to the kit, in pip's format."""
-    found = {f"{used['distribution']}=={used['version']}" for used in record.plugins.values() if used["distribution"] != OWN}
-    return [code(each) for each in sorted(found)]
+    """What the model needs in addition to the kit, and how to give it: distributions in pip's format, files, a program's own."""
+    found = set()
+    for kind, used in record.plugins.items():
+        distribution, version = used["distribution"], used["version"]
+        if distribution.endswith(".py"):
+            found.add(Markdown(f"the file {code(distribution.removeprefix('./'))} ({code(version)}), given as `--plugin`"))
+        elif distribution == HANDED_OVER:
+            found.add(Markdown(f"{kind} {code(used['name'])}, which its author's program handed over"))
+        elif distribution != OWN:
+            found.add(Markdown(f"{code(f'{distribution}=={version}')}, installed with pip"))
+    return sorted(found)
 
 
 def _setting(value: Any) -> str:

@@ -89,7 +89,7 @@ def test_it_tells_what_the_model_was_made_of_and_how_to_load_it(found: Record) -
         assert f"\n## {heading}\n" in card
     never = [(task.name, level) for task in found.tasks.tasks for level in found.scores[task.name]["never_predicted"]]
     assert card.count("was never predicted**") == len(never)
-    assert "install them with pip" not in card
+    assert "The model needs plugins" not in card
 
 
 def test_the_hub_reads_its_scores(found: Record) -> None:
@@ -176,7 +176,22 @@ def test_a_run_of_an_old_format_has_a_card_without_what_was_not_measured(marking
 def test_a_model_of_a_plugin_names_what_to_install(found: Record) -> None:
     plugins = {**found.plugins, "loss": {"name": "poly1", "distribution": "empathy-kit-poly1", "version": "1.2"}}
     card = write_card(Record(**{**asdict(found), "plugins": plugins}), "me/model", licence=None)
-    assert "The model needs these plugins: `empathy-kit-poly1==1.2`; install them with pip.\n" in card
+    assert "The model needs plugins: `empathy-kit-poly1==1.2`, installed with pip.\n" in card
+    plugins["head"] = {"name": "mine", "distribution": "./mine.py", "version": "sha256:0123"}
+    plugins["trunk"] = {"name": "own", "distribution": "python", "version": ""}
+    card = write_card(Record(**{**asdict(found), "plugins": plugins}), "me/model", licence=None)
+    told = (
+        "`empathy-kit-poly1==1.2`, installed with pip; the file `mine.py` (`sha256:0123`), given as `--plugin`; "
+        "trunk `own`, which its author's program handed over."
+    )
+    assert f"The model needs plugins: {told}\n" in card
+
+
+def test_the_base_model_is_that_of_the_hub_and_no_folder_of_the_same_form(found: Record) -> None:
+    config = {**found.config, "encoder": "encoders/roberta"}
+    for more, expected in (({}, None), ({"revision": "c" * 40}, "encoders/roberta")):
+        told = replace(found, config=config, encoder={**found.encoder, **more})
+        assert ModelCard(write_card(told, "me/model", licence=None)).data.to_dict().get("base_model") == expected
 
 
 @pytest.mark.parametrize(

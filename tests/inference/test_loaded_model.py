@@ -283,6 +283,10 @@ def test_a_model_whose_plugin_is_a_file_is_loaded_with_the_file(tiny_roberta: Pa
     assert "give its file as --plugin" in str(CliRunner().invoke(cli, command).exception)
     assert CliRunner().invoke(cli, [*command, "--plugin", str(plugin)], catch_exceptions=False).exit_code == 0
     assert (tmp_path / "out.csv").read_text().splitlines()[1].startswith("1,1,")
+    # Published, where names of folders are cut, it still knows its file.
+    published = ["publish", str(run), "me/model", "--dry-run", str(tmp_path / "published")]
+    assert CliRunner().invoke(cli, published, catch_exceptions=False).exit_code == 0
+    assert empathy_kit.load(tmp_path / "published", plugins=[plugin]).predict([(SEEKER, RESPONSE)])
 
 
 def test_importing_the_kit_loads_no_torch_and_a_model_only_when_asked_for() -> None:
