@@ -112,7 +112,7 @@ def run(
     if not 0 <= minutes <= MOST_MINUTES:
         raise KitError(f"--checkpoint-minutes {minutes:g}: expected 0 to {MOST_MINUTES}")
     if resume is None:
-        base = _base(preset_name, config_file, given)
+        base = base_configuration(preset_name, config_file, given)
     else:
         base, out = _stopped(resume, {"--out": out, "--preset": preset_name, "--config": config_file})
     config = _configuration(base, options, no_rationale, given)
@@ -166,14 +166,18 @@ def _take_part(events: Iterable[Any]) -> None:
         sys.exit(128 + signal.SIGINT)
 
 
-def _base(preset_name: str | None, config_file: Path | None, given: dict[str, str]) -> RunConfig:
+def base_configuration(preset_name: str | None, config_file: Path | None, given: dict[str, str]) -> RunConfig:
     """The configuration that the flags change."""
+    from empathy_kit.plugins import KINDS
+
     if preset_name is not None and config_file:
         raise KitError("--preset and --config: both given; use only one of them")
     base = RunConfig() if preset_name is None else preset(preset_name)
     if config_file:
         recorded = read_config(config_file)
-        base = configure(base, located({name: value for name, value in recorded.items() if name not in given}, config_file))
+        # A plugin that a flag replaces is needed to tell whose the recorded options are.
+        kept = {name: value for name, value in recorded.items() if name not in given or name in KINDS}
+        base = configure(base, located(kept, config_file))
     return base
 
 

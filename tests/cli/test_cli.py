@@ -9,6 +9,8 @@ import pytest
 from cli_reply import Reply
 
 from empathy_kit import __version__
+from empathy_kit.cli.run import base_configuration
+from empathy_kit.config import RunConfig, configure, to_dict
 
 LISTED = "there are ce, focal, weighted"
 
@@ -129,6 +131,22 @@ def test_a_config_file_is_changed_by_flags_and_no_rationale_wins_over_it(kit: Re
     (tmp_path / "mine.toml").write_text('rationale = "nope"\nloss = "nope"\n')
     assert kit("run", "--config", "mine.toml", "--loss", "ce")[2].startswith("Error: --rationale nope: unknown")
     assert kit("run", "--config", "mine.toml", "--no-rationale")[2].startswith("Error: --loss nope: unknown")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "flags", "expected"),
+    [
+        ({"loss": "focal", "options": {"loss.gamma": 4.0}}, {"loss": "ce"}, {}),  # another loss has other options
+        ({"loss": "focal", "options": {"loss.gamma": 4.0}}, {"loss": "focal"}, {"loss.gamma": 4.0}),
+        ({"loss": "focal", "options": {"loss.gamma": 4.0}}, {"seed": "1"}, {"loss.gamma": 4.0}),
+        ({"trunk": "mean", "options": {"trunk.hidden": 512}}, {"trunk": "gru"}, {}),
+    ],
+)
+def test_recorded_options_stay_with_the_plugin_that_had_them(
+    tmp_path: Path, recorded: dict[str, object], flags: dict[str, str], expected: dict[str, object]
+) -> None:
+    (tmp_path / "mine.json").write_text(json.dumps({"config": {**to_dict(RunConfig()), **recorded}}))
+    assert configure(base_configuration(None, tmp_path / "mine.json", flags), flags).options == expected
 
 
 def test_help_and_version_are_on_stdout(kit: Reply) -> None:
