@@ -278,8 +278,14 @@ def _names(given: Sequence[Any], tasks: int) -> list[str]:
 
 
 def _schema(names: Sequence[str], classes: Sequence[NDArray[Any]]) -> Schema:
-    found = zip(names, classes, strict=True)
-    return Schema(tuple(TaskSchema(name, name, name, tuple(map(str, labels.tolist()))) for name, labels in found))
+    named = {name: [str(label) for label in labels.tolist()] for name, labels in zip(names, classes, strict=True)}
+    for each in (named, {name: [str(at) for at in range(len(labels))] for name, labels in named.items()}):
+        found = Schema(tuple(TaskSchema(name, name, name, tuple(labels)) for name, labels in each.items()))
+        try:
+            return Schema.from_dict(found.to_dict())  # as a record holds it
+        except KitError as error:  # labels that no table has, such as "" or one twice but for a space: positions stand for them
+            fault = error
+    raise EstimatorError(f"y: {fault}")
 
 
 def _pairs(posts: Sequence[Post], levels: NDArray[np.int64], groups: Any) -> tuple[Pair, ...]:

@@ -59,6 +59,14 @@ def test_one_task_is_an_array_of_labels(fitted: EmpathyClassifier) -> None:
     }
 
 
+@pytest.mark.parametrize("labels", [("", "kind"), ("yes", "yes "), ("a\nb", "c"), ("x" * 300, "y")])
+def test_labels_that_no_table_has_are_learnt_too(labels: tuple[str, str], tiny_roberta: Path) -> None:
+    y = [labels[level == ER[0]] for level in ER]
+    found = small(tiny_roberta).fit(X, y)
+    assert sorted(found.classes_) == sorted(labels)
+    assert set(found.predict(X)) <= set(labels)
+
+
 def test_several_tasks_are_a_list_as_in_a_random_forest(tiny_roberta: Path) -> None:
     fitted = small(tiny_roberta).fit(np.array(X), ALL)
     assert [labels.tolist() for labels in fitted.classes_] == [[0, 1, 2], [0, 2], [0, 1, 2]]  # no pair here is at EX level 1
@@ -230,6 +238,7 @@ def test_a_parameter_is_refused_in_the_kits_words(changes: dict[str, Any], messa
         (X[:2], ["a", None], "y: no label at position 1, expected one for every pair"),
         (X[:3], [[1, None], [0, None], [0, None]], "y: y1 has no class, expected at least 2 classes"),
         (X[:2], [[1, "a"], ["b", "c"]], "y: the labels of y0 cannot be sorted, expected all of one type"),
+        (X[:1] * 2002, [*range(1001)] * 2, "y: schema, task 1 (y): labels: 1001 found, expected at most 1000"),
     ],
 )
 def test_data_is_refused_without_its_text(posts: Any, labels: Any, message: str, tiny_roberta: Path) -> None:
