@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -17,6 +18,8 @@ from empathy_kit.core.scored import Scored
 from empathy_kit.core.tokens import Read
 from empathy_kit.data.pairs import Span, original_places, unescape
 from empathy_kit.data.schema import Schema
+
+JOINER = "\u200d"  # makes one sign of two, such as an emoji of a couple
 
 EVIDENCE = 0.5
 """The smallest probability at which a token counts as evidence."""
@@ -84,7 +87,16 @@ def _spans(marked: NDArray[np.bool_], read: Read, response: str) -> tuple[Span, 
 
 def _trimmed(text: str, span: Span) -> Span:
     quote = text[span.start : span.end]
-    return Span(span.start + len(quote) - len(quote.lstrip()), span.start + len(quote.rstrip()))
+    start, end = span.start + len(quote) - len(quote.lstrip()), span.start + len(quote.rstrip())
+    # Tokenizers that strip accents leave them out of a token's place, and so they do with what makes one sign of several.
+    while start < end < len(text) and (_joins(text[end]) or text[end - 1] == JOINER):
+        end += 1
+    return Span(start, end)
+
+
+def _joins(sign: str) -> bool:
+    """Whether a character belongs to the one before it: accents, vowel signs, variation selectors, skin tones, joiners."""
+    return unicodedata.category(sign).startswith("M") or sign == JOINER or "\U0001f3fb" <= sign <= "\U0001f3ff"
 
 
 def columns(schema: Schema, *, evidence: bool) -> list[str]:

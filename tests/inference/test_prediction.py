@@ -50,6 +50,26 @@ def test_neighbouring_tokens_are_one_stretch_without_white_space_at_its_ends(mar
     assert [response[span.start : span.end] for span in marked(response, words(response), marks)] == quotes
 
 
+@pytest.mark.parametrize(
+    ("word", "base"),
+    [
+        ("To\u0302i", 2),  # a circumflex of its own
+        ("\u092e\u0948\u0902", 1),  # Devanagari's vowel signs
+        ("\u0634\u064f", 1),  # Arabic's
+        ("\u2764\ufe0f", 1),  # the sign that makes a heart red
+        ("\U0001f44d\U0001f3fd", 1),  # a skin tone
+        ("\U0001f469\u200d\U0001f467", 1),  # a mother with her daughter
+        ("\U0001f469\u200d\U0001f467\u0302", 3),
+    ],
+)
+def test_evidence_does_not_end_within_what_is_read_as_one_sign(word: str, base: int) -> None:
+    """Tokenizers that strip accents give a token's place without them."""
+    for after in ("", " and you"):
+        (span,) = marked(f"so {word}{after}", [(0, 2), (2, 3 + base)], "..x.") or ()
+        whole = word if word != "To\u0302i" else "To\u0302"
+        assert f"so {word}{after}"[span.start : span.end] == whole
+
+
 def test_tokens_on_both_sides_of_a_cut_are_no_neighbours() -> None:
     response = "I hear you my dear friend"
     kept = [words(response)[at] for at in (0, 1, 4, 5)]
