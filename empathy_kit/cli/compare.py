@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from empathy_kit.cli import terminal
-from empathy_kit.cli.flags import Number, on_ray, plugin_files, plugin_options
+from empathy_kit.cli.flags import Number, on_ray, plugin_files, plugin_options, refuse_without_ray
 from empathy_kit.cli.run import setting_flags
 from empathy_kit.config import PRESETS, RunConfig, configure, preset
 from empathy_kit.errors import KitError
@@ -97,6 +97,7 @@ def compare(
     folder = out or Path("comparisons") / f"{Path(base.data).stem}-{base.split}{'-resplit' if resplit else ''}"
     quiet_libraries()
     registry = load_registry(plugin_files)
+    refuse_without_ray(where, ray_address, workers)
     if jobs is not None and where == "ray":
         raise KitError("--jobs and --on ray: a cluster runs as many at once as --workers allows; use only one of them")
     with alone(folder), ExitStack() as stack:

@@ -8,7 +8,10 @@ from typing import Any
 
 import click
 
+from empathy_kit.errors import KitError
 from empathy_kit.options import check_routes
+
+LOCAL = "local"  # starts a cluster on this machine
 
 
 class Number(click.Option):
@@ -47,6 +50,30 @@ plugin_files = click.option(
 """The flag of every command that loads plugins."""
 
 
+def refuse_without_ray(where: str, ray_address: str, workers: int | None) -> None:
+    """Refuse the cluster's flags where no cluster is used.
+
+    Raises:
+        KitError: one was given.
+    """
+    given = {"--ray-address": ray_address != LOCAL, "--workers": workers is not None}
+    for name, is_given in given.items():
+        if is_given and where != "ray":
+            raise KitError(f"{name}: of a cluster alone; add --on ray, or leave it out")
+
+
+def refuse_of_other_models(model: str, exported: bool, *, threads: int | None, device: str | None) -> None:
+    """Refuse a flag of the kind of model that this one is not.
+
+    Raises:
+        KitError: it was given.
+    """
+    if threads is not None and not exported:
+        raise KitError(f"--threads: of an exported model alone, and {model} is a run's; leave it out, or export the run")
+    if device is not None and exported:
+        raise KitError(f"--device: of a run's model alone, and {model} is an exported one; leave it out")
+
+
 def on_ray(command: Callable[..., None]) -> Callable[..., None]:
     """The flags of a command that can use more than one machine, as the parameters ``where``, ``ray_address``, ``workers``."""
     here = click.option(
@@ -54,7 +81,7 @@ def on_ray(command: Callable[..., None]) -> Callable[..., None]:
     )
     address = click.option(
         "--ray-address",
-        default="local",
+        default=LOCAL,
         metavar="ADDRESS",
         help="address of the Ray cluster; local starts one on this machine  [local]",
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from empathy_kit.cli import terminal
-from empathy_kit.cli.flags import Number, on_ray, plugin_files
+from empathy_kit.cli.flags import Number, on_ray, plugin_files, refuse_of_other_models, refuse_without_ray
 from empathy_kit.errors import KitError
 
 if TYPE_CHECKING:
@@ -62,17 +62,22 @@ def predict(
     kept = tuple(name for name in (id_column, *keep) if name is not None and name != "all")
     if source == "-" and out is not None:
         raise KitError("--out: predictions of standard input go to standard output; leave --out away")
+    refuse_without_ray(where, ray_address, workers)
+    if source == "-" and where == "ray":
+        raise KitError("--on ray: standard input is predicted here; leave --on away, or give a file")
     if source != "-" and out is None:
         raise KitError("--out FILE is missing: give a .csv, .jsonl or .parquet file for the predictions")
     if out is not None:
         check_output(out, skip_errors=errors == "skip")
         refuse_inside("--out", out, model)
+    from empathy_kit.inference.graph import GraphEngine
     from empathy_kit.inference.model import load
     from empathy_kit.inference.tables import Columns
     from empathy_kit.runs.quiet import quiet_libraries
 
     quiet_libraries()
     loaded = load(model, device=device, threads=threads, plugins=plugin_files)
+    refuse_of_other_models(model, isinstance(loaded.engine, GraphEngine), threads=threads, device=device)
     for warning in loaded.warnings:
         terminal.remark(f"warning: {warning}")
     columns = Columns(seeker_column if loaded.reads_seekers else None, response_column, kept, "all" in keep)

@@ -10,7 +10,7 @@ from typing import Literal
 import click
 
 from empathy_kit.cli import terminal
-from empathy_kit.cli.flags import Number, plugin_files
+from empathy_kit.cli.flags import Number, plugin_files, refuse_of_other_models
 from empathy_kit.errors import KitError
 
 REMOTE = (
@@ -96,7 +96,9 @@ def serve(
 
         # Each core computes a batch of its own: what arrives while one is busy goes to the next. Torch shares its cores itself.
         loaded = load(model, device=device, threads=1, plugins=plugin_files)
-        workers = (threads or cores()) if isinstance(loaded.engine, GraphEngine) else 1
+        exported = isinstance(loaded.engine, GraphEngine)
+        refuse_of_other_models(model, exported, threads=threads, device=device)
+        workers = (threads or cores()) if exported else 1
         served = Served(loaded, None if model.startswith(HUB) else Path(model))
         settings = Settings(
             longest_wait=longest_wait,

@@ -166,6 +166,16 @@ def test_a_model_of_responses_alone_asks_for_no_seeker_column(command: Any) -> N
     [
         (("model", "in.csv"), "--out FILE is missing: give a .csv, .jsonl or .parquet file for the predictions"),
         (("model", "-", "--out", "x.csv"), "--out: predictions of standard input go to standard output; leave --out away"),
+        (("model", "-", "--on", "ray"), "--on ray: standard input is predicted here; leave --on away, or give a file"),
+        (("model", "in.csv", "--out", "x.csv", "--workers", "2"), "--workers: of a cluster alone; add --on ray, or leave it out"),
+        (
+            ("model", "in.csv", "--out", "x.csv", "--ray-address", "auto"),
+            "--ray-address: of a cluster alone; add --on ray, or leave it out",
+        ),
+        (
+            ("model", "in.csv", "--out", "x.csv", "--threads", "2"),
+            "--threads: of an exported model alone, and model is a run's; leave it out, or export the run",
+        ),
         (("model", "in.csv", "--out", "x.txt"), "--out x.txt: a .txt file, expected .csv, .jsonl, .parquet"),
         (("model", "in.csv", "--out", "x.csv"), "in.csv: no such file"),
         (("model", "in.csv", "--out", f"{'x' * 300}.csv"), f"--out {'x' * 300}.csv: cannot be written: File name too long"),
