@@ -196,6 +196,7 @@ def test_a_token_is_asked_for_sent_and_kept_in_memory_alone(page: Page, server: 
     field.fill(" sesame ")
     page.get_by_role("button", name="Use this token").click()
     expect(field).to_be_hidden()
+    expect(page.locator("#seeker")).to_be_focused()  # not lost with the form
     expect(page.locator("#notice")).to_be_hidden()
     write(page, DRAFT)
     expect(level(page)).to_have_text("none")

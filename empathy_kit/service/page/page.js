@@ -273,6 +273,7 @@ function disconnected(error) {
 
 function use(found) {
   model = found;
+  if (access.contains(document.activeElement)) seeker.focus(); // which would be lost with the form
   access.hidden = true;
   find("seeker-hint").textContent = model.reads_seekers ? SAYS.seekerUsed : SAYS.seekerUnused;
   if (!model.schema.tasks.every((task) => mechanism(task))) find("origin").textContent = OTHER_LEVELS;
