@@ -11,6 +11,7 @@ import keyword
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
@@ -179,4 +180,11 @@ Spec = Loss | Rationale | Head | Sampler | Trunk
 
 def first_line(build: Callable[..., Any]) -> str:
     """The first line of a builder's docstring, which `plugins list` shows; empty where it is missing."""
-    return (build.__doc__ or "").strip().partition("\n")[0]
+    return (written(build).__doc__ or "").strip().partition("\n")[0]
+
+
+def written(build: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that a builder is made of, which has its docstring and its module: a partial has those of `functools`."""
+    while isinstance(build, partial):
+        build = build.func
+    return build

@@ -37,8 +37,8 @@ def installed() -> list[Source]:
     """The entry points of the installed distributions that the environment does not exclude, by name."""
     only = os.environ.get(ONLY)
     wanted = None if only is None else {normal(name) for name in only.split(",")}
-    sources = (_source(point) for point in _entry_points())
-    chosen = [source for source in sources if wanted is None or normal(source.distribution) in wanted]
+    points = [point for point in _entry_points() if wanted is None or normal(_provider(point)[0]) in wanted]
+    chosen = map(_source, points)
     return sorted(chosen, key=lambda source: (source.distribution, source.version, source.module))
 
 
@@ -63,16 +63,26 @@ def _entry_points() -> list[EntryPoint]:
 
 def _source(point: EntryPoint) -> Source:
     def load() -> object:
+        if not module:
+            raise ValueError(f"its entry point is {point.value!r}, expected a module's name such as empathy_kit_mine")
         assert_made_for_this_kit((point.dist.requires if point.dist else None) or [])
         return point.load()
 
-    return Source(*_provider(point), point.module, load)
+    try:
+        module = point.module
+    except AttributeError:  # how importlib answers to what is no module's name
+        module = ""
+    return Source(*_provider(point), module, load)
 
 
 def _provider(point: EntryPoint) -> tuple[str, str]:
     if point.dist is None:
         return point.value, "unknown"
-    metadata = point.dist.metadata
+    try:
+        metadata = point.dist.metadata
+    except Exception:  # a METADATA that is not UTF-8; its loading says so
+        name, _, version = Path(str(getattr(point.dist, "_path", point.value))).name.removesuffix(".dist-info").partition("-")
+        return normal(name), version or "unknown"
     # With defaults: an interrupted installation leaves a folder without METADATA.
     return metadata.get_all("Name", [point.value])[0], metadata.get_all("Version", ["unknown"])[0]
 
@@ -138,14 +148,41 @@ def hash_files(module: str, owner: str) -> str | None:
         owner: the distribution that it belongs to; all files that one recorded count, else the module's whole package. Of a
             package that is no distribution's, only the Python files count: it may hold data and results.
     """
-    files = _recorded(owner) or _package(module, whole=_distribution(owner) is not None)
     try:
-        digests = {name: sha256(path) for name, path in files.items()}
-    except OSError:
+        recorded = _recorded(owner)
+        loaded = os.path.realpath(str(getattr(sys.modules.get(module), "__file__", "")))
+        # Of a module from elsewhere, such as a checkout that Python finds before the installed files, these would be others.
+        ran = loaded in map(os.path.realpath, recorded.values())
+        files = recorded if ran else _package(module, whole=_distribution(owner) is not None) | _beside(module, owner)
+    except Exception:  # other people's metadata: a RECORD that is not UTF-8, or is no table
         return None
+    digests = {name: _digest(path) for name, path in files.items()}
     if len(digests) <= 1:
         return next(iter(digests.values()), None)
     return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items())).encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError:  # recorded, and deleted since: a hash without it would be that of another release
+        return "missing"
+
+
+def _beside(module: str, owner: str) -> dict[str, Path]:
+    """Of an editable installation, the other modules that lie next to the plugin's: it may be more than one file."""
+    found = _distribution(owner)
+    if found is None or '"editable": true' not in (found.read_text("direct_url.json") or ""):
+        return {}
+    place = Path(str(getattr(sys.modules.get(module.partition(".")[0]), "__file__", "")))
+    folder = place.parent.parent if place.name == "__init__.py" else place.parent
+    alone = [path for path in folder.glob("*.py") if path.name not in _NO_PLUGIN and not path.name.startswith("test_")]
+    packages = [path.parent for path in folder.glob("*/__init__.py") if path.parent.name not in _NO_PLUGIN]
+    inside = [path for package in packages for path in package.rglob("*.py")]
+    return {path.relative_to(folder).as_posix(): path for path in (*alone, *inside) if _counts(path.relative_to(folder))}
+
+
+_NO_PLUGIN = ("setup.py", "conftest.py", "tests", "docs")
 
 
 def _distribution(owner: str) -> Distribution | None:

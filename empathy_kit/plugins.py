@@ -19,7 +19,7 @@ from typing import Literal
 import pluggy
 
 from empathy_kit import __version__, hookspecs
-from empathy_kit.contracts import Head, Loss, Rationale, Sampler, Spec, Trunk
+from empathy_kit.contracts import Head, Loss, Rationale, Sampler, Spec, Trunk, written
 from empathy_kit.discovery import ONLY as ONLY
 from empathy_kit.discovery import OURS as OURS
 from empathy_kit.discovery import Source, from_file, hash_files, installed, not_installed
@@ -192,16 +192,19 @@ def _heavy(module: str, before: Container[str]) -> list[str]:
     """Which heavy libraries a plugin imports at the top, whether or not they were loaded before it."""
     top = module.partition(".")[0]
     own = [each for name, each in list(sys.modules.items()) if name == top or name.startswith(f"{top}.")]
-    used = {_library(value) for each in own for value in list(vars(each).values())}
+    # Some put None there for a module that they can do without, or an object of their own.
+    used = {_library(value) for each in own if type(each) is ModuleType for value in list(vars(each).values())}
     return [name for name in HEAVY if name in used or (name in sys.modules and name not in before)]
 
 
 def _library(value: object) -> str:
     """The library that a module, a class or a function comes from; not asked of other objects, whose code would run."""
-    if isinstance(value, ModuleType):
-        return value.__name__.partition(".")[0]
-    if isinstance(value, type | FunctionType | BuiltinFunctionType):
-        return str(value.__module__).partition(".")[0]
+    # By its type: an object may have a __class__ of its own, and isinstance would ask for it.
+    kind = type(value)
+    if issubclass(kind, ModuleType):
+        return str(vars(value).get("__name__", "")).partition(".")[0]
+    if kind in (type, FunctionType, BuiltinFunctionType):
+        return str(getattr(value, "__module__", "")).partition(".")[0]
     return ""
 
 
@@ -270,9 +273,7 @@ def _by(entry: Provided) -> str:
 
 def _module_of(spec: object) -> str:
     build = getattr(spec, "build", None)
-    while isinstance(build, functools.partial):
-        build = build.func
-    return getattr(build, "__module__", None) or "__main__"
+    return (getattr(written(build), "__module__", None) if callable(build) else None) or "__main__"
 
 
 def _collect(plugin: object, source: Source) -> Iterator[Provided]:

@@ -268,6 +268,53 @@ def test_a_fingerprint_is_of_all_files_of_a_package(install: Install, record: st
     assert fingerprint(entry) == hashlib.sha256(lines.encode()).hexdigest()
 
 
+def test_a_fingerprint_is_of_the_code_that_ran_and_not_of_what_is_installed_beside_it(install: Install) -> None:
+    """A checkout that Python finds first, as with ``python -m`` in it."""
+    site = install()
+    info = site / "empathy_kit_mine-0.1.dist-info"
+    (info / "RECORD").write_text("empathy_kit_mine.py,,\n")
+    installed = fingerprint(load_registry().get("loss", "mine"))
+    checkout = site.parent / "checkout"
+    checkout.mkdir()
+    changed = LOSS + "scale = 500\n"
+    (checkout / "empathy_kit_mine.py").write_text(changed)
+    sys.path.insert(0, str(checkout))
+    try:
+        del sys.modules["empathy_kit_mine"]
+        importlib.invalidate_caches()
+        found = fingerprint(load_registry().get("loss", "mine"))
+    finally:
+        sys.path.remove(str(checkout))
+    assert found == hashlib.sha256(changed.encode()).hexdigest() != installed
+
+
+def test_a_fingerprint_of_an_editable_installation_is_of_the_modules_next_to_it_too(install: Install) -> None:
+    site = install()
+    (site / "empathy_kit_mine-0.1.dist-info" / "direct_url.json").write_text(
+        '{"url": "file:///x", "dir_info": {"editable": true}}'
+    )
+    (site / "mine_formulas.py").write_text("x = 1\n")
+    (site / "mine_more").mkdir()
+    (site / "mine_more" / "__init__.py").write_text("")
+    entry, found = load_registry().get("loss", "mine"), []
+    for path, text in ((site / "mine_formulas.py", "x = 2\n"), (site / "mine_more" / "__init__.py", "y = 1\n")):
+        found.append(fingerprint(entry))
+        path.write_text(text)
+    (site / "test_mine.py").write_text("")
+    assert len({*found, fingerprint(entry), None}) == 4
+
+
+@pytest.mark.parametrize("content", [b"empathy_kit_mine.py,,\n\xe9,,\n", b"empathy_kit_mine.py,,\ngone.py,,\n"])
+def test_a_record_that_cannot_be_read_or_names_what_is_gone_ends_nothing(install: Install, content: bytes) -> None:
+    site = install()
+    (site / "empathy_kit_mine-0.1.dist-info" / "RECORD").write_bytes(content)
+    entry = load_registry().get("loss", "mine")
+    before = fingerprint(entry)
+    (site / "empathy_kit_mine.py").write_text(LOSS + "\n")
+    assert (before is None) == (b"\xe9" in content)
+    assert before is None or fingerprint(entry) != before
+
+
 RECORD = "".join(f"empathy_kit_mine/{name},,\n" for name in ("__init__.py", "cues.json", "words/a.txt", "py.typed"))
 
 

@@ -59,13 +59,15 @@ SKIPPED = {
     "reserved_option": "ValueError: rationale 'heavy': option 'weight' belongs to the kit",
     "newer_kit": f"RuntimeError: made for empathy-kit >=99, and this is empathy-kit {__version__}",
     "stale": "ModuleNotFoundError: No module named 'empathy_kit_stale'",
+    "hyphens": ("ValueError: its entry point is 'empathy-kit-hyphens', expected a module's name such as empathy_kit_mine"),
+    "latin_metadata": "UnicodeDecodeError: 'utf-8' codec can't decode byte 0xe9 in position 79: invalid continuation byte",
     "missing_attribute": "AttributeError: module 'empathy_kit_missing_attribute' has no attribute 'plugin'",
 }
 TWINS = {
     "twin_one": "loss 'twin' is also offered by empathy-kit-twin-two 1.0; the name is disabled until one is uninstalled",
     "twin_two": "loss 'twin' is also offered by empathy-kit-twin-one 1.0; the name is disabled until one is uninstalled",
 }
-LOADED = {"talkative": "talkative", "warns": "warns"}  # rude, and harmless
+LOADED = {"talkative": "talkative", "warns": "warns", "absent": "absent", "lazy": "lazy"}  # rude or odd, and harmless
 AT_WORK = {
     "builder_raises": (
         {"loss": "unbuildable"},
@@ -173,7 +175,7 @@ def test_a_plugin_that_fails_at_work_ends_its_own_run_with_a_line(
 def test_a_missing_name_lists_what_of_that_name_did_not_load_and_counts_the_others(everything: Registry) -> None:
     with pytest.raises(KitError) as error:
         everything.get("loss", "twin")
-    assert str(error.value).startswith("--loss twin: unknown; there are ce, focal, weighted, fair, ")
+    assert str(error.value).startswith("--loss twin: unknown; there are ce, focal, weighted, absent, fair, ")
     twins = "; ".join(f"{distribution(case)} 1.0: {reason}" for case, reason in TWINS.items())
     rest = f"{len(SKIPPED)} more did not load, which `empathy-kit plugins list` names"
     assert str(error.value).endswith(f"; not loaded: {twins}; {rest}")
@@ -208,6 +210,17 @@ def test_plugins_check_counts_what_did_not_load_as_broken(monkeypatch: pytest.Mo
     )
 
 
+def test_plugins_check_of_a_name_counts_what_of_it_did_not_load() -> None:
+    process = kit(["plugins", "check", "fair"], "system_exit", "good")
+    assert process.returncode == 0, process.stdout
+    assert process.stdout.endswith("; 0 not loaded\n")
+    two = {"EMPATHY_KIT_PLUGINS": "empathy-kit-half"}
+    process = kit(["plugins", "check", "empathy-kit-half"], "half", **two)
+    assert process.returncode == 1
+    assert "not loaded: empathy-kit-half 1.0: ModuleNotFoundError: No module named 'libfoo_that_nobody_has'\n" in process.stdout
+    assert process.stdout.endswith("0 broken, 1 not judged; 1 not loaded\n")
+
+
 def test_there_are_as_many_cases_as_distributions() -> None:
-    cases = {*SKIPPED, *TWINS, *LOADED, *AT_WORK, "good", "endless"}
+    cases = {*SKIPPED, *TWINS, *LOADED, *AT_WORK, "good", "endless", "half"}
     assert {folder.name for folder in DISTS.iterdir()} == cases

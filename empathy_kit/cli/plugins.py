@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -81,7 +82,7 @@ def show(name: str, plugin_files: tuple[Path, ...], as_json: bool) -> None:
             **({"gold": entry.spec.gold} if isinstance(entry.spec, Rationale) else {}),
             "options": _options(entry),
             "papers": _papers(entry),
-            "docstring": inspect.getdoc(entry.spec.build) or "",
+            "docstring": _docstring(entry),
         }
         for entry in entries
     ]
@@ -118,7 +119,7 @@ def check(
     registry = load_registry(plugin_files)
     chosen = registry.provided if everything else tuple(entry for entry in registry.provided if entry.distribution != OURS)
     chosen = registry.named(name) if name else chosen
-    failures = () if name else registry.failures
+    failures = tuple(failure for failure in registry.failures if name is None or failure.concerns(name))
     outcomes: list[Outcome] = []
     for outcome in examine(chosen, _routed(options, chosen)):
         if not as_json:
@@ -162,7 +163,12 @@ def new(name: str, kind: str, into: Path) -> None:
     folder = scaffold(name, parse_kind(kind), into, load_registry())
     terminal.line(f"written: {folder}")
     terminal.line("next:")
-    for step in (f"cd {folder}", "pip install --editable '.[test]'", f"empathy-kit plugins check {name}", "pytest"):
+    for step in (
+        f"cd {shlex.quote(str(folder))}",
+        "pip install --editable '.[test]'",
+        f"empathy-kit plugins check {name}",
+        "pytest",
+    ):
         terminal.line(f"  {step}")
 
 
@@ -210,9 +216,13 @@ def _options(entry: Provided) -> list[str]:
 
 def _papers(entry: Provided) -> list[str]:
     """Links of the arXiv numbers in the docstring."""
-    return [
-        f"https://arxiv.org/abs/{number}" for number in re.findall(r"\b\d{4}\.\d{5}\b", inspect.getdoc(entry.spec.build) or "")
-    ]
+    return [f"https://arxiv.org/abs/{number}" for number in re.findall(r"\b\d{4}\.\d{5}\b", _docstring(entry))]
+
+
+def _docstring(entry: Provided) -> str:
+    from empathy_kit.contracts import written
+
+    return inspect.getdoc(written(entry.spec.build)) or ""
 
 
 def _count(number: int, what: str) -> str:

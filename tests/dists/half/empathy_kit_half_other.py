@@ -1,0 +1,1 @@
+import libfoo_that_nobody_has

@@ -1,0 +1,15 @@
+from empathy_kit_lazy import shared
+
+from empathy_kit import Head, Loss, Rationale, hookimpl
+
+
+def fair(task):
+    """Cross-entropy, under another name."""
+    from torch.nn.functional import cross_entropy
+
+    return lambda logits, target: cross_entropy(logits, target, reduction="none")
+
+
+@hookimpl
+def empathy_kit_losses():
+    yield Loss("lazy", fair)
