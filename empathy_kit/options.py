@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import math
 import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
+from empathy_kit.contracts import written
 from empathy_kit.errors import KitError
 
 
@@ -73,18 +74,21 @@ def _default(parameter: inspect.Parameter, annotation: Any) -> Any:
     if parameter.default is inspect.Parameter.empty:
         return parameter.default
     try:
-        return parse(annotation, parameter.default)
+        value = parse(annotation, parameter.default)
     except ValueError as error:
         raise TypeError(f"option {parameter.name!r}: its default is {parameter.default!r}; {error}") from None
+    # 1 for 1.0, and a list for a tuple, are the same. What is written into run.json is read from there again.
+    given = tuple(parameter.default) if isinstance(parameter.default, list) else parameter.default
+    if value != given or isinstance(value, bool | str) != isinstance(given, bool | str):
+        raise TypeError(f"option {parameter.name!r}: its default is {parameter.default!r}, which is read as {value!r}; use that")
+    return value
 
 
 def _annotation(build: Callable[..., Any], parameter: inspect.Parameter) -> Any:
     annotation = parameter.annotation
     if isinstance(annotation, str):
         # Only keyword-only annotations are evaluated: the positional ones may name types imported under TYPE_CHECKING.
-        while isinstance(build, functools.partial):
-            build = build.func
-        module = sys.modules.get(getattr(build, "__module__", ""))
+        module = sys.modules.get(getattr(written(build), "__module__", ""))
         try:
             annotation = eval(annotation, dict(vars(module)) if module else {})  # noqa: S307 - an installed module's own text
         except Exception as error:  # a plugin author's annotation: anything can go wrong in it
@@ -121,9 +125,10 @@ def parse(expected: Any, value: Any) -> Any:
         return _parse_union(expected, value)
     if origin is Literal:
         for allowed in get_args(expected):
-            if value == str(allowed) or (value == allowed and isinstance(value, bool) == isinstance(allowed, bool)):
+            named = isinstance(value, str) and value in (str(allowed), as_text(allowed))
+            if named or (value == allowed and isinstance(value, bool) == isinstance(allowed, bool)):
                 return allowed
-        raise ValueError(f"expected one of {', '.join(str(allowed) for allowed in get_args(expected))}")
+        raise ValueError(f"expected one of {', '.join(as_text(allowed) for allowed in get_args(expected))}")
     if origin is tuple:
         parts = (value.split(",") if value else []) if isinstance(value, str) else value
         if not isinstance(parts, list | tuple):
@@ -134,6 +139,10 @@ def parse(expected: Any, value: Any) -> Any:
 
 def _parse_union(expected: Any, value: Any) -> Any:
     parts = get_args(expected)
+    for part in parts:  # before "none": it may be one of a Literal's
+        if get_origin(part) is Literal:
+            with suppress(ValueError):
+                return parse(part, value)
     if type(None) in parts and (value is None or value in ("none", "None")):
         return None
     for part in parts:

@@ -214,6 +214,15 @@ def implicit(task: object, *, gamma: float = None) -> None: ...  # type: ignore[
 def endless(task: object, *, gamma: float = math.inf) -> None: ...
 
 
+def none_by_name(task: object, *, mode: str | None = "none") -> None: ...
+
+
+def number_as_text(task: object, *, gamma: float | str = "1.5") -> None: ...
+
+
+def with_space(task: object, *, names: tuple[str, ...] = ("a ",)) -> None: ...
+
+
 SUPPORTED = "cannot be set from text; expected float, int, bool, str, Literal[...], tuple[float, ...], or one of these or None"
 
 
@@ -227,12 +236,23 @@ SUPPORTED = "cannot be set from text; expected float, int, bool, str, Literal[..
         (enumerated, f"option 'gamma': type Colour.RED {SUPPORTED}"),
         (implicit, "option 'gamma': its default is None; expected float"),
         (endless, "option 'gamma': its default is inf; expected a finite number"),
+        (none_by_name, "option 'mode': its default is 'none', which is read as None; use that"),
+        (number_as_text, "option 'gamma': its default is '1.5', which is read as 1.5; use that"),
+        (with_space, "option 'names': its default is ('a ',), which is read as ('a',); use that"),
     ],
 )
 def test_an_option_that_run_json_could_not_hold_is_the_authors_error(build: Callable[..., Any], message: str) -> None:
     with pytest.raises(TypeError) as error:
         options_of(build)
     assert str(error.value) == message
+
+
+def test_a_literals_own_values_are_read_as_they_are_shown() -> None:
+    assert parse(Literal["none", "x"] | None, "none") == "none"
+    assert parse(Literal["x"] | None, "none") is None
+    assert parse(Literal[True, False], "true") is True
+    with pytest.raises(ValueError, match=r"^expected one of true, false$"):
+        parse(Literal[True, False], "yes")
 
 
 TYPES = [float, int, bool, str, Literal["a", 1], tuple[float, ...], tuple[int, ...], float | None, int | tuple[str, ...]]
