@@ -133,15 +133,16 @@ def _extremes(classes: int) -> Iterator[tuple[str, Tensor]]:  # its name, (C,)
 
 
 def gradient_is_right(build: Build) -> None:
-    """The gradient is that of the value: finite differences in float64 agree."""
+    """The gradient is that of the value: finite differences in float64 agree, and the float32 of training with them."""
     for classes in CLASSES:
         loss = build(classes)
-        _values(loss, *batch(8, classes))
+        generator = seeded(2)
+        single = (1.5 * torch.randn(8, classes, generator=generator)).requires_grad_()
+        target = torch.arange(8) % classes
+        (trained,) = torch.autograd.grad(_values(loss, single, target).sum(), single)
         if isinstance(loss, nn.Module):
             loss = loss.double()  # its weights, or products would fall back to float32
-        generator = seeded(2)
-        logits = (1.5 * torch.randn(8, classes, generator=generator)).double().requires_grad_()
-        target = torch.arange(8) % classes
+        logits = single.detach().double().requires_grad_()
         eps = 1e-6
         with torch.enable_grad():  # as in _values
             try:
@@ -152,6 +153,9 @@ def gradient_is_right(build: Build) -> None:
                 logits, eps = logits.detach().float().requires_grad_(), 1e-2
                 values = loss(logits, target)
         (found,) = torch.autograd.grad(values.sum(), logits)
+        assert near(trained.double(), found.double(), 1e-3), (
+            f"the gradient of {classes} logits in float32 is {trained.tolist()}, in float64 {found.tolist()}"
+        )
         for column in range(classes):
             step = torch.zeros_like(logits)
             step[:, column] = eps
@@ -164,22 +168,28 @@ def gradient_is_right(build: Build) -> None:
 
 
 def better_logits_cost_less(build: Build) -> None:
-    """A right answer costs less than an undecided one, and that less than a wrong one."""
+    """A right answer costs less than an undecided one, at some margin at least, and a wrong one more, at every margin."""
     for classes in CLASSES:
         target = torch.arange(classes)
-        towards = 4.0 * F.one_hot(target, classes).float()
         loss = build(classes)
-        answers = (_values(loss, (sign * towards).requires_grad_(), target).tolist() for sign in (1, 0, -1))
-        for label, (right, undecided, wrong) in enumerate(zip(*answers, strict=True)):
-            found = f"label {label} of {classes}: right costs {right:.6g}, undecided {undecided:.6g}, wrong {wrong:.6g}"
-            assert right < undecided < wrong, found
+        # Soft targets have their least cost at a small margin, and a very sure answer costs more again.
+        towards = [margin * F.one_hot(target, classes).float() for margin in (0.25, 0.5, 1.0, 2.0, 4.0)]
+        undecided = _values(loss, torch.zeros(classes, classes).requires_grad_(), target).tolist()
+        right, wrong = (
+            torch.stack([_values(loss, (sign * each).requires_grad_(), target) for each in towards]) for sign in (1, -1)
+        )
+        for label in range(classes):
+            least, most = float(right[:, label].detach().min()), float(wrong[:, label].detach().min())
+            found = f"label {label} of {classes}: right costs {least:.6g}, undecided {undecided[label]:.6g}, wrong {most:.6g}"
+            assert least < undecided[label] < most, found
 
 
 def leaves_the_world_alone(build: Build) -> None:
     """Inputs, random numbers, gradient mode, default dtype, threads and other global settings stay as they were."""
     logits, target = batch(5, 3)
-    with left_alone(training=True):
-        loss = build()
+    for first in (True, False):
+        with left_alone(training=True, first=first):
+            loss = build()
     with left_alone(logits, target, training=True):
         values = loss(logits, target)
         if values.requires_grad:

@@ -14,6 +14,7 @@ from empathy_kit.testing.world import (
     TASKS,
     Unjudged,
     assert_apart,
+    assert_draws_alone,
     assert_learns,
     assert_registered,
     assert_same_weights,
@@ -120,18 +121,19 @@ def _inject(injector: nn.Module, response: Tensor, mask: Tensor, gold: Tensor | 
         raise Unjudged("an-injection-has-its-shapes is broken")
     for row in range(len(found.states)):
         if not same(read(found, row), read(again, row)):
-            raise Unjudged(
-                "it is random in training, beyond dropout" if injector.training else "leaves-the-world-alone is broken"
-            )
+            raise Unjudged("only-dropout-is-random is broken" if injector.training else "leaves-the-world-alone is broken")
     return again  # type: ignore[no-any-return]
 
 
 def works_without_gold(build: Build) -> None:
-    """With `gold=None` it gives finite states in training and at inference."""
+    """With `gold=None` it gives finite states and span logits in training and at inference; at the padding, logits may be any."""
     response, mask, _ = responses()
     for training in (True, False):
         injection = build().train(training)(response, mask, None)
-        for tensor in (injection.states, injection.span_logits):
+        if _fault(injection, response, len(TASKS)) is not None:
+            raise Unjudged("an-injection-has-its-shapes is broken")
+        spans = None if injection.span_logits is None else injection.span_logits.transpose(1, 2)[mask]
+        for tensor in (injection.states, spans):
             assert tensor is None or tensor.isfinite().all(), "a state or span logit is not finite"
 
 
@@ -147,7 +149,7 @@ def never_leaks_gold(build: Build) -> None:
     if build.gold != "always":
         # What training leaves behind may only be state that a checkpoint holds: nothing of a batch may be remembered.
         injector, fresh = build(), build().eval()
-        _inject(injector.train(), response, mask, gold if build.gold == "train" else None)
+        _inject(without_dropout(injector), response, mask, gold if build.gold == "train" else None)
         injector.eval()
         fresh.load_state_dict(injector.state_dict())
         remembered, expected = _inject(injector, response, mask, None), _inject(fresh, response, mask, None)
@@ -202,18 +204,42 @@ def every_parameter_learns(build: Build) -> None:
 
 
 def same_seed_same_weights(build: Build) -> None:
-    """Built twice after the same `torch.manual_seed`, it has the same weights."""
+    """Built twice after the same `torch.manual_seed`, it has the same weights; it sets no seed itself."""
     assert_same_weights(build)
 
 
+def only_dropout_is_random(build: Build) -> None:
+    """In training nothing but dropout is random: `nn.Dropout`, or `F.dropout(x, p, self.training)`."""
+    response, mask, gold = responses()
+    injector = without_dropout(build())
+    for seen in (None, None if build.gold == "never" else gold):
+        one, other = (_called(injector, response, mask, seen) for _ in range(2))
+        if _fault(one, response, len(TASKS)) is not None:
+            raise Unjudged("an-injection-has-its-shapes is broken")
+        for row in range(len(LENGTHS)):
+            assert same(read(one, row), read(other, row)), "two calls in training differ, though dropout is off"
+
+
 def leaves_the_world_alone(build: Build) -> None:
-    """At inference inputs, random numbers, gradient mode and other global settings stay as they were."""
+    """Inputs, random numbers, gradient mode and other global settings stay as they were; in training it may draw, and no more."""
     injector = build().eval()
     response, mask, gold = responses()
     shown = gold if build.gold == "always" else None
     _called(injector, response, mask, shown)
     with left_alone(response, mask, gold):
         injector(response, mask, shown)
+    injector.train()
+    assert_draws_alone("in training", lambda: _trained(injector, None if build.gold == "never" else gold))
+
+
+def _trained(injector: nn.Module, gold: Tensor | None) -> None:
+    response, mask, _ = responses(gradient=True)
+    found = _called(injector, response, mask, gold)
+    if _fault(found, response, len(TASKS)) is not None:
+        raise Unjudged("an-injection-has-its-shapes is broken")
+    parts = [part for part in _parts(found) if part.requires_grad]
+    if parts:
+        torch.autograd.backward(weighted(*parts))
 
 
 def works_under_autocast(build: Build) -> None:
@@ -266,6 +292,7 @@ CHECKS = (
     gradient_reaches_the_encoder,
     every_parameter_learns,
     same_seed_same_weights,
+    only_dropout_is_random,
     leaves_the_world_alone,
     works_under_autocast,
     state_survives_safetensors,

@@ -24,6 +24,7 @@ from empathy_kit.testing.stand_ins import (
 from empathy_kit.testing.world import (
     Unjudged,
     assert_apart,
+    assert_draws_alone,
     assert_learns,
     assert_registered,
     assert_same_weights,
@@ -217,16 +218,36 @@ def every_parameter_learns(build: Build) -> None:
 
 
 def same_seed_same_weights(build: Build) -> None:
-    """Built twice after the same `torch.manual_seed`, it has the same weights."""
+    """Built twice after the same `torch.manual_seed`, it has the same weights; it sets no seed itself."""
     assert_same_weights(build)
 
 
+def only_dropout_is_random(build: Build) -> None:
+    """In training nothing but dropout is random: `nn.Dropout`, or `F.dropout(x, p, self.training)`."""
+    texts, gold = pairs()
+    trunk = without_dropout(build())
+    one, other = trunk(texts, gold), trunk(texts, gold)
+    if _fault(one, trunk, COUNT) is not None or _fault(other, trunk, COUNT) is not None:
+        raise Unjudged("encoded-has-its-shapes is broken")
+    readings = (_readings(each, range(COUNT)) for each in (one, other))
+    assert all(map(same, *readings)), "two calls in training differ, though dropout is off"
+
+
 def leaves_the_world_alone(build: Build) -> None:
-    """At inference inputs, random numbers, gradient mode and other global settings stay as they were."""
+    """Inputs, random numbers, gradient mode and other global settings stay as they were; in training it may draw, and no more."""
     trunk = build().eval()
     texts, gold = pairs()
     with left_alone(texts.seeker, texts.seeker_mask, texts.response, texts.response_mask, gold):
         trunk(texts, gold)
+    trunk.train()
+
+    def train() -> None:
+        output = trunk(texts, gold)
+        if _fault(output, trunk, COUNT) is not None:
+            raise Unjudged("encoded-has-its-shapes is broken")
+        torch.autograd.backward(weighted(output[0].pooled))
+
+    assert_draws_alone("in training", train)
 
 
 def works_under_autocast(build: Build) -> None:
@@ -281,7 +302,7 @@ def _read(trunk: nn.Module, texts: Texts, gold: Tensor | None, *, rows: range | 
         raise Unjudged("encoded-has-its-shapes is broken")
     first, second = _readings(output, rows), _readings(again, rows)
     if not all(map(same, first, second)):
-        raise Unjudged("it is random in training, beyond dropout" if trunk.training else "leaves-the-world-alone is broken")
+        raise Unjudged("only-dropout-is-random is broken" if trunk.training else "leaves-the-world-alone is broken")
     return second
 
 
@@ -295,6 +316,7 @@ CHECKS = (
     gradient_reaches_the_encoder,
     every_parameter_learns,
     same_seed_same_weights,
+    only_dropout_is_random,
     leaves_the_world_alone,
     works_under_autocast,
     state_survives_safetensors,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
 import random
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
@@ -67,37 +69,101 @@ def called(build: Callable[[], Any], fault: Callable[[Any], str | None]) -> Any:
 
 
 @contextmanager
-def left_alone(*inputs: Tensor, training: bool = False) -> Iterator[None]:
-    """Assert that the block changes neither its inputs nor what all code shares; outside of training nothing may drop."""
+def left_alone(*inputs: Tensor, training: bool = False, first: bool = False) -> Iterator[None]:
+    """Assert that the block changes neither its inputs nor what all code shares; outside of training nothing may drop.
+
+    Called for the first time, it may change what importing a library may change.
+    """
     versions, copies, before = [each._version for each in inputs], [each.detach().clone() for each in inputs], _world()
     with nullcontext() if training else _Dropouts(off=False):
         yield
     for index, (tensor, copy, version) in enumerate(zip(inputs, copies, versions, strict=True)):
         assert torch.equal(tensor.detach(), copy) and tensor._version == version, f"it writes into its input number {index + 1}"  # noqa: PT018
+    _assert_same(before, but=_OF_IMPORTS if first else ())
+
+
+def assert_draws_alone(when: str, run: Callable[[], object]) -> None:
+    """Assert that what may draw from torch's random numbers sets neither them nor anything else that all code shares."""
+    before = _world()
+    run()
+    _assert_same(before, but=(_DRAWN, *_OF_IMPORTS))
+    ends = []
+    for seed in (3, 4):
+        torch.manual_seed(seed)
+        before = _world()
+        run()
+        _assert_same(before, but=(_DRAWN,))
+        ends.append(torch.get_rng_state())
+    assert not torch.equal(*ends), f"it sets torch's random numbers {when}, so that runs of several seeds draw the same"
+
+
+_DRAWN = "torch's random numbers"
+_OF_IMPORTS = ("the environment", "the filters of warnings")  # builders import inside, and libraries set these
+
+
+def _assert_same(before: Mapping[str, Any], *, but: Sequence[str]) -> None:
     for name, value in _world().items():
-        same = torch.equal(before[name], value) if isinstance(value, Tensor) else before[name] == value
-        assert same, f"it changes {name}"
+        if name not in but:
+            same = torch.equal(before[name], value) if isinstance(value, Tensor) else before[name] == value
+            assert same, f"it changes {name}"
 
 
 def _world() -> dict[str, Any]:
     return {
-        "torch's random numbers": torch.get_rng_state(),
+        _DRAWN: torch.get_rng_state(),
         "numpy's random numbers": str(np.random.get_state()),
         "Python's random numbers": random.getstate(),
-        "whether gradients are recorded": torch.is_grad_enabled(),
-        "torch's default dtype": torch.get_default_dtype(),
-        "whether algorithms are deterministic": torch.are_deterministic_algorithms_enabled(),
-        "torch's number of threads": torch.get_num_threads(),
-        "anomaly detection": torch.is_anomaly_enabled(),
+        **{name: read() for name, (read, _) in _SETTINGS.items()},
     }
+
+
+def _flushes() -> bool:
+    """Whether numbers too small for float32's usual form are taken for 0, which torch can set and not tell."""
+    return not float(torch.tensor([1e-40]) * 1.0)
+
+
+def _set_environment(before: Mapping[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def _set_cudnn(benchmark: bool, deterministic: bool, allow_tf32: bool) -> None:
+    cudnn = torch.backends.cudnn
+    cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32 = benchmark, deterministic, allow_tf32
+
+
+def _set_warnings(before: list[Any]) -> None:
+    warnings.filters[:] = before  # type: ignore[index]
+
+
+# What all code shares: how it is read, and how it is put back.
+_SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "whether gradients are recorded": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+    "whether algorithms are deterministic": (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+    "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),
+    "anomaly detection": (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
+    "the precision of float32 products": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    "whether oneDNN computes": (
+        lambda: torch.backends.mkldnn.enabled,
+        lambda value: setattr(torch.backends.mkldnn, "enabled", value),
+    ),
+    "whether the smallest numbers are taken for 0": (_flushes, torch.set_flush_denormal),
+    "cuDNN's settings": (
+        lambda: (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32),
+        lambda values: _set_cudnn(*values),
+    ),
+    "the working folder": (os.getcwd, os.chdir),
+    "the environment": (lambda: dict(os.environ), _set_environment),
+    "the filters of warnings": (lambda: list(warnings.filters), _set_warnings),
+}
 
 
 @contextmanager
 def restored() -> Iterator[None]:
     """Undo what a broken plugin does to the world, so that the next check meets a clean one."""
     rng, python, state = torch.get_rng_state(), random.getstate(), np.random.get_state()
-    grad, dtype, threads = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
-    deterministic, anomaly = torch.are_deterministic_algorithms_enabled(), torch.is_anomaly_enabled()
+    before = {name: read() for name, (read, _) in _SETTINGS.items()}
     torch.manual_seed(0)
     try:
         yield
@@ -105,12 +171,9 @@ def restored() -> Iterator[None]:
         torch.set_rng_state(rng)
         random.setstate(python)
         np.random.set_state(state)
-        torch.set_grad_enabled(grad)
-        torch.set_default_dtype(dtype)
-        torch.use_deterministic_algorithms(deterministic)
-        torch.autograd.set_detect_anomaly(anomaly)
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
+        for name, (read, put_back) in _SETTINGS.items():
+            if read() != before[name]:
+                put_back(before[name])
 
 
 # Dropout, which alone has a right to be random, and only in training.
@@ -225,6 +288,7 @@ def assert_same_weights(build: Callable[[], nn.Module]) -> None:
         states.append(build().state_dict())
     for name, tensor in states[0].items():
         assert torch.equal(tensor, states[1][name]), f"{name} differs: it is drawn from another source than torch's seed"
+    assert_draws_alone("while it is built", build)
 
 
 def weighted(*parts: Tensor) -> Tensor:

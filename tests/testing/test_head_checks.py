@@ -155,6 +155,44 @@ class OtherWayRound(WithCriterion):
         return ce(logits, 2 - target)
 
 
+class Noisy(Trained):
+    """Hides behind its noise that it reads its neighbours, in training alone."""
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        pooled = encoded.pooled
+        if self.training:
+            pooled = pooled + 0.1 * torch.randn_like(pooled) + pooled.mean(0)
+        return self.linear(pooled)
+
+
+class SeedsItself(Trained):
+    def __init__(self, width: int, classes: int) -> None:
+        torch.manual_seed(42)
+        super().__init__(width, classes)
+
+
+class SeedsItsDropout(Trained):
+    def forward(self, encoded: Encoded) -> Tensor:
+        if self.training:
+            torch.manual_seed(0)
+        return self.linear(F.dropout(encoded.pooled, 0.2, self.training))
+
+
+class SteepCriterion(WithCriterion):
+    """A regression whose rare level weighs much: downhill from it a fixed step would jump from side to side."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__(width, 1)
+        self.classes = classes
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return (-((logits - torch.arange(self.classes)) ** 2)).softmax(-1)
+
+    def criterion(self, logits: Tensor, target: Tensor) -> Tensor:
+        weight = torch.tensor([0.5, 1.0, 8.0])
+        return weight[target] * (logits[:, 0] - target) ** 2
+
+
 SHARED = {classes: Trained(16, classes) for classes in (2, 3, 7)}
 
 BAD_HEADS: dict[str, tuple[Any, set[str]]] = {
@@ -175,6 +213,9 @@ BAD_HEADS: dict[str, tuple[Any, set[str]]] = {
     "idle-parameter": (Idle, {"every-parameter-learns"}),
     "shared-by-all-tasks": (lambda width, classes: SHARED[classes], {"every-parameter-learns"}),
     "draws-its-own-seed": (OwnSource, {"same-seed-same-weights"}),
+    "sets-the-seed": (SeedsItself, {"same-seed-same-weights"}),
+    "sets-the-seed-of-dropout": (SeedsItsDropout, {"leaves-the-world-alone"}),
+    "noise-in-training": (Noisy, {"only-dropout-is-random"}),
     "throws-dice-at-inference": (AlwaysDropping, {"leaves-the-world-alone"}),
     "drops-at-inference": (Dropping, {"leaves-the-world-alone"}),
     "rounds-under-autocast": (Rounded, {"works-under-autocast"}),
@@ -197,7 +238,7 @@ def test_every_check_of_a_head_catches_something() -> None:
     assert caught == {str(check) for check in head_checks(Head("any", lambda task, width: Trained(width, task.num_classes)))}
 
 
-@pytest.mark.parametrize("made", [Trained, WithCriterion, WithoutCriterion, DroppingInTraining])
+@pytest.mark.parametrize("made", [Trained, WithCriterion, WithoutCriterion, DroppingInTraining, SteepCriterion])
 def test_a_good_head_is_not_caught(made: type[Trained]) -> None:
     assert messages(head_checks(Head("good", lambda task, width: made(width, task.num_classes)))) == {}
 

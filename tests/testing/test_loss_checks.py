@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +30,49 @@ class WrongGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return 1.5 * gradient
+
+
+class TurnedInFloat32(WrongGradient):
+    """As of a fused loss, which has code of its own for float32 alone."""
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return -gradient
+
+
+def soft_targets(logits: Tensor, target: Tensor) -> Tensor:
+    """Soft ordinal labels (Diaz and Marathe, CVPR 2019): the least cost is at a small margin."""
+    places = torch.arange(logits.shape[1], dtype=logits.dtype)
+    soft = (-(places - target[:, None]).abs()).softmax(-1)
+    return -(soft * logits.log_softmax(-1)).sum(-1)
+
+
+def setting(change: Callable[[], object]) -> Callable[[Any], Callable[[Tensor, Tensor], Tensor]]:
+    def build(task: Any) -> Callable[[Tensor, Tensor], Tensor]:
+        change()
+        return ce
+
+    return build
+
+
+SETTINGS: dict[str, Callable[[], object]] = {
+    "the precision of float32 products": lambda: torch.set_float32_matmul_precision("medium"),
+    "whether the smallest numbers are taken for 0": lambda: torch.set_flush_denormal(True),
+    "cuDNN's settings": lambda: setattr(torch.backends.cudnn, "benchmark", True),
+    "the environment": lambda: os.environ.update(EMPATHY_KIT_TEST=str(random.SystemRandom().random())),
+    "the working folder": lambda: os.chdir("/"),
+    "whether oneDNN computes": lambda: setattr(torch.backends.mkldnn, "enabled", False),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_loss_that_changes_what_all_code_shares_is_caught_and_its_change_undone(name: str) -> None:
+    change = SETTINGS[name]
+    (check,) = (each for each in loss_checks(Loss("any", setting(change))) if str(each) == "leaves-the-world-alone")
+    before = (torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark, Path.cwd(), dict(os.environ))
+    with pytest.raises(AssertionError, match=f"^it changes {name}"):
+        check()
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark, Path.cwd(), dict(os.environ)) == before
 
 
 class Running(nn.Module):
@@ -192,6 +237,10 @@ BAD_LOSSES: dict[str, tuple[Callable[..., Any], set[str]]] = {
     "noisy-in-training": (lambda task: NoisyInTraining(), {"the-same-call-gives-the-same-loss", "leaves-the-world-alone"}),
     # Its state differs from call to call, and so does what a saved one gives.
     "counts-in-evaluation": (lambda task: CountsInEvaluation(), {"the-same-call-gives-the-same-loss"}),
+    "turned-in-float32": (
+        lambda task: lambda x, y: TurnedInFloat32.apply(ce(x, y)) if x.dtype == torch.float32 else ce(x, y),
+        {"gradient-is-right"},
+    ),
     "idle-parameter": (lambda task: Idle(), {"every-parameter-learns"}),
     "shared-by-all-tasks": (lambda task: SHARED, {"every-parameter-learns"}),
     "running-mean": (lambda task: Running(), {"the-same-call-gives-the-same-loss"}),
@@ -218,8 +267,10 @@ def test_every_check_of_a_loss_catches_something() -> None:
     assert caught == {str(check) for check in loss_checks(Loss("any", lambda task: ce))}
 
 
-def test_a_loss_that_learns_is_not_caught() -> None:
-    assert messages(loss_checks(Loss("good", lambda task: Module()))) == {}
+@pytest.mark.parametrize("made", [Module, lambda: soft_targets])
+def test_a_good_loss_is_not_caught(made: Callable[[], Any]) -> None:
+    """One that learns, and one whose least cost is not at the surest answer."""
+    assert messages(loss_checks(Loss("good", lambda task: made()))) == {}
 
 
 def test_a_value_that_is_not_finite_is_named_with_its_logits_and_its_target() -> None:

@@ -135,6 +135,30 @@ class Idler(Twice):
         return Injection(response[:, :0], mask[:, :0])
 
 
+class NoisyInTraining(Twice):
+    def forward(self, response: Tensor, mask: Tensor, gold: Tensor | None) -> Injection:
+        noise = 0.1 * torch.randn_like(response) if self.training else 0.0
+        return super().forward(response + noise, mask, gold)
+
+
+class SeedsItsDropout(Twice):
+    def forward(self, response: Tensor, mask: Tensor, gold: Tensor | None) -> Injection:
+        if self.training:
+            torch.manual_seed(0)
+        return super().forward(F.dropout(response, 0.2, self.training), mask, gold)
+
+
+class RemembersBehindDropout(Remembers):
+    def forward(self, response: Tensor, mask: Tensor, gold: Tensor | None) -> Injection:
+        return super().forward(F.dropout(response, 0.2, self.training), mask, gold)
+
+
+class EndlessAtPadding(Twice):
+    def forward(self, response: Tensor, mask: Tensor, gold: Tensor | None) -> Injection:
+        found = super().forward(response, mask, gold)
+        return Injection(found.states, mask, found.span_logits.masked_fill(~mask[:, None], -torch.inf))
+
+
 SHARED = {1: Twice(16, 1), 3: Twice(16, 3)}
 
 BAD_RATIONALES: dict[str, tuple[Any, set[str]]] = {
@@ -147,6 +171,9 @@ BAD_RATIONALES: dict[str, tuple[Any, set[str]]] = {
     "peeks-at-gold": (Peeks, {"never-leaks-gold"}),
     # What it remembers is state, and no checkpoint holds it.
     "remembers-gold": (Remembers, {"never-leaks-gold", "state-survives-safetensors"}),
+    "remembers-gold-behind-dropout": (RemembersBehindDropout, {"never-leaks-gold", "state-survives-safetensors"}),
+    "noise-in-training": (NoisyInTraining, {"only-dropout-is-random"}),
+    "sets-the-seed-of-dropout": (SeedsItsDropout, {"leaves-the-world-alone"}),
     "reads-padding": (ReadsPadding, {"padding-and-neighbours-are-irrelevant"}),
     "mean-of-the-batch": (MeanOfTheBatch, {"padding-and-neighbours-are-irrelevant"}),
     "cut-off-from-the-encoder": (CutOffInjector, {"gradient-reaches-the-encoder"}),
@@ -164,7 +191,7 @@ BAD_RATIONALES: dict[str, tuple[Any, set[str]]] = {
 @pytest.mark.parametrize("name", BAD_RATIONALES)
 def test_a_bad_injector_is_caught_by_the_check_that_names_its_fault(name: str) -> None:
     made, expected = BAD_RATIONALES[name]
-    gold: Any = "train" if name == "remembers-gold" else "never"
+    gold: Any = "train" if name.startswith("remembers-gold") else "never"
     found = broken(rationale_checks(Rationale(name, lambda tasks, width: made(width, len(tasks)), gold=gold)))
     assert found == expected
 
@@ -174,6 +201,6 @@ def test_every_check_of_an_injector_catches_something() -> None:
     assert caught == {str(check) for check in rationale_checks(Rationale("any", lambda tasks, width: Twice(width)))}
 
 
-@pytest.mark.parametrize("made", [Twice, DroppingInTraining])
+@pytest.mark.parametrize("made", [Twice, DroppingInTraining, EndlessAtPadding])
 def test_a_good_injector_is_not_caught(made: type[Twice]) -> None:
     assert messages(rationale_checks(Rationale("good", lambda tasks, width: made(width, len(tasks)), gold="never"))) == {}

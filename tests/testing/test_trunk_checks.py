@@ -230,6 +230,24 @@ class Dropping(Mean):
         return super().read(F.dropout(states), mask)
 
 
+class NoisyInTraining(Mean):
+    def read(self, states: Tensor, mask: Tensor) -> Encoded:
+        return super().read(states + 0.1 * torch.randn_like(states) if self.training else states, mask)
+
+
+class SeedsItsDropout(Mean):
+    def read(self, states: Tensor, mask: Tensor) -> Encoded:
+        if self.training:
+            torch.manual_seed(0)
+        return super().read(F.dropout(states, 0.2, self.training), mask)
+
+
+class SeedsItself(Mean):
+    def __init__(self, encoder: Any, injector: nn.Module) -> None:
+        torch.manual_seed(0)
+        super().__init__(encoder, injector)
+
+
 class WritesIntoMasks(Mean):
     def forward(self, texts: Texts, gold: Tensor | None) -> Output:
         texts.seeker_mask.logical_and_(texts.seeker > 0)
@@ -284,6 +302,9 @@ BAD_TRUNKS: dict[str, tuple[Callable[..., Any], set[str]]] = {
     "idle-encoder": (IdleEncoder, {LEARNS}),
     "shared-by-all-runs": (SharedLayer, {LEARNS}),
     "draws-its-own-seed": (OwnSource, {"same-seed-same-weights"}),
+    "sets-the-seed": (SeedsItself, {"same-seed-same-weights"}),
+    "sets-the-seed-of-dropout": (SeedsItsDropout, {"leaves-the-world-alone"}),
+    "noise-in-training": (NoisyInTraining, {"only-dropout-is-random"}),
     "throws-dice-at-inference": (ThrowsDice, {"leaves-the-world-alone"}),
     "drops-at-inference": (Dropping, {"leaves-the-world-alone"}),
     "writes-into-masks": (WritesIntoMasks, {"leaves-the-world-alone"}),
