@@ -12,7 +12,11 @@ class DenseHead(nn.Module):
 
     def __init__(self, width: int, classes: int, dropout: float) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, classes))
+        first, last = nn.Linear(width, width), nn.Linear(width, classes)
+        self.layers = nn.Sequential(first, nn.ReLU(), nn.Dropout(dropout), last)
+        for layer in (first, last):
+            nn.init.normal_(layer.weight, std=0.02)  # theirs, which is BERT's
+            nn.init.zeros_(layer.bias)
 
     def forward(self, encoded: Encoded) -> Tensor:  # -> (B, C)
         logits: Tensor = self.layers(encoded.pooled)

@@ -109,6 +109,9 @@ def test_injected_states_stand_after_the_response_for_heads_that_read_all_tokens
 
 def test_the_head_has_one_hidden_layer_with_a_rectifier() -> None:
     head = DenseHead(8, 3, dropout=0.0)
+    for layer in (head.layers[0], head.layers[3]):
+        assert not layer.bias.any()
+        assert 0.01 < float(layer.weight.detach().std()) < 0.04
     pooled = torch.randn(2, 8)
     first, last = head.layers[0], head.layers[3]
     expected = last(first(pooled).clamp(min=0))
