@@ -41,7 +41,7 @@ def weighted(task: Task, *, power: float = 1.0) -> Module:
     Power 1 is scikit-learn's "balanced"; 0.5 is its square root; 0 is plain cross-entropy.
 
     Raises:
-        KitError: a class that the training part does not have, or a negative power.
+        KitError: a class that the training part does not have, or a power out of range.
     """
     return _weighted("weighted", task, power, 0.0)
 
@@ -50,8 +50,8 @@ def _weighted(name: str, task: Task, power: float, gamma: float) -> Module:
     from empathy_kit.core.losses.cross_entropy import balanced_weights
     from empathy_kit.core.losses.focal import FocalLoss
 
-    if power < 0:
-        raise KitError(f"loss {name} of {task.name}: option 'power' is {power}; expected 0 or more")
+    if not 0 <= power <= 10:
+        raise KitError(f"loss {name} of {task.name}: option 'power' is {power}; expected 0 to 10")
     try:
         return FocalLoss(gamma, balanced_weights(task.class_counts, power))
     except KitError as error:
