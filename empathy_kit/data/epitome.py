@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from empathy_kit.data.cells import LabelReader, Row
-from empathy_kit.data.pairs import Corpus, Pair, same_words
+from empathy_kit.data.pairs import Corpus, Pair
 from empathy_kit.data.readers import Header, read_bytes, read_csv
 from empathy_kit.data.schema import EPITOME
 from empathy_kit.data.spans import Placer
@@ -86,7 +86,7 @@ def _pair(rows: tuple[Row, ...], placer: Placer) -> Pair:
     seeker, response = text.post("seeker_post"), text.post("response_post")
     interpretations = rows[EPITOME.index("IP")]
     for column, post in (("seeker_post", seeker), ("response_post", response)):
-        if same_words(interpretations.post(column)) != same_words(post):
+        if interpretations.post(column).lower().split() != post.lower().split():
             raise interpretations.error(column, f"another text than in row {text.number} of {text.file}, expected the same")
     levels = tuple(row.label("level", labels) for row, labels in zip(rows, _LABELS, strict=True))
     quotes = [row.quotes("rationales") for row in rows]

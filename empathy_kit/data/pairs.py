@@ -155,9 +155,17 @@ def placeholders(pairs: Sequence[Pair]) -> tuple[tuple[int, str], ...]:
 
 
 def letters(post: str) -> str:
-    """What copies of one post share: letters and digits, without case, white space, punctuation and typography."""
+    """What copies of one post share: letters and digits, without case, white space, punctuation, emoji and typography."""
     text = unicodedata.normalize("NFKC", post).casefold()
-    return "".join(filter(str.isalnum, text)) or text.strip()
+    return _NO_LETTERS.sub("" if text.isascii() else _marks, text) or text.strip()
+
+
+_NO_LETTERS = re.compile(r"[\W_]+")
+
+
+def _marks(between: re.Match[str]) -> str:
+    """Of what the pattern takes for no letters, the signs that write vowels in many scripts, and accents that stand alone."""
+    return "".join(sign for sign in between[0] if unicodedata.category(sign)[0] == "M" and not "\ufe00" <= sign <= "\ufe0f")
 
 
 def same_words(text: str) -> bytes:

@@ -171,6 +171,22 @@ def test_copies_that_differ_in_typography_alone_stay_together_and_count_as_leake
     assert leakage(corpus, torn, "test").seekers == 150
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("\u0926\u093f\u0928", "\u0926\u0940\u0928", False),  # Hindi: day and poor differ in a vowel sign
+        ("\u0e44\u0e21\u0e48", "\u0e44\u0e21", False),  # Thai: a tone mark
+        ("caf\u00e9", "cafe\u0301", True),
+        ("cafe", "caf\u00e9", False),
+        ("I_am... sad", "i am sad!", True),
+        ("so sad \u2764\ufe0f", "so sad \u2764", True),
+        ("\U0001f622", "\U0001f60a", False),  # without a letter, all that there is counts
+    ],
+)
+def test_copies_have_the_same_letters_in_any_script(one: str, other: str, same: bool) -> None:
+    assert (same_words(one) == same_words(other)) == same
+
+
 def test_a_chain_of_shared_ids_and_posts_is_one_group() -> None:
     # a-1, a-2, b-2, b-3 ...: no two neighbours share both, and still they are one.
     chain = [(f"s{step // 2}", f"post {(step + 1) // 2}") for step in range(30)]
