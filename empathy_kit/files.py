@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -216,17 +216,16 @@ def _owned(folder: Path, *, keep_full: bool = False) -> Iterator[Path]:
                 raise
             stack.callback(os.close, descriptor)
             locked = locks.take(descriptor)
-            if locked is False or (locked is None and not new and not locks.is_idle(folder / LOCK)):
+            if locked is False or (locked is None and not new and not locks.is_idle(descriptor)):
                 raise BlockingIOError(f"{folder} is held by another process")
-            if locked is None:
-                os.utime(folder / LOCK)
             if locks.is_still(descriptor, folder / LOCK):
                 break
             stack.close()
         else:
             raise BlockingIOError(f"{folder} is removed again and again")
         try:
-            yield folder
+            with nullcontext() if locked else locks.kept_fresh(folder / LOCK):
+                yield folder
         finally:
             _remove(folder, descriptor, stack, keep_full=keep_full)
 

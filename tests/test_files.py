@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from threading import Thread, Timer
 
 import pytest
 
-from empathy_kit import files
+from empathy_kit import files, locks
 
 
 def names(folder: Path) -> list[str]:
@@ -269,18 +270,22 @@ def lockless(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("lockless")
-def test_where_there_are_no_locks_a_name_is_held_while_anything_changes_in_its_folder(tmp_path: Path) -> None:
+def test_where_there_are_no_locks_a_name_is_held_as_long_as_its_holder_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "ABANDONED", 1)
     out = tmp_path / "out"
     with files.reserved(out) as partial:
         (partial / "kept").touch()
-        os.utime(partial / ".lock", (1, 1))  # taken long ago, but written to just now
+        time.sleep(1.5)  # in which nothing is written
         assert files.is_held(partial)
         assert not files.remove_abandoned(partial)
         with pytest.raises(BlockingIOError, match=r"out\.partial is held by another process$"), files.reserved(out):
             pass
-        for path in partial.rglob("*"):
-            os.utime(path, (1, 1))
-        assert not files.is_held(partial)
+    (partial / ".lock").touch()  # as a killed process leaves it
+    assert files.is_held(partial)
+    time.sleep(1.2)
+    assert not files.is_held(partial)
 
 
 @pytest.mark.usefixtures("lockless")
