@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import os
 import re
@@ -170,19 +171,34 @@ def _digest(path: Path) -> str:
 
 
 def _beside(module: str, owner: str) -> dict[str, Path]:
-    """Of an editable installation, the other modules that lie next to the plugin's: it may be more than one file."""
+    """Of an editable installation, the modules next to the plugin's that it imports: it may be more than one file."""
     found = _distribution(owner)
     if found is None or '"editable": true' not in (found.read_text("direct_url.json") or ""):
         return {}
-    place = Path(str(getattr(sys.modules.get(module.partition(".")[0]), "__file__", "")))
+    file = getattr(sys.modules.get(module.partition(".")[0]), "__file__", None)
+    if not file:  # a namespace, which has no place of its own
+        return {}
+    place = Path(file)
     folder = place.parent.parent if place.name == "__init__.py" else place.parent
-    alone = [path for path in folder.glob("*.py") if path.name not in _NO_PLUGIN and not path.name.startswith("test_")]
-    packages = [path.parent for path in folder.glob("*/__init__.py") if path.parent.name not in _NO_PLUGIN]
-    inside = [path for package in packages for path in package.rglob("*.py")]
-    return {path.relative_to(folder).as_posix(): path for path in (*alone, *inside) if _counts(path.relative_to(folder))}
+    waiting = list(_package(module, whole=False).values())
+    seen: dict[str, Path] = {}
+    while waiting:  # by what stands in the files, not by what is loaded: builders import inside
+        for name in _imported(waiting.pop()):
+            package = (folder / name).rglob("*.py") if (folder / name / "__init__.py").exists() else ()
+            for path in (folder / f"{name}.py", *package):
+                known = path.relative_to(folder).as_posix()
+                if path.is_file() and known not in seen:
+                    seen[known] = path
+                    waiting.append(path)
+    return seen
 
 
-_NO_PLUGIN = ("setup.py", "conftest.py", "tests", "docs")
+def _imported(path: Path) -> set[str]:
+    """The top-level modules that a file names in its imports, wherever in it they stand."""
+    nodes = list(ast.walk(ast.parse(path.read_bytes())))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+    return {name.partition(".")[0] for name in names}
 
 
 def _distribution(owner: str) -> Distribution | None:

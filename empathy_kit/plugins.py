@@ -193,7 +193,8 @@ def _heavy(module: str, before: Container[str]) -> list[str]:
     top = module.partition(".")[0]
     own = [each for name, each in list(sys.modules.items()) if name == top or name.startswith(f"{top}.")]
     # Some put None there for a module that they can do without, or an object of their own.
-    used = {_library(value) for each in own if type(each) is ModuleType for value in list(vars(each).values())}
+    spaces = [ModuleType.__getattribute__(each, "__dict__") for each in own if issubclass(type(each), ModuleType)]
+    used = {_library(value) for space in spaces for value in list(space.values())}
     return [name for name in HEAVY if name in used or (name in sys.modules and name not in before)]
 
 
@@ -202,8 +203,10 @@ def _library(value: object) -> str:
     # By its type: an object may have a __class__ of its own, and isinstance would ask for it.
     kind = type(value)
     if issubclass(kind, ModuleType):
-        return str(vars(value).get("__name__", "")).partition(".")[0]
-    if kind in (type, FunctionType, BuiltinFunctionType):
+        return str(ModuleType.__getattribute__(value, "__dict__").get("__name__", "")).partition(".")[0]
+    if issubclass(kind, type):
+        return str(type.__getattribute__(value, "__module__")).partition(".")[0]
+    if kind in (FunctionType, BuiltinFunctionType):
         return str(getattr(value, "__module__", "")).partition(".")[0]
     return ""
 

@@ -293,14 +293,16 @@ def test_a_fingerprint_of_an_editable_installation_is_of_the_modules_next_to_it_
     (site / "empathy_kit_mine-0.1.dist-info" / "direct_url.json").write_text(
         '{"url": "file:///x", "dir_info": {"editable": true}}'
     )
-    (site / "mine_formulas.py").write_text("x = 1\n")
+    (site / "empathy_kit_mine.py").write_text(f"{LOSS}\n\ndef late():\n    import mine_formulas\n")
+    (site / "mine_formulas.py").write_text("from mine_more import y\n")
     (site / "mine_more").mkdir()
-    (site / "mine_more" / "__init__.py").write_text("")
+    (site / "mine_more" / "__init__.py").write_text("y = 0\n")
     entry, found = load_registry().get("loss", "mine"), []
-    for path, text in ((site / "mine_formulas.py", "x = 2\n"), (site / "mine_more" / "__init__.py", "y = 1\n")):
+    for path, text in ((site / "mine_formulas.py", "import mine_more\n"), (site / "mine_more" / "__init__.py", "y = 1\n")):
         found.append(fingerprint(entry))
         path.write_text(text)
-    (site / "test_mine.py").write_text("")
+    (site / "plot.py").write_text("")  # which it does not import
+    assert fingerprint(entry) == fingerprint(load_registry().get("loss", "mine"))
     assert len({*found, fingerprint(entry), None}) == 4
 
 

@@ -5,6 +5,7 @@ Every case is a folder in ``dists`` with a ``.dist-info`` of its own, put on the
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from empathy_kit import KitError, __version__
+from empathy_kit import KitError, __version__, plugins
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.plugins import OURS, Registry, load_registry
 from empathy_kit.runs.train import Finished, run
@@ -208,6 +209,17 @@ def test_plugins_check_counts_what_did_not_load_as_broken(monkeypatch: pytest.Mo
         "not loaded: empathy-kit-system-exit 1.0: SystemExit: 3\n"
         "0 promises of 0 plugins: 0 kept, 0 broken, 0 not judged; 1 not loaded\n",
     )
+
+
+def test_a_plugin_that_imports_torch_by_its_classes_alone_is_named_as_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch  # noqa: F401 - as in a process that has it already
+
+    (tmp_path / "heavy_one.py").write_text("from torch import Tensor\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("heavy_one")
+    assert plugins._heavy("heavy_one", set(sys.modules)) == ["torch"]
 
 
 def test_plugins_check_of_a_name_counts_what_of_it_did_not_load() -> None:
