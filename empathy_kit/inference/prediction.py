@@ -82,21 +82,40 @@ def _spans(marked: NDArray[np.bool_], read: Read, response: str) -> tuple[Span, 
             places = [(one, other) for one, other in read.places[first:last] if one < other]  # special tokens have no characters
             if places:
                 found.append(Span(places[0][0], places[-1][1]))
-    return original_places([span for span in map(partial(_trimmed, text), found) if span.start < span.end], response)
+    whole: list[Span] = []
+    for span in map(partial(_trimmed, text), found):
+        if whole and span.start < whole[-1].end:  # halves of one sign
+            span = Span(whole.pop().start, span.end)
+        whole += [span] if span.start < span.end else []
+    return original_places(whole, response)
 
 
 def _trimmed(text: str, span: Span) -> Span:
     quote = text[span.start : span.end]
     start, end = span.start + len(quote) - len(quote.lstrip()), span.start + len(quote.rstrip())
     # Tokenizers that strip accents leave them out of a token's place, and so they do with what makes one sign of several.
-    while start < end < len(text) and (_joins(text[end]) or text[end - 1] == JOINER):
+    while start < end < len(text) and not _begins(text, end):
         end += 1
+    while 0 < start < end and not _begins(text, start):
+        start -= 1
     return Span(start, end)
 
 
-def _joins(sign: str) -> bool:
-    """Whether a character belongs to the one before it: accents, vowel signs, variation selectors, skin tones, joiners."""
-    return unicodedata.category(sign).startswith("M") or sign == JOINER or "\U0001f3fb" <= sign <= "\U0001f3ff"
+def _begins(text: str, at: int) -> bool:
+    """Whether a character begins what is read as one sign, as far as accents, vowel signs, emoji and flags go."""
+    sign = text[at]
+    if unicodedata.category(sign).startswith("M") or sign == JOINER or text[at - 1] == JOINER:
+        return False
+    if any(low <= sign <= high for low, high in _ADDED):
+        return False
+    letters = at  # of a flag, which are two each
+    while letters and _FLAGS[0] <= text[letters - 1] <= _FLAGS[1]:
+        letters -= 1
+    return not (_FLAGS[0] <= sign <= _FLAGS[1] and (at - letters) % 2)
+
+
+_ADDED = (("\U0001f3fb", "\U0001f3ff"), ("\U000e0020", "\U000e007f"))  # skin tones, and the tags of some flags
+_FLAGS = ("\U0001f1e6", "\U0001f1ff")
 
 
 def columns(schema: Schema, *, evidence: bool) -> list[str]:

@@ -70,6 +70,24 @@ def test_evidence_does_not_end_within_what_is_read_as_one_sign(word: str, base: 
         assert f"so {word}{after}"[span.start : span.end] == whole
 
 
+@pytest.mark.parametrize(
+    ("marks", "spans"),
+    [
+        (".x.x.", (Span(0, 3),)),  # woman, joiner, girl: halves of one sign are that sign, once
+        ("...x.", (Span(0, 3),)),
+        (".x...", (Span(0, 3),)),
+    ],
+)
+def test_a_marked_part_of_one_sign_is_all_of_it(marks: str, spans: tuple[Span, ...]) -> None:
+    assert marked("\U0001f469\u200d\U0001f467", [(0, 1), (1, 2), (2, 3)], marks) == spans
+
+
+def test_a_flag_is_two_letters_and_its_neighbour_another() -> None:
+    response = "\U0001f1e9\U0001f1ea\U0001f1eb\U0001f1f7"
+    assert marked(response, [(at, at + 1) for at in range(4)], "..x...") == (Span(0, 2),)
+    assert marked(response, [(at, at + 1) for at in range(4)], "...x..") == (Span(2, 4),)
+
+
 def test_tokens_on_both_sides_of_a_cut_are_no_neighbours() -> None:
     response = "I hear you my dear friend"
     kept = [words(response)[at] for at in (0, 1, 4, 5)]
