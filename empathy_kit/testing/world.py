@@ -8,6 +8,7 @@ import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from typing import Any, TypeVar
 
 import numpy as np
@@ -227,6 +228,19 @@ def without_dropout(module: Part) -> Part:
 
     module.forward = quiet
     return module
+
+
+def twins(module: Part) -> Iterator[Part]:
+    """The module and a copy of it, without dropout and each at another seed: what they give differs by randomness alone."""
+    for seed, each in enumerate((module, deepcopy(module))):
+        torch.manual_seed(seed)
+        yield without_dropout(each)
+
+
+def trained(value: Tensor) -> None:
+    """The backward pass of what was computed, if anything of it can learn."""
+    if value.requires_grad:
+        torch.autograd.backward(value)
 
 
 # What a module keeps.

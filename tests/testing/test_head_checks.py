@@ -165,6 +165,24 @@ class Noisy(Trained):
         return self.linear(pooled)
 
 
+class RunningMean(Trained):
+    """Other from call to call, and not random."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__(width, classes)
+        self.register_buffer("mean", torch.zeros(width))
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        if self.training:
+            self.mean += 0.1 * encoded.pooled.detach().mean(0)
+        return self.linear(encoded.pooled - self.mean)
+
+
+class Constant(Trained):
+    def forward(self, encoded: Encoded) -> Tensor:
+        return self.linear(encoded.pooled).detach()
+
+
 class SeedsItself(Trained):
     def __init__(self, width: int, classes: int) -> None:
         torch.manual_seed(42)
@@ -231,6 +249,12 @@ def test_a_bad_head_is_caught_by_the_check_that_names_its_fault(name: str) -> No
     made, expected = BAD_HEADS[name]
     found = broken(head_checks(Head(name, lambda task, width: made(width, task.num_classes))))
     assert found == expected
+
+
+def test_what_changes_from_call_to_call_or_learns_nothing_is_not_called_random_or_a_change_of_the_world() -> None:
+    for made, expected in ((RunningMean, set()), (Constant, {"gradient-reaches-the-trunk", "every-parameter-learns"})):
+        found = broken(head_checks(Head("any", lambda task, width, made=made: made(width, task.num_classes))))
+        assert found == expected
 
 
 def test_every_check_of_a_head_catches_something() -> None:
