@@ -89,7 +89,7 @@ def audit(
                 refuse_existing(out)
                 write_whole(out, as_csv(judged))
     finally:  # what was found is not lost with the file
-        _print(judged, out, as_json=as_json)
+        _print(judged, out, by_runs=folder is not None, as_json=as_json)
 
 
 def _check_source(folder: Path | None, folds: int | None, given: Iterable[str]) -> None:
@@ -123,7 +123,7 @@ def _trained(config: RunConfig, corpus: Corpus, count: int, plugin_files: tuple[
     return from_folds(corpus, done)
 
 
-def _print(found: Audit, out: Path | None, *, as_json: bool) -> None:
+def _print(found: Audit, out: Path | None, *, by_runs: bool, as_json: bool) -> None:
     from empathy_kit.cli.console import KitConsole
 
     if as_json:
@@ -132,9 +132,8 @@ def _print(found: Audit, out: Path | None, *, as_json: bool) -> None:
     console = KitConsole()
     console.print_line(f"data {found.data}: {found.pairs:,} pairs, sha256 {found.sha256[:12]}; judged by {found.source}")
     if found.covered < found.pairs:
-        console.print_line(
-            f"judged: {found.covered:,} of the {found.pairs:,} pairs; the others have no label, or are in no run's test part"
-        )
+        others = "the others have no label" + (", or are in no run's test part" if by_runs else "")
+        console.print_line(f"judged: {found.covered:,} of the {found.pairs:,} pairs; {others}")
     for table in _tables(found):
         console.print(table)
     console.print_line(

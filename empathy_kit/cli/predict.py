@@ -63,6 +63,8 @@ def predict(
     if source == "-" and out is not None:
         raise KitError("--out: predictions of standard input go to standard output; leave --out away")
     refuse_without_ray(where, ray_address, workers)
+    if threads is not None and where == "ray":
+        raise KitError("--threads and --on ray: a cluster computes each part on one core; use only one of them")
     if source == "-" and where == "ray":
         raise KitError("--on ray: standard input is predicted here; leave --on away, or give a file")
     if source != "-" and out is None:

@@ -176,7 +176,8 @@ def base_configuration(preset_name: str | None, config_file: Path | None, given:
     if config_file:
         recorded = read_config(config_file)
         # A plugin that a flag replaces is needed to tell whose the recorded options are.
-        kept = {name: value for name, value in recorded.items() if name not in given or name in KINDS}
+        kept: dict[str, Any] = {name: value for name, value in recorded.items() if name not in given or name in KINDS}
+        kept |= {name: given[name] for name in KINDS if name in given and name not in recorded}  # a file of options alone
         base = configure(base, located(kept, config_file))
     return base
 

@@ -92,7 +92,8 @@ def evaluate(
     found = {name: torch.stack(rows).double().numpy() for name, rows in probabilities.items() if rows}
     for name, rows in found.items():
         if wrong := int((~np.isfinite(rows)).any(axis=1).sum()):
-            raise KitError(f"{name}: the probabilities of {wrong} of {pairs} pairs are no finite numbers; the model has diverged")
+            what = f"{name}: the probabilities of {wrong} of {pairs} pairs are no finite numbers"
+            raise KitError(f"{what}; try a smaller learning rate or another loss")
     return Evaluation(
         probabilities=found,
         loss=sum(losses.flatten().tolist()) / pairs if pairs else 0.0,

@@ -13,7 +13,7 @@ from empathy_kit.errors import KitError
 from empathy_kit.plugins import OURS, Registry
 from empathy_kit.runs import record
 from empathy_kit.runs.build import build_model, build_tokenization
-from empathy_kit.runs.choose import choose_plugins, compare_providers, library_versions, provenance
+from empathy_kit.runs.choose import LIBRARIES, choose_plugins, compare_providers, library_versions, provenance
 
 if TYPE_CHECKING:
     from empathy_kit.core.predictor import Predictor
@@ -68,5 +68,8 @@ def load(folder: Path, registry: Registry, *, device: Literal["auto", "cpu"] | N
     precision, others = predicting_precision(where, config.precision)
     predictor = Predictor(model, pad_id=tokenization.pad_id, device=where, precision=precision)
     foreign = [entry for entry in plugins.chosen.values() if entry.distribution != OURS]
-    code = {**library_versions(), **{str(entry.kind): " ".join(provenance(entry).values()) for entry in foreign}}
+    code = {
+        **{name: version for name, version in library_versions().items() if name in LIBRARIES},
+        **{str(entry.kind): " ".join(provenance(entry).values()) for entry in foreign},
+    }
     return Loaded(result, predictor, tokenization, (*warnings, *others), code)

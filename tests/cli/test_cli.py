@@ -149,6 +149,12 @@ def test_recorded_options_stay_with_the_plugin_that_had_them(
     assert configure(base_configuration(None, tmp_path / "mine.json", flags), flags).options == expected
 
 
+def test_options_of_a_file_that_names_no_plugin_are_for_the_one_that_a_flag_names(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('[options]\n"loss.gamma" = 4.0\n')
+    flags = {"loss": "focal"}
+    assert configure(base_configuration(None, tmp_path / "mine.toml", flags), flags).options == {"loss.gamma": 4.0}
+
+
 def test_help_and_version_are_on_stdout(kit: Reply) -> None:
     assert kit("--version") == (0, f"empathy-kit, version {__version__}\n", "")
     code, out, err = kit("run", "-h")

@@ -191,7 +191,7 @@ def test_a_level_that_the_training_part_lacks_cannot_be_weighted() -> None:
     ("build", "option", "message"),
     [
         (built_in.focal, {"gamma": -0.5}, "loss focal of ER: option 'gamma' is -0.5; expected 0 or more"),
-        (built_in.weighted, {"power": -1.0}, "loss weighted of ER: option 'power' is -1.0; expected 0 or more"),
+        (built_in.weighted, {"power": -1.0}, "loss weighted of ER: option 'power' is -1.0; expected 0 to 10"),
     ],
 )
 def test_an_option_out_of_range_is_refused(build: Callable[..., object], option: dict[str, float], message: str) -> None:

@@ -166,6 +166,10 @@ def test_a_model_of_responses_alone_asks_for_no_seeker_column(command: Any) -> N
     [
         (("model", "in.csv"), "--out FILE is missing: give a .csv, .jsonl or .parquet file for the predictions"),
         (("model", "-", "--out", "x.csv"), "--out: predictions of standard input go to standard output; leave --out away"),
+        (
+            ("model", "in.csv", "--out", "x.csv", "--on", "ray", "--threads", "2"),
+            "--threads and --on ray: a cluster computes each part on one core; use only one of them",
+        ),
         (("model", "-", "--on", "ray"), "--on ray: standard input is predicted here; leave --on away, or give a file"),
         (("model", "in.csv", "--out", "x.csv", "--workers", "2"), "--workers: of a cluster alone; add --on ray, or leave it out"),
         (
