@@ -24,6 +24,7 @@ from empathy_kit import Encoded, Head, Injection, Loss, Rationale, Sampler, Task
 from empathy_kit.cli import cli
 from empathy_kit.comparison.parse import parse_configurations
 from empathy_kit.config import RunConfig
+from empathy_kit.data.schema import MISSING
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.plugins import Registry, load_registry
 from empathy_kit.runs.choose import choose_plugins
@@ -135,6 +136,15 @@ def test_every_make_target_of_the_documentation_exists(command: str) -> None:
 
 def test_make_run_runs_the_main_job_word_for_word() -> None:
     assert "\t$(BIN)/empathy-kit run --loss focal --no-rationale\n" in (ROOT / "Makefile").read_text("utf-8")
+
+
+def test_the_example_of_a_table_is_one(tmp_path: Path) -> None:
+    ((name, text),) = _blocks(ROOT / "docs" / "data.md", "csv")
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    found = load_corpus(str(tmp_path / name))
+    assert [pair.levels for pair in found.pairs] == [(2, 2, 0), (0, 0, MISSING), (2, 0, 1)]
+    assert [[len(spans) for spans in pair.spans] for pair in found.pairs] == [[1, 1, 0], [0, 0, 0], [2, 0, 1]]
+    assert not any(sum(pair.unplaced) for pair in found.pairs)
 
 
 def test_the_annotated_tree_names_every_module() -> None:
