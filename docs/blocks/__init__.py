@@ -77,6 +77,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     **{f"claim-{name}": partial(paper.section, name) for name in claims.CLAIMS},
     "audit": audit.flipped,
     "tuning": recipe.tuned,
+    "remedies": recipe.remedies,
     "ingredients": recipe.ingredients,
     "best": recipe.best,
     "claim-independence": paper.independence,

@@ -19,7 +19,7 @@ from empathy_kit.runs.report import estimate, number
 
 Score = Callable[[Ints, Ints, int], float]  # true and predicted levels (N,), how many levels there are
 
-TUNING, INGREDIENTS, BEST = "reddit-tuning", "reddit-ingredients", "reddit-best"
+TUNING, IMBALANCE, INGREDIENTS, BEST = "reddit-tuning", "reddit-imbalance", "reddit-ingredients", "reddit-best"
 PLACES = ("low", "middle", "high")  # the three values that are tried of each option, as the end of a configuration's name
 AIMS = {  # accuracy and macro F1, set for the recipe before it was measured
     "ER": (0.83, 0.79),
@@ -57,11 +57,21 @@ def _tried(found: Comparison) -> dict[str, float]:
     return {name: fmean(values) for name, values in _by_run(found, macro_f1, _tested(INGREDIENTS)).items()}
 
 
+def remedies() -> str:
+    """The validation scores of the remedies for imbalance, each with its chosen option."""
+    return _candidates(IMBALANCE)
+
+
 def ingredients() -> str:
-    """Macro F1 and accuracy of the validation parts, means over tasks and seeds, of what the best recipe may be made of."""
-    if instead := unfinished(INGREDIENTS):
+    """The validation scores of what else the best recipe may be made of."""
+    return _candidates(INGREDIENTS)
+
+
+def _candidates(folder: str) -> str:
+    """Macro F1 and accuracy of the validation parts, means over tasks and seeds, of the configurations to choose from."""
+    if instead := unfinished(folder):
         return instead
-    found = comparison(INGREDIENTS)
+    found = comparison(folder)
     merits, accuracies = (_by_run(found, each, _tested(BEST)) for each in (macro_f1, _accuracy))
     lines = []
     for name, of_splits in merits.items():

@@ -112,9 +112,11 @@ def test_validation_parts_choose_options_and_ingredients(blocks: Callable[[str],
     best = max(focal.values())
     expected = [f"**{cell}**" if merit == best else cell for cell, merit in zip(cells, focal.values(), strict=True)]
     assert f"| focal | `-o loss.gamma` | {' | '.join(expected)} |" in tuned
-    made = blocks("ingredients").splitlines()
-    merits = validated(comparison("reddit-ingredients").results.runs)
-    assert [line[2:].partition(":")[0] for line in made if "**" in line] == [max(merits, key=merits.__getitem__)]
+    blocks("claim-imbalance")
+    for name, folder in (("ingredients", "reddit-ingredients"), ("remedies", "reddit-imbalance")):
+        made = blocks(name).splitlines()
+        merits = validated(comparison(folder).results.runs)
+        assert [line[2:].partition(":")[0] for line in made if "**" in line] == [max(merits, key=merits.__getitem__)]
 
 
 def test_a_pair_that_the_best_recipe_is_tested_on_chooses_no_ingredient(
