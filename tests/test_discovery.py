@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib
 import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from empathy_kit import Head, KitError, Loss, Rationale, __version__
+from empathy_kit import KitError, Loss, __version__
 from empathy_kit.options import options_of
-from empathy_kit.plugins import ONLY, OURS, Provided, Registry, fingerprint, load_registry
+from empathy_kit.plugins import ONLY, Provided, fingerprint, load_registry
 
 LOSS = """from __future__ import annotations
 from dataclasses import dataclass
@@ -137,47 +135,6 @@ def test_a_file_may_not_take_the_name_of_another() -> None:
     version = f"sha256:{hashlib.sha256(LOSS.encode()).hexdigest()[:12]}"
     taken = f"loss 'mine' is also offered by ./my_loss.py {version}; choose another"
     assert str(error.value) == f"--plugin b/my_loss.py: {taken}"
-
-
-def build(task: Any, *, gamma: float = 1.0) -> None:
-    """A builder of Python's own."""
-
-
-def test_a_registry_takes_specs_from_python() -> None:
-    registry = load_registry()
-    more = registry.with_specs(Loss("zeta", build), Head("zeta", build)).with_specs(Loss("alpha", functools.partial(build)))
-    assert [entry.spec.name for entry in more.of("loss")] == ["ce", "focal", "weighted", "alpha", "zeta"]
-    digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-    assert {(entry.distribution, entry.version) for entry in more.provided if entry.distribution != OURS} == {
-        ("python", f"sha256:{digest[:12]}")
-    }
-    assert load_registry() == registry
-    assert registry.with_specs(Loss("named", build), distribution="my-study").get("loss", "named").distribution == "my-study"
-
-
-def weighing(tasks: Any, width: int, *, weight: float = 1.0) -> None: ...
-
-
-@pytest.mark.parametrize(
-    ("specs", "message"),
-    [
-        ([Loss("focal", build)], "python: loss 'focal' is a built-in name; choose another"),
-        ([Loss("own", build), Loss("own", build)], "python: loss 'own' is also offered by python {version}; choose another"),
-        ([Rationale("own", weighing)], "python: rationale 'own': option 'weight' belongs to the kit"),
-        ([build], "python: a function found, expected a spec: Loss, Rationale, Head, Sampler, Trunk"),
-    ],
-)
-def test_specs_of_python_are_held_to_the_same_rules(specs: list[Any], message: str) -> None:
-    with pytest.raises(KitError) as error:
-        load_registry().with_specs(*specs)
-    digest = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-    assert str(error.value) == message.format(version=f"sha256:{digest[:12]}")
-
-
-def test_nobody_poses_as_the_kit() -> None:
-    with pytest.raises(KitError) as error:
-        Registry(()).with_specs(Loss("own", build), distribution="Empathy_Kit")
-    assert str(error.value) == "distribution 'Empathy_Kit': the kit's own name, expected another"
 
 
 Install = Callable[..., Path]
@@ -363,5 +320,5 @@ def test_a_fingerprint_of_a_source_tree_is_not_of_its_documentation(install: Ins
 
 def test_the_kits_own_and_what_has_no_file_has_no_fingerprint() -> None:
     assert fingerprint(load_registry().get("loss", "ce")) is None
-    assert fingerprint(Provided("loss", Loss("own", build), "python", "unknown")) is None
-    assert fingerprint(Provided("loss", Loss("own", build), "python", "unknown", "no_such_module")) is None
+    assert fingerprint(Provided("loss", Loss("own", load_registry), "python", "unknown")) is None
+    assert fingerprint(Provided("loss", Loss("own", load_registry), "python", "unknown", "no_such_module")) is None

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from threading import Thread, Timer
 
 import pytest
 
-from empathy_kit import files, locks
+from empathy_kit import files
 
 
 def names(folder: Path) -> list[str]:
@@ -244,58 +243,6 @@ def test_the_next_writer_sweeps_what_killed_writers_left_and_nothing_that_is_bei
         living.communicate("\n")  # it ends as it wished
         assert living.returncode == 0
     assert set(names(tmp_path)) - {"one"} == {".mine.partial-note", "three"}
-
-
-def test_where_there_are_no_locks_age_tells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_locks(descriptor: int, operation: int) -> None:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr("fcntl.flock", no_locks)
-    for name, changed in (("old", 0), ("young", None)):
-        folder = tmp_path / f".{name}.partial-00000000"
-        folder.mkdir()
-        for path in (folder / ".lock", tmp_path / f".{name}.partial-11111111"):
-            path.touch()
-            os.utime(path, None if changed is None else (changed, changed))
-    files.write_whole(tmp_path / "file", "text")
-    assert names(tmp_path) == [".young.partial-00000000", ".young.partial-11111111", "file"]
-
-
-@pytest.fixture
-def lockless(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_locks(descriptor: int, operation: int) -> None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-
-    monkeypatch.setattr("fcntl.flock", no_locks)
-
-
-@pytest.mark.usefixtures("lockless")
-def test_where_there_are_no_locks_a_name_is_held_as_long_as_its_holder_lives(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(locks, "ABANDONED", 1)
-    out = tmp_path / "out"
-    with files.reserved(out) as partial:
-        (partial / "kept").touch()
-        time.sleep(1.5)  # in which nothing is written
-        assert files.is_held(partial)
-        assert not files.remove_abandoned(partial)
-        with pytest.raises(BlockingIOError, match=r"out\.partial is held by another process$"), files.reserved(out):
-            pass
-    (partial / ".lock").touch()  # as a killed process leaves it
-    assert files.is_held(partial)
-    time.sleep(1.2)
-    assert not files.is_held(partial)
-
-
-@pytest.mark.usefixtures("lockless")
-def test_where_there_are_no_locks_a_name_is_free_as_soon_as_its_holder_lets_go(tmp_path: Path) -> None:
-    with files.reserved(tmp_path / "out") as partial:
-        (partial / "kept").touch()
-    assert not files.is_held(partial)
-    with files.reserved(tmp_path / "out") as again:
-        assert names(again) == [".lock", "kept"]
-        assert files.is_held(again)
 
 
 @pytest.mark.parametrize("readable", [True, False])

@@ -139,7 +139,10 @@ def verdict(contrasts: Sequence[Contrast]) -> str:
     parts = [listed(_told(found))] if found else []
     holding = [each for each in lucky if each.accuracy.low is not None]
     for several, why in (
-        (holding, f"the {'intervals' if len(holding) > 1 else 'interval'}, over other seeds too, {_hold(len(holding))} 0"),
+        (
+            holding,
+            f"the {'intervals, over other seeds too, hold' if len(holding) > 1 else 'interval, over other seeds too, holds'} 0",
+        ),
         ([each for each in lucky if each.accuracy.low is None], "one seed has no interval over others"),
     ):
         if several:
@@ -149,10 +152,6 @@ def verdict(contrasts: Sequence[Contrast]) -> str:
         what = "differences of right answers cannot" if others > 1 else "difference of right answers cannot"
         parts.append(f"the other {what} be told from chance")
     return f"After Holm's correction {'; '.join(parts)}."
-
-
-def _hold(number: int) -> str:
-    return "hold" if number > 1 else "holds"
 
 
 def _leaves_0_out(contrast: Contrast) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
+from by_hand import corpus_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
@@ -16,7 +17,7 @@ from empathy_kit.data.epitome import load_epitome
 from empathy_kit.data.pairs import Corpus, Pair, class_counts, same_words
 from empathy_kit.data.schema import EPITOME, MISSING, Schema, TaskSchema
 from empathy_kit.data.sources import load_corpus
-from empathy_kit.data.splits import FRACTIONS, PARTS, SPLITS, Split, leakage, make_folds, make_split, take, thin_out
+from empathy_kit.data.splits import FRACTIONS, PARTS, SPLITS, leakage, make_folds, make_split, take, thin_out
 from empathy_kit.errors import KitError
 
 
@@ -29,18 +30,6 @@ def even() -> Corpus:
 @pytest.fixture(scope="module")
 def sample() -> Corpus:
     return load_corpus("sample")
-
-
-def corpus_of(seekers: list[tuple[str, str]], name: str = "hand") -> Corpus:
-    """One pair per (seeker id, seeker post), levels going round so that every level is common."""
-    return Corpus(
-        name,
-        tuple(
-            Pair(number, str(number), seeker, post, f"reply {number}", (number % 3, number // 3 % 3, number // 9 % 3))
-            for number, (seeker, post) in enumerate(seekers)
-        ),
-        {},
-    )
 
 
 @pytest.mark.parametrize("kind", SPLITS)
@@ -159,32 +148,6 @@ def test_pairs_linked_by_seeker_id_or_post_words_stay_together(links: list[tuple
         for one, other in pairwise(order):
             if key(corpus.pairs[one]) == key(corpus.pairs[other]):
                 assert part_of[one] == part_of[other]
-
-
-def test_copies_that_differ_in_typography_alone_stay_together_and_count_as_leaked() -> None:
-    copies = [("I can't. So sad", "I can\u2019t - so sad!"), ("Hug me", "hug\u200b me ..."), ("caf\u00e9?", "cafe\u0301")]
-    corpus = corpus_of([("", f"{number} {post}") for number in range(100) for each in copies for post in each])
-    for seed in range(3):
-        split = make_split(corpus, "grouped", seed)
-        assert all(at + 1 in split.part(part) for part in PARTS for at in split.part(part) if at % 2 == 0)
-    torn = Split("paper", 0, tuple(range(0, 600, 2)), tuple(range(1, 301, 2)), tuple(range(301, 600, 2)))
-    assert leakage(corpus, torn, "test").seekers == 150
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        ("\u0926\u093f\u0928", "\u0926\u0940\u0928", False),  # Hindi: day and poor differ in a vowel sign
-        ("\u0e44\u0e21\u0e48", "\u0e44\u0e21", False),  # Thai: a tone mark
-        ("caf\u00e9", "cafe\u0301", True),
-        ("cafe", "caf\u00e9", False),
-        ("I_am... sad", "i am sad!", True),
-        ("so sad \u2764\ufe0f", "so sad \u2764", True),
-        ("\U0001f622", "\U0001f60a", False),  # without a letter, all that there is counts
-    ],
-)
-def test_copies_have_the_same_letters_in_any_script(one: str, other: str, same: bool) -> None:
-    assert (same_words(one) == same_words(other)) == same
 
 
 def test_a_chain_of_shared_ids_and_posts_is_one_group() -> None:
