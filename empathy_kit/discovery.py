@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import os
 import re
 import sys
@@ -173,7 +174,7 @@ def _digest(path: Path) -> str:
 def _beside(module: str, owner: str) -> dict[str, Path]:
     """Of an editable installation, the modules next to the plugin's that it imports: it may be more than one file."""
     found = _distribution(owner)
-    if found is None or '"editable": true' not in (found.read_text("direct_url.json") or ""):
+    if found is None or not _editable(found):
         return {}
     file = getattr(sys.modules.get(module.partition(".")[0]), "__file__", None)
     if not file:  # a namespace, which has no place of its own
@@ -193,9 +194,20 @@ def _beside(module: str, owner: str) -> dict[str, Path]:
     return seen
 
 
+def _editable(found: Distribution) -> bool:
+    """Whether its installer wrote down that the code is elsewhere (PEP 610)."""
+    try:
+        return json.loads(found.read_text("direct_url.json") or "null")["dir_info"]["editable"] is True
+    except (ValueError, TypeError, KeyError):  # no JSON, or of another form: an archive has no dir_info
+        return False
+
+
 def _imported(path: Path) -> set[str]:
     """The top-level modules that a file names in its imports, wherever in it they stand."""
-    nodes = list(ast.walk(ast.parse(path.read_bytes())))
+    try:
+        nodes = list(ast.walk(ast.parse(path.read_bytes())))
+    except (SyntaxError, ValueError):  # a template, or Python of another version; ValueError: a null byte
+        return set()
     names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
     return {name.partition(".")[0] for name in names}

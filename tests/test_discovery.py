@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -245,15 +246,18 @@ def test_a_fingerprint_is_of_the_code_that_ran_and_not_of_what_is_installed_besi
     assert found == hashlib.sha256(changed.encode()).hexdigest() != installed
 
 
-def test_a_fingerprint_of_an_editable_installation_is_of_the_modules_next_to_it_too(install: Install) -> None:
+@pytest.mark.parametrize("separators", [(", ", ": "), (",", ":")], ids=["pip", "uv"])
+def test_a_fingerprint_of_an_editable_installation_is_of_the_modules_next_to_it_too(
+    install: Install, separators: tuple[str, str]
+) -> None:
     site = install()
-    (site / "empathy_kit_mine-0.1.dist-info" / "direct_url.json").write_text(
-        '{"url": "file:///x", "dir_info": {"editable": true}}'
-    )
+    origin = json.dumps({"url": "file:///x", "dir_info": {"editable": True}}, separators=separators)
+    (site / "empathy_kit_mine-0.1.dist-info" / "direct_url.json").write_text(origin)
     (site / "empathy_kit_mine.py").write_text(f"{LOSS}\n\ndef late():\n    import mine_formulas\n")
     (site / "mine_formulas.py").write_text("from mine_more import y\n")
     (site / "mine_more").mkdir()
     (site / "mine_more" / "__init__.py").write_text("y = 0\n")
+    (site / "mine_more" / "template.py").write_text("import {name}\n")  # which is no Python yet
     entry, found = load_registry().get("loss", "mine"), []
     for path, text in ((site / "mine_formulas.py", "import mine_more\n"), (site / "mine_more" / "__init__.py", "y = 1\n")):
         found.append(fingerprint(entry))
@@ -261,6 +265,16 @@ def test_a_fingerprint_of_an_editable_installation_is_of_the_modules_next_to_it_
     (site / "plot.py").write_text("")  # which it does not import
     assert fingerprint(entry) == fingerprint(load_registry().get("loss", "mine"))
     assert len({*found, fingerprint(entry), None}) == 4
+
+
+@pytest.mark.parametrize("origin", ['{"dir_info": {"editable": true}', '{"dir_info": {}}', "[]"])
+def test_what_is_not_written_down_as_editable_is_its_own_files_alone(install: Install, origin: str) -> None:
+    site = install()
+    (site / "empathy_kit_mine-0.1.dist-info" / "direct_url.json").write_text(origin)
+    (site / "empathy_kit_mine.py").write_text(f"{LOSS}\n\ndef late():\n    import mine_formulas\n")
+    (site / "mine_formulas.py").write_text("x = 1\n")
+    digest = hashlib.sha256((site / "empathy_kit_mine.py").read_bytes()).hexdigest()
+    assert fingerprint(load_registry().get("loss", "mine")) == digest
 
 
 @pytest.mark.parametrize("content", [b"empathy_kit_mine.py,,\n\xe9,,\n", b"empathy_kit_mine.py,,\ngone.py,,\n"])

@@ -75,12 +75,14 @@ def evaluate(
         with torch.inference_mode():
             with autocast(device, precision):
                 output: Output = model(texts, targets.gold if gold == "always" else None)
+            for name, head in model.heads.items():
+                # Before the losses, and a copy: one that writes into its logits would put labels into what is reported.
+                shares = head.probabilities(output.logits[name]).to("cpu", torch.float32, copy=True)  # type: ignore[operator]
+                for place, row in zip(batch, shares, strict=True):
+                    probabilities[name][place] = row
             sums = objective.sums(output, targets)
             for task, name in enumerate(objective.criteria):
                 losses[at, task] = sums.get(name, 0.0) * weights.get(name, 0.0)
-            for name, head in model.heads.items():
-                for place, row in zip(batch, head.probabilities(output.logits[name]).float().cpu(), strict=True):  # type: ignore[operator]
-                    probabilities[name][place] = row
         if output.span_logits is not None:
             has_spans = True
             marked = (output.span_logits > 0).cpu().numpy()

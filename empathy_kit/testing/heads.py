@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from empathy_kit.contracts import Encoded, Task
+from empathy_kit.testing import losses
 from empathy_kit.testing.world import (
     CLASSES,
     Unjudged,
+    alike,
     assert_apart,
     assert_draws_alone,
     assert_learns,
@@ -44,6 +46,39 @@ class Build:
     def __call__(self, classes: int = 3) -> nn.Module:
         head: nn.Module = called(lambda: self.make(task_of(classes), WIDTH), _fault)
         return head
+
+
+class Criterion(nn.Module):
+    """A head's own criterion, as a loss."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        values: Tensor = self.head.criterion(logits, target)  # type: ignore[operator]
+        return values
+
+
+class Criteria(losses.Build):
+    """Builds a head's own criterion as the checks of losses would have it.
+
+    Raises:
+        Unjudged: the head cannot be built, has no criterion, or its logits lack what another check tests.
+    """
+
+    dtypes = (torch.float32,)  # the kit hands over no others
+
+    def __init__(self, build: Build, *, training: bool) -> None:
+        super().__init__(lambda task: Criterion(build.make(task, WIDTH)).train(training))
+        heads = {classes: build(classes).eval() for classes in CLASSES}
+        if any(getattr(head, "criterion", None) is None for head in heads.values()):
+            raise Unjudged("it has no criterion of its own")
+        self.widths = {classes: _once(head, encoded()).shape[1] for classes, head in heads.items()}
+
+    def outputs(self, classes: int) -> int:
+        """Logits per item."""
+        return self.widths[classes]
 
 
 def _fault(head: object) -> str | None:
@@ -132,8 +167,9 @@ def probabilities_stay_with_their_pair(build: Build) -> None:
 def gradient_reaches_the_trunk(build: Build) -> None:
     """Every pair's logits have a finite gradient with respect to what the trunk hands over."""
     head = without_dropout(build())
+    learn(head, weighted(_once(head, encoded(seed=9))))  # a weight that starts at 0 hands no gradient on before its first step
     given = encoded(gradient=True)
-    torch.autograd.backward(weighted(_logits(head, given)))
+    torch.autograd.backward(weighted(_once(head, given)))
     reached = torch.zeros(len(LENGTHS))
     for tensor in (given.pooled, given.sequence):
         if tensor.grad is not None:
@@ -146,7 +182,7 @@ def every_parameter_learns(build: Build) -> None:
     """Every parameter of the head has a gradient, so that none is trained in vain, and each task has parameters of its own."""
     head = build()
     assert_apart(head, build())
-    torch.autograd.backward(weighted(_logits(without_dropout(head), encoded())))
+    torch.autograd.backward(weighted(_once(without_dropout(head), encoded())))
     # Which pairs move which parameter is the head's affair: a threshold may need a criterion to move.
     if getattr(head, "criterion", None) is not None:
         torch.autograd.backward(head.criterion(head(encoded()), torch.tensor([0, 1, 2, 0, 1])).sum())  # type: ignore[operator]
@@ -174,6 +210,8 @@ def leaves_the_world_alone(build: Build) -> None:
         head.probabilities(head(given))  # type: ignore[operator]
     head.train()
     assert_draws_alone("in training", lambda: trained(weighted(head(encoded(gradient=True)))))
+    if getattr(head, "criterion", None) is not None:
+        _as_losses(build, losses.a_call_leaves_the_world_alone)
 
 
 def works_under_autocast(build: Build) -> None:
@@ -187,46 +225,35 @@ def works_under_autocast(build: Build) -> None:
 
 def state_survives_safetensors(build: Build) -> None:
     """All that the head has learnt is in its state_dict, and after safetensors it gives the same."""
-    head, fresh = without_dropout(build()), build().eval()
-    value = weighted(_logits(head, encoded(seed=9)))
+    head, fresh = without_dropout(build()), without_dropout(build())
+    value = weighted(_once(head, encoded(seed=9)))  # one call: with a mean that is kept, a second one would differ
     assert_registered(value, head)
     learn(head, value)
-    head.eval()
     reload(head, fresh)
-    assert near(_logits(fresh, encoded()), head(encoded())), "the logits from the saved state differ from those before"
+    found, expected = (_once(each, encoded()) for each in alike(fresh, head))
+    assert near(found, expected), "the logits from the saved state differ from those before"
 
 
 def criterion_gives_one_value_per_item(build: Build) -> None:
-    """A head's own criterion gives N values, float32, for N of 5, 1 and 0, each from its own item alone."""
-    head, logits = _with_criterion(build)
-    target = torch.arange(5) % 3
-    values = head.criterion(logits, target)  # type: ignore[operator]
-    for rows in (5, 1, 0):
-        part = head.criterion(logits[:rows], target[:rows])  # type: ignore[operator]
-        assert part.shape == (rows,), f"N = {rows} gives shape {tuple(part.shape)}, expected ({rows},)"
-        assert part.dtype == torch.float32, f"N = {rows} gives {part.dtype}, expected torch.float32"
-        assert near(part, values[:rows]), "an item's value changes with the other items"
+    """A head's own criterion gives N values, float32, for N of 5, 1 and 0, each from its own item alone, in training too."""
+    _as_losses(build, losses.one_value_per_item, losses.the_same_call_gives_the_same_loss, losses.items_are_independent)
 
 
 def criterion_is_finite_at_the_extremes(build: Build) -> None:
     """A head's own criterion has a finite value and gradient for logits up to 1e4."""
-    head, logits = _with_criterion(build)
-    outputs = logits.shape[1]
-    for scale in (0.0, 100.0, 1e4):
-        given = scale * torch.cat([torch.eye(outputs), -torch.eye(outputs), 2 * torch.eye(outputs) - 1])
-        for level in range(3):
-            wild = given.clone().requires_grad_()
-            values = head.criterion(wild, torch.full((len(wild),), level))  # type: ignore[operator]
-            (gradient,) = torch.autograd.grad(values.sum(), wild)
-            assert values.isfinite().all(), f"a value is not finite, logits of size {scale:g}"
-            assert gradient.isfinite().all(), f"a gradient is not finite, logits of size {scale:g}"
+    _as_losses(build, losses.finite_at_the_extremes)
+
+
+def criterion_has_the_right_gradient(build: Build) -> None:
+    """The gradient of a head's own criterion is that of its value, by finite differences."""
+    _as_losses(build, losses.gradient_is_right)
 
 
 def criterion_leads_to_the_right_label(build: Build) -> None:
     """Logits that follow a head's own criterion downhill end where `probabilities` names the target."""
-    head, logits = _with_criterion(build)
-    target = torch.arange(3)
-    free = torch.zeros(3, logits.shape[1], requires_grad=True)
+    outputs = Criteria(build, training=False).outputs(3)
+    head, target = build().eval(), torch.arange(3)
+    free = torch.zeros(3, outputs, requires_grad=True)
     for _ in range(200):
         value = head.criterion(free, target).sum()  # type: ignore[operator]
         (gradient,) = torch.autograd.grad(value, free)
@@ -240,21 +267,40 @@ def criterion_leads_to_the_right_label(build: Build) -> None:
     assert torch.equal(named, target), f"for targets 0, 1, 2 the probabilities end at {named.tolist()}"
 
 
-def _logits(head: nn.Module, given: Encoded) -> Tensor:
+def absent_labels_are_refused_or_survived(build: Build) -> None:
+    """A label that the training part does not have is a KitError of the builder, or costs a finite loss by its own criterion."""
+    _as_losses(build, losses.absent_labels_are_refused_or_survived)
+
+
+def _once(head: nn.Module, given: Encoded) -> Tensor:
     """The logits; `Unjudged` where they lack what another check tests, so that a fault has one name."""
-    logits, again = head(given), head(given)  # (B, K) each
+    logits = head(given)  # (B, K)
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(given.mask):
         raise Unjudged("one-row-of-logits-per-pair is broken")
+    return logits
+
+
+def _logits(head: nn.Module, given: Encoded) -> Tensor:
+    """The logits for a comparison: `Unjudged`, too, where two calls differ."""
+    logits, again = _once(head, given), _once(head, given)
     if not torch.equal(logits, again):
         raise Unjudged("it differs from call to call in training" if head.training else "leaves-the-world-alone is broken")
     return logits
 
 
-def _with_criterion(build: Build) -> tuple[nn.Module, Tensor]:
-    head = build().eval()
-    if getattr(head, "criterion", None) is None:
-        raise Unjudged("it has no criterion of its own")
-    return head, _logits(head, encoded()).detach()
+def _as_losses(build: Build, *checks: Callable[[losses.Build], None]) -> None:
+    """Checks of losses on a head's own criterion, in evaluation mode and in training mode."""
+    for training in (False, True):
+        criteria = Criteria(build, training=training)
+        try:
+            for check in checks:
+                check(criteria)
+        except Unjudged:  # which names a check of losses
+            raise Unjudged("criterion-gives-one-value-per-item is broken") from None
+        except AssertionError as error:
+            if not training:
+                raise
+            raise AssertionError(f"in training {error}") from error
 
 
 CHECKS = (
@@ -272,5 +318,7 @@ CHECKS = (
     state_survives_safetensors,
     criterion_gives_one_value_per_item,
     criterion_is_finite_at_the_extremes,
+    criterion_has_the_right_gradient,
     criterion_leads_to_the_right_label,
+    absent_labels_are_refused_or_survived,
 )

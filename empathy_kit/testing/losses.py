@@ -18,6 +18,7 @@ from empathy_kit.testing.world import (
     assert_apart,
     assert_learns,
     assert_registered,
+    assert_same_weights,
     called,
     learn,
     left_alone,
@@ -33,6 +34,8 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 class Build:
     """The builder, for a task of so many labels."""
 
+    dtypes: tuple[torch.dtype, ...] = (torch.float32, torch.bfloat16)  # of logits that it has to bear
+
     def __init__(self, make: Callable[[Task], Any]) -> None:
         self.make = make
 
@@ -40,16 +43,19 @@ class Build:
         loss: LossFunction = called(lambda: self.make(task_of(classes)), _fault)
         return loss
 
+    def outputs(self, classes: int) -> int:
+        """Logits per item: a loss has one per label, and a head's own criterion any number K."""
+        return classes
+
+    def batch(self, rows: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:  # (N, K) float32 with gradient, (N,) int64
+        """Random logits and targets."""
+        generator = seeded(seed)
+        logits = (2 * torch.randn(rows, self.outputs(classes), generator=generator, dtype=torch.float32)).requires_grad_()
+        return logits, torch.randint(classes, (rows,), generator=generator)
+
 
 def _fault(loss: object) -> str | None:
     return None if callable(loss) else f"it returns a {type(loss).__name__}, expected a function of logits and target"
-
-
-def batch(rows: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:  # (N, C) float32 with gradient, (N,) int64
-    """Random logits and targets."""
-    generator = seeded(seed)
-    logits = (2 * torch.randn(rows, classes, generator=generator, dtype=torch.float32)).requires_grad_()
-    return logits, torch.randint(classes, (rows,), generator=generator)
 
 
 def can_be_built(build: Build) -> None:
@@ -64,7 +70,7 @@ def one_value_per_item(build: Build) -> None:
     for classes in CLASSES:
         loss = build(classes)
         for rows in (5, 1, 0):
-            logits, target = batch(rows, classes)
+            logits, target = build.batch(rows, classes)
             values = loss(logits, target)
             found = f"N = {rows}, C = {classes} gives"
             assert isinstance(values, Tensor), f"{found} a {type(values).__name__}, expected a tensor"
@@ -76,12 +82,12 @@ def one_value_per_item(build: Build) -> None:
 def items_are_independent(build: Build) -> None:
     """An item's loss, and its gradient, are the same alone, in another order, and next to other items."""
     loss = build()
-    logits, target = batch(6, 3)
+    logits, target = build.batch(6, 3)
     values = _values(loss, logits, target)
     for row in range(6):
         alone = _values(loss, logits[row : row + 1], target[row : row + 1])
         assert near(alone, values[row : row + 1]), (
-            f"item {row} costs {float(alone):.6g} alone, {float(values[row]):.6g} in a batch"
+            f"item {row} costs {float(alone.detach()):.6g} alone, {float(values[row].detach()):.6g} in a batch"
         )
     turned = _values(loss, logits.flip(0), target.flip(0)).flip(0)
     assert near(turned, values), "the items' losses depend on their order"
@@ -95,9 +101,9 @@ def the_same_call_gives_the_same_loss(build: Build) -> None:
         loss = build()
         if isinstance(loss, nn.Module):
             loss.train(training)
-        logits, target = batch(6, 3)
+        logits, target = build.batch(6, 3)
         first = loss(logits, target).detach().clone()
-        loss(*batch(9, 3, seed=1))
+        loss(*build.batch(9, 3, seed=1))
         mode = "training" if training else "evaluation"
         assert torch.equal(loss(logits, target), first), f"two calls with the same logits differ in {mode} mode"
 
@@ -106,10 +112,10 @@ def finite_at_the_extremes(build: Build) -> None:
     """Value and gradient are finite for logits up to 1e4 on either side, for ties and saturated rows, in float32 and bfloat16."""
     for classes in CLASSES:
         loss = build(classes)
-        names, rows = zip(*_extremes(classes), strict=True)
+        names, rows = zip(*_extremes(build.outputs(classes)), strict=True)
         every = torch.stack(rows).repeat_interleave(classes, 0)  # each row with each target
         target = torch.arange(classes).repeat(len(rows))
-        for dtype in (torch.float32, torch.bfloat16):
+        for dtype in build.dtypes:
             logits = every.to(dtype).requires_grad_()
             values = _values(loss, logits, target)
             (gradient,) = torch.autograd.grad(values.sum(), logits)
@@ -121,12 +127,12 @@ def finite_at_the_extremes(build: Build) -> None:
                 raise AssertionError(f"a {what} is not finite: {where}")
 
 
-def _extremes(classes: int) -> Iterator[tuple[str, Tensor]]:  # its name, (C,)
-    yield "all logits 0", torch.zeros(classes)
+def _extremes(outputs: int) -> Iterator[tuple[str, Tensor]]:  # its name, (K,)
+    yield "all logits 0", torch.zeros(outputs)
     for size in (30.0, 100.0, 1e4):
         for sign in (1, -1):
-            yield f"all logits {sign * size:g}", torch.full((classes,), sign * size)
-        for one_hot in torch.eye(classes):
+            yield f"all logits {sign * size:g}", torch.full((outputs,), sign * size)
+        for one_hot in torch.eye(outputs):
             yield f"one logit {size:g}, the others 0", size * one_hot
             yield f"one logit {-size:g}, the others 0", -size * one_hot
             yield f"one logit {size:g}, the others {-size:g}", size * (2 * one_hot - 1)
@@ -135,9 +141,8 @@ def _extremes(classes: int) -> Iterator[tuple[str, Tensor]]:  # its name, (C,)
 def gradient_is_right(build: Build) -> None:
     """The gradient is that of the value: finite differences in float64 agree, and the float32 of training with them."""
     for classes in CLASSES:
-        loss = build(classes)
-        generator = seeded(2)
-        single = (1.5 * torch.randn(8, classes, generator=generator)).requires_grad_()
+        loss, outputs = build(classes), build.outputs(classes)
+        single = (1.5 * torch.randn(8, outputs, generator=seeded(2))).requires_grad_()
         target = torch.arange(8) % classes
         (trained,) = torch.autograd.grad(_values(loss, single, target).sum(), single)
         if isinstance(loss, nn.Module):
@@ -154,16 +159,16 @@ def gradient_is_right(build: Build) -> None:
                 values = loss(logits, target)
         (found,) = torch.autograd.grad(values.sum(), logits)
         assert near(trained.double(), found.double(), 1e-3), (
-            f"the gradient of {classes} logits in float32 is {trained.tolist()}, in float64 {found.tolist()}"
+            f"the gradient of {outputs} logits in float32 is {trained.tolist()}, in float64 {found.tolist()}"
         )
-        for column in range(classes):
+        for column in range(outputs):
             step = torch.zeros_like(logits)
             step[:, column] = eps
             with torch.no_grad():
                 expected = (loss(logits + step, target) - loss(logits - step, target)) / (2 * eps)
             tolerance = 1e-5 if logits.dtype == torch.float64 else 5e-3
             assert near(found[:, column].double(), expected.double(), tolerance), (
-                f"the gradient of logit {column} of {classes} is {found[:, column].tolist()}, by differences {expected.tolist()}"
+                f"the gradient of logit {column} of {outputs} is {found[:, column].tolist()}, by differences {expected.tolist()}"
             )
 
 
@@ -185,11 +190,15 @@ def better_logits_cost_less(build: Build) -> None:
 
 
 def leaves_the_world_alone(build: Build) -> None:
-    """Inputs, random numbers, gradient mode, default dtype, threads and other global settings stay as they were."""
-    logits, target = batch(5, 3)
-    for first in (True, False):
-        with left_alone(training=True, first=first):
-            loss = build()
+    """Inputs, random numbers, gradient mode and other global settings stay as they were; weights are drawn by torch's seed."""
+    assert_same_weights(build)
+    a_call_leaves_the_world_alone(build)
+
+
+def a_call_leaves_the_world_alone(build: Build) -> None:
+    """What of that a head's own criterion promises as well."""
+    loss = build()
+    logits, target = build.batch(5, 3)
     with left_alone(logits, target, training=True):
         values = loss(logits, target)
         if values.requires_grad:
@@ -199,7 +208,7 @@ def leaves_the_world_alone(build: Build) -> None:
 def works_under_autocast(build: Build) -> None:
     """Under autocast to bfloat16 the loss of float32 logits stays what it is within 0.1 %, and its gradient finite."""
     loss = build()
-    logits, target = batch(6, 3)
+    logits, target = build.batch(6, 3)
     plain = _values(loss, logits, target)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         values = _values(loss, logits, target)
@@ -211,7 +220,7 @@ def works_under_autocast(build: Build) -> None:
 def works_under_checkpointing(build: Build) -> None:
     """Recomputed in the backward pass (gradient checkpointing), it gives the same gradient."""
     loss = build()
-    logits, target = batch(6, 3)
+    logits, target = build.batch(6, 3)
     (plain,) = torch.autograd.grad(_values(loss, logits, target).sum(), logits)
     with torch.enable_grad():  # as in _values
         values = checkpoint(loss, logits, target, use_reentrant=False)
@@ -222,7 +231,7 @@ def works_under_checkpointing(build: Build) -> None:
 def compiles_whole(build: Build) -> None:
     """`torch.compile(fullgraph=True)` takes it in one graph, forward and backward, and gives the same numbers."""
     loss = build()
-    logits, target = batch(6, 3)
+    logits, target = build.batch(6, 3)
     plain = _values(loss, logits, target)
     torch._dynamo.reset()
     # aot_eager: this checks whether it can be traced, not whether this machine has a compiler.
@@ -239,14 +248,14 @@ def every_parameter_learns(build: Build) -> None:
     if not isinstance(loss, nn.Module) or not any(True for _ in loss.parameters()):
         raise Unjudged("it has no parameter")
     assert_apart(loss, build())
-    torch.autograd.backward(_values(loss, *batch(6, 3)).sum())
+    torch.autograd.backward(_values(loss, *build.batch(6, 3)).sum())
     assert_learns(loss)
 
 
 def state_survives_safetensors(build: Build) -> None:
     """What a loss has learnt is in its state_dict, and after safetensors it gives the same, in evaluation mode too."""
     loss, fresh = build(), build()
-    logits, target = batch(6, 3)
+    logits, target = build.batch(6, 3)
     values = _values(loss, logits, target)
     assert_registered(values, loss, logits)
     if isinstance(loss, nn.Module) and isinstance(fresh, nn.Module):
@@ -264,7 +273,7 @@ def absent_labels_are_refused_or_survived(build: Build) -> None:
         loss = build.make(task_of(3, (60, 0, 10)))
     except KitError:
         return
-    logits, target = batch(6, 3)
+    logits, target = build.batch(6, 3)
     values = _values(loss, logits, target)
     (gradient,) = torch.autograd.grad(values.sum(), logits)
     assert values.isfinite().all(), "a loss is not finite where a label is absent"

@@ -23,6 +23,7 @@ from empathy_kit.testing.stand_ins import (
 )
 from empathy_kit.testing.world import (
     Unjudged,
+    alike,
     assert_apart,
     assert_draws_alone,
     assert_learns,
@@ -137,7 +138,9 @@ def injected_states_are_read(build: Build) -> None:
     states = torch.randn(COUNT, 2, WIDTH, generator=seeded(2))
     mask = torch.tensor([[True, True], [False, True], [False, False], [True, False]])
     injector = Scripted(states, mask)
-    trunk = build(injector).eval()
+    trunk = without_dropout(build(injector))
+    learn(trunk, _value(trunk, texts, None))  # a gate that starts at 0 lets nothing through before its first step
+    trunk.eval()
     before = _read(trunk, texts, None)
     injector.injection = type(injector.injection)(torch.where(mask[..., None], states, 9.0), mask)
     hidden = _read(trunk, texts, None)
@@ -194,10 +197,11 @@ def gradient_reaches_the_encoder(build: Build) -> None:
     encoder, injector = PostEncoder(), Summaries()
     trunk = without_dropout(build(injector, encoder))
     texts, gold = pairs()
+    learn(trunk, _value(trunk, texts, gold))  # past a gate that starts at 0
     # A copy that is trained in place of the encoder is as good.
     weights = [part.linear.weight for part in (encoder, *trunk.modules()) if isinstance(part, PostEncoder)]
     trained = [weight for weight in weights if weight.requires_grad]
-    for row, (pooled, states, _) in enumerate(_read(trunk, texts, gold)):
+    for row, (pooled, states, _) in enumerate(_once(trunk, texts, gold)):
         value = weighted(pooled, states)
         assert value.requires_grad, "no gradient reaches the encoder"
         found = torch.autograd.grad(value, [*trained, injector.spans.weight], retain_graph=True, allow_unused=True)
@@ -214,8 +218,7 @@ def every_parameter_learns(build: Build) -> None:
     trunk = build()
     assert_apart(trunk, build())
     texts, gold = pairs()
-    parts = [part for reading in _read(without_dropout(trunk), texts, gold) for part in reading if part is not None]
-    torch.autograd.backward(weighted(*parts))
+    torch.autograd.backward(_value(without_dropout(trunk), texts, gold))
     assert_learns(trunk)
 
 
@@ -253,26 +256,28 @@ def leaves_the_world_alone(build: Build) -> None:
 
 
 def works_under_autocast(build: Build) -> None:
-    """Under autocast to bfloat16 what is read stays what it is, within 5 %."""
+    """Under autocast to bfloat16 what is read is in float32, and stays what it is within 5 %."""
     trunk = build().eval()
     texts, gold = pairs()
     plain = _read(trunk, texts, gold)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        cast = _readings(trunk(texts, gold), range(COUNT))
+        output = trunk(texts, gold)
+    fault = _fault(output, trunk, COUNT)
+    assert fault is None, f"under autocast {fault}"
+    cast = _readings(output, range(COUNT))
     for row in range(COUNT):
         assert same(cast[row], plain[row], 0.05), f"pair {row} is read differently under autocast"
 
 
 def state_survives_safetensors(build: Build) -> None:
     """All that the trunk, its encoder and its injector have learnt is in its state_dict; after safetensors it gives the same."""
-    trunk, fresh = without_dropout(build()), build().eval()
+    trunk, fresh = without_dropout(build()), without_dropout(build())
     texts, gold = pairs()
-    parts = [part for reading in _read(trunk, texts, gold) for part in reading if part is not None]
-    value = weighted(*parts)
+    value = _value(trunk, texts, gold)
     assert_registered(value, trunk)
     learn(trunk, value)
-    reload(trunk.eval(), fresh)
-    found, expected = _read(fresh, texts, None), _read(trunk, texts, None)
+    reload(trunk, fresh)
+    found, expected = (_once(each, texts, None) for each in alike(fresh, trunk))
     for row in range(COUNT):
         assert same(found[row], expected[row]), f"pair {row} is read differently from the saved state"
 
@@ -297,15 +302,25 @@ def _readings(output: tuple[Encoded, Tensor | None], rows: range | list[int]) ->
     ]
 
 
-def _read(trunk: nn.Module, texts: Texts, gold: Tensor | None, *, rows: range | list[int] = range(COUNT)) -> list[Reading]:
+def _once(trunk: nn.Module, texts: Texts, gold: Tensor | None, *, rows: range | list[int] = range(COUNT)) -> list[Reading]:
     """What is read of each pair; `Unjudged` where it lacks what another check tests, so that a fault has one name."""
-    output, again = trunk(texts, gold), trunk(texts, gold)
+    output = trunk(texts, gold)
     if _fault(output, trunk, len(texts)) is not None:
         raise Unjudged("encoded-has-its-shapes is broken")
-    first, second = _readings(output, rows), _readings(again, rows)
+    return _readings(output, rows)
+
+
+def _read(trunk: nn.Module, texts: Texts, gold: Tensor | None, *, rows: range | list[int] = range(COUNT)) -> list[Reading]:
+    """What is read of each pair, for a comparison: `Unjudged`, too, where two calls differ."""
+    first, second = _once(trunk, texts, gold, rows=rows), _once(trunk, texts, gold, rows=rows)
     if not all(map(same, first, second)):
         raise Unjudged("it differs from call to call in training" if trunk.training else "leaves-the-world-alone is broken")
     return second
+
+
+def _value(trunk: nn.Module, texts: Texts, gold: Tensor | None) -> Tensor:
+    """A number that all of what is read moves; from one call, as a kept mean would make a second one differ."""
+    return weighted(*(part for reading in _once(trunk, texts, gold) for part in reading if part is not None))
 
 
 CHECKS = (

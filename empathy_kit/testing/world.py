@@ -70,21 +70,21 @@ def called(build: Callable[[], Any], fault: Callable[[Any], str | None]) -> Any:
 
 
 @contextmanager
-def left_alone(*inputs: Tensor, training: bool = False, first: bool = False) -> Iterator[None]:
-    """Assert that the block changes neither its inputs nor what all code shares; outside of training nothing may drop.
-
-    Called for the first time, it may change what importing a library may change.
-    """
+def left_alone(*inputs: Tensor, training: bool = False) -> Iterator[None]:
+    """Assert that the block changes neither its inputs nor what all code shares; outside of training nothing may drop."""
     versions, copies, before = [each._version for each in inputs], [each.detach().clone() for each in inputs], _world()
     with nullcontext() if training else _Dropouts(off=False):
         yield
     for index, (tensor, copy, version) in enumerate(zip(inputs, copies, versions, strict=True)):
         assert torch.equal(tensor.detach(), copy) and tensor._version == version, f"it writes into its input number {index + 1}"  # noqa: PT018
-    _assert_same(before, but=_OF_IMPORTS if first else ())
+    _assert_same(before)
 
 
 def assert_draws_alone(when: str, run: Callable[[], object]) -> None:
-    """Assert that what may draw from torch's random numbers sets neither them nor anything else that all code shares."""
+    """Assert that what may draw from torch's random numbers sets neither them nor anything else that all code shares.
+
+    Called for the first time, it may change what importing a library may change.
+    """
     before = _world()
     run()
     _assert_same(before, but=(_DRAWN, *_OF_IMPORTS))
@@ -102,7 +102,7 @@ _DRAWN = "torch's random numbers"
 _OF_IMPORTS = ("the environment", "the filters of warnings")  # builders import inside, and libraries set these
 
 
-def _assert_same(before: Mapping[str, Any], *, but: Sequence[str]) -> None:
+def _assert_same(before: Mapping[str, Any], *, but: Sequence[str] = ()) -> None:
     for name, value in _world().items():
         if name not in but:
             same = torch.equal(before[name], value) if isinstance(value, Tensor) else before[name] == value
@@ -230,11 +230,18 @@ def without_dropout(module: Part) -> Part:
     return module
 
 
-def twins(module: Part) -> Iterator[Part]:
-    """The module and a copy of it, without dropout and each at another seed: what they give differs by randomness alone."""
-    for seed, each in enumerate((module, deepcopy(module))):
+def twins(module: Part, count: int = 2) -> Iterator[Part]:
+    """The module and copies of it, without dropout and each at another seed: what they give differs by randomness alone."""
+    for seed, each in enumerate([module, *(deepcopy(module) for _ in range(count - 1))]):
         torch.manual_seed(seed)
         yield without_dropout(each)
+
+
+def alike(*modules: Part) -> Iterator[Part]:
+    """The modules at inference, each at the same seed: what they give differs by what they keep alone."""
+    for each in modules:
+        torch.manual_seed(0)
+        yield each.eval()
 
 
 def trained(value: Tensor) -> None:
@@ -294,15 +301,16 @@ def assert_apart(one: object, other: object) -> None:
         assert not shared, f"built twice, both have the same {', '.join(shared)}: what one learns changes the other"
 
 
-def assert_same_weights(build: Callable[[], nn.Module]) -> None:
-    """Assert that torch's seed alone decides what a builder draws."""
-    states = []
+def assert_same_weights(build: Callable[[], object]) -> None:
+    """Assert that torch's seed alone decides what a builder draws, and that it changes nothing else that all code shares."""
+    assert_draws_alone("while it is built", build)  # first, or what it sets once and for all would not be seen
+    states: list[dict[str, Tensor]] = []
     for _ in range(2):
         torch.manual_seed(3)
-        states.append(build().state_dict())
+        built = build()
+        states.append(built.state_dict() if isinstance(built, nn.Module) else {})
     for name, tensor in states[0].items():
         assert torch.equal(tensor, states[1][name]), f"{name} differs: it is drawn from another source than torch's seed"
-    assert_draws_alone("while it is built", build)
 
 
 def weighted(*parts: Tensor) -> Tensor:

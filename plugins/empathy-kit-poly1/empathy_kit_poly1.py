@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from empathy_kit import Loss, Task, hookimpl
+from empathy_kit import KitError, Loss, Task, hookimpl
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,8 +15,14 @@ def poly1(task: Task, *, epsilon: float = 1.0) -> Callable[[Tensor, Tensor], Ten
     """Cross-entropy plus epsilon times the probability that the target was not given.
 
     Leng et al., PolyLoss, ICLR 2022, arXiv 2204.12511, equation 6. Epsilon 0 is cross-entropy.
+
+    Raises:
+        KitError: an epsilon below -1, with which the loss is least at a probability below 1.
     """
     from torch.nn.functional import cross_entropy
+
+    if not epsilon >= -1:  # and not `<`, which NaN would pass
+        raise KitError(f"loss poly1 of {task.name}: option 'epsilon' is {epsilon}; expected -1 or more")
 
     def loss(logits: Tensor, target: Tensor) -> Tensor:  # (N, C), (N,) -> (N,)
         ce = cross_entropy(logits, target, reduction="none")

@@ -12,6 +12,7 @@ from small import NAMES, RECIPE, TRAIN, VALIDATION, Small, make_model, same, wei
 from torch import Tensor, nn
 
 from empathy_kit.core.batch import Targets, collate_targets, collate_texts
+from empathy_kit.core.heads import LinearHead
 from empathy_kit.core.losses.cross_entropy import cross_entropy
 from empathy_kit.core.losses.focal import FocalLoss
 from empathy_kit.core.model import Model, Output
@@ -81,6 +82,26 @@ def test_validation_weighs_each_task_by_its_labelled_pairs() -> None:
         known = true[:, index] >= 0
         expected += -np.log(said.probabilities[name][known][range(known.sum()), true[known, index]]).mean()
     assert said.loss == pytest.approx(expected, rel=1e-5)
+
+
+class Shares(LinearHead):
+    """Its logits are its probabilities."""
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits
+
+
+@pytest.mark.parametrize("head", [LinearHead, Shares])
+def test_a_loss_that_writes_into_its_logits_puts_no_label_into_the_probabilities(head: type[LinearHead]) -> None:
+    def margins(logits: Tensor, target: Tensor) -> Tensor:  # as the code of LDAM's paper has it
+        logits[torch.arange(len(target)), target] -= 5.0
+        return cross_entropy(logits, target)
+
+    model = make_model(heads={name: head(12, 2) for name in NAMES})
+    plain, written = (Small(model=model, criteria=dict.fromkeys(NAMES, loss)).evaluate() for loss in (cross_entropy, margins))
+    for name in NAMES:
+        assert np.array_equal(written.probabilities[name], plain.probabilities[name])
+    assert written.loss > plain.loss + 1
 
 
 def test_the_span_loss_counts_real_tokens_of_known_evidence_alone() -> None:

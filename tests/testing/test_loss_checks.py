@@ -42,7 +42,7 @@ class TurnedInFloat32(WrongGradient):
 
 def soft_targets(logits: Tensor, target: Tensor) -> Tensor:
     """Soft ordinal labels (Diaz and Marathe, CVPR 2019): the least cost is at a small margin."""
-    places = torch.arange(logits.shape[1], dtype=logits.dtype)
+    places = torch.arange(logits.shape[1], dtype=logits.dtype, device=logits.device)
     soft = (-(places - target[:, None]).abs()).softmax(-1)
     return -(soft * logits.log_softmax(-1)).sum(-1)
 
@@ -117,6 +117,30 @@ class Module(nn.Module):
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         return ce(logits * self.temperature, target)
+
+
+class Drawn(nn.Module):
+    """Starts from random weights, as every layer of torch does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1, bias=False)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        return ce(logits * (2 + self.layer.weight[0]), target)
+
+
+class OwnSource(Drawn):
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator()
+        generator.seed()
+        nn.init.uniform_(self.layer.weight, generator=generator)
+
+
+def of_one_seed(task: Any) -> Drawn:
+    torch.manual_seed(42)
+    return Drawn()
 
 
 class Idle(Module):
@@ -234,6 +258,8 @@ BAD_LOSSES: dict[str, tuple[Callable[..., Any], set[str]]] = {
     "throws-pythons-dice": (lambda task: pythons_dice, {"leaves-the-world-alone", "compiles-whole"}),
     "turns-gradients-off": (lambda task: gradients_on, {"leaves-the-world-alone"}),
     "default-dtype": (lambda task: doubles, {"leaves-the-world-alone"}),
+    "draws-its-own-seed": (lambda task: OwnSource(), {"leaves-the-world-alone"}),
+    "sets-the-seed": (of_one_seed, {"leaves-the-world-alone"}),
     "noisy-in-training": (lambda task: NoisyInTraining(), {"the-same-call-gives-the-same-loss", "leaves-the-world-alone"}),
     # Its state differs from call to call, and so does what a saved one gives.
     "counts-in-evaluation": (lambda task: CountsInEvaluation(), {"the-same-call-gives-the-same-loss"}),
@@ -267,9 +293,9 @@ def test_every_check_of_a_loss_catches_something() -> None:
     assert caught == {str(check) for check in loss_checks(Loss("any", lambda task: ce))}
 
 
-@pytest.mark.parametrize("made", [Module, lambda: soft_targets])
+@pytest.mark.parametrize("made", [Module, Drawn, lambda: soft_targets])
 def test_a_good_loss_is_not_caught(made: Callable[[], Any]) -> None:
-    """One that learns, and one whose least cost is not at the surest answer."""
+    """Two that learn, and one whose least cost is not at the surest answer."""
     assert messages(loss_checks(Loss("good", lambda task: made()))) == {}
 
 
@@ -278,3 +304,17 @@ def test_a_value_that_is_not_finite_is_named_with_its_logits_and_its_target() ->
     assert found == {
         "finite-at-the-extremes": "a gradient is not finite: one logit 100, the others 0, target 1 of 2 labels, torch.float32"
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("draws-its-own-seed", "layer.weight differs: it is drawn from another source than torch's seed"),
+        (
+            "sets-the-seed",
+            "it sets torch's random numbers while it is built, so that runs of several seeds draw the same",
+        ),
+    ],
+)
+def test_what_is_wrong_with_how_a_loss_draws_its_weights_is_said(name: str, message: str) -> None:
+    assert messages(loss_checks(Loss(name, BAD_LOSSES[name][0]))) == {"leaves-the-world-alone": message}

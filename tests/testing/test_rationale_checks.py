@@ -7,23 +7,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from good_parts import Twice
 from judging import broken, messages
 from torch import Tensor, nn
 
 from empathy_kit import Injection, Rationale
 from empathy_kit.testing import rationale_checks
-
-
-class Twice(nn.Module):
-    """Injects the response's own states, through a linear layer."""
-
-    def __init__(self, width: int, tasks: int = 3) -> None:
-        super().__init__()
-        self.linear = nn.Linear(width, width)
-        self.spans = nn.Linear(width, tasks)
-
-    def forward(self, response: Tensor, mask: Tensor, gold: Tensor | None) -> Injection:
-        return Injection(self.linear(response), mask, self.spans(response).transpose(1, 2))
 
 
 class NeedsGold(Twice):
@@ -51,6 +40,41 @@ class Remembers(Twice):
         if self.last is None or self.last.shape[::2] != mask.shape:
             return injection
         return Injection(injection.states, mask & self.last.any(1), injection.span_logits)
+
+
+class KeepsAMean(Twice):
+    """Takes off a mean of the states that were annotated in training, which its state_dict holds."""
+
+    def __init__(self, width: int, tasks: int = 3) -> None:
+        super().__init__(width, tasks)
+        self.register_buffer("mean", torch.zeros(width))
+
+    def forward(self, response: Tensor, mask: Tensor, gold: Tensor | None) -> Injection:
+        injection = super().forward(response, mask, gold)
+        if self.training and gold is not None:
+            self.mean = self.mean + 0.1 * response.detach()[gold.any(1)].mean(0)
+        return Injection(injection.states - self.mean.to(response.dtype), mask, injection.span_logits)
+
+
+class KeepsAMeanBeside(KeepsAMean):
+    """The same, outside of its state_dict."""
+
+    def __init__(self, width: int, tasks: int = 3) -> None:
+        super().__init__(width, tasks)
+        del self.mean
+        self.mean = torch.zeros(width)
+
+
+class Gated(Twice):
+    """What is injected, and what is predicted, passes a gate that starts at 0."""
+
+    def __init__(self, width: int, tasks: int = 3) -> None:
+        super().__init__(width, tasks)
+        self.gate = nn.Parameter(torch.zeros(1))
+
+    def forward(self, response: Tensor, mask: Tensor, gold: Tensor | None) -> Injection:
+        injection, gate = super().forward(response, mask, gold), self.gate.to(response.dtype)
+        return Injection(gate * injection.states, mask, gate * injection.span_logits)
 
 
 class ReadsPadding(Twice):
@@ -108,6 +132,16 @@ class RoundedInjector(Twice):
         return Injection(states if states.dtype == torch.float32 else states.round(), mask, injection.span_logits)
 
 
+class ScaledInFloat32(Twice):
+    def __init__(self, width: int, tasks: int = 3) -> None:
+        super().__init__(width, tasks)
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, response: Tensor, mask: Tensor, gold: Tensor | None) -> Injection:
+        injection = super().forward(response, mask, gold)
+        return Injection(self.scale * injection.states, mask, injection.span_logits)
+
+
 class BesideInjector(Twice):
     def __init__(self, width: int, tasks: int = 3) -> None:
         super().__init__(width, tasks)
@@ -115,7 +149,7 @@ class BesideInjector(Twice):
 
     def forward(self, response: Tensor, mask: Tensor, gold: Tensor | None) -> Injection:
         injection = super().forward(response, mask, gold)
-        return Injection(injection.states * self.scale, mask, injection.span_logits)
+        return Injection(injection.states * self.scale.to(injection.states.dtype), mask, injection.span_logits)
 
 
 class Dropping(Twice):
@@ -172,6 +206,8 @@ BAD_RATIONALES: dict[str, tuple[Any, set[str]]] = {
     # What it remembers is state, and no checkpoint holds it.
     "remembers-gold": (Remembers, {"never-leaks-gold", "state-survives-safetensors"}),
     "remembers-gold-behind-dropout": (RemembersBehindDropout, {"never-leaks-gold", "state-survives-safetensors"}),
+    "remembers-gold-in-a-mean": (KeepsAMeanBeside, {"never-leaks-gold", "state-survives-safetensors"}),
+    "averages-gold-that-it-may-not-see": (KeepsAMean, {"never-leaks-gold"}),
     "noise-in-training": (NoisyInTraining, {"only-dropout-is-random"}),
     "sets-the-seed-of-dropout": (SeedsItsDropout, {"leaves-the-world-alone"}),
     "reads-padding": (ReadsPadding, {"padding-and-neighbours-are-irrelevant"}),
@@ -184,6 +220,7 @@ BAD_RATIONALES: dict[str, tuple[Any, set[str]]] = {
     "throws-dice-at-inference": (ThrowsDice, {"leaves-the-world-alone"}),
     "drops-at-inference": (Dropping, {"leaves-the-world-alone"}),
     "rounds-under-autocast": (RoundedInjector, {"works-under-autocast"}),
+    "float32-under-autocast": (ScaledInFloat32, {"works-under-autocast"}),
     "learns-beside-its-state": (BesideInjector, {"state-survives-safetensors"}),
 }
 
@@ -201,6 +238,22 @@ def test_every_check_of_an_injector_catches_something() -> None:
     assert caught == {str(check) for check in rationale_checks(Rationale("any", lambda tasks, width: Twice(width)))}
 
 
-@pytest.mark.parametrize("made", [Twice, DroppingInTraining, EndlessAtPadding])
+@pytest.mark.parametrize("made", [Twice, DroppingInTraining, EndlessAtPadding, Gated, KeepsAMean])
 def test_a_good_injector_is_not_caught(made: type[Twice]) -> None:
-    assert messages(rationale_checks(Rationale("good", lambda tasks, width: made(width, len(tasks)), gold="never"))) == {}
+    gold: Any = "train" if made is KeepsAMean else "never"
+    assert messages(rationale_checks(Rationale("good", lambda tasks, width: made(width, len(tasks)), gold=gold))) == {}
+
+
+def test_what_an_injector_keeps_beside_its_state_is_named_for_what_it_is() -> None:
+    spec = Rationale("mean", lambda tasks, width: KeepsAMeanBeside(width, len(tasks)), gold="train")
+    assert messages(rationale_checks(spec)) == {
+        "never-leaks-gold": "it remembers the gold of response 0 from training",
+        "state-survives-safetensors": "response 0 is read differently from the saved state",
+    }
+
+
+def test_states_of_another_dtype_are_named_with_the_responses() -> None:
+    spec = Rationale("scaled", lambda tasks, width: ScaledInFloat32(width, len(tasks)), gold="never")
+    assert messages(rationale_checks(spec)) == {
+        "works-under-autocast": "under autocast states are torch.float32, expected torch.bfloat16"
+    }

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from good_parts import Mean
 from judging import broken, messages
 from torch import Tensor, nn
 
@@ -16,30 +17,6 @@ from empathy_kit import Encoded, Injection, Texts, Trunk
 from empathy_kit.testing import trunk_checks
 
 Output = tuple[Encoded, Tensor | None]
-
-
-class Mean(nn.Module):
-    """The mean of everything that is read, through one layer."""
-
-    def __init__(self, encoder: Any, injector: nn.Module) -> None:
-        super().__init__()
-        self.encoder, self.injector, self.width = encoder, injector, 8
-        self.linear = nn.Linear(encoder.width, 8)
-
-    def forward(self, texts: Texts, gold: Tensor | None) -> Output:
-        seeker, response = self.encoder(texts)
-        injection = self.inject(response, texts.response_mask, gold)
-        states = torch.cat([seeker, response, injection.states], 1)
-        mask = torch.cat([texts.seeker_mask, texts.response_mask, injection.mask], 1)
-        return self.read(states, mask), injection.span_logits
-
-    def inject(self, response: Tensor, mask: Tensor, gold: Tensor | None) -> Injection:
-        found: Injection = self.injector(response, mask, gold)
-        return found
-
-    def read(self, states: Tensor, mask: Tensor) -> Encoded:
-        sequence = torch.tanh(self.linear(states)).float() * mask[..., None]
-        return Encoded(sequence.sum(1) / mask.sum(1, keepdim=True), sequence, mask)
 
 
 class TwoEncoders(Mean):
@@ -57,6 +34,18 @@ class TwoEncoders(Mean):
         read = self.drop(response + scores.softmax(-1).to(seeker.dtype) @ seeker)
         states = torch.cat([read, injection.states], 1)
         return self.read(states, torch.cat([texts.response_mask, injection.mask], 1)), injection.span_logits
+
+
+class Gated(Mean):
+    """What is injected passes a gate that starts at 0, as in ReZero."""
+
+    def __init__(self, encoder: Any, injector: nn.Module) -> None:
+        super().__init__(encoder, injector)
+        self.gate = nn.Parameter(torch.zeros(1))
+
+    def inject(self, response: Tensor, mask: Tensor, gold: Tensor | None) -> Injection:
+        injection = super().inject(response, mask, gold)
+        return replace(injection, states=self.gate * injection.states)
 
 
 class WithGRU(Mean):
@@ -171,6 +160,29 @@ class Remembers(Mean):
         return encoded, spans
 
 
+class KeepsAMean(Mean):
+    """Takes off a mean of all that it has read in training, which its state_dict holds."""
+
+    def __init__(self, encoder: Any, injector: nn.Module) -> None:
+        super().__init__(encoder, injector)
+        self.register_buffer("mean", torch.zeros(8))
+
+    def read(self, states: Tensor, mask: Tensor) -> Encoded:
+        encoded = super().read(states, mask)
+        if self.training:
+            self.mean = self.mean + 0.1 * encoded.pooled.detach().mean(0)
+        return replace(encoded, pooled=encoded.pooled - self.mean)
+
+
+class KeepsAMeanBeside(KeepsAMean):
+    """The same, outside of its state_dict."""
+
+    def __init__(self, encoder: Any, injector: nn.Module) -> None:
+        super().__init__(encoder, injector)
+        del self.mean
+        self.mean = torch.zeros(8)
+
+
 class MeanOfTheBatch(Mean):
     def read(self, states: Tensor, mask: Tensor) -> Encoded:
         encoded = super().read(states, mask)
@@ -254,6 +266,10 @@ class WritesIntoMasks(Mean):
         return super().forward(texts, gold)
 
 
+def half(encoded: Encoded) -> Encoded:
+    return replace(encoded, pooled=encoded.pooled.bfloat16()) if torch.is_autocast_enabled("cpu") else encoded
+
+
 class Rounded(Mean):
     def read(self, states: Tensor, mask: Tensor) -> Encoded:
         return super().read(states.round() if torch.is_autocast_enabled("cpu") else states, mask)
@@ -309,6 +325,8 @@ BAD_TRUNKS: dict[str, tuple[Callable[..., Any], set[str]]] = {
     "drops-at-inference": (Dropping, {"leaves-the-world-alone"}),
     "writes-into-masks": (WritesIntoMasks, {"leaves-the-world-alone"}),
     "rounds-under-autocast": (Rounded, {"works-under-autocast"}),
+    "half-under-autocast": (changed(half), {"works-under-autocast"}),
+    "keeps-a-mean-beside-its-state": (KeepsAMeanBeside, {"state-survives-safetensors"}),
     "hides-its-encoder": (HiddenEncoder, {"state-survives-safetensors"}),
 }
 
@@ -324,6 +342,6 @@ def test_every_check_of_a_trunk_catches_something() -> None:
     assert caught == {str(check) for check in trunk_checks(Trunk("any", Mean))}
 
 
-@pytest.mark.parametrize("build", [Mean, TwoEncoders, WithGRU])
+@pytest.mark.parametrize("build", [Mean, TwoEncoders, Gated, WithGRU, KeepsAMean])
 def test_a_good_trunk_is_not_caught(build: Callable[..., Any]) -> None:
     assert messages(trunk_checks(Trunk("good", build))) == {}

@@ -26,7 +26,7 @@ class OrdinalHead(nn.Module):
         above = [certain]  # P(level >= k), (B, 1) each; no cumprod and no len(logits), which ONNX export cannot follow
         for question in torch.split(logits.sigmoid(), 1, dim=1):
             above.append(above[-1] * question)
-        # P(level >= k) (1 - P(above k | >= k)), not a difference of neighbours, which rounding could make negative.
+        # (-logits).sigmoid(), not 1 - logits.sigmoid(): in float32 that is 0 for a logit of 20, and -log p would be infinite.
         return torch.cat(above, dim=1) * torch.cat([(-logits).sigmoid(), certain], dim=1)
 
     def criterion(self, logits: Tensor, target: Tensor) -> Tensor:  # (N, C - 1), (N,) -> (N,)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from empathy_kit_poly1 import POLY1, poly1
 
-from empathy_kit import Task
+from empathy_kit import KitError, Task
 from empathy_kit.plugins import load_registry
 from empathy_kit.testing import Check, loss_checks
 
@@ -33,3 +33,9 @@ def test_it_is_the_formula_of_the_paper(epsilon: float) -> None:
 def test_epsilon_0_is_cross_entropy() -> None:
     logits, target = torch.randn(8, 3), torch.arange(8) % 3
     assert torch.equal(poly1(TASK, epsilon=0.0)(logits, target), F.cross_entropy(logits, target, reduction="none"))
+
+
+def test_an_epsilon_that_would_teach_doubt_is_refused() -> None:
+    with pytest.raises(KitError) as error:
+        poly1(TASK, epsilon=-1.5)
+    assert str(error.value) == "loss poly1 of ER: option 'epsilon' is -1.5; expected -1 or more"
