@@ -19,10 +19,21 @@ def fingerprint(encoder: nn.Module, tokenizer: Any) -> str:
     kept = {name: value for name, value in settings.items() if not name.startswith(("_", "transformers"))}
     digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode())
     digest.update(tokenizer.backend_tokenizer.to_str().encode())
+    _add_weights(digest, encoder)
+    return digest.hexdigest()
+
+
+def weights(encoder: nn.Module) -> str:
+    """sha256 of an encoder's weights alone: no release of a library changes it."""
+    digest = hashlib.sha256()
+    _add_weights(digest, encoder)
+    return digest.hexdigest()
+
+
+def _add_weights(digest: hashlib._Hash, encoder: nn.Module) -> None:
     for name, tensor in sorted(encoder.state_dict().items()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data if tensor.numel() else b"")
-    return digest.hexdigest()
 
 
 def revision(encoder: nn.Module) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -146,7 +147,8 @@ class FrozenStates:
         # Not mapped: there, a full disk would be a signal that kills the process. The owner alone may read it: posts can be
         # recovered from their states.
         with files.staged_file(self.path, 0o600) as stream:
-            for block in (_header(shape), *self._blocks(posts)):
+            # One by one: the states of a large table are larger than the memory.
+            for block in itertools.chain((_header(shape),), self._blocks(posts)):
                 digest.update(block)
                 stream.write(block)
             stream.write(digest.digest())  # after the array, where numpy does not look

@@ -50,6 +50,7 @@ class Step:
     loss: float  # of this batch
     pairs: int  # trained on so far, all epochs
     seconds: float  # spent in training steps so far, all epochs
+    taken: int  # steps so far, all epochs, which may differ in length
 
 
 class Trainer:
@@ -126,8 +127,8 @@ class Trainer:
         Of several processes, each first takes over the state of the first one.
 
         Raises:
-            KitError: a loss that is not finite, or not one value per pair; a sampler that gives no pair, or wrong
-                positions.
+            KitError: a loss that is not finite, or not one value per pair; a gradient that is not finite in float16, even
+                unscaled; a sampler that gives no pair, or wrong positions.
         """
         if self.processes.count > 1:
             state.load_state_dict(self.processes.copied(state.state_dict()))
@@ -146,7 +147,9 @@ class Trainer:
                 state.loss_sum += loss * len(batch)
                 state.training_seconds += time.perf_counter() - at
                 started, state.epoch_seconds = _lap(started, state.epoch_seconds)  # before it may be saved
-                yield Step(state.epoch, state.step, len(order), loss, state.pairs, state.training_seconds)
+                yield Step(
+                    state.epoch, state.step, len(order), loss, state.pairs, state.training_seconds, state.schedule.last_epoch
+                )
             yield self._end_epoch(state, len(sampled), started)
         state.restore_best()
 
@@ -166,7 +169,8 @@ class Trainer:
         """One step on a batch, and its loss.
 
         Raises:
-            KitError: a loss that is not finite, or not one value per pair.
+            KitError: a loss that is not finite, or not one value per pair; a gradient that is not finite in float16, even
+                unscaled.
             Lost: another process has ended.
         """
         state.model.train()
@@ -177,11 +181,16 @@ class Trainer:
             whole = Counts.of(examples.texts, examples.labels)
             examples = examples.take(self.processes.share(len(examples)))
         loss = self._loss(examples, state, whole) if len(examples) else None
+        scale = state.scaler.get_scale()
         value = state.advance(loss, self.recipe.clip, self.processes)
+        where = f"in epoch {state.epoch}, step {state.step + 1}"
         if not np.isfinite(value):
+            raise KitError(f"the loss became {value} {where}; try a smaller learning rate or another loss")
+        # The scaler skips a step whose gradient is not finite, and halves its scale: below 1, that step was tried unscaled too.
+        if state.scaler.get_scale() < min(1, scale):
             raise KitError(
-                f"the loss became {value} in epoch {state.epoch}, step {state.step + 1}; "
-                "try a smaller learning rate or another loss"
+                f"the gradient is not finite in float16, even unscaled, {where}; "
+                "try precision bf16 or no, or a smaller learning rate"
             )
         return value
 

@@ -126,7 +126,8 @@ def check_model(plugins: Plugins, tasks: Sequence[Task], model: Model, tokenizat
     from empathy_kit.core.tokens import TokenPair
 
     texts = collate_texts([TokenPair(tokenization.empty, tokenization.empty)] * 2, tokenization.pad_id)
-    with torch.random.fork_rng(), torch.inference_mode(), plugins.blamed():
+    # No GPU is asked for its state: until training starts, the model is on the CPU.
+    with torch.random.fork_rng(devices=[]), torch.inference_mode(), plugins.blamed():
         output = model.eval().trunk(texts, None)
         width = cast(int, model.trunk.width)
         if not isinstance(output, tuple) or len(output) != 2:

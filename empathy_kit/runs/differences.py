@@ -7,7 +7,7 @@ from typing import Any
 
 from empathy_kit.config import RunConfig, configure, flag, settings
 from empathy_kit.runs.inventory import Found
-from empathy_kit.runs.machine import PARTS
+from empathy_kit.runs.machine import PARTS, way
 from empathy_kit.runs.record import Record
 
 Both = tuple[Any, Any]  # the first run's value and the second's; None where one has none
@@ -74,7 +74,7 @@ def _origins(found: Record) -> dict[str, Any]:
         **{f"{part} sha256": value for part, value in hashes.items()},
         **plugins,
         **{f"version of {name}": value for name, value in found.versions.items()},
-        **{name: value for name, value in found.machine.items() if name in PARTS},
+        **{name: way(str(value)) if name == "losses" else value for name, value in found.machine.items() if name in PARTS},
     }
 
 

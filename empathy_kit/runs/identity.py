@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from empathy_kit.runs.record import complete
 
 KIT = "empathy-kit"  # among the versions
 BY_CONTENT = ("data", "encoder")  # settings that name what is known by its hash, wherever it lies
+READS = {"transformers", "tokenizers"}  # the hash of an encoder is also of settings and rules that a release of these fills in
 MOST_TOLD = 6
 
 
@@ -37,6 +38,7 @@ class Stopped:
     partial: Path
     checkpoint: Checkpoint
     faults: tuple[str, ...] = ()  # of newer checkpoints, which are damaged
+    anyway: bool = False  # whether other versions, and what follows from them, are accepted
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -62,7 +64,7 @@ class Stopped:
         position = self.checkpoint.identity["position"]
         return f"continues {self.partial}: {position} is done"
 
-    def check(self, config: RunConfig, plugins: Plugins, registry: Registry, *, anyway: bool) -> tuple[str, ...]:
+    def check(self, config: RunConfig, plugins: Plugins, registry: Registry) -> tuple[str, ...]:
         """Compare its settings, plugins and versions with those of now; returns warnings about versions.
 
         Raises:
@@ -80,57 +82,74 @@ class Stopped:
                 was = f"{kind} {now['name']} of {then[kind]['distribution']} {then[kind]['version']}"
                 other = f"version {now['version']}" if now["version"] != then[kind]["version"] else "other files"
                 raise self._other(f"{was}, and now it has {other}", "install what it was begun with, or use another --out")
-        return self._check_versions(anyway)
+        return self._accepted(self._other_versions().values())
 
-    def _check_versions(self, anyway: bool) -> tuple[str, ...]:
-        recorded, found = self.checkpoint.identity["versions"], all_versions()
-        differing = [
-            f"{name} {recorded.get(name)}, not {now}"
-            for name, now in found.items()
+    def _other_versions(self) -> dict[str, str]:
+        """How the version of the kit or of a library differs, by its name."""
+        recorded = self.checkpoint.identity["versions"]
+        return {
+            name: f"{name} {recorded.get(name)}, not {now}"
+            for name, now in all_versions().items()
             if str(recorded.get(name)).rpartition(THEN)[2] != now
-        ]
-        if differing and not anyway:
+        }
+
+    def _accepted(self, differing: Collection[str]) -> tuple[str, ...]:
+        """Warnings for versions that differ, or for what follows from them."""
+        if differing and not self.anyway:
             what = "install what it was begun with, use another --out, or continue it with --resume-anyway to other numbers"
             raise self._other("; ".join(differing), what)
         return tuple(f"the run was begun with {each}; its numbers may differ" for each in differing)
 
-    def check_hash(self, what: str, found: str) -> None:
-        """Compare the data, the split or the encoder by its sha256.
+    def check_hash(self, what: str, found: str, *, weights: str | None = None) -> tuple[str, ...]:
+        """Compare the data, the split or the encoder by its sha256; returns warnings.
 
         Raises:
-            KitError: it is another.
+            KitError: it is another. An encoder may be, ``anyway``, where it has the same weights, and what its hash is also of
+                comes from another release.
         """
-        known = self.checkpoint.identity["sha256"][what]
-        if found != known:
-            raise KitError(
-                f"{self.partial}: the {what} is not the stopped run's (sha256 {found[:12]}... found, expected {known[:12]}...); "
-                f"use the same {what}, or another --out"
-            )
+        hashes = self.checkpoint.identity["sha256"]
+        known = hashes[what]
+        if found == known:
+            return ()
+        same = weights is not None and weights == hashes.get("weights")  # states of earlier versions have no such hash
+        if what == "encoder" and same and self.anyway and not READS.isdisjoint(self._other_versions()):
+            return self._accepted([f"the encoder of sha256 {known[:12]}..., not {found[:12]}..."])
+        raise KitError(
+            f"{self.partial}: the {what} is not the stopped run's (sha256 {found[:12]}... found, expected {known[:12]}...); "
+            f"use the same {what}, or another --out"
+        )
 
-    def check_machine(self, found: Mapping[str, Any]) -> None:
-        """Compare what computes. The number of processes may differ.
+    def check_machine(self, found: Mapping[str, Any]) -> tuple[str, ...]:
+        """Compare what computes; returns warnings. The number of processes may differ.
 
         Raises:
-            KitError: another device, processor or way to compute the losses, or another setting of the environment.
+            KitError: another device or processor, or another setting of the environment; or another way to compute the losses,
+                but not ``anyway``: the kernels come with a compiler's and triton's versions.
         """
-        known, now = described(self.machine), described(found)
-        same = [part for part in known if part in now and part != "processes"]
-        differing = [f"{PARTS[part]} {known[part]}, not {now[part]}" for part in same if known[part] != now[part]]
-        if differing:
-            raise self._other("; ".join(differing), "continue it where it was begun, or use another --out")
+        known, now = (
+            {part: text.rpartition(THEN)[2] for part, text in described(each).items()} for each in (self.machine, found)
+        )
+        differing = {
+            part: f"{PARTS[part]} {text}, not {now[part]}"
+            for part, text in known.items()
+            if part != "processes" and now.get(part, text) != text
+        }
+        if differing.keys() <= {"losses"}:
+            return self._accepted(differing.values())
+        raise self._other("; ".join(differing.values()), "continue it where it was begun, or use another --out")
 
     def _other(self, what: str, to_do: str) -> KitError:
         return KitError(f"{self.partial}: holds a stopped run with {what}; {to_do}")
 
 
-def stopped(partial: Path) -> Stopped | None:
-    """The run that was stopped in a folder, if any.
+def stopped(partial: Path, *, anyway: bool = False) -> Stopped | None:
+    """The run that was stopped in a folder, if any; ``anyway`` accepts other versions than it was begun with.
 
     Raises:
         KitError: it cannot be continued, because all its checkpoints are damaged or have another format.
     """
     checkpoint, faults = newest(partial)
-    return None if checkpoint is None else Stopped(partial, checkpoint, faults)
+    return None if checkpoint is None else Stopped(partial, checkpoint, faults, anyway)
 
 
 def threads_of_stopped(out: Path) -> int | None:

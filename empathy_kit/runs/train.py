@@ -14,7 +14,7 @@ from empathy_kit.plugins import Registry
 from empathy_kit.runs import record, results
 from empathy_kit.runs.begin import begin
 from empathy_kit.runs.build import own_criterion
-from empathy_kit.runs.choose import Plugins, choose_plugins, compare_providers, compare_versions, library_versions, provenance
+from empathy_kit.runs.choose import Plugins, choose_plugins, compare_providers, compare_versions, library_versions
 from empathy_kit.runs.identity import KIT, Stopped, all_versions, changes, settings_of, stopped
 from empathy_kit.runs.keeping import Keeper, Unkept
 from empathy_kit.runs.machine import compare_machines, machine_of
@@ -87,7 +87,8 @@ def run(
         original: what is known of the run to repeat, if any.
         keep_model: write the model into the run directory next to its scores.
         minutes: between two checkpoints; 0 writes one after every step.
-        anyway: continue a stopped run with other versions of the kit or the libraries.
+        anyway: continue a stopped run with other versions of the kit or the libraries, and with what follows from them: another
+            way to compute the losses, or an encoder that these read otherwise.
         processes: that train together, of which this is one; None for one process. All but the first yield nothing and write
             nothing.
 
@@ -115,18 +116,36 @@ def run(
 
     try:
         with reserved(out, numbered=numbered, wait=wait, fits=fits) as place:
-            before = stopped(place.partial)
+            before = stopped(place.partial, anyway=anyway)
             if before is not None:
-                warnings += (*before.faults, *before.check(config, plugins, registry, anyway=anyway))
+                warnings += (*before.faults, *before.check(config, plugins, registry))
             yield from _train(
                 config, plugins, place, before, original, warnings, processes, keep_model=keep_model, minutes=minutes
             )
     except Recovered as finished:
         found = record.read(finished.folder)
-        # Several processes would wait for each other's share of a run that is not trained.
-        if processes is not None or changes(found.config, settings_of(config, plugins), by_name=True):
+        if not changes(found.config, settings_of(config, plugins), by_name=True):
+            if processes is not None:  # they would wait for each other's share of a run that is not trained
+                raise
+            yield Finished(found, finished.folder)
+            return
+        if not numbered:
             raise
-        yield Finished(found, finished.folder)
+    else:
+        return
+    # What lacked its name was another run; the next free number is this one's.
+    yield from run(
+        config,
+        registry,
+        out,
+        numbered=numbered,
+        wait=wait,
+        original=original,
+        keep_model=keep_model,
+        minutes=minutes,
+        anyway=anyway,
+        processes=processes,
+    )
 
 
 def _train(
@@ -151,20 +170,20 @@ def _train(
     prepared, state, data, parts_found, hashes = begun.prepared, begun.state, begun.data, begun.parts, begun.hashes
     tasks, model, objective = prepared.tasks, prepared.model, prepared.objective
     validation, test = prepared.validation, prepared.test
-    warnings += prepared.warnings
+    warnings += (*begun.warnings, *prepared.warnings)
     own = any(own_criterion(head) is not None for head in model.heads.values())
     if own:
         warnings += (f"head {config.head} trains with its own loss, not with --loss {config.loss}",)
     identity: dict[str, Any] = {
         "settings": settings_of(config, plugins) if before is None else before.settings,
-        "plugins": {kind: provenance(entry) for kind, entry in plugins.chosen.items()},
+        "plugins": begun.plugins,
         "versions": all_versions(None if before is None else before.checkpoint.identity["versions"]),
         "sha256": hashes,
         "machine": machine_of(prepared.device, begun.losses, processes.count, None if before is None else before.machine),
     }
     warnings += compare_machines(original.machine, identity["machine"])
     if before is not None:
-        before.check_machine(identity["machine"])
+        warnings += before.check_machine(identity["machine"])
     keeper = Keeper(place.partial, None if before is None else before.checkpoint, identity, state, minutes=minutes)
     with keeper.until_finished():
         yield Opened(

@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +23,7 @@ from empathy_kit.core.frozen import FrozenStates, freeze
 from empathy_kit.core.posts import PostEncoder
 from empathy_kit.core.unpadded import lower_states, make_unpadded
 from empathy_kit.errors import KitError
+from empathy_kit.files import staged_file
 
 POSTS = [(0, 5, 6, 2), (0, 7, 2), (0, 2)]
 
@@ -275,3 +279,25 @@ def test_states_that_several_want_at_once_are_computed_by_one(tmp_path: Path, mo
         found = list(threads.map(lambda _: FrozenStates(encoder, 1, POSTS, tmp_path), range(4)))
     assert len(computed) == 1
     assert [path.name for path in tmp_path.iterdir()] == [found[0].path.name]  # and no lock is left
+
+
+def test_the_states_of_a_call_are_written_before_the_next_call_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of a large table are larger than the memory."""
+    done: list[str] = []
+
+    @contextmanager
+    def watched(path: Path, mode: int) -> Iterator[Any]:
+        with staged_file(path, mode) as stream:
+            yield SimpleNamespace(write=lambda block: (done.append("written"), stream.write(block)))
+
+    def compute(*arguments: Any) -> torch.Tensor:
+        done.append("computed")
+        return lower_states(*arguments)
+
+    monkeypatch.setattr(frozen.files, "staged_file", watched)
+    monkeypatch.setattr(frozen, "lower_states", compute)
+    monkeypatch.setattr(frozen, "calls", lambda lengths: [[length] for length in lengths])
+    keep(tmp_path)
+    assert done == ["written", *["computed", "written"] * len(POSTS), "written"]  # a header, the states, and a digest

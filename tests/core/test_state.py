@@ -21,6 +21,7 @@ from empathy_kit.core.rationales import PredictedRationale
 from empathy_kit.core.samplers import resample
 from empathy_kit.core.snapshot import pack, unpack
 from empathy_kit.core.state import Epoch
+from empathy_kit.errors import KitError
 
 WHOLE = replace(RECIPE, batch_size=5, epochs=2, warmup=0.2, schedule="linear", clip=1.0, average=0.9, select="macro-f1")
 
@@ -171,3 +172,15 @@ def test_a_finished_state_has_nothing_left_to_do() -> None:
     kept = weights(small.model)
     assert small.fit() == []
     assert same(weights(small.model), kept)
+
+
+def test_gradients_that_are_never_finite_in_half_precision_end_training_once_they_were_tried_unscaled() -> None:
+    """The scale begins at 65536 and is halved by every step that is skipped: it is 1 in the 17th."""
+    small = Small(criteria=dict.fromkeys(NAMES, lambda logits, target: (logits.sum(1) * 0).sqrt()))  # 0; its gradient is NaN
+    small.state.scaler = torch.amp.GradScaler("cpu")  # which a trainer on the CPU does without
+    with pytest.raises(KitError) as error:
+        small.fit()
+    assert str(error.value) == (
+        "the gradient is not finite in float16, even unscaled, in epoch 3, step 5; "
+        "try precision bf16 or no, or a smaller learning rate"
+    )

@@ -195,6 +195,22 @@ def test_to_see_whether_a_model_fits_draws_no_random_number(tiny_roberta: Path, 
     assert torch.equal(*states)
 
 
+def test_to_see_whether_a_model_fits_asks_no_gpu_for_its_random_state(
+    tiny_roberta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch asks all of them where none is named, and warns where there are two."""
+    fork, asked = torch.random.fork_rng, []
+
+    def watched(devices: Any = None) -> Any:
+        asked.append(devices)
+        return fork(devices)
+
+    monkeypatch.setattr(torch.random, "fork_rng", watched)
+    next(run(configuration(tiny_roberta), load_registry(), tmp_path / "run"))
+    assert asked
+    assert None not in asked
+
+
 def test_a_trunk_of_a_plugin_is_trained_and_its_width_is_the_heads(tiny_roberta: Path, tmp_path: Path) -> None:
     own = Provided("trunk", Trunk("flat", lambda encoder, injector: Flat(encoder, injector)), "empathy-kit-flat", "0.1")
     config = replace(configuration(tiny_roberta, trunk="flat", rationale="tag"), options={})

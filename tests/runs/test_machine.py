@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from made_run import scored
 from run_world import Said, read_json, warnings
 
-from empathy_kit.runs.machine import machine_of
+from empathy_kit.runs.differences import differing_origins
+from empathy_kit.runs.machine import compare_machines, machine_of, way
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def test_a_repeat_on_another_machine_warns_of_each_part_that_is_known_to_differ(
             "maker of the processor: Babbage": now["maker"],
             "CPU capability: none": now["cpu_capability"],
             "device: cuda": "cpu",
-            "way to compute the losses: Triton": now["losses"],
+            "way to compute the losses: Triton": way(now["losses"]),
             "number of processes: 2": 1,
             "environment variables: MKL_CBWR=AVX2": "none",
         }.items()
@@ -71,6 +73,26 @@ def test_variables_that_change_how_libraries_round_are_recorded_and_no_others(mo
     expected = ("NVIDIA_TF32_OVERRIDE", "ONEDNN_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA")
     assert machine["variables"] == dict.fromkeys(expected, "1")
     assert machine["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
+
+
+def test_why_a_kernel_is_missing_is_recorded_and_not_compared() -> None:
+    def compared(then: str, now: str) -> tuple[str, ...]:
+        one, other = {"losses": then}, {"losses": now}
+        assert bool(differing_origins(scored(machine=one), scored(machine=other))) == bool(compare_machines(one, other))
+        return compare_machines(one, other)
+
+    missing = "closed form in torch, no fused kernel: /job-1 cannot be used; pip install 'empathy-kit[gpu]'"
+    off, own = "closed form in torch: fused kernels are off", "; EX, IP by their own code"
+    assert machine_of("cpu", missing, 1, None)["losses"] == missing
+    assert compared(off, missing) == compared(off + own, missing + own) == ()
+    assert compared("their own code", missing + own) == (
+        "way to compute the losses: their own code in the recorded run, closed form in torch; EX, IP by their own code now; "
+        "the numbers may differ",
+    )
+    assert compared(missing, missing + own)
+    assert compared("fused CPU kernel, AVX2", "fused CPU kernel, AVX-512")
+    assert compared("fused GPU kernels, triton 3.5.0", "fused GPU kernels, triton 3.9.0")
+    assert compared(missing, f"{missing}, then fused CPU kernel, AVX2")
 
 
 def recorded(folder: Path, to: Path, settings: dict[str, Any], machine: dict[str, Any]) -> Path:

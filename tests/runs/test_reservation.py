@@ -294,3 +294,15 @@ def test_two_runs_at_once_that_differ_in_nothing_that_their_name_shows_have_two_
     assert folders == [out, tmp_path / "runs" / "sample-ce-none-0-2"]
     assert [read(folder).config["lr"] for folder in folders] == [1e-3, 2e-3]
     assert sorted(path.name for path in out.parent.iterdir()) == ["sample-ce-none-0", "sample-ce-none-0-2"]
+
+
+def test_a_finished_run_that_only_lacked_its_name_gets_it_from_another_that_may_be_numbered_and_that_one_is_trained(
+    tiny_roberta: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    killed(out, "while its files are forced onto the disk")
+    *_, finished = run(configuration(tiny_roberta), load_registry(), out, numbered=True)
+    assert isinstance(finished, Finished)
+    assert finished.folder == tmp_path / "run-2"
+    assert read(out) == make_record()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "run-2"]

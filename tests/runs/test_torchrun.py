@@ -24,8 +24,8 @@ from empathy_kit.core.processes import Processes
 from empathy_kit.errors import KitError
 from empathy_kit.runs import checkpoints
 from empathy_kit.runs import torchrun as module
-from empathy_kit.runs.choose import choose_plugins
-from empathy_kit.runs.identity import settings_of
+from empathy_kit.runs.choose import choose_plugins, library_versions
+from empathy_kit.runs.identity import all_versions, settings_of
 from empathy_kit.runs.torchrun import joined
 
 Torchrun = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -130,12 +130,12 @@ def test_a_process_that_dies_takes_the_others_down_and_is_named_in_one_line(
 
 @pytest.mark.processes
 def test_a_fault_is_printed_once_whichever_processes_have_it(torchrun: Torchrun, tiny_roberta: Path, tmp_path: Path) -> None:
-    done = torchrun(3, HERE / "faulty.py", "missing", "run", *flags(tiny_roberta), "--out", tmp_path / "run")
+    done = torchrun(2, HERE / "faulty.py", "missing", "run", *flags(tiny_roberta), "--out", tmp_path / "run")
     kit = [line for line in done.stderr.splitlines() if line.startswith("Error:") or "Aborted" in line]
     assert kit == [
         "Error: --data missing.csv: no such file or folder; expected sample, reddit, a folder or a .csv, .jsonl or .parquet file"
     ]
-    assert re.search(r"Root Cause.*\n.*\n.*\n.*\n  rank      : [12] .*\n  exitcode  : 2 ", done.stderr)
+    assert re.search(r"Root Cause.*\n.*\n.*\n.*\n  rank      : 1 .*\n  exitcode  : 2 ", done.stderr)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -225,4 +225,32 @@ def test_a_process_with_other_settings_than_the_first_is_refused(tiny_roberta: P
     assert str(error.value) == (
         f"torchrun: rank 0 was started with --epochs 9, not 2; --lr 0.5, not {config.lr:g}; "
         "start all processes with the same settings"
+    )
+
+
+@pytest.mark.parametrize(
+    ("what", "other", "differing"),
+    [
+        ("versions", {"torch": "9.0"}, f"torch {library_versions()['torch']} found, expected 9.0"),
+        (
+            "plugins",
+            {"loss": f"learnt of mine 1 (sha256 {'b' * 12}...)"},
+            f"loss learnt of mine 1 (sha256 {'a' * 12}...) found, expected learnt of mine 1 (sha256 {'b' * 12}...)",
+        ),
+    ],
+)
+def test_a_process_with_other_versions_or_files_of_a_plugin_than_the_first_is_refused(
+    tiny_roberta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, other: dict[str, str], differing: str
+) -> None:
+    """Whether a run is begun or continued: what was stopped is compared with the first process alone."""
+    monkeypatch.setattr("empathy_kit.runs.choose.fingerprint", lambda entry: "a" * 64 if entry.distribution == "mine" else None)
+    config, registry = noisy(tiny_roberta), with_plugins()
+    chosen = choose_plugins(config, registry).chosen
+    plugins = {kind: f"{entry.spec.name} of {entry.distribution} {entry.version}" for kind, entry in chosen.items()}
+    first = {"plugins": {**plugins, "loss": f"learnt of mine 1 (sha256 {'a' * 12}...)"}, "versions": all_versions()}
+    processes = Apart(**{**first, what: {**first[what], **other}})
+    with pytest.raises(KitError) as error:
+        finish(config, tmp_path / "run", registry, processes=processes)
+    assert str(error.value) == (
+        f"torchrun: the {what} of rank 1 are not those of rank 0 ({differing}); start all processes with the same {what}"
     )
