@@ -17,16 +17,17 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path), metavar="RUN")
+@click.argument("run", metavar="RUN")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="the folder, which must not exist")
 @click.option("--int8", is_flag=True, help="compute in int8, where that costs next to nothing in score")
 @click.option("--no-scores", is_flag=True, help="do not read the run's data to compare scores on its test part")
 @plugin_files
-def export(run: Path, out: Path, int8: bool, no_scores: bool, plugin_files: tuple[Path, ...]) -> None:
+def export(run: str, out: Path, int8: bool, no_scores: bool, plugin_files: tuple[Path, ...]) -> None:
     """Write the model of RUN as an ONNX graph, and check it.
 
-    `predict`, `evaluate`, `publish` and `empathy_kit.load` take the folder as they take a run; predicting with it needs neither
-    torch nor transformers. The graph's probabilities are compared with the model's, and its scores on the run's test part.
+    RUN is a run's folder, or hub:user/name of a published one. `predict`, `evaluate`, `publish` and `empathy_kit.load` take the
+    exported folder as they take a run; predicting with it needs neither torch nor transformers. The graph's probabilities are
+    compared with the model's, and its scores on the run's test part.
     """
     from empathy_kit.cli.console import KitConsole
 

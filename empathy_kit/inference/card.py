@@ -19,6 +19,7 @@ from empathy_kit.runs.report import HEADLINE, estimate, number, too_sure
 OWN = "empathy-kit"
 HUB_NAMES = {"minilm": "sentence-transformers/all-MiniLM-L6-v2", "mpnet": MPNET_HUB}  # of the kit's short encoder names
 METRICS = {"accuracy": ("accuracy", {}), "weighted_f1": ("f1", {"average": "weighted"}), "macro_f1": ("f1", {"average": "macro"})}
+NAMELESS = "A model of empathy-kit"  # one that is not on the hub
 
 
 class Markdown(str):
@@ -38,7 +39,7 @@ class LevelRow(NamedTuple):
 
 def write_card(
     record: Record,
-    name: str,
+    name: str | None,
     *,
     licence: str | None,
     export: Mapping[str, Any] | None = None,
@@ -49,9 +50,9 @@ def write_card(
 
     Args:
         record: the run's.
-        name: where the model will be: ``user/name``.
+        name: where the model is, or will be: ``user/name``; with None the card does not tell how to load it.
         licence: an identifier such as "mit"; with None the card names no license.
-        export: the contents of ``export.json`` other than the record and the schema; None for a run.
+        export: what `of_export` returns; None for a run.
         seen: whether the hashes of the training posts are published.
         elsewhere: the model's scores on other data.
 
@@ -61,11 +62,12 @@ def write_card(
     from huggingface_hub import ModelCard, ModelCardData
     from jinja2 import UndefinedError
 
+    called = name or NAMELESS
     try:
         results = [*_results(record), *(result for other in elsewhere for result in _others(record, other))]
         body = _body(record, name, export or {}, seen, elsewhere)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, UndefinedError):  # others may have made the record
-        raise KitError(f"{name}: no model card can be made of this record: {MALFORMED}") from None
+        raise KitError(f"{called}: no model card can be made of this record: {MALFORMED}") from None
     data = ModelCardData(
         language="en" if record.data["name"] in ("sample", "reddit") else None,
         license=licence,
@@ -74,16 +76,16 @@ def write_card(
         tags=["empathy", "peer-support", "text-classification"],
         base_model=_base_model(record),
         metrics=["accuracy", "f1"],
-        model_name=name.rpartition("/")[2],
+        model_name=called.rpartition("/")[2],
         eval_results=results,
     )
     text = f"---\n{data.to_yaml()}\n---\n\n{body}"
     try:  # the check that the client offers without a network: read the card back and parse its model-index
         found = ModelCard(text).data
     except ValueError as error:
-        raise KitError(f"{name}: no model card can be made of this record: {str(error).splitlines()[0]}") from None
+        raise KitError(f"{called}: no model card can be made of this record: {str(error).splitlines()[0]}") from None
     if found.get("eval_results") != results:
-        raise KitError(f"{name}: no model card can be made of this record: its scores are not read back as they were written")
+        raise KitError(f"{called}: no model card can be made of this record: its scores are not read back as they were written")
     return text
 
 
@@ -128,7 +130,7 @@ def _result(task: TaskSchema, scores: Mapping[str, Any], key: str, **of: Any) ->
     )
 
 
-def _body(record: Record, name: str, export: Mapping[str, Any], seen: bool, elsewhere: Sequence[Elsewhere]) -> str:
+def _body(record: Record, name: str | None, export: Mapping[str, Any], seen: bool, elsewhere: Sequence[Elsewhere]) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
@@ -145,7 +147,8 @@ def _body(record: Record, name: str, export: Mapping[str, Any], seen: bool, else
     page = environment.from_string(template).render(
         record=record,
         seen=seen,
-        name=Markdown(name),
+        title=Markdown(name or NAMELESS),
+        name=name and Markdown(name),
         tasks=record.tasks.tasks,
         headline=[title for _, title in HEADLINE],
         scores={task: _estimates(found, METRICS) for task, found in record.scores.items()},
@@ -169,7 +172,7 @@ def _body(record: Record, name: str, export: Mapping[str, Any], seen: bool, else
         },
         recipe=[(code(key), code(_setting(value))) for key, value in {**settings, **record.config["options"]}.items()],
         versions=[(code(key), code(value)) for key, value in {OWN: record.kit, **record.versions}.items()],
-        plugins=_plugins(record),
+        plugins=[] if export else _plugins(record),  # a graph needs none
         export=[(code(key), code(value)) for key, value in _leaves(export)],
     )
     return re.sub(r"\n{3,}", "\n\n", re.sub(r" +\n", "\n", page))
@@ -212,6 +215,13 @@ def _plugins(record: Record) -> list[Markdown]:
         elif distribution != OWN:
             found.add(Markdown(f"{code(f'{distribution}=={version}')}, installed with pip"))
     return sorted(found)
+
+
+def of_export(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What a card shows of ``export.json``: what was checked, and with what. Record and schema have parts of their own."""
+    left = ("format", "hub", "record", "schema")
+    found: dict[str, Any] = without_paths({name: value for name, value in description.items() if name not in left})
+    return found
 
 
 def _setting(value: Any) -> str:

@@ -93,7 +93,7 @@ class _Crew:
         if not done:
             raise KitError(
                 f"--on ray: none of {len(self.actors)} workers could start within {STARTING} seconds, expected a free CPU "
-                "for each (and a GPU on --device cuda); wait until the cluster has some"
+                "for each (and a GPU each, where the model computes on one); wait until the cluster has some"
             )
         (reference,) = done
         part = _result(reference)

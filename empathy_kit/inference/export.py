@@ -19,6 +19,7 @@ from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import make_split, take, thin_out
 from empathy_kit.errors import KitError, written_to
 from empathy_kit.inference.graph import EXPORT, FORMAT, GRAPH, TOKENIZER, GraphEngine, feed, needed
+from empathy_kit.inference.model import HUB
 from empathy_kit.inference.quantise import quantise
 from empathy_kit.plugins import OURS, Registry
 from empathy_kit.runs import record
@@ -63,14 +64,14 @@ class Exported:
     warnings: tuple[str, ...]
 
 
-def export(run: Path, out: Path, registry: Registry, *, int8: bool = False, scores: bool = True) -> Exported:
+def export(run: Path | str, out: Path, registry: Registry, *, int8: bool = False, scores: bool = True) -> Exported:
     """Write a run's model as an ONNX graph with its tokenizer, schema, calibration and record, and check it.
 
     The graph's probabilities are compared with the model's. Where the run's data can be read, the scores on its test part are
     too, before and after.
 
     Args:
-        run: a finished run with its model.
+        run: a finished run with its model: its folder, or ``hub:user/name`` with or without ``@revision``.
         out: the folder, which must not exist.
         registry: where the run's plugins are.
         int8: compute in int8 whatever the scores allow.
@@ -78,18 +79,31 @@ def export(run: Path, out: Path, registry: Registry, *, int8: bool = False, scor
 
     Raises:
         KitError: an ORACLE, a model that has no graph, a graph that computes something else, int8 that loses too much, a run
-            that cannot be loaded, or a folder that cannot be written or is in the run's own.
+            that cannot be loaded or downloaded, or a folder that cannot be written or is in the run's own.
     """
     for module in ("onnx", "onnxscript", "onnxruntime"):
         needed(module, extra="onnx", purpose="export models")
     with written_to("--out", out, exists="use another --out"):
         files.refuse_existing(out)
+    named, published = str(run), str(run).startswith(HUB)
+    if published:
+        from empathy_kit.inference.hub import fetch
+
+        run = fetch(named.removeprefix(HUB))
+    run = Path(run)
+    if (run / EXPORT).is_file():
+        raise KitError(f"{named}: an exported model already; give the run that it was made from")
     record.refuse_inside("--out", out, run)
     loaded = load(run, registry, device="cpu")
     if loaded.record.oracle:
         raise KitError(f"{run}: an ORACLE, which reads annotated spans; whoever uses a model has none, so it is not exported")
     model = _plain(loaded)
-    parts, told = _parts(loaded) if scores else (None, "scores are not compared, as asked")
+    if not scores:
+        parts, told = None, "scores are not compared, as asked"
+    elif published and loaded.record.config["data"] != "sample":  # a stranger's record is not asked what to read or to fetch
+        parts, told = None, "scores are not compared: the data of a run from the hub are not here"
+    else:
+        parts, told = _parts(loaded)
     notes = [*loaded.warnings, *([told] if told else [])]
     shown = take(parts.corpus, parts.shown) if parts else load_corpus("sample").pairs
     probes = list(loaded.tokenization.encode(random.Random(0).sample(shown, min(PROBES, len(shown)))))

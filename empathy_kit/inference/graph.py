@@ -166,6 +166,9 @@ class GraphTokenizer:
             raise KitError(f"{path}: not a tokenizer: {_one_line(error)}") from None
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
+        # A post that reads "</s>" is text. Set once, because threads share the tokenizer: older versions of the library raise
+        # "Already borrowed" where one thread sets what another reads with.
+        self._tokenizer.encode_special_tokens = True
         self.pad_token_id = pad_id
 
     def __call__(
@@ -173,10 +176,8 @@ class GraphTokenizer:
         texts: str | list[str],
         *,
         add_special_tokens: bool = True,
-        split_special_tokens: bool = False,
-        **_: object,  # no truncation, no padding, offsets: what is asked for is what it gives
+        **_: object,  # no truncation, no padding, offsets, no special tokens in a text: what is asked for is what it gives
     ) -> dict[str, Any]:
-        self._tokenizer.encode_special_tokens = split_special_tokens
         if isinstance(texts, str):
             return {"input_ids": self._tokenizer.encode(texts, add_special_tokens=add_special_tokens).ids}
         coded = self._tokenizer.encode_batch(texts, add_special_tokens=add_special_tokens)

@@ -6,15 +6,17 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from empathy_kit.data.cells import not_text, unreadable
 from empathy_kit.data.pairs import unescape
 from empathy_kit.data.readers import Header
+from empathy_kit.data.schema import fold
 from empathy_kit.errors import KitError, shown
 from empathy_kit.files import sha256
+from empathy_kit.inference.nanoseconds import values
 from empathy_kit.reading import open_regular
 
 FORMATS = (".csv", ".jsonl", ".parquet")
@@ -30,7 +32,7 @@ class Columns:
     seeker: str | None  # None where the model does not see the seeker posts
     response: str
     keep: tuple[str, ...] = ()
-    keep_all: bool = False  # keep every column that is not read as a post
+    keep_all: bool = False  # keep every other column too, but for those that are read as posts
 
 
 @dataclass(frozen=True)
@@ -67,17 +69,21 @@ class PairTable:
     def __init__(self, path: Path | None, columns: Columns, stream: io.BufferedReader | None = None) -> None:
         self.path = path
         self.name = "standard input" if path is None else path.name
-        self.columns = columns
         self._stream = stream
         if path is not None and path.suffix.lower() not in FORMATS:
             raise KitError(f"{path}: a {path.suffix or 'nameless'} file, expected {', '.join(FORMATS)}")
-        needed = [name for name in (columns.seeker, columns.response) if name is not None]
-        twice = next((name for name in columns.keep if columns.keep.count(name) > 1), None)
+        names: dict[str, str] = {}  # folded, to the first of the names that are one column of a table
+        for name in (columns.seeker, columns.response, *columns.keep):
+            if name is not None:
+                names.setdefault(fold(name), name)
+        keep = tuple(names[fold(name)] for name in columns.keep)
+        twice = next((name for name in keep if keep.count(name) > 1), None)
         if twice is not None:
             raise KitError(f"column {shown(twice)} is given twice with --keep; give it once")
-        self.required = list(dict.fromkeys([*needed, *columns.keep]))
+        self.columns = replace(columns, response=names[fold(columns.response)], keep=keep)
+        self.required = list(names.values())
         self._names: dict[str, str] = {}  # requested name to the table's own name
-        self.kept: tuple[str, ...] = columns.keep  # all kept columns, known from the first row on
+        self.kept: tuple[str, ...] = keep  # all kept columns, known from the first row on
         self.types: dict[str, Any] = {}  # Arrow types of a Parquet file's kept columns
         self.fraction = 0.0  # of the file, read so far
         self.swallowed = 0  # lines read so far that a broken row of a CSV took after its first
@@ -89,7 +95,10 @@ class PairTable:
             raise ValueError("a stream has no hash before it is read")
         self._open().close()  # or the reason why it cannot be read
         self._hashed = self._state()
-        return sha256(self.path)
+        try:
+            return sha256(self.path)
+        except OSError as error:
+            raise self._unread(error) from None
 
     def refuse_changed(self) -> None:
         """Refuse a file that was changed after its hash was computed: its rows are not those of the hash.
@@ -120,7 +129,7 @@ class PairTable:
             with self._open() as stream:
                 yield from read(stream)
         except OSError as error:
-            raise KitError(f"{self.path or self.name}: cannot be read: {error.strerror or type(error).__name__}") from None
+            raise self._unread(error) from None
 
     def _open(self) -> io.BufferedReader:
         if self.path is None:
@@ -131,7 +140,10 @@ class PairTable:
         except FileNotFoundError:
             raise KitError(f"{self.path}: no such file") from None
         except OSError as error:
-            raise KitError(f"{self.path}: cannot be read: {error.strerror}") from None
+            raise self._unread(error) from None
+
+    def _unread(self, error: OSError) -> KitError:
+        return KitError(f"{self.path or self.name}: cannot be read: {error.strerror or type(error).__name__}")
 
     def _csv(self, stream: io.BufferedReader) -> Iterator[Input | Bad]:
         start = stream.read(4)
@@ -238,10 +250,10 @@ class PairTable:
             wanted = [column for column in columns if column in {*self._names.values(), *self.kept}]
             self.types = {name: schema.field(name).type for name in self.kept}
             for batch in table.iter_batches(batch_size=1_000, columns=wanted):
-                cells = {name: column.to_pylist() for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+                cells = {name: values(column) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
                 for at in range(batch.num_rows):
                     number += 1
-                    yield self._row(number, {name: values[at] for name, values in cells.items()})
+                    yield self._row(number, {name: column[at] for name, column in cells.items()})
                 self.fraction = number / table.metadata.num_rows
         except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
             raise KitError(f"{self.name}: not a readable Parquet file ({type(error).__name__})") from None
@@ -254,7 +266,8 @@ class PairTable:
         self._names = {name: column for name, column in zip(found, columns, strict=True) if name is not None}
         posts = {self._names[name] for name in (self.columns.seeker, self.columns.response) if name is not None}
         if self.columns.keep_all:
-            others = [column for column in columns if column not in posts]
+            named = {self._names[name] for name in self.columns.keep}
+            others = [column for column in columns if column in named or column not in posts]
             twice = next((column for column in others if others.count(column) > 1), None)
             if twice is not None:
                 raise KitError(f"{self.name}: column {shown(twice)} occurs twice in the header; rename one, or do not keep it")

@@ -17,7 +17,7 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 
 from empathy_kit import __version__, files
 from empathy_kit.errors import KitError, written_to
-from empathy_kit.inference.card import OWN, published, without_paths, write_card
+from empathy_kit.inference.card import OWN, of_export, published, without_paths, write_card
 from empathy_kit.inference.elsewhere import read_evaluation
 from empathy_kit.inference.graph import EXPORT
 from empathy_kit.inference.hub import READ, answering, check_name, listed, names
@@ -55,7 +55,7 @@ def contents(
     if not os.path.isdir(folder):  # noqa: PTH112 - Path's own raises for names that cannot be
         raise KitError(f"{folder}: no such folder; expected a run or an exported model")
     exported = os.path.isfile(folder / EXPORT)  # noqa: PTH113
-    found, export = _exported(folder) if exported else (_trained(folder), None)
+    found, export = _exported(folder) if exported else (record.read_with_model(folder), None)
     if found.oracle:
         raise KitError(f"{folder}: an ORACLE is not published, because its scores are those of a model that sees annotated spans")
     manifest = _json(folder / record.MANIFEST)
@@ -69,7 +69,7 @@ def contents(
         raise KitError(f"{folder / other}: this kind of file is not published; expected only data, no code and no pickle")
     has_seen = any(each.endswith(SEEN) for each in hashes)
     elsewhere = [read_evaluation(path, digest(folder)) for path in evaluations]
-    card = write_card(published(found), name, licence=licence, export=without_paths(export), seen=has_seen, elsewhere=elsewhere)
+    card = write_card(published(found), name, licence=licence, export=export, seen=has_seen, elsewhere=elsewhere)
     return {
         **{each: folder / each for each in hashes},
         about: description,
@@ -78,15 +78,8 @@ def contents(
     }
 
 
-def _trained(folder: Path) -> record.Record:
-    found = record.read(folder)
-    if not (folder / record.MODEL).is_dir():
-        raise KitError(f"{folder}: the run has no model; repeat a comparison's run with --keep-models to keep it")
-    return found
-
-
 def _exported(folder: Path) -> tuple[record.Record, dict[str, Any]]:
-    """The record of the exported run, and the other contents of ``export.json``."""
+    """The record of the exported run, and what the card shows of the export."""
     record.verify(folder)
     described = _json(folder / EXPORT)
     try:
@@ -95,7 +88,7 @@ def _exported(folder: Path) -> tuple[record.Record, dict[str, Any]]:
         raise KitError(
             f"{folder / EXPORT}: has no record of the run, which the card is made from; export the run again"
         ) from None
-    return found, {key: value for key, value in described.items() if key not in ("record", "schema", "format")}
+    return found, of_export(described)
 
 
 def _json(path: Path) -> Any:

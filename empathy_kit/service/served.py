@@ -65,6 +65,7 @@ class Served:
             "marks_evidence": self.marks_evidence,
             "max_tokens": model.tokenization.max_tokens,
             "truncate": model.tokenization.truncate,
+            "precision": model.about.get("precision"),  # of an export; a run's own is in its record
             "uncertain_below": UNCERTAIN,
             "limits": {"pairs": MOST_PAIRS, "characters": MAX_CELL, "bytes": MOST_BYTES},
             "temperatures": dict(model.temperatures),
@@ -78,14 +79,16 @@ class Served:
         Raises:
             KitError: the record is of an earlier version, which has too little for it.
         """
-        from empathy_kit.inference.card import published, write_card
+        from empathy_kit.inference.card import of_export, published, write_card
         from empathy_kit.runs.record import Record
 
         try:
             found = Record(**_record(self.model))
         except TypeError:
             raise KitError("the model has no record that a card can be made of; train or export it with this version") from None
-        return write_card(published(found), "empathy-kit/model", licence=None)
+        about = self.model.about
+        name = about["hub"].partition("@")[0] if "hub" in about else None
+        return write_card(published(found), name, licence=None, export=of_export(about) if "record" in about else None)
 
 
 def _stamps(folder: Path) -> dict[str, tuple[int, int]] | None:

@@ -128,7 +128,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to answer, and say so."""
         await super().startup(sockets)
-        self._told_started()
+        if self.started:  # where the application fails to start, earlier versions of uvicorn return from here
+            self._told_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let every client know before its connection is closed, so that no request meets a closed one."""
@@ -238,8 +239,15 @@ def serve(
     """Answer requests until SIGTERM or Ctrl-C; then finish those that came, and return.
 
     Raises:
-        KitError: nothing computes any more.
+        KitError: the application did not start, or nothing computes any more.
     """
-    Server(configuration(app, deadline=deadline), started=started, stopping=stopping, broken=broken).run(sockets=[bound])
+    process = Server(configuration(app, deadline=deadline), started=started, stopping=stopping, broken=broken)
+    try:
+        process.run(sockets=[bound])
+    except SystemExit:  # later versions end the process, with a code of their own
+        if process.started:
+            raise
+    if not process.started:
+        raise KitError("the server did not start, because its model fails on a first pair; the lines above name the place")
     if broken():
         raise KitError("the server stopped because its model computes no more; the line above names the place; start it again")

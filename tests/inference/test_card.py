@@ -119,8 +119,9 @@ HOSTILE = [
 ]
 
 
+@pytest.mark.parametrize("exported", [False, True])
 @pytest.mark.parametrize("text", HOSTILE)
-def test_what_others_wrote_is_shown_and_not_obeyed(found: Record, text: str) -> None:
+def test_what_others_wrote_is_shown_and_not_obeyed(found: Record, text: str, exported: bool) -> None:
     shown = " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
 
     def with_text(text: str, line: str) -> str:
@@ -130,7 +131,8 @@ def test_what_others_wrote_is_shown_and_not_obeyed(found: Record, text: str) -> 
         told["data"]["name"] = told["split"]["kind"] = told["config"]["encoder"] = told["config"]["options"]["trunk.x"] = text
         told["versions"]["torch"] = told["config"]["data"] = text
         told["plugins"]["loss"] = {"name": "ce", "distribution": text, "version": text}
-        return write_card(Record(**told), "me/model", licence=None, export={"what": {text: text}})
+        export = {"what": {text: text}} if exported else None  # which needs no plugins
+        return write_card(Record(**told), "me/model", licence=None, export=export)
 
     card, tame = with_text(text, shown), with_text("tame", "tame")
     page, expected = rendered(card), rendered(tame)
@@ -185,6 +187,23 @@ def test_a_model_of_a_plugin_names_what_to_install(found: Record) -> None:
         "trunk `own`, which its author's program handed over."
     )
     assert f"The model needs plugins: {told}\n" in card
+
+
+def test_an_exports_card_names_its_own_record_and_needs_no_plugins(found: Record) -> None:
+    plugins = {**found.plugins, "loss": {"name": "poly1", "distribution": "empathy-kit-poly1", "version": "1.2"}}
+    card = write_card(replace(found, plugins=plugins), "me/model", licence=None, export={"precision": "int8"})
+    assert " This page is made from the record of the training run, which `export.json` holds.\n" in card
+    assert "run.json" not in card
+    assert "The model needs plugins" not in card
+    assert "record of the training run, `run.json`.\n" in write_card(found, "me/model", licence=None)
+
+
+def test_the_card_of_a_model_that_is_nowhere_does_not_tell_how_to_load_it(found: Record) -> None:
+    card = write_card(found, None, licence=None)
+    assert card_errors(card) == []
+    assert "\n# A model of empathy-kit\n" in card
+    assert "\n\n## Data and split\n" in card
+    assert "How to load it" not in card
 
 
 def test_the_base_model_is_that_of_the_hub_and_no_folder_of_the_same_form(found: Record) -> None:

@@ -131,7 +131,10 @@ def test_workers_that_never_start_end_the_job(
     ray.get(holder.start.remote())
     with pytest.raises(KitError) as error:
         list(predict_table(job, model, cluster.write_on_ray(job, model, str(marking_run), 1)))
-    assert str(error.value).startswith("--on ray: none of 1 workers could start within 2 seconds, expected a free CPU")
+    assert str(error.value) == (
+        "--on ray: none of 1 workers could start within 2 seconds, expected a free CPU for each (and a GPU each, where the model "
+        "computes on one); wait until the cluster has some"
+    )
 
 
 @pytest.mark.parametrize("name", ["model", "library", "device"])

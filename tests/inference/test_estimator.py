@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load
 from sklearn.base import clone
 
-from empathy_kit import EmpathyClassifier, KitError
+from empathy_kit import EmpathyClassifier, KitError, __version__
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import make_split
@@ -190,7 +190,7 @@ def test_a_stored_classifier_says_which_plugin_is_missing(fitted: EmpathyClassif
     stored.trained_.config["trunk"] = stored.trained_.providers["trunk"]["name"] = "tree"
     with pytest.raises(ValueError) as error:
         stored.predict(X)
-    assert str(error.value).startswith("trunk tree: the recorded run had it from empathy-kit 0.1.0, which is missing;")
+    assert str(error.value).startswith(f"trunk tree: the recorded run had it from empathy-kit {__version__}, which is missing;")
 
 
 NO_POST = [("I am sad.", "Hello."), ("I am sad.", " ")]

@@ -248,6 +248,14 @@ def test_what_exists_is_not_overwritten_and_a_missing_package_is_named(
     assert str(error.value) == "onnxscript is not installed: pip install 'empathy-kit[onnx]' to export models"
 
 
+def test_the_command_compares_no_scores_where_asked(response_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "model"
+    said = CliRunner().invoke(cli, ["export", str(response_run), "--out", str(out), "--no-scores"], catch_exceptions=False)
+    assert len(said.stdout.splitlines()) == 2  # what was written, and the largest difference
+    assert said.stderr.endswith("warning: scores are not compared, as asked\n")
+    assert "scores" not in json.loads((out / "export.json").read_text())
+
+
 def test_the_command_prints_what_it_checked(response_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "model"
     said = CliRunner().invoke(cli, ["export", str(response_run), "--out", str(out), "--int8"], catch_exceptions=False)

@@ -79,6 +79,25 @@ def test_hostile_posts_get_the_ids_and_places_that_transformers_gives_them(
     assert Tokenization(ours, 12, "head").empty == Tokenization(theirs, 12, "head").empty
 
 
+def test_nothing_of_a_tokenizer_is_set_once_threads_share_it(marking_export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, tokenization, _ = open_export(marking_export)
+    ours: Any = tokenization._tokenizer
+    theirs = ours._tokenizer
+
+    class Borrowed:
+        """What older versions of the library do while another thread encodes."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(theirs, name)
+
+        def __setattr__(self, name: str, value: object) -> None:
+            raise RuntimeError("Already borrowed")
+
+    expected = list(tokenization.read([_Posts("I am sad", "</s> so sorry")]))
+    monkeypatch.setattr(ours, "_tokenizer", Borrowed())
+    assert list(tokenization.read([_Posts("I am sad", "</s> so sorry")])) == expected
+
+
 def test_a_pair_is_answered_the_same_alone_and_among_others_by_any_number_of_threads(marking_export: Path) -> None:
     description, tokenization, engine = open_export(marking_export, threads=3)
     assert description["precision"] == "int8"

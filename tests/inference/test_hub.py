@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -9,18 +10,24 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from folders import data, files
 from hub_stand_in import OWNER, Hub, serving
 from huggingface_hub import constants
 
 import empathy_kit
 from empathy_kit import KitError
+from empathy_kit.cli import cli
 from empathy_kit.inference import hub as hub_module
 from empathy_kit.inference.hub import fetch
 from empathy_kit.inference.upload import contents, publish
+from empathy_kit.plugins import load_registry
+from empathy_kit.runs.load import Loaded
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the client's own, where it uploads by LFS
 
@@ -62,6 +69,45 @@ def test_an_export_comes_back_from_the_hub_and_predicts_the_same_with_and_withou
         assert copy.predict([PAIR]) == expected
         assert copy.about["hub"] == f"{NAME}@{done.commit}"
     assert hub.requests == []
+
+
+def test_a_published_run_is_exported_as_its_folder_is(hub: Hub, response_run: Path, tmp_path: Path) -> None:
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(module, reason="the onnx extra is not installed")
+    done = publish(contents(response_run, NAME), NAME, token=OWNER)
+    for name, out in ((f"hub:{NAME}@{done.commit}", "there"), (str(response_run), "here")):
+        CliRunner().invoke(cli, ["export", name, "--out", str(tmp_path / out), "--no-scores"], catch_exceptions=False)
+    there, here = (empathy_kit.load(tmp_path / out) for out in ("there", "here"))
+    assert there.predict([PAIR]) == here.predict([PAIR])
+    assert there.about["title"] == here.about["title"]
+
+
+def test_no_data_are_read_or_fetched_that_a_published_record_names(
+    hub: Hub, response_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for needed in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(needed, reason="the onnx extra is not installed")
+    publish(contents(response_run, NAME), NAME, token=OWNER)
+    read: list[str] = []
+    module = importlib.import_module("empathy_kit.inference.export")
+    load, load_corpus = module.load, module.load_corpus
+
+    def reading(name: str, *more: Any) -> Any:
+        read.append(name)
+        return load_corpus(name, *more)
+
+    monkeypatch.setattr(module, "load_corpus", reading)
+    monkeypatch.setattr(module, "load", lambda *given, **how: of_reddit(load(*given, **how)))
+    done = module.export(f"hub:{NAME}", tmp_path / "there", load_registry())
+    assert done.warnings[-1] == "scores are not compared: the data of a run from the hub are not here"
+    assert read == ["sample"]  # whose posts stand in for them
+    publish(contents(tmp_path / "there", NAME), NAME, token=OWNER)
+    with pytest.raises(KitError, match=f"^hub:{NAME}: an exported model already; give the run that it was made from$"):
+        module.export(f"hub:{NAME}", tmp_path / "again", load_registry())
+
+
+def of_reddit(loaded: Loaded) -> Loaded:
+    return replace(loaded, record=replace(loaded.record, config={**loaded.record.config, "data": "reddit"}))
 
 
 def test_the_clients_own_variables_decide_where_it_looks_and_a_copy_is_read_without_a_network(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 from pretend import pretend_model
 
 from empathy_kit import KitError
-from empathy_kit.inference import scoring
+from empathy_kit.inference import scoring, tables
 from empathy_kit.inference.scoring import Job, predict_table
 from empathy_kit.inference.tables import Columns
 
@@ -37,7 +38,7 @@ def work(job: Job) -> scoring.Progress:
     return list(predict_table(job, pretend_model()))[-1]
 
 
-# --- an input that changes ---
+# --- an input that changes, or cannot be read ---
 
 
 def rewritten(path: Path) -> None:
@@ -88,6 +89,19 @@ def test_so_is_one_that_changes_between_its_hash_and_its_first_row(tmp_path: Pat
     with pytest.raises(KitError, match="changed while it was read"):
         work(job)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl"]
+
+
+def test_an_input_that_cannot_be_read_to_its_end_is_no_fault_of_the_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def worn(path: Path) -> str:
+        raise OSError(errno.EIO, "Input/output error")
+
+    job = a_job(tmp_path, [PAIR])
+    monkeypatch.setattr(tables, "sha256", worn)
+    with pytest.raises(KitError) as error:
+        work(job)
+    assert str(error.value) == f"{job.source}: cannot be read: Input/output error"
 
 
 # --- what lies next to the output ---

@@ -9,6 +9,8 @@ from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from job_tables import COLUMNS, ROWS, read, work, write
 
@@ -63,3 +65,34 @@ def test_kept_dates_numbers_and_bytes_are_text_without_quotation_marks_of_their_
     first, second = read(job.out)
     assert {name: first[name] for name in kept} == {name: text for name, (_, text) in kept.items()}
     assert {second[name] for name in kept} == {empty}
+
+
+def test_kept_nanoseconds_are_those_of_the_input_whether_pandas_is_installed_or_not(tmp_path: Path) -> None:
+    at = 1_704_164_645_000_000_000  # 2024-01-02 03:04:05
+    moments = pa.list_(pa.struct([("at", pa.timestamp("ns"))]))
+    kept = {
+        "moment": ([at, at + 1_000, at + 1], pa.timestamp("ns")),
+        "there": ([None, at, at + 999_999_999], pa.timestamp("ns", "+01:00")),
+        "took": ([90_000_000_000, 86_400_000_001_000, -1], pa.duration("ns")),
+        "time": ([3_600_000_000_000, None, 1], pa.time64("ns")),
+        "moments": ([None, [], [{"at": at}, None, {"at": at + 1}]], moments),
+        "by": ([None, [("a", at)], [("b", at + 1)]], pa.map_(pa.string(), pa.timestamp("ns"))),
+    }
+    posts = {name: ["sad", "mad", "glad"] for name in ("seeker_post", "response_post")}
+    given = pa.table({**posts, **{name: pa.array(values, kind) for name, (values, kind) in kept.items()}})
+    pa.parquet.write_table(given, tmp_path / "in.parquet")
+    job = Job(tmp_path / "in.parquet", tmp_path / "out.jsonl", COLUMNS)
+    work(job)
+    assert [[row[name] for row in read(job.out)] for name in kept] == [
+        ["2024-01-02 03:04:05", "2024-01-02 03:04:05.000001", "2024-01-02 03:04:05.000000001"],
+        [None, "2024-01-02 04:04:05+01:00", "2024-01-02 04:04:05.999999999+01:00"],
+        ["0:01:30", "1 day, 0:00:00.000001", "-1 day, 23:59:59.999999999"],
+        ["01:00:00", None, "00:00:00.000000001"],
+        [None, [], [{"at": "2024-01-02 03:04:05"}, None, {"at": "2024-01-02 03:04:05.000000001"}]],
+        [None, [["a", "2024-01-02 03:04:05"]], [["b", "2024-01-02 03:04:05.000000001"]]],
+    ]
+    work(replace(job, out=tmp_path / "out.csv"))
+    assert [row["time"] for row in read(tmp_path / "out.csv")] == ["01:00:00", "", "00:00:00.000000001"]
+    work(replace(job, out=tmp_path / "out.parquet"))
+    before, after = (pa.parquet.read_table(path).select(list(kept)) for path in (job.source, tmp_path / "out.parquet"))
+    assert after.equals(before)

@@ -247,6 +247,12 @@ def test_columns_are_found_by_the_names_that_are_asked_for(tmp_path: Path) -> No
     path = csv_of(tmp_path / "in.csv", b"sad,hug,7", header=b"\xef\xbb\xbfQuestion,ANSWER,note")
     assert rows(path, Columns("question", "answer", keep_all=True)) == [Input(1, "sad", "hug", ("7",))]
     assert rows(path, Columns(None, "answer", keep_all=True)) == [Input(1, "", "hug", ("sad", "7"))]  # not read, so kept
+    named = Columns("question", "answer", keep=("Answer",), keep_all=True)
+    assert rows(path, named) == [Input(1, "sad", "hug", ("hug", "7"))]  # read, and asked for
+    assert rows(path, Columns("question", "answer", keep=("NOTE", "ans-wer"))) == [Input(1, "sad", "hug", ("7", "hug"))]
+    with pytest.raises(KitError) as error:
+        rows(path, Columns("question", "answer", keep=("note", "Note")))
+    assert str(error.value) == "column 'note' is given twice with --keep; give it once"
     with pytest.raises(KitError) as error:
         rows(path, Columns("question", "answer", keep=("notes",)))
     assert str(error.value) == "in.csv: column 'notes' is missing; there are question, answer, 1 of other names"

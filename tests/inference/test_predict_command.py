@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from pretend import pretend_model
 
 from empathy_kit import cli
 from empathy_kit.inference import model
+from empathy_kit.inference.graph import GraphEngine
+from empathy_kit.inference.model import EmpathyModel
 
 PAIR = {"id": "a", "seeker_post": "I am sad", "response_post": "so sorry", "ER": 1}
 
@@ -23,10 +26,26 @@ class Said(NamedTuple):
     err: str
 
 
+Loaded = list[tuple[str, dict[str, Any]]]
+
+
 @pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
-    """The command line with a model that needs no training, in a folder of the test's own."""
-    monkeypatch.setattr(model, "load", lambda source, **_: pretend_model(seekers=source != "responses"))
+def loaded(monkeypatch: pytest.MonkeyPatch) -> Loaded:
+    """What `load` was asked for. Its models need no training: "responses" reads responses alone, and "exported" is an export."""
+    asked: Loaded = []
+
+    def load(source: str, **options: Any) -> EmpathyModel:
+        asked.append((source, options))
+        found = pretend_model(seekers=source != "responses")
+        return replace(found, engine=GraphEngine.__new__(GraphEngine)) if source == "exported" else found
+
+    monkeypatch.setattr(model, "load", load)
+    return asked
+
+
+@pytest.fixture
+def command(loaded: Loaded, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
+    """The command line with these models, in a folder of the test's own."""
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str, stdin: str = "") -> Said:
@@ -155,6 +174,27 @@ def test_half_a_surrogate_pair_in_what_is_kept_is_one_line(command: Any) -> None
     assert (said.code, len(said.out.splitlines()), said.err) == (0, 1, f"{line}1 row skipped\n")
 
 
+def test_the_posts_are_read_from_the_columns_that_were_named(command: Any) -> None:
+    Path("in.jsonl").write_text(table(PAIR))
+    Path("named.jsonl").write_text(table({"question": PAIR["seeker_post"], "answer": PAIR["response_post"]}))
+    named = ("--seeker-column", "question", "--response-column", "answer")
+    assert command("model", "in.jsonl", "--out", "out.jsonl").code == 0
+    assert command("model", "named.jsonl", "--out", "named-out.jsonl", *named).code == 0
+    assert Path("named-out.jsonl").read_text() == Path("out.jsonl").read_text()
+
+
+def test_the_model_is_loaded_as_asked(command: Any, loaded: Loaded) -> None:
+    Path("in.jsonl").write_text(table(PAIR))
+    assert command("model", "in.jsonl", "--out", "1.csv").code == 0
+    assert command("model", "in.jsonl", "--out", "2.csv", "--device", "cpu", "--plugin", "a.py", "--plugin", "b.py").code == 0
+    command("exported", "in.jsonl", "--out", "3.csv", "--threads", "2", "--device", "auto")
+    assert loaded == [
+        ("model", {"device": None, "threads": None, "plugins": ()}),
+        ("model", {"device": "cpu", "threads": None, "plugins": (Path("a.py"), Path("b.py"))}),
+        ("exported", {"device": "auto", "threads": 2, "plugins": ()}),
+    ]
+
+
 def test_a_model_of_responses_alone_asks_for_no_seeker_column(command: Any) -> None:
     Path("in.csv").write_text("answer\nso sorry\n")
     assert command("responses", "in.csv", "--out", "out.jsonl", "--response-column", "answer").code == 0
@@ -179,6 +219,10 @@ def test_a_model_of_responses_alone_asks_for_no_seeker_column(command: Any) -> N
         (
             ("model", "in.csv", "--out", "x.csv", "--threads", "2"),
             "--threads: of an exported model alone, and model is a run's; leave it out, or export the run",
+        ),
+        (
+            ("exported", "in.csv", "--out", "x.csv", "--device", "cpu"),
+            "--device: of a run's model alone, and exported is an exported one; leave it out",
         ),
         (("model", "in.csv", "--out", "x.txt"), "--out x.txt: a .txt file, expected .csv, .jsonl, .parquet"),
         (("model", "in.csv", "--out", "x.csv"), "in.csv: no such file"),

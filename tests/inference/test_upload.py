@@ -158,6 +158,19 @@ def test_the_hashes_of_the_training_posts_are_kept_back_where_asked(hub: Hub, ma
     assert empathy_kit.load(tmp_path / "bare").seen is None
 
 
+def test_the_command_keeps_them_back_and_names_the_license_and_the_branch(hub: Hub, marking_run: Path, tmp_path: Path) -> None:
+    given = [str(marking_run), NAME, "--without-seen", "--license", "mit"]
+    assert CliRunner().invoke(command, [*given, "--dry-run", str(tmp_path / "dry")]).exit_code == 0
+    assert files(tmp_path / "dry") == {*data(marking_run), "README.md"} - {"model/seen.json"}
+    assert ModelCard((tmp_path / "dry" / "README.md").read_text("utf-8")).data.license == "mit"
+    (tmp_path / "access").write_text(OWNER)
+    done = CliRunner().invoke(command, [*given, "--revision", "bare", "--token-file", str(tmp_path / "access")])
+    commit = hub.repos[NAME].branches["bare"]
+    assert done.stdout == f"published hub:{NAME}@{commit}\n"
+    assert set(hub.repos[NAME].commits[commit]) == {*files(tmp_path / "dry"), ".gitattributes"}
+    assert hub.repos[NAME].main.keys() == {".gitattributes"}
+
+
 @pytest.mark.parametrize("kind", ["run", "export"])
 def test_labels_and_options_are_published_as_they_are(kind: str, marking_run: Path, tmp_path: Path) -> None:
     """Only paths are cut: "/s" and "/srs" are labels of sarcasm and earnest."""
@@ -201,7 +214,7 @@ def test_what_is_no_model_or_an_oracle_is_not_published(marking_run: Path, tmp_p
     for folder, reason in {
         tmp_path / "nothing": "no such folder; expected a run or an exported model",
         oracle: "an ORACLE is not published, because its scores are those of a model that sees annotated spans",
-        bare: "the run has no model; repeat a comparison's run with --keep-models to keep it",
+        bare: f"the run has no model; `empathy-kit run --config {bare / 'run.json'} --out NEW` repeats it and keeps its model",
         code / "model/head.py": "this kind of file is not published; expected only data, no code and no pickle",
         damaged / "model/config.json": "changed after the run (sha256 differs from the manifest)",
         recordless / "export.json": "has no record of the run, which the card is made from; export the run again",

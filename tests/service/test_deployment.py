@@ -14,6 +14,7 @@ import sys
 import sysconfig
 import tomllib
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from small_runs import train
 import empathy_kit
 from empathy_kit.cli.serve import serve
 from empathy_kit.service.messages import MOST_BYTES
+from empathy_kit.service.served import Served
 
 ROOT = Path(__file__).parents[2]
 
@@ -122,13 +124,27 @@ def test_a_runs_folder_is_served_with_torch_as_its_export_is_without(exported: P
     for folder in (exported.parent / "run", exported):
         with running(model=empathy_kit.load(folder)) as asked:
             replies.append(asked.predict({"seeker_post": "I am sad.", "response_post": "I am so sorry. What happened?"}).json)
-            assert asked("/v1/model").json["record"]["config"]["rationale"] == "predicted"
+            about = asked("/v1/model").json
+            assert about["record"]["config"]["rationale"] == "predicted"
+            assert about["precision"] == ("float32" if folder == exported else None)
             card = asked("/v1/model/card")
             assert (card.status, card.headers["content-type"]) == (200, "text/markdown; charset=utf-8")
     (trained,), (graph,) = (reply["predictions"] for reply in replies)
     for task, answer in trained["tasks"].items():
         assert graph["tasks"][task]["label"] == answer["label"]
         assert graph["tasks"][task]["probabilities"] == pytest.approx(answer["probabilities"], abs=1e-4)
+
+
+def test_a_served_card_is_that_of_what_is_served_under_no_name_that_it_does_not_have(exported: Path) -> None:
+    run, graph = (empathy_kit.load(folder) for folder in (exported.parent / "run", exported))
+    assert "\n## Export\n" not in Served(run, None).card()
+    local = Served(graph, exported).card()
+    assert "\n| `precision` | `float32` |\n" in local
+    assert "How to load it" not in local
+    published = replace(graph, about={**graph.about, "hub": f"me/model@{'0' * 40}"})
+    card = Served(published, None).card()
+    assert '\nmodel = empathy_kit.load("hub:me/model")\n' in card
+    assert "0" * 40 not in card
 
 
 def no_writes() -> None:

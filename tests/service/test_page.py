@@ -260,7 +260,10 @@ def test_two_drafts_are_compared(page: Page, server: PageServer) -> None:
     expect(card(page, "Emotional reactions", 2)).to_contain_text("Draft 1: strong")
     expect(card(page, "Emotional reactions", 1)).to_contain_text("Draft 2: weak")
     expect(page.get_by_role("heading", name="Feedback on draft")).to_have_text(["Feedback on draft 1", "Feedback on draft 2"])
+    gate = server.hold("Changed.")
     page.get_by_label("Draft 1", exact=True).fill("Changed.")
+    expect(card(page, "Emotional reactions", 2).locator(".other")).to_be_empty()  # the level was that of an older text
+    gate.set()
     expect(card(page, "Emotional reactions", 2)).to_contain_text("Draft 1: none")
     asked = len(server.asked)
     page.get_by_role("button", name="Hide the second draft").click()
@@ -270,6 +273,18 @@ def test_two_drafts_are_compared(page: Page, server: PageServer) -> None:
     page.get_by_label("Your answer", exact=True).fill(DRAFT)
     expect(card(page, "Emotional reactions").locator(".level")).to_have_text("strong")
     assert server.asked[asked:] == [(POST, DRAFT)]  # nobody asks for a draft that is hidden
+
+
+def test_a_card_names_no_level_of_the_other_draft_that_is_of_an_older_post(page: Page, server: PageServer) -> None:
+    compare, other = page.locator("#compare"), card(page, "Emotional reactions").locator(".other")
+    write(page, DRAFT)
+    compare.click()
+    expect(other).to_have_text("Draft 2: none")
+    compare.click()
+    page.locator("#seeker").fill("A newer post.")
+    server.hold(DRAFT)
+    compare.click()
+    expect(other).to_be_empty()
 
 
 def test_markup_in_the_posts_stays_text(page: Page, server: PageServer) -> None:

@@ -68,6 +68,13 @@ def test_a_model_without_seeker_posts_needs_none(page: Page, server: PageServer)
     assert server.asked == [("", DRAFT)]
 
 
+def test_a_model_without_seeker_posts_is_sent_none_however_long_it_is(page: Page, server: PageServer) -> None:
+    serve_model(server, page, reads_seekers=False, limits={"pairs": 64, "characters": len(DRAFT), "bytes": 1000})
+    write(page, DRAFT, POST)
+    expect(level(page)).to_have_text("none")
+    assert server.asked == [("", DRAFT)]
+
+
 @pytest.mark.parametrize(("truncate", "part"), [("head", "the start"), ("head-tail", "the start and the end")])
 def test_a_post_that_the_model_did_not_read_whole_is_named(page: Page, server: PageServer, truncate: str, part: str) -> None:
     serve_model(server, page, truncate=truncate)

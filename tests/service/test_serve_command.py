@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the serve extra is not installed")
 
+import uvicorn
 from asked import PAIR
 from click.testing import CliRunner
 from pretend import pretend_model
@@ -26,11 +28,14 @@ from pretend import pretend_model
 from empathy_kit import KitError
 from empathy_kit.cli import cli
 from empathy_kit.inference import model
+from empathy_kit.inference.graph import GraphEngine
+from empathy_kit.inference.model import EmpathyModel
 from empathy_kit.service import server
 from empathy_kit.service.server import bind
 
 BODY = json.dumps({"pairs": [PAIR]}).encode()
 TOKEN = "correct-horse-battery"
+UNSTARTED = "the server did not start, because its model fails on a first pair; the lines above name the place"
 
 
 @pytest.fixture
@@ -151,6 +156,24 @@ def test_a_stop_follows_the_deadline_that_was_given(monkeypatch: pytest.MonkeyPa
     assert given["deadline"] == 600
 
 
+def test_the_model_is_loaded_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def load(*source: str, **options: Any) -> EmpathyModel:
+        given.append((*source, options))
+        return replace(pretend_model(), engine=GraphEngine.__new__(GraphEngine)) if source == ("exported",) else pretend_model()
+
+    monkeypatch.setattr(model, "load", load)
+    monkeypatch.setattr(server, "serve", lambda *_, **__: None)
+    asked = ["--port", "0", "--device", "cpu", "--plugin", "a.py"]
+    CliRunner().invoke(cli, ["serve", "run", *asked], catch_exceptions=False)
+    with pytest.raises(KitError) as error:
+        CliRunner().invoke(cli, ["serve", "exported", *asked], catch_exceptions=False)
+    assert str(error.value) == "--device: of a run's model alone, and exported is an exported one; leave it out"
+    options = {"device": "cpu", "threads": 1, "plugins": (Path("a.py"),)}
+    assert given == [("run", options), ("exported", options)]
+
+
 def test_a_server_that_others_reach_without_a_token_says_so(script: Path) -> None:
     with started(script, "--host", "0.0.0.0", "--allow-remote") as (process, _):
         process.terminate()
@@ -168,6 +191,32 @@ def test_a_server_whose_model_computes_no_more_ends_as_a_failure(script: Path) -
     assert fault == (
         "Error: the server stopped because its model computes no more; the line above names the place; start it again"
     )
+
+
+def test_a_server_whose_model_fails_as_it_is_warmed_up_does_not_say_that_it_answers(script: Path) -> None:
+    lines = script.read_text().splitlines()
+    broken = "from pretend import ByWords; ByWords.predict = lambda *_: 1 / 0"
+    script.write_text("\n".join([*lines[:-2], broken, *lines[-2:]]))
+    *above, line = refused(script, "--port", "0").splitlines()
+    assert "ZeroDivisionError: division by zero" in above
+    assert line == f"Error: {UNSTARTED}"
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["returns", "ends the process"])
+def test_so_it_is_whichever_way_uvicorn_gives_up(ends: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def startup(process: uvicorn.Server, sockets: object = None) -> None:
+        if ends:
+            sys.exit(3)
+        process.should_exit = True
+
+    async def app(scope: object, receive: object, send: object) -> None:
+        pass
+
+    monkeypatch.setattr(uvicorn.Server, "startup", startup)
+    told: list[str] = []
+    with bind("127.0.0.1", 0) as bound, pytest.raises(KitError) as error:
+        server.serve(app, bound, deadline=1, started=lambda: told.append("started"), stopping=lambda: None, broken=lambda: False)
+    assert (str(error.value), told) == (UNSTARTED, [])
 
 
 @pytest.mark.parametrize("name", ["coach.example.org:8443", "https://coach.example.org", "*.example.org", "[::1]", ""])

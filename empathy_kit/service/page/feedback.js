@@ -151,14 +151,16 @@ export class Feedback {
 
   /* Old feedback is grey, marks and all, and next to the old text: what it is about has changed. */
   setOld(old) {
+    this.old = old;
     this.root.classList.toggle("old", old);
     this.root.setAttribute("aria-busy", old);
   }
 
-  /* The levels of the other draft, or none where there is none. */
+  /* The levels of the other draft, or none where there is none or they are of an older text or post. */
   showOther(other) {
+    const cards = !other || other.feedback.old ? [] : other.feedback.cards;
     this.cards.forEach((card, index) => {
-      const level = other?.feedback.cards[index]?.level;
+      const level = cards[index]?.level;
       card.other.textContent = level ? `Draft ${other.number}: ${level}` : "";
     });
   }

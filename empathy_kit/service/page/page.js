@@ -73,6 +73,7 @@ class Draft {
     const obstacle = this.obstacle();
     if (obstacle !== null) return this.nothing(obstacle);
     this.feedback.setOld(true); // at once: its marks belong to another text
+    compareLevels(); // and so do its levels
     this.busy = true;
     this.askAfter(PAUSE);
   }
@@ -98,7 +99,7 @@ class Draft {
     if (this.box.value.trim() === "") return SAYS.blank;
     if (model.reads_seekers && seeker.value.trim() === "") return SAYS.seekerMissing;
     if (longer(this.box.value, most)) return SAYS.tooLong("Your answer", most);
-    if (longer(seeker.value, most)) return SAYS.tooLong("The post you are answering", most);
+    if (model.reads_seekers && longer(seeker.value, most)) return SAYS.tooLong("The post you are answering", most);
     return null;
   }
 
@@ -109,7 +110,7 @@ class Draft {
   async ask() {
     const { version } = this;
     const text = this.box.value;
-    const pair = { seeker_post: whole(seeker.value), response_post: whole(text) };
+    const pair = { seeker_post: model.reads_seekers ? whole(seeker.value) : "", response_post: whole(text) };
     this.request = new AbortController();
     this.slow = setTimeout(() => this.say(SAYS.reading), SLOW);
     try {
