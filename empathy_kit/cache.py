@@ -47,13 +47,14 @@ def cache_folder() -> Path:
 
 def entries() -> list[Entry]:
     """Every file of the cache, by kind and path."""
-    folder = cache_folder()
-    found = []
-    for parent, _, names in os.walk(folder):
-        for path in (Path(parent, name) for name in names):
-            kind = path.relative_to(folder).parts[0]
-            with suppress(OSError):  # another process has just deleted it
-                if path.parent != folder:
+    folder, found, kinds = cache_folder(), [], []
+    with suppress(OSError):  # there is none, or it cannot be one
+        kinds = [path.name for path in folder.iterdir() if path.is_dir()]
+    for kind in kinds:
+        # A folder of the cache may be a link to a larger disk; links in it are not followed.
+        for parent, _, names in os.walk(folder / kind):
+            for path in (Path(parent, name) for name in names):
+                with suppress(OSError):  # another process has just deleted it
                     found.append(Entry(kind, path, path.lstat().st_size))
     return sorted(found)
 
@@ -128,10 +129,10 @@ def hold(stream: BinaryIO, path: Path) -> None:
 
 
 def clear_oldest(folder: Path, *, keep: Path, limit: int) -> None:
-    """Delete the files that were not used for longest, until the others fit the limit; what is in use stays."""
+    """Delete the states that were not used for longest, until the others fit the limit; what is in use stays."""
     sweep(folder)
     found = []
-    for path in folder.iterdir():
+    for path in folder.glob(KINDS["states"][1]):  # the folder may be somebody's, who keeps other files there
         with suppress(OSError):  # another process has just deleted it
             state = path.stat()
             found.append((state.st_mtime, state.st_size, path))

@@ -116,7 +116,7 @@ def verify(folders: tuple[Path, ...], as_json: bool) -> None:
     """
     from empathy_kit.runs.inventory import DAMAGED, FINISHED, UNREADABLE, as_value
 
-    found = [each for folder in folders or (FOLDER,) for each in _found(folder, model=True)]
+    found = _all(folders, model=True)
     damaged, unreadable = (sum(each.state == state for each in found) for state in (DAMAGED, UNREADABLE))
     if as_json:
         terminal.content({"runs": [as_value(each) for each in found], "damaged": damaged, "unreadable": unreadable})
@@ -139,15 +139,22 @@ def export(folders: tuple[Path, ...], tracker: str) -> None:
     """
     from empathy_kit.runs.inventory import FINISHED
     from empathy_kit.runs.quiet import quiet_libraries
+    from empathy_kit.runs.tracking import Logged
     from empathy_kit.runs.tracking import export as log
 
     quiet_libraries()
-    found = [each for folder in folders or (FOLDER,) for each in _found(folder)]
+    found = _all(folders)
     for each in found:
         if each.state != FINISHED:
             terminal.remark(f"left alone: {each.problem or f'{each.path}: {each.state}'}")
             continue
-        where = log(each.path, tracker)
+        try:
+            where = log(each.path, tracker)
+        except Logged as error:
+            if len(found) == 1:
+                raise
+            terminal.remark(f"left alone: {error}")
+            continue
         terminal.line(f"{each.path}: logged to {tracker}{f' in {where}' if where else ''}")
 
 
@@ -173,7 +180,7 @@ def prune(paths: tuple[Path, ...], damaged: bool, unfinished: bool, days: float 
         raise KitError("--days: counts with --unfinished alone; leave it out")
     if damaged or unfinished:
         before = time.time() - DAY * (DAYS if days is None else days)
-        found = [each for folder in paths or (FOLDER,) for each in _found(folder, model=damaged)]
+        found = _all(paths, model=damaged)
         doomed, spared = prunable(found, damaged=damaged, unfinished=unfinished, before=before)
         for line in spared:
             terminal.remark(f"left alone: {line}")
@@ -189,6 +196,12 @@ def prune(paths: tuple[Path, ...], damaged: bool, unfinished: bool, days: float 
     for each in doomed:
         delete(each)
     terminal.line(f"deleted: {len(doomed)}, {amount(sum(each.size for each in doomed))}")
+
+
+def _all(folders: Sequence[Path], *, model: bool = False) -> list[Found]:
+    """The runs in some folders, or in the usual one; those that are in two of them once."""
+    found = [each for folder in folders or (FOLDER,) for each in _found(folder, model=model)]
+    return list({each.path.absolute(): each for each in reversed(found)}.values())[::-1]
 
 
 def _found(folder: Path, *, model: bool = False) -> list[Found]:

@@ -19,7 +19,7 @@ from empathy_kit.plugins import Registry
 from empathy_kit.runs import record
 from empathy_kit.runs.choose import choose_plugins
 from empathy_kit.runs.inventory import TRAINING, UNFINISHED, find
-from empathy_kit.runs.memory import train
+from empathy_kit.runs.memory import rebuild, train
 
 HELD_OUT = 0.15  # of a fold's training pairs: they choose the epoch
 
@@ -88,7 +88,7 @@ def cross_validate(config: RunConfig, registry: Registry, corpus: Corpus, count:
         others = replace(corpus, pairs=tuple(pair for at, pair in enumerate(corpus.pairs) if at not in own))
         split = hold_out(others, HELD_OUT, config.seed)
         trained = train(config, registry, others, split)
-        ready = trained.ready
+        ready = rebuild(trained, registry)
         scored = [each.probabilities for each in ready.predictor.predict(ready.tokenization.encode(take(corpus, fold)))]
         probabilities = {name: np.stack([each[name] for each in scored]) for name in corpus.schema.names}
         warnings = (*trained.warnings, *ready.warnings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -48,7 +49,12 @@ def scores_of(about: record.Record) -> dict[str, dict[str, float | None]]:
 
 
 def _value(score: Any) -> float | None:
-    return None if score is None else float(score["value"])
+    if score is None:
+        return None
+    value = float(score["value"])
+    if not math.isfinite(value):
+        raise ValueError("a score that is no finite number")
+    return value
 
 
 def find(folder: Path, *, model: bool = False) -> list[Found]:
@@ -124,9 +130,13 @@ def _runs(folder: Path) -> Iterator[Path]:
     if (folder / PLAN).is_file():
         inside = sorted((folder / RUNS).iterdir()) if (folder / RUNS).is_dir() else []
     for path in inside:
-        if _is_run(path):
+        try:
+            run, comparison = _is_run(path), path.is_dir() and (path / PLAN).is_file()
+        except PermissionError:  # another user's, whatever it is
+            continue
+        if run:
             yield path
-        elif path.is_dir() and (path / PLAN).is_file():
+        elif comparison:
             yield from _runs(path)
 
 
@@ -169,9 +179,13 @@ def prunable(found: Sequence[Found], *, damaged: bool, unfinished: bool, before:
     """
     doomed, spared = [], []
     for each in found:
-        if unfinished and each.state == UNFINISHED and each.changed <= before:
+        if unfinished and each.state == TRAINING:
+            spared.append(f"{each.path}: another process is writing it")
+        elif unfinished and each.state == UNFINISHED and each.changed <= before:
             if each.problem:
                 spared.append(each.problem)
+            elif each.path.is_symlink():
+                spared.append(f"{each.path}: a link found, expected a run's own folder")
             else:
                 doomed.append(each)
         elif damaged and each.state == UNREADABLE:

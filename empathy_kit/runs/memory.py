@@ -48,7 +48,7 @@ class Trained:
         Raises:
             KitError: a plugin that is missing.
         """
-        return _rebuild(self)
+        return rebuild(self, load_registry())
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "ready"}
@@ -92,13 +92,17 @@ def train(config: RunConfig, registry: Registry, corpus: Corpus, split: Split) -
     return Trained(settings, providers, tuple(prepared.tasks), files, tuple(history), prepared.warnings)
 
 
-def _rebuild(trained: Trained) -> Ready:
+def rebuild(trained: Trained, registry: Registry) -> Ready:
+    """The model, ready to predict.
+
+    Raises:
+        KitError: a plugin that is not in the registry.
+    """
     from empathy_kit.core import checkpoint
     from empathy_kit.core.encoder import rebuild_encoder
     from empathy_kit.core.precision import find_device, predicting_precision
     from empathy_kit.core.predictor import Predictor
 
-    registry = load_registry()
     config = configure(RunConfig(), trained.config)
     warnings = compare_providers(trained.providers, config, registry)
     plugins = choose_plugins(config, registry)

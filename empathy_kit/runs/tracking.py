@@ -125,8 +125,7 @@ class _Log:
             return self.attempt(lambda: self._epoch(event))
         if isinstance(event, Step) and time.monotonic() - self._logged >= SECONDS:
             self._logged = time.monotonic()
-            at = (event.epoch - 1) * event.steps + event.step
-            return self.attempt(lambda: self.tracker.log({"train/step_loss": event.loss}, at))
+            return self.attempt(lambda: self.tracker.log({"train/step_loss": event.loss}, event.taken))
         return None
 
     def attempt(self, action: Callable[[], None]) -> Untracked | None:
@@ -164,6 +163,10 @@ class _Log:
             restore_random_state(before, self.device)
 
 
+class Logged(KitError):  # noqa: N818
+    """A tracker has a run already."""
+
+
 def export(folder: Path, name: str) -> Path | None:
     """Log a finished run from its record and history, as `track` would have done, but for the losses of single steps.
 
@@ -171,13 +174,14 @@ def export(folder: Path, name: str) -> Path | None:
         Where the tracker has written it, if it writes files.
 
     Raises:
-        KitError: there is no finished run, the tracker has the run already, is not installed, or failed.
+        Logged: the tracker has the run already.
+        KitError: there is no finished run, or the tracker is not installed, or failed.
     """
     record = read(folder, model=False)
     history = read_history(folder, record.tasks.names)
     tracker = Tracker(name, folder.resolve())
     if tracker.files is not None and tracker.files.exists():
-        raise KitError(f"{tracker.files}: exists already; delete it to log {folder} again")
+        raise Logged(f"{tracker.files}: exists already; delete it to log {folder} again")
     try:
         with redirect_stdout(sys.stderr):
             _replay(tracker, record, history)

@@ -174,6 +174,18 @@ def test_runs_are_averaged_over_those_that_have_a_pair_in_their_test_part(corpus
     assert np.isnan(warmth[8:]).all()
 
 
+def test_models_with_a_plugin_of_one_file_are_judged_too(sample: Corpus, tiny_roberta: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from torch.nn.functional import cross_entropy\nfrom empathy_kit import Loss, hookimpl\n\n"
+        "def mine(task):\n    return lambda logits, target: cross_entropy(logits, target, reduction='none')\n\n"
+        "@hookimpl\ndef empathy_kit_losses():\n    yield Loss('mine', mine)\n"
+    )
+    settings = {"loss": "mine", "encoder": str(tiny_roberta), "epochs": 1, "max_tokens": 16, "options": {"trunk.hidden": 8}}
+    registry = load_registry([tmp_path / "mine.py"])
+    first = next(cross_validate(configure(RunConfig(), settings), registry, sample, 2))
+    assert all(np.isfinite(rows).all() for rows in first.probabilities.values())
+
+
 def test_runs_without_a_task_that_is_judged_do_not_count(corpus: Corpus, tmp_path: Path) -> None:
     known = of_all(corpus)
     write_run(tmp_path / "a", corpus, range(12), {"warmth": known["warmth"]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import io
 import os
 import stat
 import sys
@@ -11,9 +12,11 @@ import urllib.error
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from invented import write_two_tasks
 
 from empathy_kit.cache import cache_folder
+from empathy_kit.cli import cli
 from empathy_kit.data import sources
 from empathy_kit.data.epitome import FILES
 from empathy_kit.data.schema import read_schema
@@ -56,6 +59,13 @@ def test_the_files_are_fetched_once() -> None:
     assert server.asked == [ER, EX, IP]
     corpus = load_corpus("reddit")
     assert (corpus.name, len(corpus)) == ("reddit", 1)
+
+
+def test_the_command_fetches_them_and_prints_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(BODIES)
+    monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: io.BytesIO(server(url)))
+    result = CliRunner().invoke(cli, ["data", "fetch"], catch_exceptions=False)
+    assert (result.output, server.asked) == ("cache/epitome-reddit\n", [ER, EX, IP])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it has no modes")

@@ -218,6 +218,12 @@ def test_a_part_without_a_rare_label_is_refused_and_groups_are_counted_where_the
         "the validation part has no pair with a label '2' (the data has 3, in 1 group that share a seeker id or seeker post), "
         "expected at least one in each part; more are needed"
     )
+    for count in (3, 4):  # no seed gives each part one of so few
+        few = [(2 if n % (60 // count) == 0 else n % 2,) for n in range(60)]
+        assert refusal(few, schema) == (
+            f"the test part has no pair with a label '2' (the data has {count}), expected at least one in each part; "
+            "more are needed"
+        )
     assert refusal(rare, schema, "paper") == (
         "the test part has no pair with a label '2' (the data has 3), expected at least one in each part; "
         "another --split-seed may help"

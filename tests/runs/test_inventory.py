@@ -14,7 +14,7 @@ from run_world import Said
 from empathy_kit import files
 from empathy_kit.config import RunConfig, to_dict
 from empathy_kit.runs.inventory import find
-from empathy_kit.runs.record import FORMAT
+from empathy_kit.runs.record import FORMAT, seal
 
 Command = Callable[..., Said]
 
@@ -58,8 +58,49 @@ def test_a_run_in_training_is_told_from_an_unfinished_one(shelf: Path, command: 
             2, "", "Error: runs/slow.partial: another process is writing it; nothing was deleted\n"
         )
         age(shelf / "slow.partial", 30)
-        assert command("runs", "prune", "--unfinished", "--yes").out == "nothing to delete\n"
+        assert command("runs", "prune", "--unfinished", "--yes") == Said(
+            0, "nothing to delete\n", "left alone: runs/slow.partial: another process is writing it\n"
+        )
         assert (shelf / "slow.partial").exists()
+
+
+def test_an_unfinished_run_that_is_a_link_is_left_alone(shelf: Path, tmp_path: Path, command: Command) -> None:
+    there = tmp_path / "elsewhere.partial"
+    (shelf / "slow.partial").rename(there)
+    (shelf / "slow.partial").symlink_to(there)
+    assert command("runs", "prune", "--unfinished", "--days", "0", "--yes") == Said(
+        0, "nothing to delete\n", "left alone: runs/slow.partial: a link found, expected a run's own folder\n"
+    )
+    assert (there / "checkpoint").stat().st_size == 1000
+
+
+def test_a_run_that_is_given_twice_is_one(shelf: Path, command: Command) -> None:
+    assert command("runs", "verify", "runs/a", shelf / "a").out.splitlines()[-1] == "1 run, 0 damaged"
+    age(shelf / "slow.partial", 30)
+    reply = command("runs", "prune", "--unfinished", "--yes", "runs", "runs/slow.partial")
+    assert (reply.code, reply.out.splitlines()[-1]) == (0, "deleted: 1, 1,000 bytes")
+
+
+def test_a_folder_of_another_user_hides_no_run(shelf: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    is_file = Path.is_file
+
+    def refused(path: Path) -> bool:  # as the system does; the tests may run as root, whom it refuses nothing
+        if path.parent.name == "notes":
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    before = [each.path for each in find(shelf)]
+    monkeypatch.setattr(Path, "is_file", refused)
+    assert [each.path for each in find(shelf)] == before
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", '"nan"'])
+def test_a_score_that_is_no_finite_number_hides_no_other_run(shelf: Path, command: Command, value: str) -> None:
+    written = make_run(shelf / "odd", scored(0.123)) / "run.json"
+    written.write_text(written.read_text("utf-8").replace("0.123", value), "utf-8")  # the kit writes none
+    seal(shelf / "odd")
+    found = {each["path"]: each["state"] for each in json.loads(command("runs", "list", "--json").out)["runs"]}
+    assert (found["runs/odd"], found["runs/a"]) == ("newer kit", "finished")
 
 
 def test_verify_names_what_is_damaged_and_exits_with_1(shelf: Path, command: Command) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 from made_run import make_run
-from run_world import Said, flags
+from run_world import Said, configuration, flags
 
+from empathy_kit import Sampler
 from empathy_kit.config import RunConfig
 from empathy_kit.errors import KitError
+from empathy_kit.plugins import Provided, Registry, load_registry
 from empathy_kit.runs import record, tracking
-from empathy_kit.runs.train import Finished
+from empathy_kit.runs.train import Finished, run
 
 tracking_of = pytest.importorskip("accelerate.tracking", reason="the extra track is not installed")
 Command = Callable[..., Said]
@@ -106,6 +109,20 @@ def test_a_tracker_gets_settings_steps_epochs_and_scores_and_moves_no_number(
     assert (at, set(last)) == (2 * steps, test)
 
 
+def test_the_x_axis_counts_the_optimizers_steps_where_epochs_differ_in_length(
+    trackers: list[Logged], tiny_roberta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "SECONDS", 0.0)
+    sizes = iter((130, 130, 64))  # the first before training; then an epoch of three batches, and one of a single batch
+    uneven = Sampler("uneven", lambda tasks, labels: lambda generator: torch.arange(next(sizes)))
+    registry = Registry((*load_registry().provided, Provided("sampler", uneven, "mine", "1")))
+    events = run(configuration(tiny_roberta, sampler="uneven", epochs=2), registry, tmp_path / "run")
+    list(tracking.track(events, tracking.Tracker("listed", tmp_path / "run")))
+    (kept,) = trackers
+    assert [at for at, values in kept.values if "train/step_loss" in values] == [1, 2, 3, 4]
+    assert [at for at, values in kept.values if "epoch" in values] == [3, 4]
+
+
 def test_a_run_that_is_exported_later_has_the_curves_of_one_that_was_watched(
     tiny_roberta: Path, tmp_path: Path, command: Command
 ) -> None:
@@ -121,6 +138,11 @@ def test_a_run_that_is_exported_later_has_the_curves_of_one_that_was_watched(
     again = command("runs", "export", watched, "--tracker", "tensorboard")
     assert (again.code, again.out) == (2, "")
     assert "exists already; delete it to log" in again.err
+    shutil.copytree(watched, tmp_path / "younger")  # one that is new is logged, and the other is left alone
+    both = command("runs", "export", tmp_path, "--tracker", "tensorboard")
+    new = tmp_path / "younger"
+    assert (both.code, both.out) == (0, f"{new}: logged to tensorboard in {tmp_path / 'tensorboard' / 'younger'}\n")
+    assert both.err.splitlines()[-1].startswith(f"left alone: {tmp_path / 'tensorboard' / 'watched'}: exists already; ")
 
 
 @pytest.mark.parametrize("broken", ["start", "store_init_configuration", "log", "finish"])
@@ -210,7 +232,7 @@ def test_no_variable_of_a_launcher_or_of_accelerate_reaches_a_run_by_its_tracker
 
 
 def test_a_setting_reaches_a_tracker_as_a_plain_value(trackers: list[Logged]) -> None:
-    tracking.Tracker("listed", Path("run")).start(RunConfig())
-    (kept,) = trackers
-    assert kept.settings["clip"] in (RunConfig().clip, "none")
-    assert "ER: " in kept.settings["schema"]
+    for clip, told in ((1.0, 1.0), (None, "none")):
+        tracking.Tracker("listed", Path("run")).start(RunConfig(clip=clip))
+        assert trackers[-1].settings["clip"] == told
+        assert trackers[-1].settings["schema"] == "ER: 0, 1, 2; EX: 0, 1, 2; IP: 0, 1, 2"
