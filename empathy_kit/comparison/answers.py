@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from empathy_kit.comparison.statistics import Answers
 from empathy_kit.data.schema import TaskSchema
 from empathy_kit.errors import KitError
+from empathy_kit.reading import read_regular
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -27,8 +29,8 @@ class AnswerTable:
         """
         self.path = path
         try:
-            with path.open(encoding="utf-8-sig", newline="") as stream:
-                header, *rows = list(csv.reader(stream))
+            text = read_regular(path).decode("utf-8-sig")
+            header, *rows = list(csv.reader(io.StringIO(text, newline="")))
             self._columns = dict(zip(header, zip(*rows, strict=True), strict=True))
             self.ids: tuple[str, ...] = self._columns["id"]
             whole = len(self._columns) == len(header) and len(set(self.ids)) == len(self.ids)  # no name occurs twice

@@ -1,8 +1,8 @@
-"""Option values that only a plugin's builder refuses, found before a plan with them is written."""
+"""What only a run would refuse, option values and tables without spans, found before a plan with it is written."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from empathy_kit.config import RunConfig
 from empathy_kit.data.pairs import Corpus
@@ -13,22 +13,39 @@ from empathy_kit.runs.build import build_tasks
 from empathy_kit.runs.choose import Plugins, choose_plugins
 
 
-def check_built(configurations: Mapping[str, RunConfig], registry: Registry, corpus: Corpus, split: Split) -> None:
+def check_built(
+    configurations: Mapping[str, RunConfig], separate: Container[str], registry: Registry, corpus: Corpus, split: Split
+) -> None:
     """Build what configurations give options for: the losses, the sampler, the heads, and a trunk of the kit's.
 
     A name in a plan keeps its configuration, and one that cannot be built could not be corrected. Without options nothing is
     built, and torch is not loaded. Other people's trunks and injectors need the encoder: their runs build them first.
 
     Raises:
-        KitError: a builder refuses an option.
+        KitError: a builder refuses an option, or a rationale of the kit's learns from spans that no training pair has.
     """
     for name, config in configurations.items():
-        if not config.options:
-            continue
         try:
-            _build(config, choose_plugins(config, registry), corpus, split)
+            plugins = choose_plugins(config, registry)
+            if config.options:
+                _build(config, plugins, corpus, split)
+            _check_spans(config, plugins, name in separate, corpus, split)
         except KitError as error:
             raise KitError(f"compare {name}: {error}") from None
+
+
+def _check_spans(config: RunConfig, plugins: Plugins, apart: bool, corpus: Corpus, split: Split) -> None:
+    rationale = plugins.chosen["rationale"]
+    if rationale.distribution != OURS or rationale.spec.name == RunConfig().rationale:  # all but none learn from them
+        return
+    schema = config.schema.select(config.tasks)
+    train = take(corpus, thin_out(corpus, split, config.train_share, schema).train)
+    without = [name for name in schema.names if not any(pair.spans[corpus.schema.index(name)] for pair in train)]
+    if without if apart else without == list(schema.names):  # a task's own model has the spans of this task alone
+        raise KitError(
+            f"--rationale {rationale.spec.name}: it learns from annotated spans, and the training part has none of "
+            f"{', '.join(without)}; name configurations without rationales, such as T1 and T3, or use a table with spans"
+        )
 
 
 def _build(config: RunConfig, plugins: Plugins, corpus: Corpus, split: Split) -> None:

@@ -102,7 +102,7 @@ def prepare(plan: Plan, out: Path, registry: Registry) -> Prepared:
     corpus = load_corpus(first.data, first.schema)
     splits = plan.splits(corpus)
     new = {name: config for name, config in plan.configurations.items() if before is None or name not in before.configurations}
-    check_built(new, registry, corpus, next(iter(splits.values())))
+    check_built(new, plan.separate, registry, corpus, next(iter(splits.values())))
     try:
         (out / RUNS).mkdir(parents=True, exist_ok=True)
         write_plan(plan, out)

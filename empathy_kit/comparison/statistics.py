@@ -61,8 +61,8 @@ class PairedTest:
 
     gained: int  # pairs x seeds that only the second gets right
     lost: int  # pairs x seeds that only the first gets right
-    mcnemar: float  # exact; counts every seed's answer as a separate pair, so p is too small where seeds share pairs
-    exact: float  # exact sign-flip test; counts each pair once, with the sum of its differences over the seeds
+    mcnemar: float  # exact; counts every seed's answer as a separate pair: p is too small where seeds change a pair alike
+    exact: float  # exact sign-flip test; counts each labelled row once, with the sum of its differences over the seeds
 
 
 class Resampled:
@@ -121,7 +121,6 @@ def _drawn(weights: NDArray[np.float32], rows: Ints, cells: Ints, size: int) -> 
     used, places = np.unique(cells, return_inverse=True)
     first, last = rows.min(), rows.max() + 1  # of the units: each split has a contiguous range
     where = np.zeros((last - first, len(used)), dtype=np.float32)
-    # A row that occurs twice in the data has one id, and counts twice.
     np.add.at(where, (rows - first, places), 1)
     counts = np.zeros((len(weights), size))
     counts[:, used] = weights[:, first:last] @ where
@@ -150,9 +149,11 @@ def _estimate(point: Floats, draws: Floats, *, within: tuple[float, float]) -> S
     both: list[tuple[Literal["seeds", "pairs"], float, float]] = [("seeds", variance, freedom), ("pairs", of_pairs, MANY)]
     by, squared, degrees = max(both, key=lambda each: _reach(each[1], each[2]))
     reach = _reach(squared, degrees)
-    # The power of a design does not depend on whether its seeds happen to agree.
-    design = freedom if variance >= of_pairs else _freedom(seeds, of_pairs, own)
-    smallest = math.sqrt(max(variance, of_pairs)) * (_t(design, (1 + CONFIDENCE) / 2) + _t(design, POWER))
+    # The power of a design does not depend on whether its seeds happen to agree, nor on whether they happen to disagree: by
+    # chance, `own` may be larger than the pairs' variance of the mean, which it is a part of.
+    least = max(of_pairs, own)
+    design = freedom if variance >= least else _freedom(seeds, least, own)
+    smallest = math.sqrt(max(variance, least)) * (_t(design, (1 + CONFIDENCE) / 2) + _t(design, POWER))
     low, high = max(value - reach, within[0]), min(value + reach, within[1])
     return SeedEstimate(value, low, high, by, math.sqrt(squared), degrees, smallest)
 

@@ -20,6 +20,7 @@ from empathy_kit.data.schema import MISSING, Schema
 from empathy_kit.data.splits import Split, take
 from empathy_kit.errors import KitError, visible
 from empathy_kit.files import write_whole
+from empathy_kit.reading import read_regular
 from empathy_kit.runs.record import hashed_ids
 
 LIBRARIES = ("scikit-learn", "scipy")
@@ -60,7 +61,7 @@ class _Manifest:
         if not path.exists():
             return cls()
         try:
-            content = {"versions": {}, **json.loads(path.read_text(encoding="utf-8-sig"))}
+            content = {"versions": {}, **json.loads(read_regular(path).decode("utf-8-sig"))}
             hashes = {str(name): str(value) for name, value in content["sha256"].items()}
             why, versions = (_nested(content[part]) for part in ("left_out", "versions"))
             known = content["format"] == FORMAT
@@ -145,7 +146,10 @@ def _learn(
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        return hashlib.sha256(read_regular(path)).hexdigest()
+    except OSError as error:
+        raise KitError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 @dataclass(frozen=True)

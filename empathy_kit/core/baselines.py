@@ -11,14 +11,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
 
-def tfidf_logistic(
-    train: Sequence[str], levels: NDArray[np.int64], test: Sequence[str], *, balanced: bool = False
-) -> NDArray[np.int64]:
-    """The likeliest level of each text, (M,) by `tfidf_probabilities`."""
-    likeliest: NDArray[np.int64] = tfidf_probabilities(train, levels, test, int(levels.max()) + 1, balanced=balanced).argmax(1)
-    return likeliest
-
-
 def tfidf_probabilities(
     train: Sequence[str], levels: NDArray[np.int64], test: Sequence[str], classes: int, *, balanced: bool = False
 ) -> NDArray[np.float64]:

@@ -29,6 +29,19 @@ def number(value: float) -> str:
     return f"{value:z.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
 
 
+def random_precision(positives: int, pairs: int) -> float:
+    """The expected average precision of a random ranking: more than the positives' share, the fewer the pairs (Bestgen 2015).
+
+    NaN where there is no positive pair, whose ranking has no precision.
+    """
+    if not positives:
+        return math.nan
+    if pairs == 1:
+        return 1.0
+    harmonic = sum(1 / rank for rank in range(1, pairs + 1))
+    return ((positives - 1) + harmonic * (pairs - positives) / pairs) / (pairs - 1)
+
+
 def estimate(score: Mapping[str, float] | None) -> str:
     """A score with its interval: ``.832 [.79, .86]``; a dash where it is undefined."""
     if score is None:
@@ -108,9 +121,9 @@ def class_tables(record: Record) -> Iterator[Table]:
         # Long labels are listed below the table and numbered in it, so that every figure fits.
         numbered = max(map(len, labels)) > LONG
         shown = [str(at) for at in range(len(labels))] if numbered else labels
-        headings = ("", "precision", "recall", "average\nprecision", "base\nrate", "F1")
+        headings = ("", "precision", "recall", "average\nprecision", "by\nchance", "F1")
         tables = (
-            _table(f"By label, {record.title}; base rate: a random ranking's average precision", *headings),
+            _table(f"By label, {record.title}; by chance: a random ranking's average precision", *headings),
             _table(f"True label down, predicted label across, {record.title}", "", *(f"-> {label}" for label in shown)),
         )
         for table in tables:
@@ -122,7 +135,7 @@ def class_tables(record: Record) -> Iterator[Table]:
             for level, row in enumerate(scores["confusion"]):
                 title = f"{name} {shown[level]}"
                 cells = [estimate(scores[key][level]) for key in ("precision", "recall")]
-                cells += [_ranked(scores, level), number(sum(row) / scores["n"]), estimate(scores["f1"][level])]
+                cells += [_ranked(scores, level), number(random_precision(sum(row), scores["n"])), estimate(scores["f1"][level])]
                 mark = MARK * (level in barely_hit(scores["confusion"]))
                 tables[0].add_row(title + mark, *cells, end_section=level == last)
                 tables[1].add_row(title, *map(str, row), end_section=level == last)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -30,8 +31,8 @@ def empathy_kit_heads():
 """
 
 
-def plan_of(*given: str) -> Plan:
-    known, separate = parse_configurations(given, None, RunConfig())
+def plan_of(*given: str, data: Path | str = "sample") -> Plan:
+    known, separate = parse_configurations(given, None, RunConfig(data=str(data)))
     return Plan(known, (0,), False, separate)
 
 
@@ -54,6 +55,27 @@ def test_a_value_that_a_builder_refuses_is_not_planned_and_can_be_corrected(tmp_
     assert not (out / PLAN).exists()
     prepare(plan_of("T1", "x=--loss focal -o loss.gamma 3"), out, registry)
     assert list(read_plan(out).configurations) == ["T1", "x"]
+
+
+def test_a_rationale_that_no_training_pair_has_spans_for_is_not_planned(tmp_path: Path) -> None:
+    rows = [
+        {"seeker_post": f"case {number}", "response_post": f"that is hard, number {number}"}
+        | dict.fromkeys(("ER", "EX", "IP"), number % 3)
+        | {"ER_spans": ["that is hard"] if number % 3 else []}
+        for number in range(60)
+    ]
+    data, bare, out = tmp_path / "pairs.jsonl", tmp_path / "bare.jsonl", tmp_path / "out"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    bare.write_text("".join(json.dumps({**row, "ER_spans": []}) + "\n" for row in rows), "utf-8")
+    what = "--rationale predicted: it learns from annotated spans, and the training part has none of"
+    then = "name configurations without rationales, such as T1 and T3, or use a table with spans"
+    for table, name, lacking in ((bare, "T2", "ER, EX, IP"), (data, "x=--rationale predicted --separate", "EX, IP")):
+        with pytest.raises(KitError) as error:
+            prepare(plan_of("T1", name, data=table), out, load_registry())
+        assert str(error.value) == f"compare {name[:2].strip('=')}: {what} {lacking}; {then}"
+        assert not out.exists()
+    prepare(plan_of("T1", "T3", data=bare), out, load_registry())
+    prepare(plan_of("T1", "T2", data=data), tmp_path / "other", load_registry())
 
 
 def test_the_widest_trunk_takes_no_memory(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_the_differences_say_what_holms_correction_is_over(folder: Path, summary
     assert [table.caption for table in tables(summary)][-1] == told
 
 
-def test_average_precision_stands_next_to_recall_with_the_base_rate_below(folder: Path, summary: Summary) -> None:
+def test_average_precision_stands_next_to_recall_with_that_of_a_random_ranking_below(folder: Path, summary: Summary) -> None:
     page, text = ((folder / file).read_text(encoding="utf-8") for file in ("report.html", "report.md"))
     by_title = {str(table.title): table for table in tables(summary)}
     for task in summary.tasks:
@@ -74,11 +74,9 @@ def test_average_precision_stands_next_to_recall_with_the_base_rate_below(folder
             for cell in ranked:
                 assert f"</td><td>{cell}</td>" in page
                 assert f" | {cell} |" in text
-        base = [number(share) for share in summary.base_rates[task.name]]
+        base = [number(value) for value in summary.by_chance[task.name]]
         assert "".join(f"<td>-</td><td>{share}</td>" for share in base) in page
-        assert (
-            f"| a random ranking: the label's share of the test pairs | {' | '.join(f'- | {share}' for share in base)} |" in text
-        )
+        assert f"| a random ranking, as it can be expected | {' | '.join(f'- | {share}' for share in base)} |" in text
         shown = by_title[f"{task.name} by label: recall / average precision, means over the seeds"]
         last = [list(column.cells)[-1] for column in shown.columns]
         assert last == ["a random ranking", *(f"- / {share}" for share in base)]

@@ -153,6 +153,14 @@ def test_the_variance_is_the_seeds_and_what_they_share_of_the_pairs() -> None:
     assert (found.error or 0) ** 2 == pytest.approx(of_seeds + of_pairs - own, rel=0.02)
 
 
+def test_seeds_that_disagree_by_chance_have_no_fewer_degrees_of_freedom_than_seeds_have() -> None:
+    true = np.zeros(400, dtype=np.int64)
+    right = np.random.default_rng(0).permutation(400) < 200
+    found = Resampled([answers(true, (~row).astype(np.int64)) for row in (right, ~right)], 3).mean(range(2), "accuracy")
+    own = right.var() / 400  # and none that the seeds share: each draw of pairs leaves their mean as it is
+    assert found.smallest == pytest.approx(own**0.5 * sum(scipy.stats.t.ppf((0.975, 0.8), 1)), rel=0.05)
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_draw_without_a_pair_of_a_tiny_test_part_is_left_out() -> None:
     true = np.zeros(8, dtype=np.int64)

@@ -19,6 +19,7 @@ from empathy_kit.comparison.pages.words import mean_cell, nothing, ranked_cell, 
 from empathy_kit.core.calibration import calibration, tempered
 from empathy_kit.data.schema import Schema, TaskSchema
 from empathy_kit.runs import record
+from empathy_kit.runs.report import random_precision
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_every_score_is_the_mean_of_what_the_predictions_say(folder: Path, summa
             assert np.sum(cell.confusion) == 3 * PAIRS
 
 
-def test_every_label_is_ranked_and_its_base_rate_is_what_a_random_ranking_has(folder: Path, summary: Summary) -> None:
+def test_every_label_is_ranked_next_to_what_a_random_ranking_can_be_expected_to_have(folder: Path, summary: Summary) -> None:
     found = read_finished(folder)
     for row in summary.rows:
         for task in summary.tasks:
@@ -73,7 +74,8 @@ def test_every_label_is_ranked_and_its_base_rate_is_what_a_random_ranking_has(fo
                 assert each.value == pytest.approx(np.mean(each.runs))
     for task in summary.tasks:
         true = np.stack([run.answers[task.name].true for run in found.runs["T1"]])
-        assert summary.base_rates[task.name] == pytest.approx([(true == level).mean() for level in range(3)])
+        chances = [[random_precision(int((row == level).sum()), PAIRS) for row in true] for level in range(3)]
+        assert summary.by_chance[task.name] == pytest.approx(np.mean(chances, axis=1))
 
 
 def test_f1_by_batches_is_the_mean_over_batches_of_32_and_seeds_for_yardsticks_too(folder: Path, summary: Summary) -> None:

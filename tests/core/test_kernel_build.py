@@ -74,6 +74,14 @@ def test_a_kernel_with_other_numbers_is_not_used(fused: kernels.Kernel, fresh: P
     reported("fused CPU kernel, plain: it gives other numbers than the formula")
 
 
+@pytest.mark.parametrize("wrong", ["s/gamma \\* qg \\* ratio/0.0f/", "s/target = -scale \\* so/target = -scale/"])
+def test_a_kernel_with_another_gradient_is_not_used(
+    fused: kernels.Kernel, fresh: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    monkeypatch.setenv("CC", quick(fresh, wrong))
+    reported("fused CPU kernel, plain: it gives other numbers than the formula")
+
+
 def test_another_library_is_reported(fused: kernels.Kernel, fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", quick(fresh, "s/empathy_kit_focal_mean/another_function/"))
     reason = kernels.find(CPU)
@@ -160,7 +168,11 @@ def test_a_build_that_is_ended_leaves_no_compiler_and_nothing_that_the_next_one_
     monkeypatch.setenv("CC", compiler(fresh, slow))
     folder = fresh / "cache" / "kernels"
     with subprocess.Popen([sys.executable, "-c", COMPILING], stderr=subprocess.DEVNULL) as building:
+        latest = time.monotonic() + 60
         while not (begun := [path.read_text().split() for path in folder.glob(".*/half")]) or len(begun[0]) < 2:
+            if time.monotonic() > latest:
+                building.kill()  # or leaving this block would wait for it
+                pytest.fail("the compiler was not begun within a minute")
             time.sleep(0.05)
         building.send_signal(number)
     pids = [int(pid) for pid in begun[0]]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console, RenderableType
+from sklearn.metrics import average_precision_score
 from test_record import make_record
 from test_report_lines import COUNTS, SPLIT
 
@@ -23,6 +27,7 @@ from empathy_kit.runs.report import (
     estimate,
     number,
     part_table,
+    random_precision,
     score_table,
     span_table,
     warnings,
@@ -156,12 +161,22 @@ def test_the_class_tables_set_average_precision_next_to_recall_and_show_where_ea
     scores, pairs = (
         next(line.split(maxsplit=2) for line in shown(table).splitlines() if "ER 2" in line) for table in class_tables(RECORD)
     )
-    assert scores == ["ER", "2*", ".100 [.06, .13] .110 [.07, .14] .130 [.09, .16] .117 .120 [.08, .15]"]  # 7 of 60 pairs
+    assert scores == ["ER", "2*", ".100 [.06, .13] .110 [.07, .14] .130 [.09, .16]   .172 .120 [.08, .15]"]  # 7 of 60 pairs
     assert [part.strip() for part in pairs] == ["ER", "2", "5    2    0"]
     text = shown(one_class_table(RECORD), 200)
-    assert "By label, focal; base rate: a random ranking's average precision" in text
+    assert "By label, focal; by chance: a random ranking's average precision" in text
     headings = [" ".join(part.split()) for part in text.splitlines()[1:3]]
-    assert headings == ["average base", "precision recall precision rate F1"]
+    assert headings == ["average by", "precision recall precision chance F1"]
+
+
+@pytest.mark.parametrize(("positives", "pairs"), [(1, 1), (1, 5), (2, 6), (3, 7), (5, 5)])
+def test_what_a_random_ranking_has_is_the_mean_over_all_rankings(positives: int, pairs: int) -> None:
+    rankings = [
+        average_precision_score([at in places for at in range(pairs)], range(pairs, 0, -1))
+        for places in itertools.combinations(range(pairs), positives)
+    ]
+    assert random_precision(positives, pairs) == pytest.approx(np.mean(rankings))
+    assert math.isnan(random_precision(0, pairs))
 
 
 @pytest.mark.parametrize("ranked", [[], [None, None, None]])  # a run of format 2; levels that no test pair has
@@ -169,7 +184,7 @@ def test_average_precision_that_is_not_known_is_a_dash(ranked: list[None]) -> No
     scores = {**make_scores(), "average_precision": ranked}
     record = make_record(config=to_dict(RunConfig(tasks=("ER",))), data={"name": "sample"}, scores={"ER": scores}, spans=None)
     row = next(line for line in shown(one_class_table(record)).splitlines() if "ER 1" in line)
-    assert " ".join(row.split()) == "ER 1 .500 [.46, .53] .510 [.47, .54] - .200 .520 [.48, .55]"
+    assert " ".join(row.split()) == "ER 1 .500 [.46, .53] .510 [.47, .54] - .250 .520 [.48, .55]"
 
 
 def test_an_oracle_is_stamped_in_every_table_and_warned_of() -> None:

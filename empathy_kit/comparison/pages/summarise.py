@@ -13,15 +13,7 @@ from empathy_kit.comparison.finished import Results
 from empathy_kit.comparison.pages.summary import METRICS, Apart, Cell, Compared, Contrast, Cost, Ranked, Summary
 from empathy_kit.comparison.plan import HOW_MANY, NOT_COMPARED
 from empathy_kit.comparison.run import Run
-from empathy_kit.comparison.statistics import (
-    OPTION,
-    Answers,
-    Resampled,
-    contrasts,
-    different,
-    holm,
-    paired_test,
-)
+from empathy_kit.comparison.statistics import OPTION, Answers, Resampled, contrasts, different, holm, paired_test
 from empathy_kit.comparison.yardsticks import MAJORITY, SWAPPED, TITLES
 from empathy_kit.config import PAPER
 from empathy_kit.core.calibration import Calibration, calibration, tempered
@@ -29,6 +21,7 @@ from empathy_kit.core.metrics import average_precision, batch_macro_f1, confusio
 from empathy_kit.data.schema import EPITOME, TaskSchema
 from empathy_kit.errors import visible
 from empathy_kit.plugins import OURS
+from empathy_kit.runs.report import random_precision
 
 MOST_SETTINGS = 3  # settings that a title names to distinguish configurations
 
@@ -64,7 +57,7 @@ def summarise(results: Results) -> Summary:
         paper={name: PAPER[name] for name in runs if name in PAPER} if record.schema == EPITOME else {},
         agreement=dict(repeated["agreement"]) if repeated["groups"] else None,
         agreement_groups=repeated["groups"],
-        base_rates={task.name: _base_rates(task, columns) for task in tasks.tasks},
+        by_chance={task.name: _by_chance(task, columns) for task in tasks.tasks},
         class_counts=record.data["class_counts"],
         curves={
             name: [[_point(epoch) for epoch in model.history] for found in several for model in found.models]
@@ -247,11 +240,11 @@ def _ranked(answers: Sequence[Answers], classes: int) -> list[Ranked] | None:
     return found
 
 
-def _base_rates(task: TaskSchema, columns: Sequence[_Column]) -> list[float]:
-    """Each label's share of the test pairs, the mean over the seeds."""
+def _by_chance(task: TaskSchema, columns: Sequence[_Column]) -> list[float]:
+    """The average precision of each label that a random ranking can be expected to have, the mean over the seeds."""
     (majority,) = (column for column in columns if column.name == MAJORITY)
-    shares = [np.bincount(each.true, minlength=len(task.labels)) / len(each.true) for each in majority.of(task.name).values()]
-    return [float(share) for share in np.mean(shares, axis=0)]
+    counts = [np.bincount(each.true, minlength=len(task.labels)).tolist() for each in majority.of(task.name).values()]
+    return [_mean(random_precision(of_seed[level], sum(of_seed)) for of_seed in counts) for level in range(len(task.labels))]
 
 
 def _titles(results: Results, settings: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -107,7 +107,7 @@ class Summary:
     paper: dict[str, dict[str, tuple[float, float]]]  # configuration to task to accuracy and weighted F1
     agreement: dict[str, float] | None  # between the labels of pairs that were labelled more than once, per task
     agreement_groups: int  # how many such pairs there are
-    base_rates: dict[str, list[float]]  # task to each label's share of the test pairs: a random ranking's average precision
+    by_chance: dict[str, list[float]]  # task to the average precision of each label that a random ranking is expected to have
     class_counts: dict[str, list[int]]
     curves: dict[str, list[list[tuple[float, float]]]]  # configuration to a run's validation loss and mean macro F1 per epoch
     calibrations: dict[str, dict[str, Calibration]]  # configuration to task; as the runs predicted, without temperatures

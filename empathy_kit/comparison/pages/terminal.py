@@ -45,7 +45,7 @@ def tables(summary: Summary) -> Iterator[Table]:
             levels = range(len(task.labels))
             cells = (f"{recall_cell(row, task.name, level)} / {ranked_mean(row, task.name, level)}" for level in levels)
             table.add_row(row.label, *cells, style=STYLES[row.kind])
-        table.add_row("a random ranking", *(f"- / {number(share)}" for share in summary.base_rates[task.name]), style="dim")
+        table.add_row("a random ranking", *(f"- / {number(value)}" for value in summary.by_chance[task.name]), style="dim")
         yield table
     table = _table("Size and time", COST)
     for heading in ("", *COSTS):

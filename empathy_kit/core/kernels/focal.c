@@ -91,7 +91,7 @@ INLINE float power(float q, float gamma, int mode) {
     float k = nearest(whole + rest * 1.44269504f);
     k = pick(k < -252.0f, -252.0f, k);
     float over = whole - k; /* to the power of two; small, unless the result is 0 anyway */
-    over = pick(over < -64.0f, -64.0f, over);
+    over = pick(over < -1e6f, -1e6f, over);
     float r = over * 0.693359375f - over * 2.12194440e-4f + rest;
     float found = scaled_exp(pick(r < -0.35f, -0.35f, r), k);
     found = pick(whole + rest * 1.44269504f < -160.0f, 0.0f, found);
