@@ -14,7 +14,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,9 +25,9 @@ from empathy_kit.comparison.plan import NOT_COMPARED, RUNS, Plan, run_folder
 from empathy_kit.config import PRESETS, RunConfig, configure, flag, to_dict
 from empathy_kit.errors import KitError
 from empathy_kit.files import staged_folder
-from empathy_kit.plugins import Registry, load_registry
+from empathy_kit.plugins import OURS, Registry, load_registry
 from empathy_kit.runs import record
-from empathy_kit.runs.choose import all_options, choose_plugins
+from empathy_kit.runs.choose import all_options, choose_plugins, provenance
 
 RESULTS = Path(__file__).parent / "results"
 # Four of twelve layers are trained, as many as of minilm's, with products in bfloat16, which halves the time of a run.
@@ -46,6 +46,7 @@ class Question:
     split: str = "grouped"
     freeze_layers: int = 2  # of minilm's six
     one_split: int | None = None  # the seed of the only split; otherwise each run's seed has a split of its own
+    after: str | None = None  # the question that chooses a part of it: its test part is looked at once, when all is chosen
     timed: bool = False  # what its runs cost is compared, so none is taken that another processor may have trained
 
     @property
@@ -148,7 +149,7 @@ QUESTIONS = {
         ("T1m=--loss ce " + MPNET, f"bim={BI_ENCODER} --rationale tag -o rationale.weight .5 {MPNET}"), 2
     ),
     # On one split, so that the probabilities of its five models can be averaged, and one that no other comparison has.
-    "best": Question((f"best={BEST} {FAST}",), seeds=5, one_split=5),
+    "best": Question((f"best={BEST} {FAST}",), seeds=5, one_split=5, after="imbalance"),
 }
 
 
@@ -158,15 +159,17 @@ def known_runs(folders: Iterable[Path]) -> dict[str, Path]:
     for folder in folders:
         for there in sorted(path.parent for path in folder.glob(f"{RUNS}/*/{record.RUN}")):
             found = record.read(there, model=False)
-            same = _key(configure(RunConfig(), found.config))
+            same = _key(configure(RunConfig(), found.config), found.plugins)
             if same not in known or found.model is not None:
                 known[same] = there
     return known
 
 
-def _key(config: RunConfig) -> str:
+def _key(config: RunConfig, plugins: Mapping[str, Mapping[str, str]]) -> str:
     apart = {*NOT_COMPARED} - {"seed", "split_seed"}
-    return json.dumps({name: value for name, value in to_dict(config).items() if name not in apart}, sort_keys=True)
+    settings = {name: value for name, value in to_dict(config).items() if name not in apart}
+    others = {kind: dict(each) for kind, each in plugins.items() if each["distribution"] != OURS}  # with the hash of their files
+    return json.dumps([settings, others], sort_keys=True)
 
 
 def prepare(question: Question, out: Path, registry: Registry, known: dict[str, Path]) -> None:
@@ -175,11 +178,19 @@ def prepare(question: Question, out: Path, registry: Registry, known: dict[str, 
     plan = question.plan
     for name, seed in plan.runs():
         config = plan.config(name, seed)
-        there = known.get(_key(replace(config, options=all_options(choose_plugins(config, registry)))))
+        plugins = choose_plugins(config, registry)
+        providers = {kind: provenance(entry) for kind, entry in plugins.chosen.items()}
+        there = known.get(_key(replace(config, options=all_options(plugins)), providers))
         if there is not None and not (place := run_folder(out, name, seed)).exists():
             with staged_folder(place) as folder:  # of a call that is stopped here, nothing is taken for a run
                 shutil.copytree(there, folder, dirs_exist_ok=True)
             click.echo(f"{place.name} is a copy of {there.parents[1].name}'s {there.name}", err=True)
+
+
+def finished(name: str) -> bool:
+    """Whether all runs of a question are among the committed results."""
+    folder = RESULTS / f"reddit-{name}"
+    return all((run_folder(folder, *run) / record.RUN).exists() for run in QUESTIONS[name].plan.runs())
 
 
 @click.command()
@@ -188,6 +199,11 @@ def prepare(question: Question, out: Path, registry: Registry, known: dict[str, 
 @click.option("--out", type=click.Path(path_type=Path), default=RESULTS, help="where the folders are made  [benchmarks/results]")
 def main(names: tuple[str, ...], jobs: int, out: Path) -> None:
     """Make the comparisons NAMES, one after the other."""
+    for name in names:
+        after = QUESTIONS[name].after
+        if after and not finished(after):  # asked before any run: what is chosen must also reach the preset
+            what = f"{after} chooses a part of it, and lacks runs in {RESULTS}"
+            raise click.ClickException(f"{name}: {what}; measure it, and put what docs/paper.md then says into the preset")
     registry = load_registry()
     for name in names:
         question, folder = QUESTIONS[name], out / f"reddit-{name}"

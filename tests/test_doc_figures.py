@@ -9,11 +9,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from click import ClickException
 from click.testing import CliRunner
 
+from empathy_kit.comparison.pages import write
 from empathy_kit.config import configure, preset
 
 ROOT = Path(__file__).parent.parent
@@ -43,7 +45,10 @@ def test_the_best_preset_is_what_validation_parts_chose_with_the_larger_encoder(
 
     found = recipe.comparison(recipe.INGREDIENTS)
     chosen = found.results.plan.configurations[recipe.chosen(found)]
-    larger = {"encoder": "mpnet", "freeze_layers": 8, "data": "sample", "threads": None}
+    larger: dict[str, Any] = {"encoder": "mpnet", "freeze_layers": 8, "data": "sample", "threads": None}
+    if not recipe.unfinished(recipe.IMBALANCE):
+        remedy = recipe.comparison(recipe.IMBALANCE).results.plan.configurations[recipe.chosen_remedy()]
+        larger |= {"loss": remedy.loss, "sampler": remedy.sampler, "options": {**chosen.options, **remedy.options}}
     assert preset("best") == configure(chosen, larger)
 
 
@@ -182,6 +187,17 @@ def test_what_looks_measured(sentence: str) -> None:
 @pytest.mark.parametrize("sentence", ["EMNLP 2020", "3,084 pairs", "70/15/15", "1e4", "T1 to T4", "Python 3.11", "0.x and 1.x"])
 def test_what_does_not_look_measured(sentence: str) -> None:
     assert not MEASURED.search(sentence)
+
+
+COMPARISONS = sorted(path.parent for path in (ROOT / "benchmarks" / "results").glob("*/comparison.json"))
+
+
+@pytest.mark.parametrize("committed", COMPARISONS, ids=lambda folder: folder.name)
+def test_a_comparisons_report_can_be_rebuilt_from_its_runs(figures: ModuleType, committed: Path, tmp_path: Path) -> None:
+    from blocks import reading  # what the pages have read already
+
+    write(reading.comparison(committed.name).summary, tmp_path)
+    assert (tmp_path / "report.md").read_text("utf-8") == (committed / "report.md").read_text("utf-8")
 
 
 def test_the_sentences_cope_with_runs_that_are_missing(

@@ -80,6 +80,11 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "remedies": recipe.remedies,
     "ingredients": recipe.ingredients,
     "best": recipe.best,
+    "scores-biencoder": partial(paper.of_plugins, "predecessor", "it with the kit's own model", "its-predecessor"),
+    "scores-longtail": partial(
+        paper.of_plugins, "imbalance", "`logit-adjusted`, `class-balanced` and `ldam` with cross-entropy", "focal-loss"
+    ),
+    "scores-ordinal": partial(paper.of_plugins, "imbalance", "`hurdle` with cross-entropy", "focal-loss"),
     "claim-independence": paper.independence,
     "experts": paper.experts,
 }

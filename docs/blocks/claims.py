@@ -19,7 +19,7 @@ from blocks.reading import (
 from blocks.tables import differences, rarest_levels, recalled, titled
 from blocks.tables import scores as scores_of
 from empathy_kit.comparison.pages.summary import Contrast
-from empathy_kit.comparison.pages.words import COSTS, cost_cells, label_of, score_cell
+from empathy_kit.comparison.pages.words import COST, COSTS, cost_cells, label_of, score_cell
 from empathy_kit.runs.report import number
 
 Pairs = tuple[tuple[str, str], ...]  # configurations, the first and the second of each difference
@@ -48,7 +48,8 @@ class Claim:
     """A question, the comparison that answers it, and the differences that do."""
 
     folder: str  # of benchmarks/results
-    pairs: Pairs
+    pairs: Pairs  # that answer it
+    further: Pairs = ()  # that stand next to these, and answer something else
 
     @property
     def comparison(self) -> Comparison:
@@ -56,9 +57,17 @@ class Claim:
         return comparison(self.folder)
 
     @property
+    def answers(self) -> list[list[Contrast]]:
+        """The differences that answer the question and have been measured, each on every task."""
+        return self._measured(self.pairs)
+
+    @property
     def contrasts(self) -> list[list[Contrast]]:
-        """The differences that have been measured, each on every task."""
-        return [each for pair in self.pairs if (each := self.comparison.contrasts(*pair))] if begun(self.folder) else []
+        """All differences that have been measured."""
+        return self._measured(self.pairs + self.further)
+
+    def _measured(self, pairs: Pairs) -> list[list[Contrast]]:
+        return [each for pair in pairs if (each := self.comparison.contrasts(*pair))] if begun(self.folder) else []
 
     @property
     def missing(self) -> str:
@@ -73,7 +82,7 @@ CLAIMS = {
     "recurrence": Claim("reddit-recurrence", (("T3", "T3-mean"), ("T3-attention", "T3-mean-attention"))),
     "size": Claim("reddit-size", tuple((f"T{at}", f"T{at}m") for at in range(1, 5))),
     "size-paper": Claim("reddit-size-paper", (("T1", "T1m"), ("T3", "T3m"))),
-    "predecessor": Claim("reddit-predecessor", (("T1", "bi"), ("bi", "bi-no-rationale"), ("bi", "bi-no-attention"))),
+    "predecessor": Claim("reddit-predecessor", (("T1", "bi"),), (("bi", "bi-no-rationale"), ("bi", "bi-no-attention"))),
     "predecessor-size": Claim("reddit-predecessor-size", (("T1m", "bim"),)),
     "imbalance": Claim(
         "reddit-imbalance",
@@ -91,15 +100,15 @@ def told(name: str) -> str:
     claim = CLAIMS[name]
     contrasts = [each for side in claim.contrasts for each in side]
     seeds = unfinished(claim.folder) or f"{seeds_of(claim.comparison).capitalize()}."
-    return f"{differences(claim.folder, claim.pairs)}\n\n{sentences(seeds, outcome(contrasts), power(contrasts))}"
+    return f"{differences(claim.folder, claim.pairs + claim.further)}\n\n{sentences(seeds, outcome(contrasts), power(contrasts))}"
 
 
 TIMES = ("training", "pairs/s")
 
 
 def cost(name: str) -> str:
-    """The size and time of a claim's configurations, whose runs were made together."""
-    return _costs(name, COSTS)
+    """The size and time of a claim's configurations, whose runs were made together, and what their times depend on."""
+    return f"{_costs(name, COSTS)}\n\n{sentences(COST, *CLAIMS[name].comparison.results.remarks)}"
 
 
 def size(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from blocks.claims import CLAIMS, accuracy_and_f1, beside_the_paper, cost, levels, published, scores, size, told, unfinished
 from blocks.forest import CLAIM_PICTURES, EXPERTS, EXPERTS_PICTURE, MEDIAN
-from blocks.reading import comparison, exists, listed, measured, outcome, sentences, table
+from blocks.reading import comparison, exists, listed, measured, outcome, seeds_of, sentences, table
 from empathy_kit.runs.report import number
 
 TITLES = {  # in the order of the page
@@ -38,13 +38,13 @@ def summary() -> str:
 
 
 def _in_short(name: str) -> str:
-    every = [each for side in CLAIMS[name].contrasts for each in side]
+    every = [each for side in CLAIMS[name].answers for each in side]
     return sentences(unfinished(CLAIMS[name].folder), outcome(every)) if every else "not measured yet"
 
 
 def _runs(name: str) -> str:
     claim = CLAIMS[name]
-    if not claim.contrasts:
+    if not claim.answers:
         return "-"
     names = {name for pair in claim.pairs for name in pair}
     return str(sum(len(run.models) for name, runs in claim.comparison.results.runs.items() if name in names for run in runs))
@@ -52,10 +52,18 @@ def _runs(name: str) -> str:
 
 def section(name: str) -> str:
     """A claim's differences and picture, and further tables of some."""
-    if not CLAIMS[name].contrasts:
+    contrasts = CLAIMS[name].contrasts
+    if not contrasts:
         return CLAIMS[name].missing
-    picture = CLAIM_PICTURES[name].markdown("Differences with 95 % intervals, task by task")
+    known = any(each.accuracy.low is not None for side in contrasts for each in side)  # one seed has no intervals
+    picture = CLAIM_PICTURES[name].markdown(f"Differences{' with 95 % intervals' if known else ''}, task by task")
     return "\n\n".join((told(name), picture, *(more(name) for more in FURTHER.get(name, ()))))
+
+
+def of_plugins(name: str, compared: str, section: str) -> str:
+    """Where a plugin's page finds its scores."""
+    there = f"{compared} in [docs/paper.md](../../docs/paper.md#{section})."
+    return unfinished(CLAIMS[name].folder) or f"{seeds_of(CLAIMS[name].comparison).capitalize()} compare {there}"
 
 
 def independence() -> str:

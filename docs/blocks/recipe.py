@@ -13,9 +13,11 @@ from blocks.reading import Comparison, begun, comparison, count, listed, sentenc
 from blocks.tables import titled
 from empathy_kit.comparison.run import Run
 from empathy_kit.comparison.statistics import Answers
+from empathy_kit.config import RunConfig
 from empathy_kit.core.calibration import calibration, tempered
 from empathy_kit.core.metrics import Estimate, Floats, Ints, macro_f1, score
-from empathy_kit.runs.report import estimate, number
+from empathy_kit.plugins import OURS
+from empathy_kit.runs.report import MARK, barely_hit, estimate, number, too_sure
 
 Score = Callable[[Ints, Ints, int], float]  # true and predicted levels (N,), how many levels there are
 
@@ -58,33 +60,45 @@ def _tried(found: Comparison) -> dict[str, float]:
 
 
 def remedies() -> str:
-    """The validation scores of the remedies for imbalance, each with its chosen option."""
-    return _candidates(IMBALANCE)
+    """The validation scores of the remedies for imbalance, each with its chosen option, and which of them the recipe has."""
+    if instead := unfinished(IMBALANCE):
+        return f"{instead} Until then the recipe has focal loss."
+    found, name = comparison(IMBALANCE), chosen_remedy()
+    told = f"The recipe has {titled(found, name)}: the best of those that are part of the kit and leave the head free."
+    return f"{_candidates(found, name)}\n\n{told}"
+
+
+def chosen_remedy() -> str:
+    """The best recipe's remedy: a preset can name the kit's own plugins alone, and the head is another ingredient."""
+    found = comparison(IMBALANCE)
+    records = {name: runs[0].record for name, runs in found.results.runs.items()}
+    ours = {name for name, each in records.items() if {said["distribution"] for said in each.plugins.values()} == {OURS}}
+    return chosen(found, {name for name in ours if records[name].config["head"] == RunConfig().head})
 
 
 def ingredients() -> str:
     """The validation scores of what else the best recipe may be made of."""
-    return _candidates(INGREDIENTS)
-
-
-def _candidates(folder: str) -> str:
-    """Macro F1 and accuracy of the validation parts, means over tasks and seeds, of the configurations to choose from."""
-    if instead := unfinished(folder):
+    if instead := unfinished(INGREDIENTS):
         return instead
-    found = comparison(folder)
+    found = comparison(INGREDIENTS)
+    return _candidates(found, chosen(found))
+
+
+def _candidates(found: Comparison, best_of_them: str) -> str:
+    """Macro F1 and accuracy of the validation parts, means over tasks and seeds, of the configurations to choose from."""
     merits, accuracies = (_by_run(found, each, _tested(BEST)) for each in (macro_f1, _accuracy))
     lines = []
     for name, of_splits in merits.items():
         mean = number(fmean(of_splits))
-        cells = [f"**{mean}**" if name == chosen(found) else mean, ", ".join(map(number, of_splits))]
+        cells = [f"**{mean}**" if name == best_of_them else mean, ", ".join(map(number, of_splits))]
         lines.append([titled(found, name), *cells, number(fmean(accuracies[name]))])
     return table(["", "macro F1, validation", "of each split", "accuracy, validation"], lines)
 
 
-def chosen(found: Comparison) -> str:
+def chosen(found: Comparison, among: Container[str] | None = None) -> str:
     """The configuration whose runs have the best mean macro F1 on their validation parts."""
     merits = _by_run(found, macro_f1, _tested(BEST))
-    return max(merits, key=lambda name: fmean(merits[name]))
+    return max((name for name in merits if among is None or name in among), key=lambda name: fmean(merits[name]))
 
 
 def _tested(folder: str) -> set[str]:
@@ -121,6 +135,7 @@ def best() -> str:
         return instead
     found = comparison(BEST)
     ((name, runs),) = found.results.runs.items()
+    labels = {task.name: task.labels for task in runs[0].record.tasks.tasks}
     tasks = [task for task in AIMS if task in runs[0].answers]
     together = {task: _together(runs, task) for task in tasks}
     means = {task: score(runs[0].answers[task].true, rows, 0, seed=0) for task, rows in together.items()}
@@ -131,7 +146,13 @@ def best() -> str:
         several: list[Estimate] = [getattr(means[task], metric) for task in tasks]
         parts += [
             [f"{title}, one model: mean (lowest to highest)", *map(_spread, single)],
-            [f"{title}, the mean of their probabilities", *(estimate(asdict(each)) for each in several)],
+            [
+                f"{title}, the mean of their probabilities",
+                *(
+                    estimate(asdict(each)) + MARK * (metric == "macro_f1" and bool(barely_hit(means[task].confusion)))
+                    for task, each in zip(tasks, several, strict=True)
+                ),
+            ],
             [f"{title}, the aim", *(number(AIMS[task][at]) for task in tasks)],
         ]
         for who, values in {"one model": map(fmean, single), "the models' mean": (each.value for each in several)}.items():
@@ -139,11 +160,13 @@ def best() -> str:
     errors = [calibration(together[task], runs[0].answers[task].true).ece for task in tasks]
     parts.append(["expected calibration error, the mean of their probabilities", *map(number, errors)])
     size = len(runs[0].answers[tasks[0]].ids)
+    caution = too_sure((task, labels[task], means[task].confusion) for task in tasks)
     told = sentences(
         f"{titled(found, name)}: {count(len(runs))} seeds on one split.",
-        f"Its {size} test pairs are left out of the validation scores above.",
+        f"Its {size} test pairs are left out of the validation scores of this section.",
         "Each model's probabilities are calibrated by its own temperatures before their mean is taken.",
         "Intervals are over pairs.",
+        f"{MARK} {caution}" if caution else "",
         *(f"Below its aim with {who}: {listed(below) if below else 'nothing'}." for who, below in short.items()),
     )
     return f"{told}\n\n{table(['', *tasks], parts)}"

@@ -18,6 +18,7 @@ from empathy_kit.runs import record
 from empathy_kit.runs.reservation import reserved
 
 PAIRS = 200
+OTHERS = dict.fromkeys(("logit-adjusted", "class-balanced", "ldam"), "empathy-kit-longtail")
 ODD = Schema(  # labels of any text, and of other numbers
     (
         TaskSchema("warmth", "a | <b>title</b> & `more`", "warmth", ("no", "$y$es | `or` <i>so</i>")),
@@ -88,7 +89,7 @@ def made_up_run(folder: Path, config: RunConfig, number: int, seed: int, split: 
         kit="0.1.0",
         oracle=config.rationale == "gold",
         config={**to_dict(config), "seed": seed, "split_seed": split},
-        plugins={"loss": {"name": config.loss, "distribution": "empathy-kit", "version": "0.1.0"}},
+        plugins={"loss": {"name": config.loss, "distribution": OTHERS.get(config.loss, "empathy-kit"), "version": "0.1.0"}},
         versions={"python": "3"},
         machine={"threads": 1},
         data={

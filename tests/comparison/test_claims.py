@@ -81,7 +81,9 @@ def test_a_claim_that_asks_for_it_shows_levels_costs_and_published_figures(block
     size = blocks("claim-size")
     assert "Right of all pairs of a level, over the seeds, and how often it is predicted:" in size
     assert "| T4m: focal + predicted, encoder mpnet | 1 |" in size  # one model, in the table of its size
-    assert blocks("claim-sharing").count("one model per task | 3 |") == 2
+    sharing = blocks("claim-sharing")
+    assert sharing.count("one model per task | 3 |") == 2
+    assert "Times of different machines, or of one with other work on it, are not comparable." in sharing
     curve = [line for line in blocks("claim-learning").splitlines() if line.startswith("| T3") and ":" in line]
     assert [line[2:].partition(":")[0] for line in curve] == ["T3", "T3-75", "T3-50", "T3-25"] * 2
     predecessor = blocks("claim-predecessor")
@@ -113,10 +115,13 @@ def test_validation_parts_choose_options_and_ingredients(blocks: Callable[[str],
     expected = [f"**{cell}**" if merit == best else cell for cell, merit in zip(cells, focal.values(), strict=True)]
     assert f"| focal | `-o loss.gamma` | {' | '.join(expected)} |" in tuned
     blocks("claim-imbalance")
-    for name, folder in (("ingredients", "reddit-ingredients"), ("remedies", "reddit-imbalance")):
+    ours = {"T1", "focal", "weighted", "over", "under", "focal-weighted"}  # not of a plugin, and without a head of its own
+    for name, folder, among in (("ingredients", "reddit-ingredients", None), ("remedies", "reddit-imbalance", ours)):
         made = blocks(name).splitlines()
         merits = validated(comparison(folder).results.runs)
-        assert [line[2:].partition(":")[0] for line in made if "**" in line] == [max(merits, key=merits.__getitem__)]
+        best = max((each for each in merits if among is None or each in among), key=merits.__getitem__)
+        assert [line[2:].partition(":")[0] for line in made if "**" in line] == [best]
+    assert made[-1].startswith(f"The recipe has {best}: ")
 
 
 def test_a_pair_that_the_best_recipe_is_tested_on_chooses_no_ingredient(
@@ -172,6 +177,24 @@ def test_the_best_recipe_stands_next_to_its_aims_by_single_models_and_by_their_m
             assert f"Below its aim with {who}: {missed}." in recipe.best()
 
 
+def test_an_interval_that_is_too_sure_is_marked_in_the_best_recipe_too(
+    blocks: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "* Predicted right at most once: IP " in (said := blocks("best"))  # no invented run has level 1 of it
+    assert [line.count("*") for line in said.splitlines() if line.startswith("| macro F1, the mean of their")] == [1]
+    recipe = importlib.import_module("blocks.recipe")
+    scored = recipe.score
+
+    def barely(*arguments: Any, **options: Any) -> Any:
+        found = scored(*arguments, **options)
+        return replace(found, confusion=[*found.confusion[:2], [found.confusion[2][0], sum(found.confusion[2][1:]) - 1, 1]])
+
+    monkeypatch.setattr(recipe, "score", barely)
+    said = recipe.best()
+    assert "* Predicted right at most once: ER " in said
+    assert [line.count("*") for line in said.splitlines() if line.startswith("| macro F1, the mean of their")] == [3]
+
+
 @pytest.mark.parametrize(("name", "planned"), [("ingredients", 14), ("tuning", 28), ("best", 2)])
 def test_a_comparison_that_is_not_finished_chooses_nothing(
     blocks: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, name: str, planned: int
@@ -195,6 +218,33 @@ def test_a_claim_whose_comparison_lacks_runs_says_so_instead_of_a_number_of_seed
     said = "7 of 8 runs are there; `python benchmarks/questions.py recurrence` continues them. After Holm's correction "
     assert said in blocks("claim-recurrence")
     assert f"| The GRU helps | {said}" in blocks("claims")
+
+
+def test_a_claim_is_summarised_by_the_difference_that_answers_it(blocks: Callable[[str], str]) -> None:
+    said = blocks("claim-predecessor")
+    assert "| bi to bi-no-attention | ER |" in said
+    (answer,) = importlib.import_module("blocks.claims").CLAIMS["predecessor"].answers  # T1 to bi, which has three models
+    outcome = importlib.import_module("blocks.reading").outcome(answer)
+    assert f"| {outcome} | 8 |" in blocks("claims")
+
+
+def test_one_seed_has_no_intervals_in_the_words_on_its_picture_either(
+    blocks: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert 'alt="Differences with 95 % intervals, task by task"' in blocks("claim-sharing")
+    claims = importlib.import_module("blocks.claims")
+    found, none = claims.comparison("reddit-sharing"), SeedEstimate(0.1, None, None, None, None, None, None)
+    alone = [replace(each, accuracy=none, macro_f1=none) for each in found.summary.contrasts]
+    monkeypatch.setattr(claims, "comparison", lambda _: replace(found, summary=replace(found.summary, contrasts=alone)))
+    assert 'alt="Differences, task by task"' in blocks("claim-sharing")
+
+
+def test_a_plugins_page_says_where_its_scores_are(blocks: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks("claim-imbalance")
+    there = "[docs/paper.md](../../docs/paper.md#focal-loss)"
+    assert blocks("scores-ordinal") == f"Two seeds compare `hurdle` with cross-entropy in {there}."
+    monkeypatch.setattr(importlib.import_module("blocks.paper"), "unfinished", lambda folder: f"Not measured yet: {folder}.")
+    assert blocks("scores-ordinal") == "Not measured yet: reddit-imbalance."
 
 
 def test_a_comparison_of_which_no_configuration_is_complete_is_not_measured_yet(

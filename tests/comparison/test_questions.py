@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 from click.testing import CliRunner
-from made_up import made_up_run
+from made_up import made_up_run, rewrite_record
 
 from empathy_kit.comparison.plan import Plan
 from empathy_kit.config import RunConfig, configure, preset
@@ -72,6 +72,7 @@ def test_what_compare_is_asked_for_is_the_question(
         CliRunner().invoke(compare.compare, command[4:])
         return subprocess.CompletedProcess(command, 0)
 
+    monkeypatch.setattr(questions, "finished", lambda _: True)
     monkeypatch.setattr(questions, "prepare", lambda *_: None)  # it needs the plugins, which are not installed here
     monkeypatch.setattr(questions.subprocess, "run", run)
     monkeypatch.setattr("empathy_kit.comparison.execute.prepare", planned)
@@ -98,6 +99,37 @@ def test_a_run_that_depends_on_the_same_is_copied_whatever_it_is_called(
         "same-0 is a copy of reddit-there's T3-0",
         "three-1 is a copy of reddit-there's T3-1",
     ]
+
+
+def test_a_run_of_another_version_of_a_plugin_is_not_copied(questions: ModuleType, tmp_path: Path) -> None:
+    there = finished(tmp_path / "reddit-there", "T3", 0, loss="focal")
+    mine = {"name": "focal", "distribution": "empathy-kit-mine", "version": "1"}
+    known = []
+    for digit in "01":
+        rewrite_record(
+            there / "runs" / "T3-0", lambda content, code=digit * 64: content["plugins"].update(loss={**mine, "sha256": code})
+        )
+        known += questions.known_runs([there])
+    one, other = known
+    assert one != other
+    questions.prepare(questions.Question(("T3",), seeds=1), tmp_path / "out", load_registry(), questions.known_runs([there]))
+    assert list((tmp_path / "out" / "runs").iterdir()) == []
+
+
+def test_the_best_recipe_is_not_tested_before_all_of_its_parts_are_chosen(
+    questions: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(questions, "RESULTS", tmp_path)
+    found = CliRunner().invoke(questions.main, ["best", "--out", str(tmp_path)])
+    said = f"Error: best: imbalance chooses a part of it, and lacks runs in {tmp_path}; measure it, "
+    said += "and put what docs/paper.md then says into the preset\n"
+    assert (found.exit_code, found.output) == (1, said)
+    assert list(tmp_path.iterdir()) == []
+    plan = questions.QUESTIONS["imbalance"].plan
+    for name, seed in plan.runs():
+        (tmp_path / "reddit-imbalance" / "runs" / f"{name}-{seed}").mkdir(parents=True)
+        (tmp_path / "reddit-imbalance" / "runs" / f"{name}-{seed}" / "run.json").touch()
+    assert questions.finished("imbalance")
 
 
 def test_a_copy_that_is_stopped_is_no_run(questions: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
