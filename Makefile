@@ -11,7 +11,7 @@ run: $(VENV)/run.installed
 	$(BIN)/empathy-kit run --loss focal --no-rationale
 
 test: $(VENV)/dev.installed lint types
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -r s
 
 # Apart, because a cluster takes a minute to start on two cores: predictions and comparisons on a local one of two workers.
 test-ray: $(VENV)/dev.installed
@@ -32,7 +32,8 @@ types: $(VENV)/dev.installed
 	$(BIN)/mypy docs/figures.py docs/blocks docs/screenshots.py
 	$(BIN)/mypy -p benchmarks.torture
 
-$(VENV)/run.installed: pyproject.toml constraints.txt
+# The version is in __init__.py, and pip keeps the one that it installed.
+$(VENV)/run.installed: pyproject.toml constraints.txt empathy_kit/__init__.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[minilm]'

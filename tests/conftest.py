@@ -24,6 +24,29 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: the tests' tens
 if not any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/kfd")):
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports triton, which reads it where a kernel is defined
 
+# The files that take longest. `make test` begins with them, in this order: what is begun last should be short.
+LONG = (
+    "test_distributions",
+    "test_docs",
+    "test_doc_figures",
+    "test_whole_kit",
+    "test_torchrun",
+    "test_walkthrough",
+    "test_ended",
+    "test_processes",
+    "test_golden",
+    "test_estimator_tools",
+    "test_torture",
+    "test_machine_code",
+    "test_wheel",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; the tests of a file keep their order."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
 
 def make_tiny_roberta(folder: Path) -> Path:
     """A folder with a random RoBERTa (2 layers, 32 wide) and a byte-level BPE tokenizer trained on the bundled sample."""

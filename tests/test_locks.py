@@ -35,19 +35,27 @@ def test_what_has_not_changed_for_long_is_swept(tmp_path: Path) -> None:
     assert names(tmp_path) == [".young.partial-00000000", ".young.partial-11111111", "file"]
 
 
+def unchanged(path: Path) -> None:
+    """The last change of a file is two seconds ago."""
+    os.utime(path, (time.time() - 2, time.time() - 2))
+
+
 def test_a_name_is_held_as_long_as_its_holder_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "ABANDONED", 1)
     out = tmp_path / "out"
     with files.reserved(out) as partial:
         (partial / "kept").touch()
-        time.sleep(1.5)  # in which nothing is written
-        assert files.is_held(partial)
+        unchanged(partial / ".lock")  # as if nothing were written for long
+        latest = time.monotonic() + 10
+        while not files.is_held(partial):
+            assert time.monotonic() < latest
+            time.sleep(0.01)
         assert not files.remove_abandoned(partial)
         with pytest.raises(BlockingIOError, match=r"out\.partial is held by another process$"), files.reserved(out):
             pass
     (partial / ".lock").touch()  # as a killed process leaves it
     assert files.is_held(partial)
-    time.sleep(1.2)
+    unchanged(partial / ".lock")
     assert not files.is_held(partial)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from empathy_kit import __version__
 from empathy_kit.cli import terminal
 
 
@@ -32,7 +33,7 @@ def doctor(as_json: bool) -> None:
     for kind, _, size in entries():
         sizes[kind] = sizes.get(kind, 0) + size
     registry = load_registry()
-    versions = {library: _version(library) for library in ("empathy-kit", *LIBRARIES)}
+    versions = {"empathy-kit": __version__, **{library: _version(library) for library in LIBRARIES}}
     found = {
         "versions": ", ".join(f"{name} {version}" for name, version in {"python": platform.python_version(), **versions}.items()),
         **_losses(),

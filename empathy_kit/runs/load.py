@@ -47,9 +47,7 @@ def load(folder: Path, registry: Registry, *, device: Literal["auto", "cpu"] | N
     from empathy_kit.core.precision import find_device, predicting_precision
     from empathy_kit.core.predictor import Predictor
 
-    result = record.read(folder)
-    if not (folder / record.MODEL).is_dir():
-        raise KitError(f"{folder}: the run has no model; repeat a comparison's run with --keep-models to keep it")
+    result = record.read_with_model(folder)
     config = configure(RunConfig(), result.config)
     try:
         counts = result.split["class_counts"]["train"]

@@ -174,6 +174,19 @@ def read(folder: Path, *, model: bool = True) -> Record:
     return found
 
 
+def read_with_model(folder: Path) -> Record:
+    """The record of a finished run that has a model; a comparison keeps those of its runs only where it is asked to.
+
+    Raises:
+        KitError: as `read`, or there is no model.
+    """
+    found = read(folder)
+    if not (folder / MODEL).is_dir():
+        again = f"empathy-kit run --config {folder / RUN} --out NEW"
+        raise KitError(f"{folder}: the run has no model; `{again}` repeats it and keeps its model")
+    return found
+
+
 def complete(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Recorded settings, with the defaults of those that earlier versions did not record, in the order of today."""
     return {**{name: value for name, value in to_dict(RunConfig()).items() if name in ADDED or name in settings}, **settings}

@@ -220,22 +220,24 @@ def test_text_that_others_wrote_is_shown_by_markdown_as_it_is() -> None:
 
 
 def test_the_page_opens_in_a_browser_and_asks_for_nothing(folder: Path, tmp_path: Path) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     browser = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
     if browser is None:
         pytest.skip("no Chromium on this machine")
-    log, picture = tmp_path / "net.json", tmp_path / "page.png"
-    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    flags = [*quiet, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1100,2400", f"--screenshot={picture}"]
-    subprocess.run(
-        [browser, *flags, f"--log-net-log={log}", (folder / "report.html").resolve().as_uri()],
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
-    assert picture.stat().st_size > 20_000
-    asked = set(re.findall(r'"url":"((?:https?|file)://[^"]+)"', log.read_text(encoding="utf-8")))
-    ours = {url for url in asked if "google" not in url and "gvt1" not in url}  # the browser's own errands
-    assert ours <= {(folder / "report.html").resolve().as_uri()}
+    report, control, elsewhere = folder / "report.html", tmp_path / "control.html", "http://127.0.0.1:65535/x"
+    control.write_text(f'<img src="{elsewhere}">', "utf-8")
+    asked: list[str] = []
+    with (
+        sync_api.sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"]) as window,
+    ):
+        page = window.new_page(viewport={"width": 1100, "height": 2400})
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(report.resolve().as_uri())
+        assert len(page.screenshot()) > 20_000
+        assert set(asked) <= {report.resolve().as_uri()}
+        page.goto(control.as_uri())
+    assert elsewhere in asked  # what a page asks for is seen
 
 
 def test_the_report_comes_from_finished_runs_without_torch(tmp_path: Path) -> None:

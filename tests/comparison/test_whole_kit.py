@@ -72,7 +72,7 @@ def test_a_table_goes_through_the_whole_kit(tiny_roberta: Path, tmp_path: Path, 
 
     if suffix == ".parquet":
         return
-    seeds = ["--seeds", "2", "--jobs", "2", "--encoder", tiny_roberta, *QUICK]
+    seeds = ["--seeds", "2", "--jobs", "1", "--encoder", tiny_roberta, *QUICK]
     said("compare", "a=--loss ce", "b=--loss focal -o loss.gamma 1", *where, *seeds, "--out", tmp_path / "comparison")
     for report in ("report.md", "report.html"):
         text = (tmp_path / "comparison" / report).read_text("utf-8")
@@ -81,3 +81,16 @@ def test_a_table_goes_through_the_whole_kit(tiny_roberta: Path, tmp_path: Path, 
             assert all(label in text for label in LABELS[name])
         assert "ER" not in text.split()
         assert "mechanism" not in text
+
+
+@pytest.mark.usefixtures("in_threads")
+def test_the_configurations_of_a_file_are_compared_and_their_models_are_kept_where_that_is_asked(
+    tiny_roberta: Path, tmp_path: Path
+) -> None:
+    data, schema = write_one_task(tmp_path)
+    file, out = tmp_path / "plan.toml", tmp_path / "out"
+    file.write_text('[mine]\nloss = "weighted"\ntrunk = "mean"\n', encoding="utf-8")
+    flags = ["--data", data, "--schema", schema, "--seeds", "1", "--jobs", "1", "--encoder", tiny_roberta, *QUICK]
+    said("compare", "--file", file, "--keep-models", *flags, "--out", out)
+    config = load(out / "runs" / "mine-0", load_registry()).record.config
+    assert (config["loss"], config["trunk"]) == ("weighted", "mean")

@@ -18,6 +18,7 @@ from empathy_kit.core import unpadded as unpadded_module
 from empathy_kit.core.encoder import load_encoder, rebuild_encoder
 from empathy_kit.core.posts import PostEncoder
 from empathy_kit.data.sources import load_corpus
+from empathy_kit.data.splits import make_split
 from empathy_kit.plugins import load_registry
 from empathy_kit.runs.load import load
 from empathy_kit.runs.train import run
@@ -97,10 +98,11 @@ def test_it_is_trained_saved_loaded_and_predicts(
     said = list(loaded.predictor.predict(loaded.tokenization.encode(corpus.pairs)))
     with (tmp_path / "run" / "predictions.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    found = np.array([[each.probabilities["ER"][level] for level in range(3)] for each in said])
-    for row in rows:
-        recorded = [float(row[f"ER_p{level}"]) for level in range(3)]
-        assert np.abs(found - recorded).max(1).min() < 2e-5
+    test = make_split(corpus, config.split, config.split_seed).test
+    for name in ("ER", "EX", "IP"):
+        found = [[float(share) for share in said[at].probabilities[name]] for at in test]
+        recorded = [[float(row[f"{name}_p{level}"]) for level in range(3)] for row in rows]
+        np.testing.assert_allclose(found, recorded, rtol=0, atol=2e-5)
     rebuilt, _ = rebuild_encoder(tmp_path / "run" / "model")
     assert {name: weight.shape for name, weight in rebuilt.state_dict().items()} == {
         name: after[name].shape for name in rebuilt.state_dict()

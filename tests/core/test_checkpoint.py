@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from small import make_model
 from torch import Tensor, nn
 
+from empathy_kit.cli import cli
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.core import checkpoint
 from empathy_kit.core.encoder import load_encoder
@@ -136,15 +138,19 @@ def test_a_disk_that_is_full_when_the_tokenizer_is_written_is_an_os_error_too(
         checkpoint.save(tmp_path / "model", make_model(), Objective({}), Tokenizer(), encoder)
 
 
-def test_a_run_that_kept_no_model_is_one_line(tiny_roberta: Path, tmp_path: Path) -> None:
+def test_a_run_that_kept_no_model_names_the_command_that_repeats_it_with_one(tiny_roberta: Path, tmp_path: Path) -> None:
     changes = {"encoder": str(tiny_roberta), "epochs": 1, "threads": 1, "max_tokens": 16, "batch_size": 64}
     config = configure(RunConfig(), {**changes, "options": {"trunk.hidden": 8, "trunk.layers": 1}})
-    list(run(config, load_registry(), tmp_path / "run", keep_model=False))
+    bare, repeated = tmp_path / "run", tmp_path / "again"
+    list(run(config, load_registry(), bare, keep_model=False))
     with pytest.raises(KitError) as error:
-        load(tmp_path / "run", load_registry())
-    assert (
-        str(error.value) == f"{tmp_path / 'run'}: the run has no model; repeat a comparison's run with --keep-models to keep it"
-    )
+        load(bare, load_registry())
+    again = f"empathy-kit run --config {bare / 'run.json'} --out NEW"
+    assert str(error.value) == f"{bare}: the run has no model; `{again}` repeats it and keeps its model"
+    result = CliRunner().invoke(cli, again.replace("NEW", str(repeated)).split()[1:], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert load(repeated, load_registry()).warnings == ()
+    assert (repeated / "predictions.csv").read_bytes() == (bare / "predictions.csv").read_bytes()
 
 
 def test_a_checkpoint_is_safetensors_and_json_without_a_pickle(finished: tuple[Path, list[Evaluation]]) -> None:

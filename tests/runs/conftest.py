@@ -39,16 +39,16 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
     return call
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def first(tiny_roberta: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
-    """A run with options, of two epochs, and its events."""
+    """A run with options, of two epochs, and its events; a test that would change its files copies them."""
     folder = tmp_path_factory.mktemp("first") / "run"
     options = {"loss.gamma": 1.5, "loss.ER.gamma": 3}
     config = configuration(tiny_roberta, loss="focal", epochs=2, seed=7, options=options)
     return folder, list(run(config, load_registry(), folder))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def post_words(tiny_roberta: Path) -> set[str]:
     """Words of the sample's posts that the kit's own source and the encoder's configuration do not use."""
     posts = words(" ".join(text for pair in load_corpus("sample").pairs for text in (pair.seeker, pair.response)))

@@ -1,6 +1,0 @@
-from empathy_kit import Head, Loss, Rationale, hookimpl
-
-
-@hookimpl
-def empathy_kit_losses():
-    yield "focal"

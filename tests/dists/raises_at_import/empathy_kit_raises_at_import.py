@@ -1,1 +1,0 @@
-raise ImportError("needs libfoo 2,\n  and cannot find it")
