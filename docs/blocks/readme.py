@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from blocks.claims import CLAIMS, unfinished
 from blocks.findings import against_the_paper, seeker
 from blocks.picture import SCORES
 from blocks.reading import Comparison, comparison, count, gains, listed, outcome, seeds_of
 from blocks.tables import rarest_levels, recalled
-from empathy_kit.comparison.pages.words import label_of, ranked_mean
+from empathy_kit.comparison.pages.words import COSTS, cost_cells, label_of, ranked_mean
+from empathy_kit.runs.report import number
+
+LOSSES = ("cross-entropy", "focal loss")  # of T1 and of T3
 
 
 def picture() -> str:
@@ -46,10 +50,24 @@ def main_findings() -> str:
         focal and f"**Focal loss** (T3) against cross-entropy (T1) changes the right answers by {gains(focal)}. {outcome(focal)}",
         rare(found),
         with_rationale and f"**Predicted rationales** (T2, T4). {outcome(with_rationale)}",
+        one_or_three(),
         seeker(found),
         against_the_paper(found),
     )
     return "\n".join(f"- {text}" for text in texts if text)
+
+
+def one_or_three() -> str:
+    """One model for all tasks against one per task."""
+    claim = CLAIMS["sharing"]
+    contrasts = [each for side in claim.answers for each in side]
+    if unfinished(claim.folder) or not contrasts:
+        return ""
+    costs = {name: dict(zip(COSTS, cost_cells(each), strict=True)) for name, each in claim.comparison.summary.costs.items()}
+    one, three = (f"{costs[name]['training']} of training and {costs[name]['weights']}" for name in claim.pairs[0])
+    changes = listed([f"by {gains(side)} with {words}" for side, words in zip(claim.answers, LOSSES, strict=True)])
+    sizes = f"**One model for three tasks** takes {one}, a model per task {three} (T1)."
+    return f"{sizes} The latter changes the right answers {changes}. {outcome(contrasts)}"
 
 
 def rare(found: Comparison) -> str:
@@ -63,6 +81,7 @@ def rare(found: Comparison) -> str:
         level = rarest[task.name]
         counts = [(row, *recalled(row, task.name, level)[:2]) for row in rows if task.name in row.cells]
         cells = [f"{right} of {of} ({row.name}, {ranked_mean(row, task.name, level)})" for row, right, of in counts]
-        told.append(f"{label_of(task, level)}: {listed(cells)}")
+        chance = number(found.summary.by_chance[task.name][level])
+        told.append(f"{label_of(task, level)}: {listed(cells)}, by chance {chance}")
     parts = "one test part" if len(found.summary.seeds) == 1 else f"{count(len(found.summary.seeds))} test parts"
     return f"**Rare levels** that are recalled, over {parts}, with their average precision: {'; '.join(told)}."
