@@ -27,7 +27,7 @@ Pairs = tuple[tuple[str, str], ...]  # configurations, the first and the second 
 
 def not_measured(folder: str) -> str:
     """The text for a question whose comparison has no run."""
-    return f"Not measured yet: `{_command(folder)}` does it."
+    return f"Not measured yet; `{_command(folder)}` measures it."
 
 
 def unfinished(folder: str) -> str:

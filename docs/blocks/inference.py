@@ -93,7 +93,7 @@ def _elsewhere(here: Any) -> str:
 def int8() -> str:
     """What int8 costs in score."""
     if not exists("int8.json"):
-        return "What it costs in score is not measured yet: `python benchmarks/int8.py RUN RUN RUN` does it."
+        return "What it costs in score is not measured yet; `python benchmarks/int8.py RUN RUN RUN` measures it."
     found = measured("int8")
     runs = found["runs"]
     rows = [

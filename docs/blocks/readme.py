@@ -66,8 +66,8 @@ def one_or_three() -> str:
     costs = {name: dict(zip(COSTS, cost_cells(each), strict=True)) for name, each in claim.comparison.summary.costs.items()}
     one, three = (f"{costs[name]['training']} of training and {costs[name]['weights']}" for name in claim.pairs[0])
     changes = listed([f"by {gains(side)} with {words}" for side, words in zip(claim.answers, LOSSES, strict=True)])
-    sizes = f"**One model for three tasks** takes {one}, a model per task {three} (T1)."
-    return f"{sizes} The latter changes the right answers {changes}. {outcome(contrasts)}"
+    sizes = f"**One model for three tasks** takes {one}. One model per task takes {three} (T1)."
+    return f"{sizes} From one model to one per task, the right answers change {changes}. {outcome(contrasts)}"
 
 
 def rare(found: Comparison) -> str:

@@ -27,7 +27,7 @@ def export(run: str, out: Path, int8: bool, no_scores: bool, plugin_files: tuple
 
     RUN is a run's folder, or hub:user/name of a published one. `predict`, `evaluate`, `publish` and `empathy_kit.load` take the
     exported folder as they take a run; predicting with it needs neither torch nor transformers. The graph's probabilities are
-    compared with the model's, and its scores on the run's test part.
+    compared with the model's. Where the data of a local run can be read, the scores on its test part are compared too.
     """
     from empathy_kit.cli.console import KitConsole
 

@@ -36,7 +36,7 @@ def check_built(
 
 def _check_spans(config: RunConfig, plugins: Plugins, apart: bool, corpus: Corpus, split: Split) -> None:
     rationale = plugins.chosen["rationale"]
-    if rationale.distribution != OURS or rationale.spec.name == RunConfig().rationale:  # all but none learn from them
+    if rationale.distribution != OURS or rationale.spec.name == RunConfig().rationale:  # all but `none` learn from them
         return
     schema = config.schema.select(config.tasks)
     train = take(corpus, thin_out(corpus, split, config.train_share, schema).train)

@@ -104,8 +104,8 @@ class Stopped:
         """Compare the data, the split or the encoder by its sha256; returns warnings.
 
         Raises:
-            KitError: it is another. An encoder may be, ``anyway``, where it has the same weights, and what its hash is also of
-                comes from another release.
+            KitError: the hash differs. With ``anyway``, an encoder's may, if its weights are the same and transformers or
+                tokenizers has another version.
         """
         hashes = self.checkpoint.identity["sha256"]
         known = hashes[what]
@@ -123,8 +123,8 @@ class Stopped:
         """Compare what computes; returns warnings. The number of processes may differ.
 
         Raises:
-            KitError: another device or processor, or another setting of the environment; or another way to compute the losses,
-                but not ``anyway``: the kernels come with a compiler's and triton's versions.
+            KitError: another device or processor, or another setting of the environment; or, without ``anyway``, another way to
+                compute the losses: the kernels come with a compiler's and triton's versions.
         """
         known, now = (
             {part: text.rpartition(THEN)[2] for part, text in described(each).items()} for each in (self.machine, found)

@@ -185,7 +185,7 @@ def prunable(found: Sequence[Found], *, damaged: bool, unfinished: bool, before:
             if each.problem:
                 spared.append(each.problem)
             elif each.path.is_symlink():
-                spared.append(f"{each.path}: a link found, expected a run's own folder")
+                spared.append(f"{each.path}: a link found, expected a run's own folder; name the folder that it leads to")
             else:
                 doomed.append(each)
         elif damaged and each.state == UNREADABLE:

@@ -248,6 +248,6 @@ def serve(
         if process.started:
             raise
     if not process.started:
-        raise KitError("the server did not start, because its model fails on a first pair; the lines above name the place")
+        raise KitError("the server did not start: its model failed on the pair that warms it up; the lines above name the place")
     if broken():
         raise KitError("the server stopped because its model computes no more; the line above names the place; start it again")

@@ -258,7 +258,7 @@ def test_a_comparison_of_which_no_configuration_is_complete_is_not_measured_yet(
     for model, seed in plan.runs():
         if (model, seed) != ("T1s.ER", 0):  # one of the three models of a configuration
             shutil.rmtree(folder / "runs" / f"{model}-{seed}")
-    assert blocks("claim-sharing") == "Not measured yet: `python benchmarks/questions.py sharing` does it."
+    assert blocks("claim-sharing") == "Not measured yet; `python benchmarks/questions.py sharing` measures it."
     assert not reading.begun("reddit-nowhere")
 
 

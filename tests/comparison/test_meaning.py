@@ -76,7 +76,7 @@ def test_average_precision_stands_next_to_recall_with_that_of_a_random_ranking_b
                 assert f" | {cell} |" in text
         base = [number(value) for value in summary.by_chance[task.name]]
         assert "".join(f"<td>-</td><td>{share}</td>" for share in base) in page
-        assert f"| a random ranking, as it can be expected | {' | '.join(f'- | {share}' for share in base)} |" in text
+        assert f"| a random ranking (expected) | {' | '.join(f'- | {share}' for share in base)} |" in text
         shown = by_title[f"{task.name} by label: recall / average precision, means over the seeds"]
         last = [list(column.cells)[-1] for column in shown.columns]
         assert last == ["a random ranking", *(f"- / {share}" for share in base)]

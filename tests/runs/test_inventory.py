@@ -69,7 +69,9 @@ def test_an_unfinished_run_that_is_a_link_is_left_alone(shelf: Path, tmp_path: P
     (shelf / "slow.partial").rename(there)
     (shelf / "slow.partial").symlink_to(there)
     assert command("runs", "prune", "--unfinished", "--days", "0", "--yes") == Said(
-        0, "nothing to delete\n", "left alone: runs/slow.partial: a link found, expected a run's own folder\n"
+        0,
+        "nothing to delete\n",
+        "left alone: runs/slow.partial: a link found, expected a run's own folder; name the folder that it leads to\n",
     )
     assert (there / "checkpoint").stat().st_size == 1000
 

@@ -35,7 +35,7 @@ from empathy_kit.service.server import bind
 
 BODY = json.dumps({"pairs": [PAIR]}).encode()
 TOKEN = "correct-horse-battery"
-UNSTARTED = "the server did not start, because its model fails on a first pair; the lines above name the place"
+UNSTARTED = "the server did not start: its model failed on the pair that warms it up; the lines above name the place"
 
 
 @pytest.fixture

@@ -24,8 +24,8 @@ BATCHES = (
     "computed in this way."
 )
 RANKED = (
-    "Average precision is that of the pairs ranked by a label's probability, and needs no threshold. A random ranking can be "
-    "expected to have the label's share of the pairs, and somewhat more where they are few."
+    "Average precision is that of the pairs ranked by a label's probability, and needs no threshold. The expected average "
+    "precision of a random ranking is the label's share of the pairs, or somewhat more where there are few pairs."
 )
 COSTS = ("models", "training", "parameters", "trained", "weights", "pairs/s")
 COST = (
