@@ -139,6 +139,7 @@ def best() -> str:
     tasks = [task for task in AIMS if task in runs[0].answers]
     together = {task: _together(runs, task) for task in tasks}
     means = {task: score(runs[0].answers[task].true, rows, 0, seed=0) for task, rows in together.items()}
+    marks, unmarked = [MARK * bool(barely_hit(means[task].confusion)) for task in tasks], [""] * len(tasks)
     parts: list[list[str]] = []
     short: dict[str, list[str]] = {"one model": [], "the models' mean": []}
     for at, (metric, (title, score_of)) in enumerate(SCORES.items()):
@@ -146,13 +147,7 @@ def best() -> str:
         several: list[Estimate] = [getattr(means[task], metric) for task in tasks]
         parts += [
             [f"{title}, one model: mean (lowest to highest)", *map(_spread, single)],
-            [
-                f"{title}, the mean of their probabilities",
-                *(
-                    estimate(asdict(each)) + MARK * (metric == "macro_f1" and bool(barely_hit(means[task].confusion)))
-                    for task, each in zip(tasks, several, strict=True)
-                ),
-            ],
+            [f"{title}, the mean of their probabilities", *map(_marked, several, marks if metric == "macro_f1" else unmarked)],
             [f"{title}, the aim", *(number(AIMS[task][at]) for task in tasks)],
         ]
         for who, values in {"one model": map(fmean, single), "the models' mean": (each.value for each in several)}.items():
@@ -174,6 +169,10 @@ def best() -> str:
 
 def _score(said: Answers, score_of: Score, classes: int) -> float:
     return score_of(said.true, said.predicted, classes)
+
+
+def _marked(found: Estimate, mark: str) -> str:
+    return estimate(asdict(found)) + mark
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -257,12 +257,8 @@ def _watch(events: Iterable[Any], config: RunConfig, start: str, console: KitCon
                 if isinstance(event, Epoch):
                     console.print_line(_epoch_line(event))
                 else:
-                    bar.update(task, description=_step_line(event), total=event.steps * config.epochs, completed=_done(event))
+                    bar.update(task, description=_step_line(event), total=event.steps * config.epochs, completed=event.taken)
     raise RuntimeError("the run ended without a record")
-
-
-def _done(step: Step) -> int:
-    return (step.epoch - 1) * step.steps + step.step
 
 
 def _step_line(step: Step) -> str:

@@ -201,7 +201,7 @@ def prune(paths: tuple[Path, ...], damaged: bool, unfinished: bool, days: float 
 def _all(folders: Sequence[Path], *, model: bool = False) -> list[Found]:
     """The runs in some folders, or in the usual one; those that are in two of them once."""
     found = [each for folder in folders or (FOLDER,) for each in _found(folder, model=model)]
-    return list({each.path.absolute(): each for each in reversed(found)}.values())[::-1]
+    return list({each.path.absolute(): each for each in found}.values())
 
 
 def _found(folder: Path, *, model: bool = False) -> list[Found]:

@@ -218,7 +218,7 @@ def _report(connection: Any, events: Iterable[Any], config: RunConfig) -> None:
         if isinstance(event, Step):
             if time.monotonic() - reported > 0.5:
                 reported = time.monotonic()
-                reached = ((event.epoch - 1) * event.steps + event.step) / (event.steps * config.epochs)
+                reached = event.taken / (event.steps * config.epochs)
                 connection.send(("step", reached, f"epoch {event.epoch}, loss {event.loss:.3f}"))
         elif isinstance(event, Unkept):
             connection.send(("step", reached, str(event)))

@@ -74,6 +74,13 @@ def test_a_kernel_with_other_numbers_is_not_used(fused: kernels.Kernel, fresh: P
     reported("fused CPU kernel, plain: it gives other numbers than the formula")
 
 
+def test_a_kernel_is_checked_wherever_it_is_first_asked_for(fused: kernels.Kernel) -> None:
+    with torch.inference_mode():
+        assert kernels.is_right(fused, CPU)
+    with torch.no_grad():
+        assert kernels.is_right(fused, CPU)
+
+
 @pytest.mark.parametrize("wrong", ["s/gamma \\* qg \\* ratio/0.0f/", "s/target = -scale \\* so/target = -scale/"])
 def test_a_kernel_with_another_gradient_is_not_used(
     fused: kernels.Kernel, fresh: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
