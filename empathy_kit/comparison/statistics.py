@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtr, gammaln, stdtrit
+from scipy.special import bdtr, gammaln, nctdtrinc, stdtrit
 
 from empathy_kit.core.metrics import CONFIDENCE, RESAMPLES, from_confusion
 
@@ -95,12 +95,12 @@ class Resampled:
         """The mean score of a configuration's runs, one per seed."""
         return _estimate(*self._scores(runs, metric, level), within=(0.0, 1.0) if metric != "kappa" else (-1.0, 1.0))
 
-    def difference(self, first: Sequence[int], second: Sequence[int], metric: str, level: int | None = None) -> SeedEstimate:
+    def difference(self, first: Sequence[int], second: Sequence[int], metric: str) -> SeedEstimate:
         """The mean difference, second configuration minus first, with runs paired by seed."""
-        (one, ones), (other, others) = self._scores(first, metric, level), self._scores(second, metric, level)
+        (one, ones), (other, others) = self._scores(first, metric), self._scores(second, metric)
         return _estimate(other - one, others - ones, within=(-1.0, 1.0) if metric != "kappa" else (-2.0, 2.0))
 
-    def _scores(self, runs: Sequence[int], metric: str, level: int | None) -> tuple[Floats, Floats]:  # (S,), (B, S)
+    def _scores(self, runs: Sequence[int], metric: str, level: int | None = None) -> tuple[Floats, Floats]:  # (S,), (B, S)
         point, draws = self.point[metric][list(runs)], self.draws[metric][:, list(runs)]
         return (point, draws) if level is None else (point[..., level], draws[..., level])
 
@@ -153,7 +153,7 @@ def _estimate(point: Floats, draws: Floats, *, within: tuple[float, float]) -> S
     # chance, `own` may be larger than the pairs' variance of the mean, which it is a part of.
     least = max(of_pairs, own)
     design = freedom if variance >= least else _freedom(seeds, least, own)
-    smallest = math.sqrt(max(variance, least)) * (_t(design, (1 + CONFIDENCE) / 2) + _t(design, POWER))
+    smallest = math.sqrt(max(variance, least)) * _found(design)
     low, high = max(value - reach, within[0]), min(value + reach, within[1])
     return SeedEstimate(value, low, high, by, math.sqrt(squared), degrees, smallest)
 
@@ -166,6 +166,14 @@ def _reach(variance: float, freedom: float) -> float:
 def _freedom(seeds: int, variance: float, of_seeds: float) -> float:
     """Satterthwaite's (1946) degrees of freedom: the pairs' part is known well, the seeds' part has S - 1."""
     return min((seeds - 1) * (variance / of_seeds) ** 2, MANY) if of_seeds > 0 else MANY
+
+
+def _found(freedom: float) -> float:
+    """The difference in standard errors that a two-sided t-test finds with the design's power.
+
+    The usual sum of two quantiles is less where degrees of freedom are few: 14 % less with one of them.
+    """
+    return float(nctdtrinc(freedom, 1 - POWER, _t(freedom, (1 + CONFIDENCE) / 2)))
 
 
 def _t(freedom: float, probability: float) -> float:
