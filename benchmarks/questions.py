@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -34,7 +35,12 @@ RESULTS = Path(__file__).parent / "results"
 FAST = "--precision bf16"
 MPNET = f"--encoder mpnet --freeze-layers 8 {FAST}"
 BI_ENCODER = "--trunk bi-encoder --head dense --separate"
-BEST = " ".join(f"{flag(name)} {value}" for name, value in PRESETS["best"].items())
+
+
+def as_flags(settings: Mapping[str, Any]) -> str:
+    """A preset's settings as `compare` takes them."""
+    options = [f"-o {route} {value}" for route, value in settings.get("options", {}).items()]
+    return " ".join([*(f"{flag(name)} {value}" for name, value in settings.items() if name != "options"), *options])
 
 
 @dataclass(frozen=True)
@@ -149,7 +155,7 @@ QUESTIONS = {
         ("T1m=--loss ce " + MPNET, f"bim={BI_ENCODER} --rationale tag -o rationale.weight .5 {MPNET}"), 2
     ),
     # On one split, so that the probabilities of its five models can be averaged, and one that no other comparison has.
-    "best": Question((f"best={BEST} {FAST}",), seeds=5, one_split=5, after="imbalance"),
+    "best": Question((f"best={as_flags(PRESETS['best'])} {FAST}",), seeds=5, one_split=5, after="imbalance"),
 }
 
 

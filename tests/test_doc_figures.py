@@ -48,7 +48,8 @@ def test_the_best_preset_is_what_validation_parts_chose_with_the_larger_encoder(
     larger: dict[str, Any] = {"encoder": "mpnet", "freeze_layers": 8, "data": "sample", "threads": None}
     if not recipe.unfinished(recipe.IMBALANCE):
         remedy = recipe.comparison(recipe.IMBALANCE).results.plan.configurations[recipe.chosen_remedy()]
-        larger |= {"loss": remedy.loss, "sampler": remedy.sampler, "options": {**chosen.options, **remedy.options}}
+        options = {**chosen.options, **remedy.options}
+        larger |= {"loss": remedy.loss, "sampler": remedy.sampler, "options": {name: float(of) for name, of in options.items()}}
     assert preset("best") == configure(chosen, larger)
 
 
@@ -212,6 +213,7 @@ def test_the_sentences_cope_with_runs_that_are_missing(
                 shutil.rmtree(run)
     for file in (ROOT / "benchmarks" / "results").glob("*.*"):
         shutil.copy(file, tmp_path)
+    shutil.copytree(ROOT / "benchmarks" / "results" / "torture", tmp_path / "torture")
     monkeypatch.setattr(reading, "RESULTS", tmp_path)
     reading.comparison.cache_clear()
     try:
@@ -226,3 +228,27 @@ def test_the_sentences_cope_with_runs_that_are_missing(
         assert drawn == dict.fromkeys(("scores", "claim-focal", "claim-experts"), "<svg")  # no run but of T1, T3
     finally:
         reading.comparison.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("block", "file"),
+    [
+        ("audit", "audit.json"),
+        ("experts", "experts.json"),
+        ("false-alarms", "false-alarms.json"),
+        ("inference-int8", "int8.json"),
+        ("reliability", "kill-run.json"),
+        ("reliability-machines", "kill-run.json"),
+        ("checkpoints", "checkpoints.json"),
+        ("sizes", "size.json"),
+    ],
+)
+def test_a_benchmark_whose_result_is_missing_is_an_error_that_names_the_file(
+    figures: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: str, file: str
+) -> None:
+    from blocks import reading
+
+    monkeypatch.setattr(reading, "RESULTS", tmp_path)
+    reading.measured.cache_clear()
+    with pytest.raises(FileNotFoundError, match=file):
+        figures.BLOCKS[block]()

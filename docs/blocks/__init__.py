@@ -53,8 +53,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "sharing": speed.sharing,
     "leakage-rule": spans.rule,
     "leakage-best": spans.best,
-    "leakage-accuracy": lambda: spans.scores("accuracy"),
-    "leakage-macro-f1": lambda: spans.scores("macro_f1"),
     "leakage-findings": spans.findings,
     "inference-speed": inference.speed,
     "inference-int8": inference.int8,

@@ -69,11 +69,6 @@ class Claim:
     def _measured(self, pairs: Pairs) -> list[list[Contrast]]:
         return [each for pair in pairs if (each := self.comparison.contrasts(*pair))] if begun(self.folder) else []
 
-    @property
-    def missing(self) -> str:
-        """What to say where nothing has been measured."""
-        return not_measured(self.folder)
-
 
 CLAIMS = {
     "sharing": Claim("reddit-sharing", (("T1", "T1s"), ("T3", "T3s"))),
@@ -183,13 +178,9 @@ def levels(name: str) -> str:
     return "\n\n".join(("Right of all pairs of a level, over the seeds, and how often it is predicted:", *parts))
 
 
-# Sharma et al. (EMNLP 2020), on the Reddit part: accuracy, macro F1 averaged over batches of 32, token F1 and IOU F1 of the
-# evidence. One model per mechanism, on a split that was not published.
-PUBLISHED = {
-    "ER": (0.794, 0.745, 0.536, 0.648),
-    "EX": (0.926, 0.726, 0.716, 0.845),
-    "IP": (0.840, 0.626, 0.574, 0.559),
-}
+# Sharma et al. (EMNLP 2020), on the Reddit part: accuracy, and macro F1 averaged over batches of 32. One model per mechanism, on
+# a split that was not published. Their F1 of the evidence is another quantity than the kit's (docs/paper.md), so it is not here.
+PUBLISHED = {"ER": (0.794, 0.745), "EX": (0.926, 0.726), "IP": (0.840, 0.626)}
 ABLATIONS = {  # their accuracy and macro F1 without a part
     "without attention": {"ER": (0.755, 0.527), "EX": (0.920, 0.648), "IP": (0.833, 0.623)},
     "without rationales": {"ER": (0.785, 0.732), "EX": (0.915, 0.644), "IP": (0.833, 0.621)},
@@ -215,9 +206,9 @@ def published(name: str) -> str:
             scores = (number(cell.scores["accuracy"].value), number(cell.scores["macro_f1"].value), number(cell.batch_macro_f1))
             lines.append([titled(found, row.name), *scores, *evidence])
         if task.name in PUBLISHED:
-            accuracy, batches, token, overlap = map(number, PUBLISHED[task.name])
-            lines.append(["Sharma et al. (2020): RoBERTa, its own split", accuracy, "-", batches, token, overlap])
-            for words, of_task in ABLATIONS.items():
-                lines.append([f"the same {words}", number(of_task[task.name][0]), "-", number(of_task[task.name][1]), "-", "-"])
+            theirs = {"Sharma et al. (2020): RoBERTa, its own split": PUBLISHED}
+            for words, of_task in (theirs | {f"the same {words}": each for words, each in ABLATIONS.items()}).items():
+                accuracy, batches = map(number, of_task[task.name])
+                lines.append([words, accuracy, "-", batches, "-", "-"])
         parts.append(table([task.title, "accuracy", "macro F1", "mean over batches of 32", "token F1", "IOU F1"], lines))
     return "\n\n".join(parts)

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from empathy_kit.comparison.statistics import SeedEstimate
-
 
 @dataclass(frozen=True)
 class Colours:
@@ -78,17 +76,6 @@ def told(svg: str) -> str:
     """The words that a drawn picture holds."""
     found = re.search("<desc>(.*?)</desc>", svg, re.DOTALL)
     return html.unescape(found[1]) if found else ""
-
-
-def draw_estimate(panel: Axes, place: int, found: SeedEstimate, colour: str, factor: float = 1.0) -> None:
-    """A point with its interval, which is broken where it is that of the pairs alone."""
-    from empathy_kit.comparison.pages.figures import BROKEN
-
-    if found.low is not None and found.high is not None:
-        kind: Any = {"linestyle": BROKEN if found.by == "pairs" else "-", "solid_capstyle": "butt", "dash_capstyle": "butt"}
-        ends = [factor * found.low, factor * found.high]
-        panel.plot(ends, [place, place], color=colour, linewidth=3, alpha=0.5, **kind)
-    panel.plot([factor * found.value], [place], "o", color=colour, markersize=4.5)
 
 
 def tidy(panel: Axes, names: list[str], colours: Colours) -> None:

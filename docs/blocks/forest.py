@@ -6,8 +6,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from blocks.claims import CLAIMS
-from blocks.drawing import Colours, Picture, draw_estimate, tidy
-from blocks.reading import exists, measured
+from blocks.drawing import Colours, Picture, tidy
+from blocks.reading import measured
+from empathy_kit.comparison.pages.figures import draw_estimate
 from empathy_kit.comparison.pages.summary import Contrast
 from empathy_kit.comparison.pages.words import gain, macro_gain
 
@@ -54,8 +55,6 @@ def _figure(name: str, colours: Colours) -> Figure:
 
 def _experts() -> dict[str, Any]:
     """Task to rater to its kappa with the experts' median."""
-    if not exists(f"{EXPERTS}.json"):
-        return {}
     agreement = measured(EXPERTS)["agreement"]
     return {task: {rater: scores["kappa"] for rater, scores in of[MEDIAN].items()} for task, of in agreement.items()}
 

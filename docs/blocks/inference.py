@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from blocks.reading import count, exists, measured, processor, table
+from blocks.reading import count, measured, processor, table
 
 WAYS = {
     "exported, int8": "exported, int8, the whole model",
@@ -46,7 +46,7 @@ def speed() -> str:
         for name in ordered
     ]
     shown = table(("", "pairs/s", "times the kit in torch", "same levels"), rows)
-    return f"{told}\n\n{shown}\n\n{_one(found)}{_mpnet()}\n\n{_elsewhere(found)}".rstrip()
+    return f"{told}\n\n{shown}\n\n{_one(found)}{_mpnet()}\n\n{_elsewhere(found)}"
 
 
 def _model(found: Any) -> str:
@@ -68,8 +68,6 @@ def _one(found: Any) -> str:
 
 
 def _mpnet() -> str:
-    if not exists("inference-mpnet.json"):
-        return ""
     found = measured("inference-mpnet")
     speeds = {name: f"{each['median']:.0f}" for name, each in found["pairs_per_second"].items()}
     return (
@@ -80,20 +78,17 @@ def _mpnet() -> str:
 
 def _elsewhere(here: Any) -> str:
     """The kit's own ways on every processor that was measured, because their ratios depend on it."""
-    found = {name: measured(name) for name in ELSEWHERE if exists(f"{name}.json")}
     rows = []
-    for name, each in {"inference": here, **found}.items():
+    for name, each in {"inference": here, **{name: measured(name) for name in ELSEWHERE}}.items():
         speeds, times = each["pairs_per_second"], each["times_the_kit_in_torch"]
         cells = (f"{speeds[way]['median']:.0f} ({times[way]:.2f})" for way in ("exported, int8", "exported, float32"))
         link = f"[{_processor(each['machine'])}](../benchmarks/results/{name}.json){ELSEWHERE.get(name, '')}"
         rows.append((link, *cells, f"{speeds['kit in torch']['median']:.0f}"))
-    return table(("pairs/s, and times the kit in torch", "int8", "float32", "the kit in torch"), rows) if found else ""
+    return table(("pairs/s, and times the kit in torch", "int8", "float32", "the kit in torch"), rows)
 
 
 def int8() -> str:
     """What int8 costs in score."""
-    if not exists("int8.json"):
-        return "What it costs in score is not measured yet; `python benchmarks/int8.py RUN RUN RUN` measures it."
     found = measured("int8")
     runs = found["runs"]
     rows = [

@@ -7,9 +7,21 @@ from collections import Counter
 from itertools import combinations
 from typing import Any
 
-from blocks.claims import CLAIMS, accuracy_and_f1, beside_the_paper, cost, levels, published, scores, size, told, unfinished
+from blocks.claims import (
+    CLAIMS,
+    accuracy_and_f1,
+    beside_the_paper,
+    cost,
+    levels,
+    not_measured,
+    published,
+    scores,
+    size,
+    told,
+    unfinished,
+)
 from blocks.forest import CLAIM_PICTURES, EXPERTS, EXPERTS_PICTURE, MEDIAN
-from blocks.reading import comparison, exists, listed, measured, outcome, seeds_of, sentences, table
+from blocks.reading import comparison, listed, measured, outcome, seeds_of, sentences, table
 from empathy_kit.runs.report import number
 
 TITLES = {  # in the order of the page
@@ -54,7 +66,7 @@ def section(name: str) -> str:
     """A claim's differences and picture, and further tables of some."""
     contrasts = CLAIMS[name].contrasts
     if not contrasts:
-        return CLAIMS[name].missing
+        return not_measured(CLAIMS[name].folder)
     known = any(each.accuracy.low is not None for side in contrasts for each in side)  # one seed has no intervals
     picture = CLAIM_PICTURES[name].markdown(f"Differences{' with 95 % intervals' if known else ''}, task by task")
     return "\n\n".join((told(name), picture, *(more(name) for more in FURTHER.get(name, ()))))
@@ -82,8 +94,8 @@ def independence() -> str:
     alone = [f"{_entropy(Counter(levels[task] for levels in labels.values() if task in levels)):.2f} ({task})" for task in tasks]
     return (
         f"What one mechanism's label tells of another's, their mutual information, is {listed(told)} bits, over the "
-        f"{len(labels):,} pairs of all test parts. The labels' own entropies are {listed(alone)} bits. This is a bound on what "
-        "labels can learn from each other, not on what an encoder can learn from all of them."
+        f"{len(labels):,} pairs of all test parts. The labels' own entropies are {listed(alone)} bits. This is without the text: "
+        "it does not bound what labels, or an encoder, can learn from each other once the posts are read."
     )
 
 
@@ -102,8 +114,6 @@ def _entropy(counts: Counter[Any]) -> float:
 
 def experts() -> str:
     """Everyone's agreement with the experts' median and with the crowd, and who is nearer to the median than the crowd."""
-    if not exists(f"{EXPERTS}.json"):
-        return "Not measured yet."
     content = measured(EXPERTS)
     picture = EXPERTS_PICTURE.markdown(f"Quadratic kappa of every rater with the {MEDIAN}, with 95 % intervals")
     return "\n\n".join((_told(content), picture, *(_table(content["agreement"], reference) for reference in (MEDIAN, "crowd"))))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from blocks.drawing import Colours, Picture, draw_estimate, tidy
+from blocks.drawing import Colours, Picture, tidy
 from blocks.reading import comparison, score
+from empathy_kit.comparison.pages.figures import draw_estimate
 from empathy_kit.comparison.pages.summary import Compared
 from empathy_kit.runs.report import number
 

@@ -44,11 +44,6 @@ class Comparison:
         return [found for found in self.summary.contrasts if (found.first, found.second) == (first, second)]
 
 
-def exists(name: str) -> bool:
-    """Whether a file is among the results."""
-    return (RESULTS / name).exists()
-
-
 def begun(name: str) -> bool:
     """Whether a comparison is among the results, with all runs of a configuration and seed: something to tell of."""
     folder = RESULTS / name
@@ -134,8 +129,8 @@ def verdict(contrasts: Sequence[Contrast]) -> str:
         least = chance(min(each.corrected for each in contrasts))
         what = "none of these differences of right answers" if len(contrasts) > 1 else "no difference of right answers"
         return f"After Holm's correction {what} can be told from chance (smallest p: {least})."
-    found = [each for each in sure if _leaves_0_out(each)]
-    lucky = [each for each in sure if not _leaves_0_out(each)]
+    found = [each for each in sure if _leaves_0_out(each.accuracy)]
+    lucky = [each for each in sure if not _leaves_0_out(each.accuracy)]
     parts = [listed(_told(found))] if found else []
     holding = [each for each in lucky if each.accuracy.low is not None]
     for several, why in (
@@ -154,8 +149,8 @@ def verdict(contrasts: Sequence[Contrast]) -> str:
     return f"After Holm's correction {'; '.join(parts)}."
 
 
-def _leaves_0_out(contrast: Contrast) -> bool:
-    low, high = contrast.accuracy.low, contrast.accuracy.high
+def _leaves_0_out(estimate: SeedEstimate) -> bool:
+    low, high = estimate.low, estimate.high
     return low is not None and high is not None and low * high > 0
 
 
@@ -213,9 +208,8 @@ def power(contrasts: Sequence[Contrast]) -> str:
 
 def zero(contrasts: Sequence[Contrast]) -> str:
     """Which intervals of macro F1 hold 0; nothing where there is no interval."""
-    known = [(found.task, found.macro_f1.low, found.macro_f1.high) for found in contrasts]
-    known = [(task, low, high) for task, low, high in known if low is not None and high is not None]
-    without = [task for task, low, high in known if low is not None and high is not None and low * high > 0]
+    known = [each for each in contrasts if each.macro_f1.low is not None]
+    without = [each.task for each in known if _leaves_0_out(each.macro_f1)]
     if not known:
         return ""
     if not without:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from blocks.claims import CLAIMS, unfinished
-from blocks.findings import against_the_paper, seeker
+from blocks.findings import seeker
 from blocks.picture import SCORES
 from blocks.reading import Comparison, comparison, count, gains, listed, outcome, seeds_of
 from blocks.tables import rarest_levels, recalled
@@ -18,8 +18,8 @@ def picture() -> str:
     found = comparison("reddit-grouped")
     many = len(found.summary.seeds) > 1
     split = ", each with a split of its own" if many and found.summary.resplit else ""
-    broken = ", broken where they are those of the pairs alone"
-    sure = f", with 95 % intervals over pairs and seeds{broken}" if many else "; one seed has no interval"
+    lines = ". Lines are 95 % intervals over pairs and seeds; broken lines are over the pairs alone"
+    sure = lines if many else "; one seed has no interval"
     shared = [run.record.split["leakage"]["test"]["seekers"] for runs in found.results.runs.values() for run in runs]
     unseen = "" if any(shared) else " No test pair's seeker post was seen in training."
     return f"""{SCORES.markdown("Accuracy and macro F1 of every model, with 95 % intervals", "docs/")}
@@ -52,7 +52,6 @@ def main_findings() -> str:
         with_rationale and f"**Predicted rationales** (T2, T4). {outcome(with_rationale)}",
         one_or_three(),
         seeker(found),
-        against_the_paper(found),
     )
     return "\n".join(f"- {text}" for text in texts if text)
 

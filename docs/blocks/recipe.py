@@ -9,7 +9,7 @@ from statistics import fmean
 import numpy as np
 
 from blocks.claims import unfinished
-from blocks.reading import Comparison, begun, comparison, count, listed, sentences, table
+from blocks.reading import Comparison, comparison, count, listed, measured, sentences, table
 from blocks.tables import titled
 from empathy_kit.comparison.run import Run
 from empathy_kit.comparison.statistics import Answers
@@ -22,6 +22,7 @@ from empathy_kit.runs.report import MARK, barely_hit, estimate, number, too_sure
 Score = Callable[[Ints, Ints, int], float]  # true and predicted levels (N,), how many levels there are
 
 TUNING, IMBALANCE, INGREDIENTS, BEST = "reddit-tuning", "reddit-imbalance", "reddit-ingredients", "reddit-best"
+HELD_OUT = "held-out"
 PLACES = ("low", "middle", "high")  # the three values that are tried of each option, as the end of a configuration's name
 AIMS = {  # accuracy and macro F1, set for the recipe before it was measured
     "ER": (0.83, 0.79),
@@ -59,6 +60,11 @@ def _tried(found: Comparison) -> dict[str, float]:
     return {name: fmean(values) for name, values in _by_run(found, macro_f1, _tested(INGREDIENTS)).items()}
 
 
+def held_out() -> set[str]:
+    """The pairs that the best recipe is tested on, by their ids in predictions: none of them chooses a part of it."""
+    return set(measured(HELD_OUT)["ids"])
+
+
 def remedies() -> str:
     """The validation scores of the remedies for imbalance, each with its chosen option, and which of them the recipe has."""
     if instead := unfinished(IMBALANCE):
@@ -86,7 +92,7 @@ def ingredients() -> str:
 
 def _candidates(found: Comparison, best_of_them: str) -> str:
     """Macro F1 and accuracy of the validation parts, means over tasks and seeds, of the configurations to choose from."""
-    merits, accuracies = (_by_run(found, each, _tested(BEST)) for each in (macro_f1, _accuracy))
+    merits, accuracies = (_by_run(found, each, held_out()) for each in (macro_f1, _accuracy))
     lines = []
     for name, of_splits in merits.items():
         mean = number(fmean(of_splits))
@@ -97,14 +103,12 @@ def _candidates(found: Comparison, best_of_them: str) -> str:
 
 def chosen(found: Comparison, among: Container[str] | None = None) -> str:
     """The configuration whose runs have the best mean macro F1 on their validation parts."""
-    merits = _by_run(found, macro_f1, _tested(BEST))
+    merits = _by_run(found, macro_f1, held_out())
     return max((name for name in merits if among is None or name in among), key=lambda name: fmean(merits[name]))
 
 
 def _tested(folder: str) -> set[str]:
-    """The test pairs of all splits of a comparison; none before it is measured."""
-    if not begun(folder):
-        return set()
+    """The test pairs of all splits of a comparison."""
     first = next(iter(comparison(folder).results.runs.values()))
     return {one for run in first for said in run.answers.values() for one in said.ids}
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from blocks.reading import RESULTS, listed, measured, processor, table
+from blocks.reading import measured, processor, table
 
 ORDER = (
     "kill-run", "kill-compare", "kill-writing", "terminate", "interrupt", "flip", "damage", "full-disk", "clock", "read-only",
@@ -15,32 +14,24 @@ ORDER = (
 
 def survived() -> str:
     """A row per experiment: how many trials, how many survived, what that means, and the command that repeats it."""
-    rows = [_row(content) for name in ORDER if (content := _counted(name)) is not None]
-    if not rows:
-        return "The counts of the nightly size are not committed yet."
+    rows = [_row(measured(f"torture/{name}")) for name in ORDER]
     header = ("what is done to it", "tried", "survived", "survived means", "again")
     return table(header, [*rows, _predict()])
 
 
 def machines() -> str:
     """Where they were counted."""
-    found = [content for name in ORDER if (content := _counted(name)) is not None]
-    if not found:
-        return "`make torture` writes them."
+    found = [measured(f"torture/{name}") for name in ORDER]
     kits = sorted({content["kit"] for content in found})
     where = sorted({f"{content['machine']['cores']} cores ({content['machine']['processor']})" for content in found})
-    missing = [f"`{name}`" for name in ORDER if _counted(name) is None]
-    left = f" No counts of {listed(missing)} are committed yet." if missing else ""
     return (
         f"Counted with empathy-kit {', '.join(kits)} on {'; '.join(where)}. How each trial ended is in "
-        f"[benchmarks/results/torture](../benchmarks/results/torture).{left}"
+        "[benchmarks/results/torture](../benchmarks/results/torture)."
     )
 
 
 def checkpoints() -> str:
     """What keeping a run's state costs, as a share of the time between two checkpoints."""
-    if not (RESULTS / "checkpoints.json").exists():
-        return "`python benchmarks/checkpoints.py` measures it."
     found = measured("checkpoints")
     computed = found["processor_seconds"] / (found["machine"]["cores"] * 300)
     machine = found["machine"]
@@ -52,11 +43,6 @@ def checkpoints() -> str:
         f"{found['share_of_an_epoch']:.2%} of that ([how](../benchmarks/checkpoints.py), "
         f"[figures](../benchmarks/results/checkpoints.json)), on {machine['cores']} cores of an {processor(machine)}."
     )
-
-
-def _counted(name: str) -> Any:
-    path = RESULTS / "torture" / f"{name}.json"
-    return json.loads(path.read_text("utf-8")) if path.exists() else None
 
 
 def _row(content: Any) -> tuple[str, ...]:

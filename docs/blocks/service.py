@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from blocks.reading import count, exists, measured, processor, table
+from blocks.reading import count, measured, processor, table
 
 SLOWER = "service-amx"
 
@@ -36,8 +36,6 @@ def load() -> str:
 
 def _elsewhere() -> str:
     """The same on the slowest processor that was measured."""
-    if not exists(f"{SLOWER}.json"):
-        return ""
     found = measured(SLOWER)
     sixteen, fifty = found["sixteen_clients"], found["fifty_clients"]
     return (

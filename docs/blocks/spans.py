@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from blocks import tables
 from blocks.reading import comparison, count, gains, listed, measured, sentences, table, verdict
-
-SHOWN = ("T1", "T3", "T2", "T2t", "T2g", "T4g")
 
 
 def rule() -> str:
@@ -30,11 +27,6 @@ def best() -> str:
         "The most accurate models of [the comparison](comparison.md) that see no annotated span at test time are "
         f"{listed(gaps)} points of accuracy below it, on {splits}."
     )
-
-
-def scores(metric: str) -> str:
-    """The rows that differ in what they see of the spans."""
-    return tables.scores("reddit-grouped", metric, SHOWN)
 
 
 def findings() -> str:

@@ -183,8 +183,6 @@ def _compiled(title: str, rows: list[dict[str, Any]], **wanted: Any) -> list[str
 
 def sizes() -> str:
     """Commands that read a whole table, for tables of growing size."""
-    if not (RESULTS / "size.json").exists():
-        return "`python benchmarks/size.py` measures it."
     found = measured("size")
     rows, grown = [], []
     for what in dict.fromkeys(each["what"] for each in found["measured"]):

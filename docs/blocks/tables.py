@@ -143,9 +143,8 @@ def _recalls(found: Comparison, row: Compared, rarest: dict[str, int]) -> Iterat
 def batch_macro_f1(name: str) -> str:
     """Macro F1 of every configuration as published figures of these data are computed, next to macro F1 over all pairs."""
     found = comparison(name)
-    rows = [row for row in found.summary.ranked() if row.kind == "run"]
     header = ["", *(f"{task}, {what}" for task in found.summary.names for what in ("mean over batches", "all pairs"))]
-    return table(header, ([_title(row, found.summary), *_both_ways(row, found.summary.names)] for row in rows))
+    return table(header, ([_title(row, found.summary), *_both_ways(row, found.summary.names)] for row in found.summary.ranked()))
 
 
 def _both_ways(row: Compared, tasks: Sequence[str]) -> Iterator[str]:

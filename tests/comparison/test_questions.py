@@ -57,6 +57,13 @@ def test_the_best_recipe_is_the_preset_on_a_split_that_no_other_question_has(que
     assert split not in used
 
 
+def test_a_preset_is_written_with_its_options_as_compare_takes_them(questions: ModuleType) -> None:
+    settings = {"loss": "focal", "encoder": "minilm", "options": {"loss.gamma": 1.0, "loss.ER.gamma": 3}}
+    plan = questions.Question((f"best={questions.as_flags(settings)}",)).plan
+    written = {**settings, "options": {"loss.gamma": "1.0", "loss.ER.gamma": "3"}}
+    assert plan.configurations["best"] == configure(RunConfig(), {**written, "data": "reddit", "freeze_layers": 2})
+
+
 def test_what_compare_is_asked_for_is_the_question(
     questions: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

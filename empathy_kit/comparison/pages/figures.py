@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from empathy_kit.comparison.pages.summary import Compared, Summary
 from empathy_kit.comparison.pages.words import label_of
+from empathy_kit.comparison.statistics import SeedEstimate
 from empathy_kit.core.calibration import BINS
 from empathy_kit.data.schema import Schema
 from empathy_kit.runs.picture import draw_classes, literal
@@ -136,12 +137,17 @@ def _scores(summary: Summary) -> Figure:
 
 def _draw_score(panel: Any, place: int, row: Compared, name: str, metric: str) -> None:
     cell, colour = row.cells[name], COLOURS[row.kind]
-    score = cell.scores[metric]
-    if score.low is not None and score.high is not None:
-        style: Any = {"linestyle": BROKEN if score.by == "pairs" else "-", "solid_capstyle": "butt", "dash_capstyle": "butt"}
-        panel.plot([score.low, score.high], [place, place], color=colour, linewidth=3, alpha=0.5, **style)
     panel.plot(cell.runs[metric], [place] * len(cell.runs[metric]), "|", color=colour, markersize=7)
-    panel.plot([score.value], [place], "o", color=colour, markersize=5)
+    draw_estimate(panel, place, cell.scores[metric], colour)  # over the runs: its interval has their colour, and hides none
+
+
+def draw_estimate(panel: Any, place: int, found: SeedEstimate, colour: str, factor: float = 1.0) -> None:
+    """A point with its interval, which is broken where it is that of the pairs alone."""
+    if found.low is not None and found.high is not None:
+        style: Any = {"linestyle": BROKEN if found.by == "pairs" else "-", "solid_capstyle": "butt", "dash_capstyle": "butt"}
+        ends = [factor * found.low, factor * found.high]
+        panel.plot(ends, [place, place], color=colour, linewidth=3, alpha=0.5, **style)
+    panel.plot([factor * found.value], [place], "o", color=colour, markersize=4.5)
 
 
 def _curves(summary: Summary) -> Figure:
