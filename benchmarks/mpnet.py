@@ -6,10 +6,6 @@ Training steps of the default recipe on the same batches, 6 of 12 layers frozen,
 the same conditions. Contenders: every post padded to the longest that the recipe allows, transformers' own attention, frozen
 layers recomputed (the usual way); the same with batches of similar length, padded to their longest post; and the kit. All start
 from the same weights, and their logits are compared before the first step.
-
-With `--threads 1` steps are timed by the processor time of that thread, which excludes other processes of a busy machine:
-
-    EMPATHY_KIT_REDDIT=FOLDER python benchmarks/mpnet.py --threads 1 --steps 10 > benchmarks/results/mpnet-one-thread.json
 """
 
 from __future__ import annotations
@@ -44,8 +40,6 @@ from empathy_kit.runs.build import (
 )
 from empathy_kit.runs.choose import choose_plugins
 
-HALF = "kit in bfloat16"
-
 
 @dataclass
 class Contender:
@@ -58,16 +52,13 @@ class Contender:
 
     def step(self, examples: Examples) -> None:
         """One training step."""
-        clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
-        started = clock()
+        started = time.perf_counter()
         self.trainer.step(examples, self.state)
-        self.speeds.append(len(examples) / (clock() - started))
+        self.speeds.append(len(examples) / (time.perf_counter() - started))
 
 
 def contender(name: str, config: RunConfig, corpus: Any, split: Any) -> tuple[Contender, Examples]:
     """A model with the same weights as all others, and one way to read its posts."""
-    if name == HALF:
-        config = configure(config, {"precision": "bf16"})
     torch.manual_seed(config.seed)
     plugins = choose_plugins(config, load_registry())
     encoder, tokenizer = open_encoder(config)
@@ -76,7 +67,7 @@ def contender(name: str, config: RunConfig, corpus: Any, split: Any) -> tuple[Co
     tokenization = build_tokenization(config, tokenizer, encoder)
     examples, _ = read_posts(config, tokenization, corpus)
     trainer = build_trainer(config, plugins, tasks, tokenization, examples, examples, torch.device("cpu"))
-    if name.startswith("kit"):
+    if name == "kit":
         remember_states(model, examples.texts)
     else:
         posts: Any = model.trunk.encoder
@@ -101,18 +92,14 @@ def deviation(contenders: list[Contender], examples: Examples) -> float:
 @click.option("--freeze-layers", default=6)
 @click.option("--steps", default=12)
 @click.option("--pairs", default=512, help="of the training part")
-@click.option("--threads", type=int)
-@click.option("--bf16", is_flag=True, help="the kit in bfloat16 too: for processors that have it, such as those with AMX")
-def main(encoder: str, freeze_layers: int, steps: int, pairs: int, threads: int | None, bf16: bool) -> None:
+def main(encoder: str, freeze_layers: int, steps: int, pairs: int) -> None:
     """Print the comparison as JSON."""
-    if threads is not None:
-        torch.set_num_threads(threads)
     data = os.environ.get("EMPATHY_KIT_REDDIT") or "sample"
     config = configure(RunConfig(), {"data": data, "encoder": encoder, "freeze_layers": freeze_layers, "device": "cpu"})
     corpus = load_corpus(config.data, config.schema)
     split = make_split(corpus, config.split, 0)
     shown = type(corpus)(corpus.name, take(corpus, split.train[:pairs]), corpus.sources, schema=corpus.schema)
-    names = ("padded to the limit", "padded to the longest", "kit", *((HALF,) if bf16 else ()))
+    names = ("padded to the limit", "padded to the longest", "kit")
     found = [contender(name, config, shown, split=type(split)("grouped", 0, tuple(range(len(shown))), (), ())) for name in names]
     contenders, examples = [each for each, _ in found], found[0][1]
     lengths = [pair.tokens for pair in examples.texts]
@@ -135,7 +122,6 @@ def main(encoder: str, freeze_layers: int, steps: int, pairs: int, threads: int 
             name: {"median": round(statistics.median(each), 2), "min": round(min(each), 2), "max": round(max(each), 2)}
             for name, each in ratios.items()
         },
-        "clock": "processor time of the thread" if torch.get_num_threads() == 1 else "wall",
         "largest_logit_difference": apart,
         "settings": {"batch_size": config.batch_size, "max_tokens": config.max_tokens, "steps": steps, "pairs": len(examples)},
         "machine": {**machine(), "threads": torch.get_num_threads()},

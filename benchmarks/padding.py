@@ -24,11 +24,10 @@ from torch.nn.utils.rnn import PackedSequence
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.contracts import Texts
 from empathy_kit.core.batch import Examples
-from empathy_kit.core.metrics import macro_f1
 from empathy_kit.core.posts import PostEncoder
 from empathy_kit.core.recurrence import GRU
-from empathy_kit.core.state import Epoch, TrainState
-from empathy_kit.core.trainer import Step, Trainer
+from empathy_kit.core.state import Epoch
+from empathy_kit.core.trainer import Step
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import PARTS, make_split
 from empathy_kit.plugins import load_registry
@@ -68,8 +67,6 @@ class Contender:
     """One of the two ways to train, and its results so far."""
 
     name: str
-    trainer: Trainer
-    state: TrainState
     epochs: Iterator[Step | Epoch]
     done: list[Epoch]
 
@@ -89,7 +86,7 @@ def _contender(name: str, config: RunConfig, parts: dict[str, Examples], corpus:
     trainer = build_trainer(config, plugins, tasks, tokenization, parts["train"], parts["validation"], cpu)
     trainer.pad_to = config.max_tokens if padded else None
     state = trainer.start(model, build_objective(config, plugins, tasks, model), seed=config.seed)
-    return Contender(name, trainer, state, trainer.fit(state), [])
+    return Contender(name, trainer.fit(state), [])
 
 
 def _one_epoch(contender: Contender) -> None:
@@ -118,8 +115,6 @@ def main(data: str, epochs: int, pairs: int | None, seed: int) -> None:
     for _ in range(epochs):
         for contender in both:
             _one_epoch(contender)
-    for contender in both:
-        _one_epoch(contender)  # after the last epoch only the best weights are restored
     kit, padded = both
     ratios = [ours.pairs_per_second / theirs.pairs_per_second for ours, theirs in zip(kit.done, padded.done, strict=True)]
     whole = [sum(epoch.seconds for epoch in contender.done) for contender in both]
@@ -136,18 +131,8 @@ def main(data: str, epochs: int, pairs: int | None, seed: int) -> None:
         "pairs_per_second": {each.name: [round(epoch.pairs_per_second, 2) for epoch in each.done] for each in both},
         "faster_in_training": {"median": round(statistics.median(ratios), 3), "epochs": [round(ratio, 3) for ratio in ratios]},
         "seconds_with_validation": {each.name: round(time, 1) for each, time in zip(both, whole, strict=True)},
-        "test": {each.name: _test(each, parts["test"]) for each in both},
     }
     click.echo(json.dumps(result, indent=2))
-
-
-def _test(contender: Contender, examples: Examples) -> dict[str, dict[str, float]]:
-    scores = {}
-    target = examples.levels().numpy()
-    for index, (name, guess) in enumerate(contender.trainer.evaluate(contender.state, examples).levels().items()):
-        true = target[:, index]
-        scores[name] = {"accuracy": round(float((true == guess).mean()), 4), "macro_f1": round(macro_f1(true, guess, 3), 4)}
-    return scores
 
 
 if __name__ == "__main__":

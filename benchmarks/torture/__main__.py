@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 # Before torch and tokenizers are imported: processes are forked from this one, and threads do not survive that.
@@ -19,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.machine import machine
 from benchmarks.torture import circumstances, damage, folders, full_disk, kills, settings, tables
-from benchmarks.torture.trials import Count, Experiment, conduct_in
+from benchmarks.torture.trials import Count, Experiment, conduct
 from benchmarks.torture.world import World
 from tests.conftest import make_cache
 
@@ -40,13 +39,9 @@ EXPERIMENTS: dict[str, Experiment] = {
 @click.option("--count", type=click.IntRange(1), help="how many trials  [the nightly size of each]")
 @click.option("--seed", default=0, help="which trials  [0]")
 @click.option("--first", default=0, help="the number of the first trial  [0]")
-@click.option("--jobs", type=click.IntRange(1), default=1, help="trials at once, each in a world of its own  [1]")
 @click.option("--few", is_flag=True, help="the small part of every experiment, for the tests")
 @click.option("--out", type=click.Path(path_type=Path), default=RESULTS, help="where the counts are written")
-@click.option("--work", type=click.Path(path_type=Path), help="a folder to work in, which stays  [a temporary one]")
-def main(
-    names: tuple[str, ...], count: int | None, seed: int, first: int, jobs: int, few: bool, out: Path, work: Path | None
-) -> None:
+def main(names: tuple[str, ...], count: int | None, seed: int, first: int, few: bool, out: Path) -> None:
     """Run experiments NAME, or all; without any, list them. The exit code is 1 where a trial was not survived."""
     if not names:
         for name, experiment in EXPERIMENTS.items():
@@ -61,17 +56,16 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     lost = 0
     with tempfile.TemporaryDirectory(prefix="torture-") as temporary:
-        worlds = prepare(work or Path(temporary), jobs, few=few)
+        world = prepare(Path(temporary), few=few)
         for name in chosen:
             number = count or (EXPERIMENTS[name].few if few else EXPERIMENTS[name].count)
-            lost += run(name, EXPERIMENTS[name], worlds, seed, range(first, first + number), out)
+            lost += run(name, EXPERIMENTS[name], world, seed, range(first, first + number), out)
     if lost:
         sys.exit(1)
 
 
-def prepare(folder: Path, jobs: int = 1, *, few: bool = False) -> list[World]:
+def prepare(folder: Path, *, few: bool) -> World:
     """Import all that children need, and give this process a cache of its own; for the tests, with the compiled kernel."""
-    folder.mkdir(parents=True, exist_ok=True)
     os.environ["EMPATHY_KIT_CACHE"] = str(make_cache(folder / "cache") if few else folder / "cache")
     from empathy_kit.runs.quiet import quiet_libraries
 
@@ -81,18 +75,17 @@ def prepare(folder: Path, jobs: int = 1, *, few: bool = False) -> list[World]:
     if not few:
         import torch.onnx  # noqa: F401
 
-    worlds = [World(folder.resolve() / f"world-{job}", few) for job in range(jobs)]
-    for world in worlds:
-        world.folder.mkdir(exist_ok=True)
-    return worlds
+    world = World(folder.resolve() / "world", few)
+    world.folder.mkdir()
+    return world
 
 
-def run(name: str, experiment: Experiment, worlds: Sequence[World], seed: int, numbers: range, out: Path) -> int:
+def run(name: str, experiment: Experiment, world: World, seed: int, numbers: range, out: Path) -> int:
     """Conduct one experiment and write its count; how many trials were lost."""
     if experiment.limit is not None:
-        numbers = numbers[: experiment.limit(worlds[0])]
+        numbers = numbers[: experiment.limit(world)]
     found = Count()
-    for number, ending, is_lost in conduct_in(worlds, name, experiment, seed, numbers):
+    for number, ending, is_lost in conduct(name, experiment, world, seed, numbers):
         found.add(number, ending, is_lost)
         if is_lost:
             repeat = f"python -m benchmarks.torture {name} --seed {seed} --first {number} --count 1"

@@ -7,11 +7,10 @@ import os
 import random
 import resource
 import select
-import selectors
 import signal
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,40 +88,6 @@ def conduct(name: str, experiment: Experiment, world: World, seed: int, numbers:
         for number, ending, lost in _in_child(one, waiting[:BATCH]):
             waiting.remove(number)
             yield number, ending, lost
-
-
-def conduct_in(
-    worlds: Sequence[World], name: str, experiment: Experiment, seed: int, numbers: range
-) -> Iterator[tuple[int, str, bool]]:
-    """The same in several worlds at once, each in a process of its own."""
-    if len(worlds) == 1:
-        yield from conduct(name, experiment, worlds[0], seed, numbers)
-        return
-    waiting, children = selectors.DefaultSelector(), []
-    for at, world in enumerate(worlds):
-        ours, theirs = os.pipe()
-        child = os.fork()
-        if not child:
-            with suppress(BaseException):
-                for each in conduct(name, experiment, world, seed, numbers[at :: len(worlds)]):
-                    os.write(theirs, json.dumps(each).encode() + b"\n")
-                os._exit(0)
-            os._exit(99)
-        os.close(theirs)
-        children.append(child)
-        waiting.register(ours, selectors.EVENT_READ, os.fdopen(ours, "rb"))
-    while waiting.get_map():
-        for key, _ in waiting.select():
-            line = key.data.readline()
-            if line.endswith(b"\n"):
-                number, ending, lost = json.loads(line)
-                yield number, ending, lost
-            else:
-                waiting.unregister(key.fileobj)
-                key.data.close()
-    ends = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    if any(ends):
-        raise SystemExit(f"{name}: a process that conducts trials ended with {', '.join(map(str, ends))}")
 
 
 def _in_child(one: Callable[[int], tuple[str, bool]], numbers: list[int]) -> Iterator[tuple[int, str, bool]]:
