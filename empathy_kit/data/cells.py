@@ -136,11 +136,11 @@ class Row:
         given = self.cells.get(column)
         if type(given) is str and given.isascii() and " " < given[:1] <= "~" and "&" not in given and not_text(given) is None:
             return given  # nearly all: what follows would change nothing
-        value = unescape(self.text(column))
-        fault = unreadable(value)
+        value = "" if _missing(given) else given
+        fault = not_post(value)
         if fault:
             raise self.error(column, fault)
-        return value
+        return unescape(str(value))
 
     def label(self, column: str, labels: LabelReader) -> int:
         """A label's position, or MISSING."""
@@ -212,8 +212,12 @@ def not_text(value: object) -> str | None:
     return None
 
 
-def unreadable(post: str) -> str | None:
-    """Why a post holds nothing that a reader can see; None where it does."""
+def not_post(value: object) -> str | None:
+    """Why a cell is no post, which is text that holds something a reader can see, entities resolved; None where it is."""
+    fault = not_text(value)
+    if fault:
+        return fault
+    post = unescape(str(value))
     text = post.strip()
     if not text:
         return "empty, expected a post"

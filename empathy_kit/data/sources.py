@@ -67,7 +67,7 @@ def _download(url: str) -> bytes:
         return data
 
 
-def fetch_reddit(folder: Path | None = None, download: Callable[[str], bytes] = _download) -> Path:
+def fetch_reddit(download: Callable[[str], bytes] = _download) -> Path:
     """The folder with the three Reddit files of EPITOME, fetched from their authors where it does not hold them yet.
 
     Every file's sha256 is checked, the kept ones' too, and a file appears whole or not at all.
@@ -75,7 +75,7 @@ def fetch_reddit(folder: Path | None = None, download: Callable[[str], bytes] = 
     Raises:
         KitError: no network, or a file that is not the one that its authors published.
     """
-    folder = folder or cache_folder() / "epitome-reddit"
+    folder = cache_folder() / "epitome-reddit"
     for file in FILES.values():
         path = folder / file
         if os.path.exists(path):  # noqa: PTH110 - Path.exists raises in a folder that may not be read

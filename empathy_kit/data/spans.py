@@ -18,13 +18,14 @@ How = Literal["exact", "whitespace", "fuzzy"]
 
 # Invisible characters that copies of one post gain or lose: zero-width spaces and joiners, the BOM, the replacement sign.
 _INVISIBLE = frozenset("\u200b\u200c\u200d\u2060\ufeff\ufffd\u00ad")
-# Signs that editors put in place of those of a keyboard. Ellipses and full-width letters are what NFKD makes of them.
+# Signs that editors put in place of a keyboard's, one for one. Ellipses and full-width letters are what NFKD makes of them.
+_APOSTROPHES = "\u2018\u2019\u201a\u201b\u02bc\u02b9\u2032\u00b4"
 _STYLES = str.maketrans(
-    dict.fromkeys("\u2018\u2019\u201a\u201b\u02bc\u02b9\u2032\u00b4", "'")
+    dict.fromkeys(_APOSTROPHES, "'")
     | dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033", '"')
     | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212", "-")
 )
-_WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
+_WORD = re.compile(rf"\w+(?:['{_APOSTROPHES}]\w+)*")
 _WORDS_FOUND = 0.8  # share of a span's words that a fuzzy match must hold, in order
 _WINDOW = 1.3  # how many times longer than its span a fuzzy match may be, in words
 # Limits before work: what follows is quadratic or cubic in the worst case, and no real quote comes near.
@@ -50,10 +51,15 @@ class Response:
         return _squeeze(self.text, _plain)
 
     @cached_property
+    def typed(self) -> str:
+        """The text with the apostrophes, quotation marks and dashes of a keyboard, each character in its place."""
+        return self.text.translate(_STYLES)
+
+    @cached_property
     def words(self) -> tuple[list[Span], list[str], Counter[str]]:
         """Where the words stand, the words, and how often each occurs."""
         places = [Span(*match.span()) for match in _WORD.finditer(self.text)]
-        words = [self.text[span.start : span.end].lower() for span in places]
+        words = [_plain(self.text[span.start : span.end]) for span in places]
         return places, words, Counter(words)
 
     def place(self, quote: str, taken: Sequence[Span] = ()) -> tuple[Span, How] | None:
@@ -77,12 +83,18 @@ class Response:
                 return iter(())  # nothing that `loose` did not find
             return _mapped(self.plain, _squeeze(reading, _plain)[0])
 
+        def typed(reading: str) -> Iterator[Span]:
+            if self.text.isascii() and reading.isascii():
+                return iter(())  # nothing that `exact` did not find
+            return _find_all(self.typed, reading.translate(_STYLES))
+
         # Whole words first, or "so" is found in "also". Half words as a last resort: annotators do cut words.
         ways: tuple[tuple[How, Callable[[str], Iterator[Span]], bool], ...] = (
             ("exact", exact, True),
             ("whitespace", loose, True),
             ("whitespace", styled, True),
             ("exact", exact, False),
+            ("whitespace", typed, False),  # with its white space, or "I am" is found in "Hi amazing"
         )
         for how, find, whole in ways:
             for reading in readings:
@@ -94,7 +106,7 @@ class Response:
         return (fuzzy, "fuzzy") if fuzzy else None
 
     def _by_words(self, quote: str) -> Span | None:
-        words = [match.group().lower() for match in islice(_WORD.finditer(quote), _LONGEST + 1)]
+        words = [_plain(match.group()) for match in islice(_WORD.finditer(quote), _LONGEST + 1)]
         if not 3 <= len(words) <= _LONGEST:
             return None  # under three words a match could be anywhere
         places, others, there = self.words
@@ -148,8 +160,8 @@ def _repeats(span: Span, other: Span) -> bool:
     return same_length and span.start < other.end and other.start < span.end
 
 
-def _plain(sign: str) -> str:
-    return unicodedata.normalize("NFKD", sign.translate(_STYLES)).casefold()
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFKD", text.translate(_STYLES)).casefold()
 
 
 def _squeeze(text: str, fold: Callable[[str], str]) -> tuple[str, list[int]]:

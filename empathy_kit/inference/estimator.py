@@ -17,7 +17,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from empathy_kit.config import RunConfig, configure
-from empathy_kit.data.cells import not_text, unreadable
+from empathy_kit.data.cells import Row, not_post
 from empathy_kit.data.pairs import Corpus, Pair, unescape
 from empathy_kit.data.schema import MISSING, Schema, TaskSchema
 from empathy_kit.data.splits import hold_out
@@ -116,11 +116,11 @@ class EmpathyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Args:
             X: (n, 2) texts, the seeker post first.
             y: (n,) labels, or (n, T) labels of T tasks, where None or NaN is a missing label.
-            groups: (n,) identifiers of the seekers; a pair whose identifier is missing (None or NaN) is grouped by its seeker
-                post, and so is every pair where groups is None.
+            groups: (n,) identifiers of the seekers, text or whole numbers; a pair whose identifier is missing (None, NaN or
+                empty text) is grouped by its seeker post, and so is every pair where groups is None.
 
         Raises:
-            ValueError: parameters, posts or labels are not as described.
+            ValueError: parameters, posts, labels or groups are not as described.
         """
         with _kit_errors():
             if y is None:
@@ -228,7 +228,7 @@ class EmpathyClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _checked(at: int, name: str, text: Any) -> str:
-    fault = not_text(text) or unreadable(unescape(text))
+    fault = not_post(text)
     if fault:
         raise EstimatorError(f"X, pair {at}, {name}: {fault}")
     return unescape(text)
@@ -288,14 +288,24 @@ def _schema(names: Sequence[str], classes: Sequence[NDArray[Any]]) -> Schema:
     raise EstimatorError(f"y: {fault}")
 
 
+class _Group(Row):
+    """A seeker's identifier, read by the rule for a table's; its faults name the argument and the pair."""
+
+    def error(self, column: str, problem: str) -> EstimatorError:
+        return EstimatorError(f"{column}, pair {self.number}: {problem}")
+
+
 def _pairs(posts: Sequence[Post], levels: NDArray[np.int64], groups: Any) -> tuple[Pair, ...]:
     seekers = [""] * len(posts)
     if groups is not None:
-        seekers = [str(group) if known else "" for group, known in zip(groups, _known(groups), strict=True)]
-    rows = zip(posts, seekers, levels.tolist(), strict=True)
+        given = np.asarray(groups, dtype=object)
+        if given.shape[1:] not in ((), (1,)):
+            raise EstimatorError(f"groups has shape {given.shape}, expected (n,) identifiers")
+        cells = [_plain(cell) if known else None for cell, known in zip(given.flat, _known(given.flat), strict=True)]
+        seekers = [_Group("", at, {"groups": cell}).identifier("groups") for at, cell in enumerate(cells)]
     return tuple(
         Pair(row, str(row), seeker, post.seeker, post.response, tuple(labels))
-        for row, (post, seeker, labels) in enumerate(rows, start=1)
+        for row, (post, seeker, labels) in enumerate(zip(posts, seekers, levels.tolist(), strict=True), start=1)
     )
 
 

@@ -9,13 +9,13 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from empathy_kit.core.scored import WINDOW, Engine
 from empathy_kit.core.tokens import Tokenization
-from empathy_kit.data.cells import MAX_CELL, not_text, unreadable
+from empathy_kit.data.cells import MAX_CELL, not_post, not_text
 from empathy_kit.data.pairs import unescape
 from empathy_kit.data.schema import Schema
 from empathy_kit.errors import KitError
@@ -165,11 +165,12 @@ class EmpathyModel:
 
 def post_fault(post: object) -> tuple[Literal["invalid_text", "too_long", "empty_post"], str] | None:
     """Why a model cannot read a post: a short code, and a line without the post; None where it can."""
-    fault = not_text(post)
-    if fault:
-        return "too_long" if isinstance(post, str) and len(post) > MAX_CELL else "invalid_text", fault
-    empty = unreadable(unescape(str(post)))
-    return ("empty_post", empty) if empty else None
+    fault = not_post(post)
+    if fault is None:
+        return None
+    if not_text(post) is None:
+        return "empty_post", fault
+    return "too_long" if isinstance(post, str) and len(post) > MAX_CELL else "invalid_text", fault
 
 
 def _check_column(name: str, names: Sequence[Any]) -> None:
@@ -238,9 +239,35 @@ def load(
             seen=read_seen(folder),
             code={name: importlib.metadata.version(name) for name in ("tokenizers", "numpy")},
         )
-    from empathy_kit.inference.trained import load_run
+    return _of_run(folder, device, plugins)
 
-    return load_run(folder, device=device, plugins=plugins)
+
+def _of_run(folder: Path, device: Literal["auto", "cpu"] | None, plugins: Sequence[Path]) -> EmpathyModel:
+    """The model of a finished run, with its calibration. Only this one needs torch."""
+    from empathy_kit.plugins import load_registry
+    from empathy_kit.runs.load import load as load_trained
+
+    if not os.path.isdir(folder):  # noqa: PTH112 - Path's own raises for names that cannot be
+        raise KitError(f"{folder}: no such folder; expected a run, an exported model, or hub:user/name")
+    try:
+        loaded = load_trained(folder, load_registry(plugins), device=device)
+    except ModuleNotFoundError as error:
+        if error.name not in ("torch", "transformers", "safetensors"):
+            raise
+        raise KitError(
+            f"{folder}: a run's model needs {error.name}: pip install 'empathy-kit[train]', or export the model where it is"
+        ) from None
+    return EmpathyModel(
+        schema=loaded.record.tasks,
+        tokenization=loaded.tokenization,
+        engine=loaded.predictor,
+        temperatures=read_temperatures(folder / record.MODEL / record.CALIBRATION),
+        digest=digest(folder),
+        about=asdict(loaded.record),
+        warnings=loaded.warnings,
+        seen=read_seen(folder / record.MODEL),
+        code=loaded.code,
+    )
 
 
 def digest(folder: Path) -> str:

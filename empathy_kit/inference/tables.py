@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from empathy_kit.data.cells import not_text, unreadable
-from empathy_kit.data.pairs import unescape
+from empathy_kit.data.cells import not_post
 from empathy_kit.data.readers import Header
 from empathy_kit.data.schema import fold
 from empathy_kit.errors import KitError, shown
@@ -286,7 +285,7 @@ class PairTable:
             if name is not None:
                 post = cells[self._names[name]]
                 text = "" if post is None else post
-                fault = _fault(text) or not_text(text) or unreadable(unescape(text))
+                fault = _fault(text) or not_post(text)
                 if fault:
                     return Bad(number, name, fault)
         kept = tuple(cells.get(name) for name in self.kept)

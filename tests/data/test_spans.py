@@ -53,6 +53,11 @@ def placed(response: str, quote: str) -> tuple[str, str]:
         ("also so so", "so so", "so so", "exact"),
         ("I think you should tell a friend", "i think you, should tell a friend!", "I think you should tell a friend", "fuzzy"),
         ("go and post this on reddit or a forum", "post this on or a forum", "post this on reddit or a forum", "fuzzy"),
+        ("So I don\u2019t know, really", "I don't really", "I don\u2019t know, really", "fuzzy"),
+        ("So I don\u00b4t know, really", "I don\u2019t really", "I don\u00b4t know, really", "fuzzy"),
+        ("So I don't know, really", "i \uff24on\u02bct really", "I don't know, really", "fuzzy"),
+        ("I don\u2019t worry", "don't wor", "don\u2019t wor", "whitespace"),  # cut words
+        ("I don't worry", "on\u2019t worry", "on't worry", "whitespace"),
     ],
 )
 def test_a_span_is_found_up_to_entities_white_space_case_and_lost_words(response: str, quote: str, text: str, how: str) -> None:
@@ -165,7 +170,8 @@ def test_a_quote_with_other_white_space_and_case_is_placed(words: list[str], dat
 
 def test_whole_words_are_preferred_to_parts_of_words() -> None:
     assert place("also it was so hard", "so") == (Span(12, 14), "exact")
-    assert place("Hi amazing person, I'm with you", "I am") is None  # not the "i am" of "Hi amazing"
+    for person in ("Hi amazing person, I'm with you", "Hi amazing person, I\u2019m with you"):
+        assert place(person, "I am") is None  # not the "i am" of "Hi amazing"
     assert place("understandable", "stand") == (Span(5, 10), "exact")  # annotators do cut words
 
 

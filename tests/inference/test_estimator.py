@@ -9,6 +9,7 @@ import pickletools
 import random
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def test_equal_seeker_posts_and_equal_groups_are_held_out_together(tiny_roberta:
     held = small(tiny_roberta).fit(posts, ER * 2).validation_indices_
     assert 0 < len(held) < 40
     assert len(held) == 4 * len({at // 4 for at in held})
-    people = [at % 10 for at in range(40)]
+    people = [at % 10 if at < 20 else float(at % 10) for at in range(40)]  # as a gap in a column makes of whole numbers
     held = small(tiny_roberta).fit(X, ER, groups=people).validation_indices_
     assert 0 < len(held) < 20
     assert len(held) == 4 * len({people[at] for at in held})
@@ -134,6 +135,54 @@ def test_pairs_without_a_group_are_not_one_group(missing: Any) -> None:
     for groups in (["ann", missing, missing, "ann"], pandas.Series(["ann", missing, missing, "ann"])):
         pairs = estimator._pairs(posts, np.zeros((4, 1), dtype=np.int64), groups)
         assert [pair.seeker_id for pair in pairs] == ["ann", "", "", "ann"]
+
+
+def seekers(groups: Any) -> list[str]:
+    posts = [estimator.Post(f"post {at}", "so sorry") for at in range(len(groups))]
+    return [pair.seeker_id for pair in estimator._pairs(posts, np.zeros((len(groups), 1), dtype=np.int64), groups)]
+
+
+@pytest.mark.parametrize(
+    ("groups", "found"),
+    [
+        ([12, 12.0, "12", "12.0", " 12 ", Decimal(12), np.int8(12), np.float32(12)], ["12"] * 8),
+        (np.array([12, 12.0, "12.0", None, np.nan, "", " "], dtype=object), ["12"] * 3 + [""] * 4),
+        (np.array([3.0, np.nan]), ["3", ""]),
+        (np.array([[1], [2]]), ["1", "2"]),
+        (("012", "7e12", "ann lee"), ["012", "7e12", "ann lee"]),
+    ],
+)
+def test_a_group_is_read_as_a_tables_seeker_id(groups: Any, found: list[str]) -> None:
+    assert seekers(groups) == found
+
+
+def test_a_group_may_be_any_column_of_pandas() -> None:
+    pandas = pytest.importorskip("pandas")
+    for dtype in ("Int64", "object", "float", "category"):
+        column = pandas.Series([7, None, 7, 8], index=[5, 5, 6, 7], dtype=dtype)
+        assert seekers(column) == seekers(column.to_frame()) == ["7", "", "7", "8"]
+    for dtype in ("string", "object", "category"):
+        assert seekers(pandas.Series(["ann", pandas.NA, "12.0"], dtype=dtype)) == ["ann", "", "12"]
+    assert seekers(pandas.Categorical(["ann", None, "ann"])) == ["ann", "", "ann"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (["ann", "nan"], "groups, pair 1: 'nan' found, expected an id, or an empty cell where it is missing"),
+        (np.array(["None", "ann"]), "groups, pair 0: 'None' found, expected an id, or an empty cell where it is missing"),
+        (np.array(["ann", np.nan]), "groups, pair 1: 'nan' found, expected an id, or an empty cell where it is missing"),
+        ([4, "NA"], "groups, pair 1: 'NA' found, expected an id, or an empty cell where it is missing"),
+        ([4, 4.5], "groups, pair 1: a number with a fraction found, expected text or a whole number"),
+        ([4, 1e17], "groups, pair 1: a rounded number found, expected all digits; save the column as text"),
+        (np.array([True, False]), "groups, pair 0: a boolean found, expected text"),
+        ([[1, 2], [3, 4]], "groups has shape (2, 2), expected (n,) identifiers"),
+    ],
+)
+def test_groups_that_a_table_would_refuse_are_refused_by_position(groups: Any, message: str, tiny_roberta: Path) -> None:
+    with pytest.raises(ValueError) as error:
+        small(tiny_roberta).fit(X[:2], [0, 1], groups=groups)
+    assert str(error.value) == message
 
 
 def test_a_task_without_a_label_is_left_out_of_the_score(tiny_roberta: Path, monkeypatch: pytest.MonkeyPatch) -> None:
