@@ -28,7 +28,7 @@ from empathy_kit.data.schema import MISSING
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.plugins import Registry, load_registry
 from empathy_kit.runs.choose import choose_plugins
-from empathy_kit.scaffold import files, parse_kind, scaffold
+from empathy_kit.scaffold import files, scaffold
 from empathy_kit.testing import examine
 
 ROOT = Path(__file__).parent.parent
@@ -277,7 +277,7 @@ def test_a_tutorial_ends_in_the_plugin_that_is_published(page: Path, tmp_path: P
     # What the reader is left with: `plugins new`, the page's files over it, and what the page has them delete.
     short = name.removeprefix("empathy-kit-")
     (kind,) = re.findall(rf"plugins new {short} --kind (\w+)", text)
-    for file, block in {**files(short, parse_kind(kind)), **shown}.items():
+    for file, block in {**files(short, kind), **shown}.items():
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_text(block, "utf-8")
     for module in re.findall(r"delete `(\S+\.py)`", text):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-from pathlib import Path
 
 import click
 
@@ -17,7 +16,7 @@ from empathy_kit.cli import terminal
 @click.option("--json", "as_json", is_flag=True, help="print JSON")
 def doctor(as_json: bool) -> None:
     """Report versions, devices, how the losses are computed and why, the encoder, the cache and plugins."""
-    from empathy_kit.cache import cache_folder, entries
+    from empathy_kit.cache import cache_folder
     from empathy_kit.encoders import encoder_source
     from empathy_kit.errors import KitError
     from empathy_kit.plugins import load_registry
@@ -29,9 +28,6 @@ def doctor(as_json: bool) -> None:
         encoder = str(error)
     folder = cache_folder()
     nearest = next(path for path in (folder, *folder.absolute().parents) if os.access(path, os.F_OK))
-    sizes: dict[str, int] = {}
-    for kind, _, size in entries():
-        sizes[kind] = sizes.get(kind, 0) + size
     registry = load_registry()
     versions = {"empathy-kit": __version__, **{library: _version(library) for library in LIBRARIES}}
     found = {
@@ -39,7 +35,6 @@ def doctor(as_json: bool) -> None:
         **_losses(),
         "encoder minilm": encoder,
         "cache": f"{folder}{'' if nearest.is_dir() and os.access(nearest, os.W_OK) else ': cannot be written'}",
-        **{f"cache, {kind}": _size(folder / kind, size) for kind, size in sizes.items()},
         **{f"not loaded, {number}": str(failure) for number, failure in enumerate(registry.failures, start=1)},
     }
     if as_json:
@@ -66,12 +61,3 @@ def _version(library: str) -> str:
         return importlib.metadata.version(library)
     except importlib.metadata.PackageNotFoundError:
         return "missing"
-
-
-def _size(folder: Path, size: int) -> str:
-    amount = f"{size / 2**20:,.1f} MiB"
-    if folder.name != "states":
-        return amount
-    return (
-        f"{amount}; as sensitive as the posts, which can be recovered from them: guard {folder} as you guard those, or delete it"
-    )

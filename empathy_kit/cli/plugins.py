@@ -153,14 +153,14 @@ def check(
 
 @plugins.command("new")
 @click.argument("name")
-@click.option("--kind", required=True, metavar="|".join(KINDS), help="what the plugin will be")
+@click.option("--kind", required=True, type=click.Choice(tuple(KINDS)), help="what the plugin will be")
 @click.option("--into", type=click.Path(path_type=Path), default=Path(), help="the folder to write into  [.]")
-def new(name: str, kind: str, into: Path) -> None:
+def new(name: str, kind: Kind, into: Path) -> None:
     """Write a working distribution empathy-kit-NAME to start from: code, tests, packaging."""
     from empathy_kit.plugins import load_registry
-    from empathy_kit.scaffold import parse_kind, scaffold
+    from empathy_kit.scaffold import scaffold
 
-    folder = scaffold(name, parse_kind(kind), into, load_registry())
+    folder = scaffold(name, kind, into, load_registry())
     terminal.line(f"written: {folder}")
     terminal.line("next:")
     for step in (

@@ -15,7 +15,7 @@ from empathy_kit import __version__
 from empathy_kit.contracts import NAME_PATTERN
 from empathy_kit.errors import KitError
 from empathy_kit.files import refuse_existing, staged_folder
-from empathy_kit.plugins import KINDS, Kind, Registry
+from empathy_kit.plugins import Kind, Registry
 
 COMMON = ("pyproject.toml", "README.md", "LICENSE", ".gitignore")
 
@@ -98,15 +98,3 @@ def _can_be_code(name: str, kind: Kind) -> bool:
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     needed = {alias.asname or alias.name for node in imports for alias in node.names} | set(dir(builtins))
     return not any(keyword.iskeyword(each) or each in needed for each in _identifiers(name))
-
-
-def parse_kind(text: str) -> Kind:
-    """A kind by its name.
-
-    Raises:
-        KitError: none has that name.
-    """
-    for kind in KINDS:
-        if text == kind:
-            return kind
-    raise KitError(f"--kind {text}: unknown, expected {', '.join(KINDS[:-1])} or {KINDS[-1]}")

@@ -18,12 +18,12 @@ from empathy_kit.testing.world import (
     assert_draws_alone,
     assert_learns,
     assert_registered,
-    assert_same_weights,
     called,
     learn,
     left_alone,
     near,
     reload,
+    same_seed_same_weights,
     seeded,
     twins,
     weighted,
@@ -216,11 +216,6 @@ def every_parameter_learns(build: Build) -> None:
     if any(part.requires_grad for part in parts):
         torch.autograd.backward(weighted(*parts))
     assert_learns(injector)
-
-
-def same_seed_same_weights(build: Build) -> None:
-    """Built twice after the same `torch.manual_seed`, it has the same weights; it sets no seed itself."""
-    assert_same_weights(build)
 
 
 def only_dropout_is_random(build: Build) -> None:

@@ -28,12 +28,12 @@ from empathy_kit.testing.world import (
     assert_draws_alone,
     assert_learns,
     assert_registered,
-    assert_same_weights,
     called,
     learn,
     left_alone,
     near,
     reload,
+    same_seed_same_weights,
     seeded,
     trained,
     twins,
@@ -220,11 +220,6 @@ def every_parameter_learns(build: Build) -> None:
     texts, gold = pairs()
     torch.autograd.backward(_value(without_dropout(trunk), texts, gold))
     assert_learns(trunk)
-
-
-def same_seed_same_weights(build: Build) -> None:
-    """Built twice after the same `torch.manual_seed`, it has the same weights; it sets no seed itself."""
-    assert_same_weights(build)
 
 
 def only_dropout_is_random(build: Build) -> None:

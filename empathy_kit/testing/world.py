@@ -301,8 +301,8 @@ def assert_apart(one: object, other: object) -> None:
         assert not shared, f"built twice, both have the same {', '.join(shared)}: what one learns changes the other"
 
 
-def assert_same_weights(build: Callable[[], object]) -> None:
-    """Assert that torch's seed alone decides what a builder draws, and that it changes nothing else that all code shares."""
+def same_seed_same_weights(build: Callable[[], object]) -> None:
+    """Built twice after the same `torch.manual_seed`, it has the same weights; it sets no seed itself."""
     assert_draws_alone("while it is built", build)  # first, or what it sets once and for all would not be seen
     states: list[dict[str, Tensor]] = []
     for _ in range(2):

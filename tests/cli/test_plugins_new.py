@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import subprocess
 import sys
 import tokenize
@@ -131,7 +132,6 @@ CANNOT_BE_WRITTEN = {
         ["elsewhere", "--kind", "loss"],
         "plugins new elsewhere: empathy-kit-elsewhere is installed, and installing another would remove it; use another name",
     ),
-    "no such kind": (["mine", "--kind", "encoder"], "--kind encoder: unknown, expected loss, rationale, head, sampler or trunk"),
     "the folder exists": (
         ["there", "--kind", "loss"],
         "plugins new there: empathy-kit-there already exists, and nothing is overwritten; use another name or --into",
@@ -157,6 +157,15 @@ def test_plugins_new_refuses_in_one_line_and_leaves_nothing_behind(
     arguments, message = CANNOT_BE_WRITTEN[case]
     assert kit("plugins", "new", *arguments) == (2, "", f"Error: {message}\n")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_plugins_new_names_the_kinds_that_there_are(kit: Reply, tmp_path: Path) -> None:
+    code, out, err = kit("plugins", "new", "mine", "--kind", "encoder")
+    assert (code, out) == (2, "")
+    told = err.splitlines()[-1]
+    assert told.startswith("Error: ")
+    assert [word for word in re.findall(r"'([^']+)'", told) if word != "--kind"] == ["encoder", *KINDS]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_plugins_new_on_a_full_disk_leaves_nothing_behind(kit: Reply, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
