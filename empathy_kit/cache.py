@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from empathy_kit import locks
 from empathy_kit.errors import KitError
 from empathy_kit.files import sweep
 
@@ -140,22 +141,18 @@ def clear_oldest(folder: Path, *, keep: Path, limit: int) -> None:
     for last, size, path in sorted(found):
         if used <= limit or last > time.time() - RECENT:
             break
-        if path != keep and not path.name.startswith(".") and _delete_unheld(path):  # a dot: still being written
+        if path != keep and _delete_unheld(path):
             used -= size
 
 
 def _delete_unheld(path: Path) -> bool:
     try:
-        if sys.platform != "win32":
-            with path.open("rb") as stream:
-                try:
-                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    return False
-                except OSError:  # a file system without locks
-                    pass
-                path.unlink()
-        else:
+        if sys.platform == "win32":  # deletes nothing that is open
+            path.unlink()
+            return True
+        with path.open("rb") as stream:
+            if locks.take(stream.fileno()) is False:
+                return False
             path.unlink()
     except OSError:
         return False

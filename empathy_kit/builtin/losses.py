@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from empathy_kit import KitError, Loss, Task, hookimpl
+from empathy_kit.options import in_range
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -50,8 +51,7 @@ def _weighted(name: str, task: Task, power: float, gamma: float) -> Module:
     from empathy_kit.core.losses.cross_entropy import balanced_weights
     from empathy_kit.core.losses.focal import FocalLoss
 
-    if not 0 <= power <= 10:
-        raise KitError(f"loss {name} of {task.name}: option 'power' is {power}; expected 0 to 10")
+    in_range(f"loss {name} of {task.name}", "power", power, 0, 10)
     try:
         return FocalLoss(gamma, balanced_weights(task.class_counts, power))
     except KitError as error:

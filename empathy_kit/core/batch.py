@@ -48,7 +48,7 @@ class Targets:
 
 def collate_texts(pairs: Sequence[TokenPair], pad_id: int, pad_to: int | None = None) -> Texts:
     """Pad pairs to their own longest post, or all to one length."""
-    return Texts(*_pad([pair.seeker for pair in pairs], pad_id, pad_to), *_pad([pair.response for pair in pairs], pad_id, pad_to))
+    return Texts(*pad([pair.seeker for pair in pairs], pad_id, pad_to), *pad([pair.response for pair in pairs], pad_id, pad_to))
 
 
 def collate_targets(labels: Sequence[Labels], length: int) -> Targets:
@@ -65,14 +65,13 @@ def collate_targets(labels: Sequence[Labels], length: int) -> Targets:
     )
 
 
-def _pad(rows: Sequence[list[int]], pad_id: int, pad_to: int | None) -> tuple[Tensor, Tensor]:
-    longest = pad_to or max(len(row) for row in rows)
-    ids = torch.full((len(rows), longest), pad_id, dtype=torch.int64)
-    mask = torch.zeros(len(rows), longest, dtype=torch.bool)
-    for index, row in enumerate(rows):
-        ids[index, : len(row)] = torch.tensor(row)
-        mask[index, : len(row)] = True
-    return ids, mask
+def pad(rows: Sequence[Sequence[int]], pad_id: int, pad_to: int | None = None) -> tuple[Tensor, Tensor]:
+    """Rows -> ids (N, L) int64, padded on the right, and a mask (N, L) that is True at what is no padding."""
+    lengths = [len(row) for row in rows]
+    longest = pad_to or max(lengths)
+    # One tensor of all rows: a tensor per row, as torch's own `pad_sequence` wants them, takes longer.
+    ids = torch.tensor([[*row, *[pad_id] * (longest - len(row))] for row in rows], dtype=torch.int64)
+    return ids, torch.arange(longest) < torch.tensor(lengths)[:, None]
 
 
 POOL = 8

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from empathy_kit import files, locks
 from empathy_kit.cache import clear_oldest, hold, private_folder, states_limit
+from empathy_kit.core.batch import pad
 from empathy_kit.core.unpadded import calls, lower_states
 from empathy_kit.errors import KitError
 from empathy_kit.processor import maker, rounding
@@ -160,10 +161,7 @@ class FrozenStates:
         for lengths in calls([len(post) for post in posts]):
             batch = posts[start : start + len(lengths)]
             start += len(lengths)
-            longest = max(lengths)
-            ids = torch.tensor([[*post, *[0] * (longest - len(post))] for post in batch])
-            mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
-            yield lower_states(self._encoder, ids, mask, self._depth).numpy().tobytes()
+            yield lower_states(self._encoder, *pad(batch, 0), self._depth).numpy().tobytes()
 
 
 def _header(shape: tuple[int, int]) -> bytes:

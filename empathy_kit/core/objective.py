@@ -97,10 +97,9 @@ class Objective(nn.Module):
             kernel = kernels.current(torch.empty(0, 2, device=device))
         others = ", ".join(name for name, use in used.items() if not use.calls or (kernel and use.fused < use.calls))
         if self.fused == "on":
-            try:
-                kernels.require(device)
-            except KitError as error:
-                raise KitError(f"fused on: {error}; expected one, or auto") from None
+            found = kernels.find(device)
+            if isinstance(found, str):
+                raise KitError(f"fused on: no fused kernel for {device.type}: {found}; expected one, or auto")
             if others:
                 raise KitError(f"fused on: the loss of {others} does not use the kit's kernels; expected auto")
         if others == ", ".join(used):

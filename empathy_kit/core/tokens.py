@@ -99,8 +99,6 @@ class Tokenization:
     """A fast tokenizer with a length limit: texts to ids, characters to tokens; without ``seekers``, their posts are empty."""
 
     def __init__(self, tokenizer: object, max_tokens: int, truncate: Truncate, *, seekers: bool = True) -> None:
-        if not getattr(tokenizer, "is_fast", False):
-            raise TypeError(f"{type(tokenizer).__name__} is not a fast tokenizer; character offsets need one")
         self._tokenizer = tokenizer
         self.max_tokens = max_tokens
         self.truncate = truncate

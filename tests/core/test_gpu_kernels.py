@@ -14,7 +14,6 @@ from empathy_kit.core import kernels
 from empathy_kit.core.losses.focal import FocalLoss, focal, focal_heads
 from empathy_kit.core.losses.formula import reference
 from empathy_kit.core.objective import Objective
-from empathy_kit.errors import KitError
 
 triton = pytest.importorskip("triton", reason="the gpu extra is not installed", exc_type=ImportError)
 from empathy_kit.core.kernels import gpu  # noqa: E402
@@ -245,7 +244,5 @@ def test_a_triton_that_fails_is_reported_and_torch_continues(monkeypatch: pytest
         device = torch.device("cuda", 7)
         name = f"fused GPU kernels, triton {triton.__version__}"
         assert kernels.status(device) == f"closed form in torch, no fused kernel: {name}: ZeroDivisionError: division by zero"
-        with pytest.raises(KitError, match=r"^no fused kernel for cuda: fused GPU kernels, .*: division by zero$"):
-            kernels.require(device)
     finally:
         kernels.find.cache_clear()

@@ -19,7 +19,8 @@ import torch
 from exactness import exact, value_and_gradient
 
 from empathy_kit.core import kernels
-from empathy_kit.core.losses.focal import focal
+from empathy_kit.core.losses.focal import FocalLoss, focal
+from empathy_kit.core.objective import Objective
 from empathy_kit.errors import KitError
 
 CPU = torch.device("cpu")
@@ -134,9 +135,13 @@ def test_the_machines_own_kernel_says_which_path_it_takes(fused: kernels.Kernel)
     assert kernels.status(CPU) in {f"fused CPU kernel, {path}" for path in ("AVX-512", "AVX2", "plain")}
     with kernels.fused("off"):
         assert kernels.status(CPU) == "closed form in torch: fused kernels are off"
-    kernels.require(CPU)
-    with pytest.raises(KitError, match=r"^no fused kernel for meta: none is written for meta$"):
-        kernels.require(torch.device("meta"))
+
+
+def test_where_kernels_are_required_a_device_without_any_is_refused(fused: kernels.Kernel) -> None:
+    required = Objective({"ER": FocalLoss(2.0)}, fused="on")
+    assert required.status(CPU, {"ER": 3}) == fused.name
+    with pytest.raises(KitError, match=r"^fused on: no fused kernel for meta: none is written for meta; expected one, or auto$"):
+        required.status(torch.device("meta"), {"ER": 3})
 
 
 def test_what_one_thread_chooses_is_its_own(fused: kernels.Kernel) -> None:

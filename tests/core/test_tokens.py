@@ -199,14 +199,6 @@ def test_a_limit_that_holds_no_text_is_refused(tokenizer: Any) -> None:
         Tokenization(tokenizer, 3, "head")
 
 
-def test_a_tokenizer_without_offsets_is_refused() -> None:
-    class Slow:
-        is_fast = False
-
-    with pytest.raises(TypeError, match=r"^Slow is not a fast tokenizer; character offsets need one$"):
-        Tokenization(Slow(), 16, "head")
-
-
 def test_evidence_is_known_only_where_every_span_was_found(tokenizer: Any) -> None:
     pair = Pair(1, "1", "s1", "a", "sorry to hear", (1, 2, 0), ((), (), ()), (1, 0, 0))  # ER: a lost span, EX: none given
     assert encode_one(tokenizer, pair).gold_known == (False, False, True)

@@ -27,7 +27,6 @@ SCHEMA = Schema((TaskSchema("warm", "Warmth", "warm", ("no", "yes")), TaskSchema
 class Words:
     """A tokenizer: one token per word, between a 1 and a 2."""
 
-    is_fast = True
     pad_token_id = 0
 
     def __call__(self, texts: str | list[str], add_special_tokens: bool = True, **_: Any) -> dict[str, Any]:

@@ -268,7 +268,7 @@ from empathy_kit.inference.evaluate import evaluate, read_labelled
 from empathy_kit.inference.model import EmpathyModel
 
 class Words:
-    is_fast, pad_token_id = True, 0
+    pad_token_id = 0
 
     def __call__(self, texts, **settings):
         one = isinstance(texts, str)

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from empathy_kit.core.kernels.cpu import Library, load
-from empathy_kit.errors import KitError
 
 MODES = {0.0: 0, 1.0: 1, 2.0: 2}  # gamma to its own way through a kernel
 ANY = 3  # other gammas, or one per class
@@ -74,17 +73,6 @@ class Kernel(Protocol):
         mode: int,
     ) -> Tensor:  # (N, C)
         """The logits' gradient, from that of the losses, which may be one number for all."""
-
-
-def require(device: torch.device) -> None:
-    """Where kernels are a condition.
-
-    Raises:
-        KitError: this machine has none for the device.
-    """
-    found = find(device)
-    if isinstance(found, str):
-        raise KitError(f"no fused kernel for {device.type}: {found}")
 
 
 @contextmanager
