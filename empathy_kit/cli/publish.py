@@ -50,5 +50,5 @@ def publish(
         terminal.line(f"{len(held)} files in {out}; nothing was uploaded")
         return
     token = None if token_file is None else upload.read_token(token_file)
-    done = upload.publish(held, name, private=private, revision=revision, token=token)
-    terminal.line(f"published hub:{done.name}@{done.commit}")
+    commit = upload.publish(held, name, private=private, revision=revision, token=token)
+    terminal.line(f"published hub:{name}@{commit}")

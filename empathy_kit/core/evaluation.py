@@ -17,8 +17,7 @@ from empathy_kit.core.model import Model, Output
 from empathy_kit.core.objective import Objective
 from empathy_kit.core.precision import Precision, autocast
 from empathy_kit.core.processes import Processes
-from empathy_kit.core.scored import inference_order
-from empathy_kit.errors import KitError
+from empathy_kit.core.scored import inference_order, refuse_not_finite
 
 
 @dataclass(frozen=True)
@@ -93,9 +92,7 @@ def evaluate(
         probabilities, has_spans, spans = _gathered(processes, examples, probabilities, spans if has_spans else None)
     found = {name: torch.stack(rows).double().numpy() for name, rows in probabilities.items() if rows}
     for name, rows in found.items():
-        if wrong := int((~np.isfinite(rows)).any(axis=1).sum()):
-            what = f"{name}: the probabilities of {wrong} of {pairs} pairs are no finite numbers"
-            raise KitError(f"{what}; try a smaller learning rate or another loss")
+        refuse_not_finite(name, rows, "try a smaller learning rate or another loss")
     return Evaluation(
         probabilities=found,
         loss=sum(losses.flatten().tolist()) / pairs if pairs else 0.0,

@@ -12,9 +12,37 @@ from numpy.typing import NDArray
 
 from empathy_kit.core.metrics import Floats
 from empathy_kit.core.tokens import TokenPair
+from empathy_kit.errors import KitError
 
 WINDOW = 4096
 """Pairs that are read ahead, so that posts of like length share a batch: all that a stream keeps in memory."""
+
+MEND = "the model or a plugin is at fault; after --precision fp16 try --device cpu, otherwise train it again"
+"""What to do where a trained model's probabilities are no numbers: on a CPU, one that was trained in fp16 predicts in float32."""
+
+
+class NotFinite(KitError):  # noqa: N818
+    """Probabilities that are no numbers. What is made of them looks sure: the likeliest of NaN is the first label."""
+
+    def __init__(self, task: str, wrong: int, pairs: int, first: int, to_do: str) -> None:
+        """Say of how many pairs they are; ``first`` is the position of the first one among them."""
+        super().__init__(task, wrong, pairs, first, to_do)
+        self.what = f"{task}: the probabilities of {wrong:,} of {pairs:,} pairs are no finite numbers"
+        self.first, self.to_do = first, to_do
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.to_do}"
+
+
+def refuse_not_finite(task: str, rows: Floats, to_do: str) -> None:  # (N, C)
+    """Check a task's probabilities of N pairs.
+
+    Raises:
+        NotFinite: a pair's are no finite numbers.
+    """
+    finite = np.isfinite(rows).all(axis=1)
+    if not finite.all():
+        raise NotFinite(task, int((~finite).sum()), len(rows), int(finite.argmin()), to_do)
 
 
 @dataclass(frozen=True)
@@ -55,6 +83,9 @@ def in_windows(
         window: pairs that are read ahead.
         score: scores one batch.
         run: applies ``score`` to batches, one after the other or several at once, and returns the results in order.
+
+    Raises:
+        NotFinite: probabilities that are no numbers; the position is that among the pairs that were read ahead together.
     """
     waiting = iter(pairs)
     while chunk := list(itertools.islice(waiting, window)):
@@ -62,7 +93,11 @@ def in_windows(
         found: dict[int, Scored] = {}
         for batch, scored in zip(batches, run(score, [[chunk[at] for at in batch] for batch in batches]), strict=True):
             found.update(zip(batch, scored, strict=True))
-        yield from (found[at] for at in range(len(chunk)))
+        scores = [found[at] for at in range(len(chunk))]
+        for name in scores[0].probabilities:
+            rows = np.concatenate([each.probabilities[name] for each in scores]).reshape(len(scores), -1)
+            refuse_not_finite(name, rows, MEND)
+        yield from scores
 
 
 def inference_order(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:

@@ -188,14 +188,13 @@ def _cells(values: Iterable[object]) -> Markdown:
 
 def _level_rows(record: Record, task: str, labels: tuple[str, ...]) -> list[LevelRow]:
     scores = record.scores[task]
-    ranked = scores["average_precision"] or [None] * len(labels)  # runs of formats 1 and 2 have none
     return [
         LevelRow(
             label,
             sum(scores["confusion"][at]),
             [
                 Markdown("-" if found is None else estimate(found))
-                for found in (scores["precision"][at], scores["recall"][at], ranked[at])
+                for found in (scores[key][at] for key in ("precision", "recall", "average_precision"))
             ],
             at in scores["never_predicted"],
         )

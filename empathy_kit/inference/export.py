@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from empathy_kit import __version__, files
-from empathy_kit.core.scored import Engine, Scored
+from empathy_kit.core.scored import Engine, NotFinite, Scored
 from empathy_kit.core.tokens import TokenPair
 from empathy_kit.data.pairs import Corpus, Pair
 from empathy_kit.data.sources import load_corpus
@@ -111,8 +111,11 @@ def export(run: Path | str, out: Path, registry: Registry, *, int8: bool = False
         _write_graph(run, loaded, folder / GRAPH)
         tasks = loaded.record.tasks.names
         engine = GraphEngine(folder / GRAPH, tasks, pad_id=loaded.tokenization.pad_id)
+        true = list(model.predict(probes))
         try:
-            true, said = list(model.predict(probes)), list(engine.predict(probes))
+            said = list(engine.predict(probes))
+        except NotFinite as error:
+            raise KitError(f"{run}: its graph gives other probabilities ({error.what}){_blame(loaded)}") from None
         except Exception as error:  # onnxruntime's own: an operator that it, or the exporter, has wrong
             raise KitError(f"{run}: onnxruntime cannot run its graph: {_line(error)}{_blame(loaded)}") from error
         apart, logits_apart = largest_difference(true, said), largest_log_difference(true, said)
@@ -225,8 +228,12 @@ def _in_int8(
         if not products:
             break
         engine = GraphEngine(small, loaded.record.tasks.names, pad_id=loaded.tokenization.pad_id)
-        after = scored(engine, parts) if parts else None
-        said = list(engine.predict(probes))
+        try:
+            after = scored(engine, parts) if parts else None
+            said = list(engine.predict(probes))
+        except NotFinite as error:
+            refused.append(f"{what}: {error.what}")
+            continue
         lost = losses(before, after) if before and after else _changed(true, said)
         if not lost:
             source.unlink()

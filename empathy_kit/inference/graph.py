@@ -40,9 +40,7 @@ class GraphEngine:
     So all cores are busy, each in its own cache. For one pair alone, two threads gain nothing: its products are too small.
     """
 
-    def __init__(
-        self, graph: Path, tasks: Sequence[str], *, pad_id: int, threads: int | None = None, window: int = WINDOW
-    ) -> None:
+    def __init__(self, graph: Path, tasks: Sequence[str], *, pad_id: int, threads: int | None = None) -> None:
         """Open a graph.
 
         Args:
@@ -50,7 +48,6 @@ class GraphEngine:
             tasks: the names of its tasks.
             pad_id: what stands where a post is shorter than its neighbours.
             threads: how many batches are computed at once; one per core where None.
-            window: pairs that are read ahead.
 
         Raises:
             KitError: onnxruntime is missing, or the file is no such graph.
@@ -58,7 +55,7 @@ class GraphEngine:
         self.threads = threads or cores()
         self.tasks = tuple(tasks)
         self.pad_id = pad_id
-        self.window = window
+        self.window = WINDOW
         self._session = open_session(graph)
         self._outputs = [each.name for each in self._session.get_outputs()]
         found = ({each.name for each in self._session.get_inputs()}, [name for name in self._outputs if name != EVIDENCE])
@@ -154,8 +151,6 @@ def _one_line(error: Exception) -> str:
 
 class GraphTokenizer:
     """A fast tokenizer without transformers: it answers the calls that `Tokenization` makes, with the same ids."""
-
-    is_fast = True
 
     def __init__(self, path: Path, pad_id: int) -> None:
         from tokenizers import Tokenizer

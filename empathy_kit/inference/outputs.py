@@ -33,7 +33,6 @@ class Output:
         self.names = [ROW, *kept, *columns(schema, evidence=evidence)]
         self._kept = len(kept)
         self._types = types
-        self._schema = schema
 
     def write_part(self, path: Path, rows: Sequence[Sequence[Any]]) -> None:
         """Write some rows; the header of a CSV comes with the joined file."""

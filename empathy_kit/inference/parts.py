@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from empathy_kit import locks
 from empathy_kit.errors import KitError
 
 JOB, DONE, LOCK, JOINED = "job.json", "done.json", "lock", "joined"
@@ -26,9 +27,10 @@ def remove_parts(out: Path, *, only_empty: bool = False) -> None:
     names = {path.name for path in parts.iterdir()} if parts.is_dir() else {""}
     if only_empty and not names <= {LOCK}:
         return
-    for path in (parts / name for name in [*sorted(names - {"", LOCK, DONE}), DONE, LOCK]):
+    for path in (parts / name for name in [*sorted(names - {"", LOCK, DONE}), DONE]):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    with suppress(FileNotFoundError):
+    with suppress(OSError):  # a file that is open has a name in the folder on some shares, until `held` closes it
+        (parts / LOCK).unlink(missing_ok=True)
         parts.rmdir()
 
 
@@ -40,22 +42,23 @@ def held(out: Path) -> Iterator[None]:
         KitError: another job holds them, or something else has the folder's name.
         OSError: it cannot be made.
     """
-    from filelock import FileLock, Timeout
-
     parts = parts_of(out)
     _refuse_foreign(parts, out)
     parts.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(parts / LOCK, timeout=0)
     try:
-        lock.acquire()
-    except Timeout:
-        raise KitError(f"--out {out}: another job is writing it; wait until it ends, or use another --out") from None
-    try:
-        yield
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locks.alone(parts / LOCK, wait=False))
+            except BlockingIOError:
+                raise KitError(f"--out {out}: another job is writing it; wait until it ends, or use another --out") from None
+            try:
+                yield
+            finally:
+                if not any(parts.glob("[0-9]*")):  # no finished part to continue from
+                    shutil.rmtree(parts, ignore_errors=True)
     finally:
-        if not any(parts.glob("[0-9]*")):  # no finished part to continue from
-            shutil.rmtree(parts, ignore_errors=True)
-        lock.release()
+        with suppress(OSError):  # it is gone, or not empty
+            parts.rmdir()
 
 
 def _refuse_foreign(parts: Path, out: Path) -> None:

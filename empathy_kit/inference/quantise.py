@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,14 +34,6 @@ class _Range:
         np.maximum(self.high, rows.max(0), out=self.high)
 
 
-@dataclass
-class _Input:
-    """One tensor that is quantised, and all products that read it."""
-
-    name: str
-    products: list[NodeProto] = field(default_factory=list)
-
-
 def quantise(source: Path, out: Path, feeds: Iterable[Feed], *, leave: Callable[[str], bool]) -> int:
     """Write a graph whose products of states and weights are computed in int8, with a scale per column of the weights.
 
@@ -61,19 +53,19 @@ def quantise(source: Path, out: Path, feeds: Iterable[Feed], *, leave: Callable[
 
     model = onnx.load(source)
     weights = {each.name: each for each in model.graph.initializer}
-    inputs: dict[str, _Input] = {}
+    inputs: dict[str, list[NodeProto]] = {}  # each tensor that is quantised, and all products that read it
     for node in model.graph.node:
         if node.op_type in ("Gemm", "MatMul") and node.input[1] in weights and not leave(node.input[1]):
             shape = weights[node.input[1]].dims
             if len(shape) == 2 and min(shape) >= NARROW:
-                inputs.setdefault(node.input[0], _Input(node.input[0])).products.append(node)
+                inputs.setdefault(node.input[0], []).append(node)
     ranges = _ranges(model, list(inputs), feeds)
     editor = _Editor(model)
-    for each in inputs.values():
-        editor.replace(each, ranges[each.name])
+    for name, products in inputs.items():
+        editor.replace(name, products, ranges[name])
     editor.shrink_tables()
     editor.save(out)
-    return sum(len(each.products) for each in inputs.values())
+    return sum(len(products) for products in inputs.values())
 
 
 def _ranges(model: ModelProto, names: list[str], feeds: Iterable[Feed]) -> dict[str, _Range]:
@@ -109,18 +101,18 @@ class _Editor:
         self.added[name] = value
         return name
 
-    def replace(self, each: _Input, seen: _Range) -> None:
+    def replace(self, name: str, products: list[NodeProto], seen: _Range) -> None:
         """QuantizeLinear in front, MatMulIntegerToFloat for each product, and a way around for the outliers."""
         from onnx import helper
 
-        name, width = each.name, len(seen.low)
-        matrices = [self._matrix(node) for node in each.products]  # (K, N)
+        width = len(seen.low)
+        matrices = [self._matrix(node) for node in products]  # (K, N)
         largest = np.maximum(np.abs(seen.low), np.abs(seen.high))
         limit = OUTLIER * np.sort(largest)[-1 - width // 100]
         far = np.flatnonzero(largest > limit)
         steps, share, aside = [], np.ones(width, np.float32), np.zeros(width, bool)
         source = name
-        if len(far) and len(each.products) == 1 and matrices[0].shape[1] <= width:
+        if len(far) and len(products) == 1 and matrices[0].shape[1] <= width:
             aside[far] = True
             where = self.constant(f"{name}_far", far.astype(np.int64))
             steps.append(helper.make_node("Gather", [name, where], [f"{name}_outliers"], axis=-1))
@@ -136,7 +128,7 @@ class _Editor:
             self.constant(f"{name}_zero", np.asarray(np.clip(np.rint(-low / scale), 0, 255), np.uint8)),
         ]
         steps.append(helper.make_node("QuantizeLinear", [source, *scales], [f"{name}_int8"]))
-        for at, (node, matrix) in enumerate(zip(each.products, matrices, strict=True)):
+        for at, (node, matrix) in enumerate(zip(products, matrices, strict=True)):
             moved = np.where(aside[:, None], 0, matrix * share[:, None])
             columns = np.maximum(np.abs(moved).max(0), 1e-12) / 127
             out = node.output[0]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from empathy_kit import __version__, files
-from empathy_kit.core.scored import WINDOW
+from empathy_kit.core.scored import WINDOW, NotFinite
 from empathy_kit.errors import KitError, shown, written_to
 from empathy_kit.inference.model import EmpathyModel
 from empathy_kit.inference.outputs import ROW, Output, csv_lines, refuse_skipped, skipped_of
@@ -214,10 +214,19 @@ def part_path(job: Job, number: int) -> Path:
 
 
 def predicted(rows: Sequence[Input], model: EmpathyModel, *, evidence: bool) -> Iterator[list[Any]]:
-    """Rows of the output: the input's row number, its kept columns, and the prediction."""
+    """Rows of the output: the input's row number, its kept columns, and the prediction.
+
+    Raises:
+        KitError: the model fails on a row. It is no bad row, so that it ends the job however bad rows are treated.
+    """
     said = model.stream([(each.seeker, each.response) for each in rows])
-    for each, prediction in zip(rows, said, strict=True):
-        yield [each.number, *each.kept, *row(prediction, each.response, evidence=evidence)]
+    made = 0
+    try:
+        for each, prediction in zip(rows, said, strict=True):
+            yield [each.number, *each.kept, *row(prediction, each.response, evidence=evidence)]
+            made += 1
+    except NotFinite as error:  # all pairs before those that it was read ahead with are made
+        raise KitError(f"{error.what}, the first in row {rows[made + error.first].number}; {error.to_do}") from None
 
 
 def predict_stream(table: PairTable, model: EmpathyModel, *, evidence: bool, bad: Callable[[Bad], None]) -> Iterator[str]:

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,8 +90,14 @@ def _exported(folder: Path) -> tuple[record.Record, dict[str, Any]]:
     return found, of_export(described)
 
 
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _json(path: Path) -> dict[str, Any]:
+    """A file that the manifest lists, or the manifest; whoever has sealed the folder may have written it by other means."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
+        record.check_type(content, dict)
+    except (OSError, ValueError, TypeError, RecursionError):
+        raise KitError(f"{path}: {record.MALFORMED}") from None
+    return content
 
 
 def write(held: Mapping[str, Path | bytes], out: Path) -> None:
@@ -113,14 +118,6 @@ def write(held: Mapping[str, Path | bytes], out: Path) -> None:
                     shutil.copyfile(content, path)
 
 
-@dataclass(frozen=True)
-class Published:
-    """A published model."""
-
-    name: str  # user/name
-    commit: str  # 40 hexadecimal digits: name@commit always loads the same bytes
-
-
 def publish(
     held: Mapping[str, Path | bytes],
     name: str,
@@ -128,7 +125,7 @@ def publish(
     private: bool = False,
     revision: str | None = None,
     token: str | None = None,
-) -> Published:
+) -> str:
     """Upload in one commit, which also deletes files of an earlier publication that are no longer needed.
 
     Args:
@@ -137,6 +134,9 @@ def publish(
         private: make a new repository private.
         revision: a branch; if it does not exist, it is created from the main branch.
         token: an access token; None uses that of `hf auth login` or ``HF_TOKEN``.
+
+    Returns:
+        The commit, in 40 hexadecimal digits: name@commit always loads the same bytes.
 
     Raises:
         KitError: the hub does not answer or refuses, or the repository holds something else.
@@ -170,7 +170,7 @@ def publish(
             revision=branch,
             parent_commit=found.sha if found is not None else None,  # or two simultaneous publications would mix their files
         )
-    return Published(name, done.oid)
+    return str(done.oid)
 
 
 def _found(api: HfApi, name: str, branch: str) -> ModelInfo | None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pickle import dumps, loads
 
 import numpy as np
 import pytest
 import torch
 from small import NAMES, TRAIN, VALIDATION, Small, make_examples, make_model
+from torch import Tensor
 
 from empathy_kit.core import predictor as module
+from empathy_kit.core.heads import LinearHead
 from empathy_kit.core.predictor import Predictor
 from empathy_kit.core.rationales import TaggedRationale
-from empathy_kit.core.scored import Scored
+from empathy_kit.core.scored import NotFinite, Scored
 from empathy_kit.core.tokens import TokenPair
 
 
@@ -69,6 +72,36 @@ def test_it_reads_ahead_no_further_than_its_window() -> None:
     for _ in range(25):
         next(found)
     assert read == 30
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_probabilities_that_are_no_numbers_are_refused_and_never_a_level(value: float) -> None:
+    """The likeliest of NaN is the first label, with a probability that no bound finds too small."""
+
+    class Divides(LinearHead):
+        def probabilities(self, logits: Tensor) -> Tensor:
+            wrong = torch.tensor([tuple(pair.response) == tuple(texts[13].response) for pair in batch])
+            return torch.where(wrong[:, None], value, super().probabilities(logits))
+
+    class Watching(Predictor):
+        def _score(self, pairs: Sequence[TokenPair]) -> Iterator[Scored]:
+            batch[:] = pairs
+            return super()._score(pairs)
+
+    batch: list[TokenPair] = []
+    texts = VALIDATION.texts
+    assert [tuple(pair.response) for pair in texts].count(tuple(texts[13].response)) == 1
+    model = make_model(heads={"ER": LinearHead(12, 2), "EX": Divides(12, 2)})
+    found = Watching(model, pad_id=1, batch_size=3, window=10).predict(texts)
+    assert len([next(found) for _ in range(10)]) == 10  # those that were read before
+    with pytest.raises(NotFinite) as error:
+        next(found)
+    sent = loads(dumps(error.value))  # as from one process to another
+    assert (error.value.first, sent.first, str(sent)) == (3, 3, str(error.value))
+    assert str(error.value) == (
+        "EX: the probabilities of 1 of 10 pairs are no finite numbers; "
+        "the model or a plugin is at fault; after --precision fp16 try --device cpu, otherwise train it again"
+    )
 
 
 def test_predicting_leaves_the_random_state_alone() -> None:

@@ -12,7 +12,6 @@ import pytest
 from hub_stand_in import card_errors
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
-from old_runs import as_format_1
 
 from empathy_kit.errors import KitError
 from empathy_kit.inference.card import escaped, published, without_paths, write_card
@@ -164,13 +163,22 @@ def test_of_a_record_that_lacks_something_no_card_is_made(found: Record, changes
     )
 
 
-def test_a_run_of_an_old_format_has_a_card_without_what_was_not_measured(marking_run: Path, tmp_path: Path) -> None:
-    old = record.read(as_format_1(marking_run, tmp_path / "old"))
+def test_a_run_from_before_calibration_has_a_card_without_it(found: Record) -> None:
+    assert "\n## Calibration\n" in write_card(found, "me/model", licence=None)
+    old = replace(found, calibration=None, model=None)
     card = write_card(old, "me/model", licence=None)
     assert card_errors(card) == []
     assert "\n## Calibration\n" not in card
+
+
+def test_a_label_that_no_test_pair_has_is_a_dash_in_the_card(found: Record) -> None:
+    scores = {task: {**each, "average_precision": [None] * 3} for task, each in found.scores.items()}
+    card = write_card(replace(found, scores=scores), "me/model", licence=None)
     assert {row[-1] for row in tables(card)["task, label, test pairs, precision, recall, average precision"]} == {"-"}
-    minilm = replace(old, config={**old.config, "encoder": "minilm"})
+
+
+def test_an_encoder_by_a_short_name_is_named_as_on_the_hub(found: Record) -> None:
+    minilm = replace(found, config={**found.config, "encoder": "minilm"})
     data = ModelCard(write_card(minilm, "me/model", licence=None)).data.to_dict()
     assert data["base_model"] == "sentence-transformers/all-MiniLM-L6-v2"
 

@@ -222,7 +222,7 @@ class Mortals(RayWorker):
     """Runs of which one is killed as it begins, once."""
 
     @staticmethod
-    def work(order: Order) -> str | None:
+    def work(order: Order) -> tuple[tuple[str, ...], str | None]:
         last_words = order.folder.parents[2] / "died"
         if order.config.loss == "focal" and not last_words.exists():
             last_words.touch()

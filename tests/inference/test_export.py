@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from folders import altered, rewritten
 from small_runs import train
 from torch import Tensor, nn
 
@@ -159,6 +160,16 @@ def test_a_run_whose_data_is_gone_or_changed_is_exported_with_a_warning(
     )
 
 
+@pytest.mark.parametrize("part", ["data", "split"])
+def test_a_run_without_the_hash_of_its_data_or_split_is_one_line(response_run: Path, tmp_path: Path, part: str) -> None:
+    told = getattr(record.read(response_run), part)
+    change = rewritten(**{part: {name: value for name, value in told.items() if name != "sha256"}})
+    folder = altered(response_run, tmp_path / "run", change)
+    with pytest.raises(KitError) as error:
+        export(folder, tmp_path / "model", load_registry())
+    assert str(error.value) == f"{folder / 'run.json'}: {record.MALFORMED}"
+
+
 @pytest.mark.parametrize(
     ("check", "what"),
     [
@@ -205,6 +216,34 @@ def test_int8_that_changes_many_levels_is_refused_where_no_scores_can_be_compare
         export(response_run, tmp_path / "model", load_registry(), int8=True, scores=False)
     assert "int8 costs too much on the pairs that were compared: all products of states and weights: " in str(error.value)
     assert " of 128 levels change" in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("first", [1, 2], ids=["float32", "int8"])
+def test_a_graph_whose_probabilities_are_no_numbers_is_refused(
+    response_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    score = GraphEngine._score
+    engines: list[GraphEngine] = []
+
+    def divided(engine: GraphEngine, pairs: list[TokenPair]) -> list[Scored]:
+        engines.extend([engine] * (engine not in engines))  # the first is in float32
+        wrong = engines.index(engine) + 1 >= first
+        return [
+            replace(each, probabilities={name: p * (np.nan if wrong else 1) for name, p in each.probabilities.items()})
+            for each in score(engine, pairs)
+        ]
+
+    monkeypatch.setattr(GraphEngine, "_score", divided)
+    with pytest.raises(KitError) as error:
+        export(response_run, tmp_path / "model", load_registry(), int8=True, scores=False)
+    none = "ER: the probabilities of 64 of 64 pairs are no finite numbers"
+    tried = "; ".join(f"{what}: {none}" for what in ATTEMPTS)
+    assert str(error.value) == (
+        f"{response_run}: its graph gives other probabilities ({none})"
+        if first == 1
+        else f"{response_run}: int8 costs too much on the pairs that were compared: {tried}; leave --int8 out"
+    )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -20,6 +20,7 @@ from transformers import AutoTokenizer
 import empathy_kit
 from empathy_kit import KitError
 from empathy_kit.cli import TRAIN
+from empathy_kit.core.scored import MEND
 from empathy_kit.core.tokens import Tokenization
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.encoders import encoder_source
@@ -175,6 +176,39 @@ def test_where_the_operator_is_missing_a_graph_in_float32_still_opens() -> None:
         raise RuntimeError("com.microsoft:MatMulIntegerToFloat is not registered")
 
     assert not saturates.__wrapped__(SimpleNamespace(InferenceSession=refuse))
+
+
+def test_a_graph_whose_probabilities_are_no_numbers_says_so_and_gives_no_label(marking_export: Path, tmp_path: Path) -> None:
+    import onnx
+    from onnx import helper, numpy_helper
+
+    def divide(folder: Path) -> None:
+        """By 0 where a response is longer than four tokens."""
+        made = onnx.load(folder / "model.onnx")
+        (last,) = [node for node in made.graph.node if "p_EX" in node.output]
+        last.output[list(last.output).index("p_EX")] = "whole_EX"
+        made.graph.initializer.extend(
+            [numpy_helper.from_array(np.array([1]), "side"), numpy_helper.from_array(np.array([4.5], np.float32), "most")]
+        )
+        made.graph.node.extend(
+            [
+                helper.make_node("Cast", ["response_mask"], ["numbers"], to=onnx.TensorProto.FLOAT),
+                helper.make_node("ReduceSum", ["numbers", "side"], ["lengths"], keepdims=1),
+                helper.make_node("Less", ["lengths", "most"], ["short"]),
+                helper.make_node("Cast", ["short"], ["divisor"], to=onnx.TensorProto.FLOAT),
+                helper.make_node("Mul", ["whole_EX", "divisor"], ["share"]),
+                helper.make_node("Div", ["share", "divisor"], ["p_EX"]),
+            ]
+        )
+        onnx.save(made, folder / "model.onnx")
+
+    model = empathy_kit.load(altered(marking_export, tmp_path / "divides", divide))
+    short, long = ("I am sad", "so"), ("I am sad", "so sorry to hear that")
+    said, known = (each.predict([short])[0]["EX"].probabilities for each in (model, empathy_kit.load(marking_export)))
+    assert said == known
+    with pytest.raises(KitError) as error:
+        model.predict([short, long, short])
+    assert str(error.value) == f"EX: the probabilities of 1 of 3 pairs are no finite numbers; {MEND}"
 
 
 def test_it_needs_neither_torch_nor_transformers(marking_export: Path) -> None:

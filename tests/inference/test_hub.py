@@ -46,9 +46,9 @@ def test_a_run_comes_back_from_the_hub_and_predicts_the_same(hub: Hub, marking_r
     assert not repo.private
 
     model = empathy_kit.load(f"hub:{NAME}")
-    assert model.about["hub"] == f"{NAME}@{done.commit}"
+    assert model.about["hub"] == f"{NAME}@{done}"
     folder = fetch(NAME)
-    assert folder == Path(constants.HF_HUB_CACHE) / "models--me--model" / "snapshots" / done.commit
+    assert folder == Path(constants.HF_HUB_CACHE) / "models--me--model" / "snapshots" / done
     assert files(folder) == sent  # neither the card nor the hub's own file is needed
     local = empathy_kit.load(marking_run)
     assert model.predict([PAIR]) == local.predict([PAIR])
@@ -64,10 +64,10 @@ def test_an_export_comes_back_from_the_hub_and_predicts_the_same_with_and_withou
     assert files(fetch(NAME)) == files(marking_export)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     hub.requests.clear()
-    for name in (NAME, f"{NAME}@{done.commit}"):
+    for name in (NAME, f"{NAME}@{done}"):
         copy = empathy_kit.load(f"hub:{name}")
         assert copy.predict([PAIR]) == expected
-        assert copy.about["hub"] == f"{NAME}@{done.commit}"
+        assert copy.about["hub"] == f"{NAME}@{done}"
     assert hub.requests == []
 
 
@@ -75,7 +75,7 @@ def test_a_published_run_is_exported_as_its_folder_is(hub: Hub, response_run: Pa
     for module in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(module, reason="the onnx extra is not installed")
     done = publish(contents(response_run, NAME), NAME, token=OWNER)
-    for name, out in ((f"hub:{NAME}@{done.commit}", "there"), (str(response_run), "here")):
+    for name, out in ((f"hub:{NAME}@{done}", "there"), (str(response_run), "here")):
         CliRunner().invoke(cli, ["export", name, "--out", str(tmp_path / out), "--no-scores"], catch_exceptions=False)
     there, here = (empathy_kit.load(tmp_path / out) for out in ("there", "here"))
     assert there.predict([PAIR]) == here.predict([PAIR])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -20,6 +23,7 @@ from job_tables import COLUMNS, ROWS, read, work, write
 from pretend import ByWords, pretend_model
 
 from empathy_kit import KitError, files
+from empathy_kit.core.scored import MEND
 from empathy_kit.inference import outputs, scoring
 from empathy_kit.inference.scoring import Job, predict_table
 
@@ -90,7 +94,7 @@ def test_a_continued_job_computes_nothing_twice_and_mends_a_damaged_part(tmp_pat
     work(replace(job, out=tmp_path / "whole.csv"))
     stop_after(job, 3)
     assert sorted(path.name for path in job.parts.iterdir() if path.name[0] != ".") == [
-        *("00000000.csv", "00000000.json", "00000001.csv", "00000001.json", "00000002.csv", "00000002.json", "job.json", "lock")
+        *("00000000.csv", "00000000.json", "00000001.csv", "00000001.json", "00000002.csv", "00000002.json", "job.json")
     ]
     damaged = job.parts / "00000001.csv"
     damaged.write_bytes(damaged.read_bytes().replace(b"yes", b"no ", 1)[:-1])
@@ -186,6 +190,30 @@ def test_a_bad_row_stops_the_job_with_one_line_and_skipped_it_is_listed(tmp_path
     )
 
 
+@pytest.mark.parametrize(
+    ("part", "row", "said"), [(10, 25, "2 of 9 pairs"), (4096, 81, "2 of 41 pairs")], ids=["in a part", "in a window of a part"]
+)
+def test_a_row_that_the_model_fails_on_is_named_and_ends_the_job_even_where_bad_rows_are_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int, row: int, said: str
+) -> None:
+    class Divides(ByWords):
+        def _score(self, pairs: Any) -> Any:
+            for pair, each in zip(pairs, super()._score(pairs), strict=True):
+                wrong = {"ER": np.full(3, np.nan)} if len(pair.response) == 3 else {}  # a single word
+                yield replace(each, probabilities={**each.probabilities, **wrong})
+
+    monkeypatch.setattr(scoring, "PART", part)
+    rows = [{**each, "n": at} for at, each in enumerate([*ROWS, *ROWS], start=1)]
+    rows[row - 1]["response_post"] = rows[row + 1]["response_post"] = "hug"
+    rows[22]["response_post"] = ""  # a bad row, so that positions are not row numbers
+    job = Job(write(tmp_path / "in.csv", rows), tmp_path / "out.csv", COLUMNS, skip_errors=True)
+    with pytest.raises(KitError) as error:
+        list(predict_table(job, replace(pretend_model(), engine=Divides())))
+    assert str(error.value) == f"ER: the probabilities of {said} are no finite numbers, the first in row {row}; {MEND}"
+    assert not job.out.exists()
+    assert len(list(job.parts.glob("*.csv"))) == (2 if part == 10 else 0)  # those before it are kept
+
+
 def test_an_output_that_exists_or_is_being_written_is_refused(tmp_path: Path) -> None:
     job = Job(write(tmp_path / "in.csv", ROWS), tmp_path / "out.csv", COLUMNS)
     events = predict_table(job, pretend_model())
@@ -249,6 +277,28 @@ def test_a_job_that_died_after_its_last_rename_is_complete(tmp_path: Path, monke
     assert list(predict_table(job, pretend_model())) == []
     assert not job.parts.exists()
     assert job.out.read_bytes() == whole
+
+
+def test_a_job_is_complete_on_a_share_that_keeps_an_open_file_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As NFS does, under another name, until it is closed."""
+    job = Job(write(tmp_path / "in.csv", ROWS), tmp_path / "out.csv", COLUMNS)
+    kept = job.parts / ".nfs0001"
+    unlink, close = Path.unlink, os.close
+
+    def renamed(self: Path, missing_ok: bool = False) -> None:
+        self.rename(kept) if self == job.parts / "lock" else unlink(self, missing_ok=missing_ok)
+
+    def closed(descriptor: int) -> None:
+        close(descriptor)
+        unlink(kept, missing_ok=True)
+
+    monkeypatch.setattr(Path, "unlink", renamed)
+    monkeypatch.setattr(os, "close", closed)
+    monkeypatch.setattr(shutil, "rmtree", lambda path, ignore_errors: None)  # nor can it be removed with its folder
+    work(job)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])

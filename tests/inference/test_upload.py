@@ -106,9 +106,9 @@ def test_a_branch_is_made_and_a_commit_stays_what_it_was(hub: Hub, marking_run: 
     first = publish(contents(marking_run, NAME), NAME, token=OWNER)
     second = publish(contents(exported(marking_run, tmp_path / "export"), NAME), NAME, revision="int8", token=OWNER)
     repo = hub.repos[NAME]
-    assert repo.branches == {"main": first.commit, "int8": second.commit}
+    assert repo.branches == {"main": first, "int8": second}
     # The run's files are no longer part of the model, and are deleted; the card is written anew.
-    assert set(repo.commits[second.commit]) == {
+    assert set(repo.commits[second]) == {
         ".gitattributes",
         "README.md",
         "export.json",
@@ -116,14 +116,9 @@ def test_a_branch_is_made_and_a_commit_stays_what_it_was(hub: Hub, marking_run: 
         "model.onnx",
         "tokenizer.json",
     }
-    assert [fetch(f"{NAME}{at}").name for at in ("", "@main", "@int8", f"@{first.commit}")] == [
-        first.commit,
-        first.commit,
-        second.commit,
-        first.commit,
-    ]
+    assert [fetch(f"{NAME}{at}").name for at in ("", "@main", "@int8", f"@{first}")] == [first, first, second, first]
     hub.requests.clear()
-    assert fetch(f"{NAME}@{second.commit}").name == second.commit
+    assert fetch(f"{NAME}@{second}").name == second
     assert hub.requests == []
 
 
@@ -222,6 +217,37 @@ def test_what_is_no_model_or_an_oracle_is_not_published(marking_run: Path, tmp_p
         with pytest.raises(KitError) as error:
             contents(next(path for path in (folder, *folder.parents) if path.parent == tmp_path), NAME)
         assert str(error.value) == f"{folder}: {reason}"
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[]", b"[" * 100_000])
+def test_an_export_whose_description_is_no_json_behind_a_whole_manifest_is_one_line(
+    marking_run: Path, tmp_path: Path, content: bytes
+) -> None:
+    def change(folder: Path) -> None:
+        (folder / "export.json").write_bytes(content)
+
+    folder = altered(exported(marking_run, tmp_path / "export"), tmp_path / "changed", change)
+    with pytest.raises(KitError) as error:
+        contents(folder, NAME)
+    assert str(error.value) == f"{folder / 'export.json'}: {record.MALFORMED}"
+
+
+@pytest.mark.parametrize("name", ["run.json", "export.json", "manifest.json"])
+def test_a_byte_order_mark_is_not_published(marking_run: Path, tmp_path: Path, name: str) -> None:
+    """A loaded run may have one, so a published one may too."""
+
+    def marked(folder: Path) -> None:
+        (folder / name).write_text((folder / name).read_text("utf-8"), encoding="utf-8-sig")
+
+    source = exported(marking_run, tmp_path / "export") if name == "export.json" else marking_run
+    folder = altered(source, tmp_path / "changed", marked)
+    if name == record.MANIFEST:  # of which the manifest has no hash
+        marked(folder)
+    held = contents(folder, NAME)
+    assert held.keys() == contents(source, NAME).keys()
+    told = held[name]
+    assert isinstance(told, bytes)
+    json.loads(told.decode("utf-8"))
 
 
 def _strip(folder: Path) -> None:

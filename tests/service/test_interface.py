@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason="the serve extra is not installed")
@@ -306,3 +309,27 @@ def test_a_model_that_fails_is_an_error_without_its_message(
     assert capfd.readouterr() == ("", "")
     assert [record.message.startswith("RuntimeError at predict (") for record in caplog.records] == [True]
     assert CANARY not in caplog.text + reply.body.decode()
+
+
+def test_probabilities_that_are_no_numbers_fail_one_request_and_not_those_of_its_batch(caplog: pytest.LogCaptureFixture) -> None:
+    class Divides(ByWords):
+        def _score(self, pairs: Any) -> Any:
+            sizes.append(len(pairs))
+            for pair, each in zip(pairs, super()._score(pairs), strict=True):
+                wrong = {"ER": np.full(3, np.nan)} if len(pair.response) == 3 else {}
+                yield replace(each, probabilities={**each.probabilities, **wrong})
+
+    sizes: list[int] = []
+    poison = {**PAIR, "response_post": CANARY}  # one word
+    with running(engine=Divides(pause=0.3)) as asked, ThreadPoolExecutor(4) as clients:
+        first = clients.submit(asked.predict, PAIR)
+        time.sleep(0.1)  # while it is computed, the others wait for each other
+        told = [clients.submit(asked.predict, pair) for pair in (PAIR, poison, PAIR)]
+        fault, *answers = (each.result() for each in (told[1], first, told[0], told[2]))
+        assert max(sizes[2:]) == 3  # the two before warmed it up
+        assert fault.fault[:2] == (500, "internal_error")
+        assert len({reply.body for reply in answers}) == 1
+        assert {reply.status for reply in answers} == {200}
+        assert asked("/readyz").status == 200
+    assert [record.message.startswith("NotFinite at refuse_not_finite (") for record in caplog.records] == [True]
+    assert CANARY not in caplog.text + fault.body.decode()
