@@ -114,8 +114,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "select": "loss",
         "patience": 1,
     },
-    # Focal loss and the larger encoder, with the truncation, rationale, head and trunk that validation scores on the Reddit data
-    # chose (docs/paper.md).
+    # The larger encoder, with the remedy for rare levels, truncation, rationale, head and trunk that validation scores on the
+    # Reddit data chose (docs/paper.md).
     "best": {
         "encoder": "mpnet",
         "freeze_layers": 8,
@@ -191,8 +191,6 @@ def configure(base: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
             # A task's own option beats the general one, so an inherited one would silence a general one given now.
             inherited = {route: old for route, old in kept.items() if _general(route) not in new}
             values[name] = {**inherited, **new}
-        elif name in _MOVED:
-            raise KitError(f"unknown setting {name!r}; it is an option of the trunk now, {_MOVED[name]}")
         elif name not in types:
             raise KitError(f"unknown setting {name!r}; there are {', '.join(types)}")
         else:
@@ -208,18 +206,6 @@ def configure(base: RunConfig, changes: Mapping[str, Any]) -> RunConfig:
         # One model whatever the order: its heads stand in that of the schema.
         config = replace(config, tasks=tuple(name for name in config.schema.names if name in config.tasks))
     return config
-
-
-_MOVED = {name: f"trunk.{name}" for name in ("hidden", "layers", "dropout")}
-
-
-def upgrade(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a run of format 1, which had the GRU's options among them, as settings of today."""
-    moved = {_MOVED[name]: value for name, value in settings.items() if name in _MOVED}
-    kept = {name: value for name, value in settings.items() if name not in _MOVED}
-    options = kept.get("options", {})
-    # What is no table of options is left for `configure` to refuse.
-    return {**kept, "options": {**options, **moved} if isinstance(options, Mapping) else options}
 
 
 def _schema(value: Any) -> Schema:
@@ -271,9 +257,10 @@ def read_config(path: Path) -> dict[str, Any]:
     content = read_content(path)
     if "config" not in content:
         return content
-    if not isinstance(content["config"], dict):
-        raise KitError(f"--config {path}: config is a {type(content['config']).__name__}, expected settings")
-    return upgrade(content["config"]) if content.get("format") == 1 else content["config"]
+    found = content["config"]
+    if not isinstance(found, dict):
+        raise KitError(f"--config {path}: config is a {type(found).__name__}, expected settings")
+    return found
 
 
 _NAMES = ("sample", "reddit", "minilm", "mpnet", "epitome")  # of data, encoders and schemas, whatever lies about

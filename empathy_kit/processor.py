@@ -12,6 +12,8 @@ CPUINFO = Path("/proc/cpuinfo")
 GROUPS, CGROUP = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 ARITHMETIC = (
+    "DNNL_DEFAULT_FPMATH_MODE",  # oneDNN's earlier prefix, which it still reads
+    "DNNL_MAX_CPU_ISA",
     "MKL_CBWR",
     "MKL_ENABLE_INSTRUCTIONS",
     "NVIDIA_TF32_OVERRIDE",

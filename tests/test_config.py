@@ -20,7 +20,6 @@ from empathy_kit.config import (
     read_config,
     settings,
     to_dict,
-    upgrade,
 )
 from empathy_kit.data.schema import EPITOME, Schema, TaskSchema
 from empathy_kit.errors import KitError
@@ -209,7 +208,6 @@ def test_every_number_has_a_range() -> None:
         ({"threads": "all"}, "--threads all: expected int | none"),
         ({"data": 5}, "--data 5: expected str"),
         ({"options": ["loss.gamma"]}, "options: a list found, expected names and values such as loss.gamma 1.5"),
-        ({"hidden": 8}, "unknown setting 'hidden'; it is an option of the trunk now, trunk.hidden"),
         ({"schema": "nowhere.toml"}, "--schema nowhere.toml: cannot be read: No such file or directory"),
         ({"schema": {"tasks": []}}, "schema: no task found, expected at least one table [[tasks]] with name and labels"),
         ({"bath_size": 8}, f"unknown setting 'bath_size'; there are {', '.join(OTHER)}"),
@@ -223,19 +221,8 @@ def test_a_setting_that_is_wrong_is_named_with_what_was_expected(changes: dict[s
 
 def test_a_run_json_repeats_its_configuration(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
-    path.write_text(json.dumps({"format": 2, "config": to_dict(RunConfig(**OTHER)), "scores": {}}))
+    path.write_text(json.dumps({"format": 3, "config": to_dict(RunConfig(**OTHER)), "scores": {}}))
     assert configure(RunConfig(), read_config(path)) == RunConfig(**OTHER)
-
-
-def test_a_run_json_of_format_1_had_the_grus_options_among_its_settings(tmp_path: Path) -> None:
-    old = {"loss": "focal", "hidden": 64, "layers": 1, "dropout": 0.1, "options": {"loss.gamma": 2.0}}
-    path = tmp_path / "run.json"
-    path.write_text(json.dumps({"format": 1, "config": old}))
-    expected = {"loss.gamma": 2.0, "trunk.hidden": 64, "trunk.layers": 1, "trunk.dropout": 0.1}
-    assert configure(RunConfig(), read_config(path)) == RunConfig(loss="focal", options=expected)
-    assert upgrade(to_dict(RunConfig(**OTHER))) == to_dict(RunConfig(**OTHER))  # nothing to move
-    with pytest.raises(KitError, match=r"^options: a list found, expected names and values such as loss\.gamma 1\.5$"):
-        configure(RunConfig(), upgrade({"hidden": 8, "options": []}))
 
 
 def test_a_general_option_given_now_beats_the_mechanisms_own_that_was_inherited() -> None:

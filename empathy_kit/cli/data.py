@@ -38,7 +38,7 @@ def check(source: str, schema: str) -> None:
     from empathy_kit.runs.report import data_lines
 
     corpus = _load(source, schema)
-    for line in data_lines(describe_data(corpus)):
+    for line in data_lines(describe_data(corpus, most_rows=None)):
         terminal.line(line)
     empty: dict[str, list[str]] = {}
     for row, column in placeholders(corpus.pairs):
@@ -70,7 +70,7 @@ def describe(source: str, schema: str, picture: Path | None, encoder: str, max_t
         configure(RunConfig(), {"encoder": encoder, "max_tokens": max_tokens, "truncate": how}) for how in ("head", "head-tail")
     ]
     corpus = _load(source, schema)
-    found = describe_data(corpus)
+    found = describe_data(corpus, most_rows=None) if as_json else describe_data(corpus)
     found["truncation"] = {config.truncate: describe_truncation(config, corpus) for config in configs}
     title = f"{corpus.name}: pairs of each label"
     if picture:

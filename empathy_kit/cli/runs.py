@@ -90,12 +90,14 @@ def diff(one: Path, other: Path, as_json: bool) -> None:
     """Show how ONE and OTHER differ: settings, data, versions, scores."""
     from empathy_kit.runs.differences import differing_origins, differing_settings, same_test_pairs, score_pairs
     from empathy_kit.runs.inventory import look
+    from empathy_kit.runs.report import ORACLE
 
     records = _read(one), _read(other)
     settings, origins, same = differing_settings(*records), differing_origins(*records), same_test_pairs(*records)
-    scores = score_pairs(look(one), look(other))
+    scores, oracle = score_pairs(look(one), look(other)), tuple(each.oracle for each in records)
     if as_json:
-        terminal.content({"settings": settings, "made_of": origins, "same_test_pairs": same, "scores": scores})
+        found = {"settings": settings, "made_of": origins, "same_test_pairs": same, "oracle": oracle, "scores": scores}
+        terminal.content(found)
         return
     for title, values in (("settings", settings), ("made of", origins)):
         terminal.line(f"{title}: {'no difference' if not values else ''}".rstrip())
@@ -104,6 +106,9 @@ def diff(one: Path, other: Path, as_json: bool) -> None:
     terminal.line(f"scores{'' if same else ', on different test pairs: their differences are not the models alone'}:")
     for line in _score_lines(scores):
         terminal.line(line)
+    for path, is_oracle in zip((one, other), oracle, strict=True):
+        if is_oracle:
+            terminal.line(f"  {path}: {ORACLE}")
 
 
 @runs.command()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from empathy_kit.comparison import yardsticks
-from empathy_kit.comparison.plan import RUNS, Plan, differences, listed, read_plan, run_folder
+from empathy_kit.comparison.plan import RUNS, Plan, differences, read_plan, run_folder
 from empathy_kit.comparison.run import Run, read_run, together
 from empathy_kit.comparison.statistics import Answers
 from empathy_kit.config import RunConfig, configure
@@ -21,6 +21,7 @@ from empathy_kit.options import parse
 from empathy_kit.plugins import KINDS
 from empathy_kit.runs import record
 from empathy_kit.runs.choose import LIBRARIES
+from empathy_kit.runs.differences import listed
 from empathy_kit.runs.identity import KIT
 from empathy_kit.runs.machine import PARTS, described
 
@@ -198,9 +199,9 @@ def _check_alike(folder: Path, runs: Sequence[Run]) -> None:
 
 
 def _check_encoder(folder: Path, found: Run, sibling: Run) -> None:
-    """Check that one name is one encoder: a folder's weights may have changed between runs. Format 1 has no hash."""
-    one, other = (each.record.encoder.get("sha256") for each in (found, sibling))
-    if one and other and one != other:
+    """Check that one name is one encoder: a folder's weights may have changed between runs."""
+    one, other = (each.record.encoder["sha256"] for each in (found, sibling))
+    if one != other:
         raise KitError(
             f"{run_folder(folder, found.name, found.seed)}: --encoder {found.record.config['encoder']} was another one than in "
             f"{run_folder(folder, sibling.name, sibling.seed)} (sha256 {one[:12]}... and {other[:12]}...); "

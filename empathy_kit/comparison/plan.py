@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from empathy_kit.comparison.yardsticks import is_yardstick
-from empathy_kit.config import RunConfig, configure, flag, to_dict, upgrade
+from empathy_kit.config import RunConfig, configure, flag, to_dict
 from empathy_kit.contracts import NAME_PATTERN
 from empathy_kit.data.pairs import Corpus
 from empathy_kit.data.schema import Schema
@@ -20,14 +20,14 @@ from empathy_kit.errors import KitError, shown
 from empathy_kit.files import write_whole
 from empathy_kit.reading import read_regular
 from empathy_kit.runs import inventory
-from empathy_kit.runs.differences import as_given, shown_setting
+from empathy_kit.runs.differences import as_given, listed, sentences
 
 FORMAT = 2
 PLAN, RUNS = inventory.PLAN, inventory.RUNS
 NOT_COMPARED = ("seed", "split_seed", "device", "fused", "threads")  # may differ between runs of one configuration
 SAME = ("data", "schema", "split")  # all configurations must share these, to be tested on the same pairs
 SAME_PAIRS = "all that is compared must be tested on the same pairs; use another --out"
-MOST_SEEDS, LONGEST_NAME, MOST_TOLD = 10_000, 100, 6
+MOST_SEEDS, LONGEST_NAME = 10_000, 100
 HOW_MANY = {True: "one model per task", False: "one model for all tasks"}
 SEPARATE = "separate"  # stands next to a configuration's settings where each of its tasks has a model of its own
 
@@ -143,28 +143,16 @@ def check_same(configurations: Mapping[str, RunConfig], first: RunConfig, respli
     Raises:
         KitError: the data, its tasks or the split differ.
     """
-    for setting in (*SAME, *(() if resplit else ("split_seed",))):
-        theirs = shown_setting(first, setting)
-        for name, config in configurations.items():
-            if shown_setting(config, setting) != theirs:
-                found = shown_setting(config, setting)
-                raise KitError(f"compare {name}: {flag(setting)} is {found}, but {theirs} {before}; {SAME_PAIRS}")
+    theirs, ours = as_given(first), {name: as_given(config) for name, config in configurations.items()}
+    for setting in map(flag, (*SAME, *(() if resplit else ("split_seed",)))):
+        for name, given in ours.items():
+            if given[setting] != theirs[setting]:
+                raise KitError(f"compare {name}: {setting} is {given[setting]}, but {theirs[setting]} {before}; {SAME_PAIRS}")
 
 
 def differences(one: RunConfig, other: RunConfig) -> list[str]:
-    """Settings of ``one`` that differ in ``other``, as flags: ``--epochs 1, not 2``."""
-    left, right = as_given(one), as_given(other)
-    names = [name for name in {**left, **right} if name not in map(flag, NOT_COMPARED) and left.get(name) != right.get(name)]
-    return [
-        f"{name} {left.get(name, 'its default')}, not {right.get(name, 'its default')}"
-        for name in names
-        if f"--{name.removeprefix('-o ').partition('.')[0]}" not in names  # the options of different plugins are not compared
-    ]
-
-
-def listed(changed: Sequence[str]) -> str:
-    """Differences in one line, the first few of many."""
-    return "; ".join(changed[:MOST_TOLD]) + (f"; and {len(changed) - MOST_TOLD} more" if len(changed) > MOST_TOLD else "")
+    """Settings of ``one`` that make ``other`` another configuration: ``--epochs 1, not 2``."""
+    return sentences(as_given(one, without=NOT_COMPARED), as_given(other, without=NOT_COMPARED))
 
 
 def merge(before: Plan, now: Plan, out: Path) -> Plan:
@@ -226,7 +214,7 @@ def read_plan(folder: Path) -> Plan:
         number, given, seeds, resplit = (content[key] for key in ("format", "configurations", "seeds", "resplit"))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise KitError(f"{folder}: not a comparison: {PLAN} is missing or unreadable") from None
-    if number not in (1, FORMAT):
+    if number != FORMAT:
         raise KitError(f"{path}: format {number!r} found, expected {FORMAT}")
     if not isinstance(given, dict) or not given or not all(isinstance(changes, dict) for changes in given.values()):
         raise KitError(f"{path}: configurations: expected at least one name with its settings")
@@ -236,9 +224,7 @@ def read_plan(folder: Path) -> Plan:
     try:
         check_names(given)
         parts = {name: without_separate(changes) for name, changes in given.items()}
-        configurations = {
-            name: configure(RunConfig(), upgrade(changes) if number == 1 else changes) for name, (changes, _) in parts.items()
-        }
+        configurations = {name: configure(RunConfig(), changes) for name, (changes, _) in parts.items()}
         for config in configurations.values():
             config.schema.select(config.tasks)
         check_same(configurations, next(iter(configurations.values())), resplit)

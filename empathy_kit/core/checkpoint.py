@@ -15,7 +15,6 @@ from empathy_kit.core.objective import Objective
 from empathy_kit.errors import KitError
 
 WEIGHTS = "model.safetensors"
-ENCODER = "trunk.encoder.model."  # begins the names of the built-in trunks' encoder weights
 LOSSES = "losses."  # begins the names of what losses have learnt
 
 
@@ -56,9 +55,6 @@ def load(folder: Path, model: Model, objective: Objective | None = None) -> None
         weights: dict[str, torch.Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise KitError(f"{path}: cannot be read: {type(error).__name__}") from None
-    missing = not any(name.startswith(ENCODER) for name in weights)
-    if missing and any(name.startswith(ENCODER) for name in model.state_dict()):  # format 1: the trunk held the encoder itself
-        weights = {name.replace("trunk.encoder.", ENCODER, 1): tensor for name, tensor in weights.items()}
     learnt = {name.removeprefix(LOSSES): weights.pop(name) for name in list(weights) if name.startswith(LOSSES)}
     try:
         model.load_state_dict(weights)

@@ -16,6 +16,7 @@ from empathy_kit.runs import results
 from empathy_kit.runs.build import flags_named, open_encoder
 from empathy_kit.runs.choose import Plugins, library_versions, provenance
 from empathy_kit.runs.describe import describe_data, describe_split
+from empathy_kit.runs.differences import listed
 from empathy_kit.runs.identity import Stopped, all_versions, changes, settings_of
 from empathy_kit.runs.prepare import Prepared, prepare
 from empathy_kit.runs.repeat import UNKNOWN, Original
@@ -94,7 +95,7 @@ def begin(
     mine = settings_of(config, plugins)
     differing = changes(processes.told("settings", mine), mine)
     if differing:
-        raise KitError(f"torchrun: rank 0 was started with {'; '.join(differing)}; start all processes with the same settings")
+        raise KitError(f"torchrun: rank 0 was started with {listed(differing)}; start all processes with the same settings")
     provided = _provided(plugins, processes)
     corpus = load_corpus(config.data, config.schema)
     split = make_split(corpus, config.split, config.split_seed, config.schema.select(config.tasks))

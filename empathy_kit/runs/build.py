@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from empathy_kit.cache import cache_folder
 from empathy_kit.config import RunConfig
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from empathy_kit.core.batch import Examples
     from empathy_kit.core.model import Model
     from empathy_kit.core.objective import Criterion, Objective
+    from empathy_kit.core.predictor import Predictor
     from empathy_kit.core.processes import Processes
     from empathy_kit.core.tokens import Tokenization, TokenPair, Truncation
     from empathy_kit.core.trainer import Trainer
@@ -109,6 +110,28 @@ def build_model(config: RunConfig, plugins: Plugins, tasks: Sequence[Task], enco
             found = "no method probabilities" if isinstance(head, nn.Module) else type(head).__name__
             raise plugins.wrong("head", f"{found} found, expected an nn.Module with a method probabilities")
     return Model(trunk, heads)
+
+
+def ready(
+    config: RunConfig, plugins: Plugins, tasks: Sequence[Task], folder: Path, device: Literal["auto", "cpu"]
+) -> tuple[Predictor, Tokenization, tuple[str, ...]]:
+    """A saved model that predicts on a device, its tokenization, and warnings about the precision.
+
+    Raises:
+        KitError: the folder's files are not those of such a model, or a plugin cannot be built.
+    """
+    from empathy_kit.core import checkpoint
+    from empathy_kit.core.encoder import rebuild_encoder
+    from empathy_kit.core.precision import find_device, predicting_precision
+    from empathy_kit.core.predictor import Predictor
+
+    encoder, tokenizer = rebuild_encoder(folder)
+    model = build_model(config, plugins, tasks, encoder)
+    checkpoint.load(folder, model)
+    tokenization = build_tokenization(config, tokenizer, encoder)
+    where = find_device(device)
+    precision, warnings = predicting_precision(where, config.precision)
+    return Predictor(model, pad_id=tokenization.pad_id, device=where, precision=precision), tokenization, warnings
 
 
 def check_model(plugins: Plugins, tasks: Sequence[Task], model: Model, tokenization: Tokenization) -> bool:

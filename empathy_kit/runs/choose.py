@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -118,6 +118,21 @@ def choose_plugins(config: RunConfig, registry: Registry) -> Plugins:
         else:
             options[kind] = resolve(owner, entry.spec.build, general)
     return Plugins(chosen, options, weight)
+
+
+def choose_with(warnings: Iterable[str], config: RunConfig, registry: Registry) -> Plugins:
+    """The plugins of a recorded run; where they do not fit its options, the error says what has changed since.
+
+    A record has every option, given or not. So a version that renames one fits no record of an earlier version, and only the
+    warning of the other version tells the user what to do.
+
+    Raises:
+        KitError: as `choose_plugins`, with the warnings of `compare_providers` at its end.
+    """
+    try:
+        return choose_plugins(config, registry)
+    except KitError as error:
+        raise KitError("; ".join([str(error), *warnings])) from None
 
 
 def all_options(plugins: Plugins) -> dict[str, Any]:

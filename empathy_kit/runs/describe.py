@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -11,9 +12,12 @@ from empathy_kit.data.splits import PARTS, Split, leakage, take
 from empathy_kit.encoders import encoder_source
 from empathy_kit.runs.build import flags_named
 
+MOST_ROWS = 5
+"""Rows of a task that a record names; a table with few annotated spans has as many without one as it has pairs."""
 
-def describe_data(corpus: Corpus) -> dict[str, Any]:
-    """Counts of what the data has, and of what cannot be used."""
+
+def describe_data(corpus: Corpus, *, most_rows: int | None = MOST_ROWS) -> dict[str, Any]:
+    """Counts of what the data has, and of what cannot be used, with the first rows of it; None names every row."""
     repeated = duplicates(corpus)
     placement = corpus.placement
     return {
@@ -29,12 +33,20 @@ def describe_data(corpus: Corpus) -> dict[str, Any]:
             "exact": placement.exact,
             "whitespace": placement.whitespace,
             "fuzzy": placement.fuzzy,
-            "lost": [list(entry) for entry in placement.lost],
-            "bare": [list(entry) for entry in placement.bare],
+            "lost": _by_task(placement.lost, most_rows),
+            "bare": _by_task(placement.bare, most_rows),
             "unlabelled": placement.unlabelled,
         },
         "columns": {"read": list(corpus.columns_read), "ignored": corpus.columns_ignored},
     }
+
+
+def _by_task(entries: Iterable[tuple[int, str]], most_rows: int | None) -> dict[str, dict[str, Any]]:
+    """Per task how many entries there are, and their rows."""
+    rows: dict[str, list[int]] = {}
+    for row, task in entries:
+        rows.setdefault(task, []).append(row)
+    return {task: {"count": len(found), "rows": found[:most_rows]} for task, found in rows.items()}
 
 
 def describe_split(corpus: Corpus, split: Split) -> dict[str, Any]:

@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from empathy_kit import __version__
-from empathy_kit.config import RunConfig, flag, to_dict
+from empathy_kit.config import RunConfig, to_dict
 from empathy_kit.errors import KitError
 from empathy_kit.files import PARTIAL
 from empathy_kit.plugins import OURS, Registry
 from empathy_kit.runs.checkpoints import STATE, Checkpoint, folders, newest
 from empathy_kit.runs.choose import Plugins, all_options, compare_providers, library_versions, provenance
+from empathy_kit.runs.differences import as_given, listed, sentences
 from empathy_kit.runs.machine import PARTS, THEN, described
 from empathy_kit.runs.record import complete
 
 KIT = "empathy-kit"  # among the versions
 BY_CONTENT = ("data", "encoder")  # settings that name what is known by its hash, wherever it lies
 READS = {"transformers", "tokenizers"}  # the hash of an encoder is also of settings and rules that a release of these fills in
-MOST_TOLD = 6
 
 
 def settings_of(config: RunConfig, plugins: Plugins) -> dict[str, Any]:
@@ -72,8 +72,7 @@ class Stopped:
         """
         changed = changes(self.settings, settings_of(config, plugins))
         if changed:
-            told = "; ".join(changed[:MOST_TOLD]) + (f"; and {len(changed) - MOST_TOLD} more" if len(changed) > MOST_TOLD else "")
-            raise self._other(told, "use the same settings, or another --out")
+            raise self._other(listed(changed), "use the same settings, or another --out")
         then = self.checkpoint.identity["plugins"]
         compare_providers(then, config, registry)
         for kind, entry in plugins.chosen.items():
@@ -192,19 +191,10 @@ def all_versions(before: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def changes(recorded: Mapping[str, Any], now: Mapping[str, Any], *, by_name: bool = False) -> list[str]:
     """Settings that differ, as flags: ``--epochs 1, not 2``; data and encoder are told by their hashes, unless ``by_name``."""
-    found = []
-    for name, value in recorded.items():
-        if name == "options" or value == now.get(name) or (name in BY_CONTENT and not by_name):
-            continue
-        found.append(
-            f"another {flag(name)}" if name == "schema" else f"{flag(name)} {_shown(value)}, not {_shown(now.get(name))}"
-        )
-    options, others = recorded["options"], now["options"]
-    for route in dict.fromkeys((*options, *others)):
-        if options.get(route) != others.get(route) and f"--{route.partition('.')[0]} " not in " ".join(found):
-            found.append(f"-o {route} {options.get(route, 'its default')}, not {others.get(route, 'its default')}")
-    return found
-
-
-def _shown(value: Any) -> Any:
-    return ",".join(value) if isinstance(value, list) else "none" if value is None else value
+    without = () if by_name else BY_CONTENT
+    # A record has the titles and columns of its schema, too: with others it would not be the one of the command.
+    if recorded["schema"] == now["schema"]:
+        return sentences(as_given(recorded, without=without), as_given(now, without=without))
+    # Tasks are told by their schema, and that of another version may not be one for this version.
+    without = ("schema", "tasks", *without)
+    return ["another --schema", *sentences(as_given(recorded, without=without), as_given(now, without=without))]

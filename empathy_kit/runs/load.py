@@ -12,8 +12,8 @@ from empathy_kit.contracts import Task
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import OURS, Registry
 from empathy_kit.runs import record
-from empathy_kit.runs.build import build_model, build_tokenization
-from empathy_kit.runs.choose import LIBRARIES, choose_plugins, compare_providers, library_versions, provenance
+from empathy_kit.runs.build import ready
+from empathy_kit.runs.choose import LIBRARIES, choose_with, compare_providers, library_versions, provenance
 
 if TYPE_CHECKING:
     from empathy_kit.core.predictor import Predictor
@@ -40,13 +40,8 @@ def load(folder: Path, registry: Registry, *, device: Literal["auto", "cpu"] | N
         device: where to compute; None takes the device of the run's configuration.
 
     Raises:
-        KitError: the run was changed or has no model, or its plugins are missing.
+        KitError: the run was changed or has no model, or its plugins are missing or do not know one of its options.
     """
-    from empathy_kit.core import checkpoint
-    from empathy_kit.core.encoder import rebuild_encoder
-    from empathy_kit.core.precision import find_device, predicting_precision
-    from empathy_kit.core.predictor import Predictor
-
     result = record.read_with_model(folder)
     config = configure(RunConfig(), result.config)
     try:
@@ -55,16 +50,10 @@ def load(folder: Path, registry: Registry, *, device: Literal["auto", "cpu"] | N
     except (KeyError, TypeError, ValueError):
         raise KitError(f"{folder / record.RUN}: {record.MALFORMED}") from None
     warnings = compare_providers(result.plugins, config, registry)
+    plugins = choose_with(warnings, config, registry)
     if result.oracle:
         warnings += ("the run was an ORACLE: it was scored with annotated spans, which it does not see when it predicts",)
-    plugins = choose_plugins(config, registry)
-    encoder, tokenizer = rebuild_encoder(folder / record.MODEL)
-    model = build_model(config, plugins, tasks, encoder)
-    checkpoint.load(folder / record.MODEL, model)
-    tokenization = build_tokenization(config, tokenizer, encoder)
-    where = find_device(device or config.device)
-    precision, others = predicting_precision(where, config.precision)
-    predictor = Predictor(model, pad_id=tokenization.pad_id, device=where, precision=precision)
+    predictor, tokenization, others = ready(config, plugins, tasks, folder / record.MODEL, device or config.device)
     foreign = [entry for entry in plugins.chosen.values() if entry.distribution != OURS]
     code = {
         **{name: version for name, version in library_versions().items() if name in LIBRARIES},

@@ -17,8 +17,8 @@ from empathy_kit.contracts import Task
 from empathy_kit.data.pairs import Corpus
 from empathy_kit.data.splits import Split
 from empathy_kit.plugins import Registry, load_registry
-from empathy_kit.runs.build import build_model, build_tokenization, open_encoder
-from empathy_kit.runs.choose import all_options, choose_plugins, compare_providers, provenance
+from empathy_kit.runs.build import open_encoder, ready
+from empathy_kit.runs.choose import all_options, choose_plugins, choose_with, compare_providers, provenance
 from empathy_kit.runs.prepare import prepare
 
 if TYPE_CHECKING:
@@ -96,26 +96,15 @@ def rebuild(trained: Trained, registry: Registry) -> Ready:
     """The model, ready to predict.
 
     Raises:
-        KitError: a plugin that is not in the registry.
+        KitError: a plugin that is not in the registry, or does not know an option of the model's.
     """
-    from empathy_kit.core import checkpoint
-    from empathy_kit.core.encoder import rebuild_encoder
-    from empathy_kit.core.precision import find_device, predicting_precision
-    from empathy_kit.core.predictor import Predictor
-
     config = configure(RunConfig(), trained.config)
     warnings = compare_providers(trained.providers, config, registry)
-    plugins = choose_plugins(config, registry)
+    plugins = choose_with(warnings, config, registry)
     with _own_randomness(config.seed), tempfile.TemporaryDirectory() as temporary:
         for name, content in trained.files.items():
             (Path(temporary) / name).write_bytes(content)
-        encoder, tokenizer = rebuild_encoder(Path(temporary))
-        model = build_model(config, plugins, trained.tasks, encoder)
-        checkpoint.load(Path(temporary), model)
-    tokenization = build_tokenization(config, tokenizer, encoder)
-    where = find_device(config.device)
-    precision, others = predicting_precision(where, config.precision)
-    predictor = Predictor(model, pad_id=tokenization.pad_id, device=where, precision=precision)
+        predictor, tokenization, others = ready(config, plugins, trained.tasks, Path(temporary), config.device)
     return Ready(predictor, tokenization, (*warnings, *others))
 
 

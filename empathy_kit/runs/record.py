@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
-from empathy_kit.config import ADDED, RunConfig, configure, to_dict, upgrade
+from empathy_kit.config import ADDED, RunConfig, configure, to_dict
 from empathy_kit.data.pairs import Corpus
 from empathy_kit.data.schema import Schema
 from empathy_kit.errors import KitError, shown
@@ -48,7 +48,7 @@ class Record:
     machine: dict[str, Any]
     data: dict[str, Any]
     split: dict[str, Any]
-    encoder: dict[str, str]  # name, and sha256 of weights, settings and tokenizer; empty in format 1
+    encoder: dict[str, str]  # name, and sha256 of weights, settings and tokenizer
     truncation: dict[str, Any]
     training: dict[str, Any]  # what happened; own_criterion: the heads brought their loss, and config's was not used
     scores: dict[str, Any]  # task to core.metrics.Scores
@@ -156,11 +156,7 @@ def read(folder: Path, *, model: bool = True) -> Record:
     try:
         content = json.loads((folder / RUN).read_text(encoding="utf-8-sig"))
         number = content["format"]
-        if number == 1:
-            content = _of_today(content)
-        if number in (1, 2):
-            content = _of_format_2(content)
-        elif number != FORMAT:
+        if number != FORMAT:
             raise KitError(f"{folder / RUN}: format {shown(number)} found, expected {FORMAT}")
         content = {**dict.fromkeys(LATER), **content, "config": complete(content["config"])}
         found = Record(**{entry.name: content[entry.name] for entry in fields(Record)})
@@ -205,6 +201,9 @@ def _check(found: Record) -> None:
     for value in (found.config["options"], *found.plugins.values()):
         check_type(value, dict)
     for value in (
+        found.data["sha256"],  # by these three, what is compared knows that it may be
+        found.split["sha256"],
+        found.encoder["sha256"],
         *found.versions.values(),
         *found.encoder.values(),
         *(part for entry in found.plugins.values() for part in entry.values()),
@@ -219,29 +218,6 @@ def check_type(value: Any, kind: Any) -> None:
     """Raise a TypeError where a JSON value has another type; True is not a number."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is int):
         raise TypeError(str(kind))
-
-
-def _of_today(content: dict[str, Any]) -> dict[str, Any]:
-    """A record of format 1: three tasks, every pair labelled and shown once per epoch, and a GRU whose options were settings."""
-    ours = {"distribution": "empathy-kit", "version": content["kit"]}
-    return {
-        **content,
-        "format": 2,
-        "config": {**to_dict(RunConfig()), **upgrade(content["config"])},
-        "encoder": {},
-        "plugins": {**content["plugins"], "sampler": {"name": "all", **ours}, "trunk": {"name": "gru", **ours}},
-    }
-
-
-def _of_format_2(content: dict[str, Any]) -> dict[str, Any]:
-    """A record of format 2: no average precision; its span scores ignore truncated evidence and are left out."""
-    missing: dict[str, Any] = {"average_precision": [], "batch_macro_f1": None}
-    return {
-        **content,
-        "format": FORMAT,
-        "scores": {task: {**scores, **missing} for task, scores in content["scores"].items()},
-        "spans": None,
-    }
 
 
 def verify(folder: Path, *, model: bool = True) -> None:

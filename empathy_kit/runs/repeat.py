@@ -16,7 +16,6 @@ _DATA, _ENCODER = ("data", "schema"), ("encoder", "attention_dropout")
 RESTS_ON = {"data": _DATA, "split": (*_DATA, "split", "split_seed"), "encoder": _ENCODER}
 """What a record has a hash of, and the settings that it follows from: where one of these is changed, another is expected."""
 
-SINCE_2 = ("sampler", "trunk")  # kinds of plugins that format 1 did not have
 OF_A_RECORD = ("format", "data", "split", "encoder", "plugins", "versions", "machine")  # next to its settings
 
 
@@ -53,7 +52,7 @@ def read_original(path: Path, changed: Container[str] = ()) -> Original:
         return UNKNOWN
     checked = _Checked(path, content)
     names = [name for name, settings in RESTS_ON.items() if not any(setting in changed for setting in settings)]
-    hashes = {name: checked.hash_of(name) for name in names if (name, checked.format) != ("encoder", 1)}
+    hashes = {name: checked.hash_of(name) for name in names}
     return Original(hashes, checked.providers(), checked.versions(), checked.machine())
 
 
@@ -64,10 +63,6 @@ class _Checked:
     path: Path
     content: Mapping[str, Any]
 
-    @property
-    def format(self) -> Any:
-        return self.content.get("format")
-
     def hash_of(self, name: str) -> str:
         part = self.content.get(name)
         return self._text(part if isinstance(part, dict) else {}, "sha256", f"the sha256 of its {name}")
@@ -77,8 +72,6 @@ class _Checked:
         plugins = self._part("plugins")
         found: dict[str, dict[str, str]] = {}
         for kind in KINDS:
-            if self.format == 1 and kind in SINCE_2:
-                continue
             entry = plugins.get(kind)
             if not isinstance(entry, dict):
                 raise self._lacks(f"the plugin of its {kind}")

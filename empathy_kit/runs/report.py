@@ -16,6 +16,7 @@ from empathy_kit.runs.record import Record
 
 MARK = "*"  # on a level that was predicted right at most once, and on the macro F1 that includes it
 TOO_SURE = "Macro F1's 95 % interval is too sure there: in simulations it holds the truth 59 to 92 % of the time."
+ORACLE = "ORACLE: annotated spans were seen at test time; a pair without a span has level 0. Not comparable."
 DASH = "-"  # a score that is undefined or was not measured
 LONG = 3  # characters of a label; from here on the columns of a confusion matrix are numbered instead
 LARGE = 0.15  # share of the pairs in one group that causes a warning
@@ -134,17 +135,12 @@ def class_tables(record: Record) -> Iterator[Table]:
             scores, last = record.scores[name], len(labels) - 1
             for level, row in enumerate(scores["confusion"]):
                 title = f"{name} {shown[level]}"
-                cells = [estimate(scores[key][level]) for key in ("precision", "recall")]
-                cells += [_ranked(scores, level), number(random_precision(sum(row), scores["n"])), estimate(scores["f1"][level])]
+                cells = [estimate(scores[key][level]) for key in ("precision", "recall", "average_precision")]
+                cells += [number(random_precision(sum(row), scores["n"])), estimate(scores["f1"][level])]
                 mark = MARK * (level in barely_hit(scores["confusion"]))
                 tables[0].add_row(title + mark, *cells, end_section=level == last)
                 tables[1].add_row(title, *map(str, row), end_section=level == last)
         yield from tables
-
-
-def _ranked(scores: Mapping[str, Any], level: int) -> str:
-    found = scores["average_precision"]  # format 2 had none
-    return estimate(found[level]) if found else DASH
 
 
 def span_table(record: Record) -> Table | None:
@@ -163,9 +159,7 @@ def span_table(record: Record) -> Table | None:
 def warnings(record: Record) -> Iterator[Text]:
     """Warnings that belong next to the scores."""
     if record.oracle:
-        yield Text(
-            "ORACLE: annotated spans were seen at test time; a pair without a span has level 0. Not comparable.", "bold red"
-        )
+        yield Text(ORACLE, "bold red")
     for task in record.tasks.tasks:
         scores = record.scores[task.name]
         for level in scores["never_predicted"]:
@@ -191,18 +185,19 @@ def data_lines(data: Mapping[str, Any]) -> Iterator[str]:
     if any(count < data["pairs"] for count in labelled.values()):
         yield f"labelled pairs: {_listed(labelled)}; the others count in no loss and no score of that task"
     spans, repeated = data["spans"], data["duplicates"]
+    lost, bare = _by_task(spans["lost"]), _by_task(spans["bare"])
     if spans["total"]:
         yield (
             f"spans: {spans['total']:,} annotated; {spans['exact']:,} found exactly, {spans['whitespace']:,} up to white space "
-            f"and case, {spans['fuzzy']:,} word by word, {len(spans['lost']):,} not found"
+            f"and case, {spans['fuzzy']:,} word by word, {sum(found['count'] for found in lost.values()):,} not found"
         )
     if spans.get("unlabelled"):
         yield f"spans where the label is missing, not used: {spans['unlabelled']:,}"
-    if spans["lost"]:
-        yield f"spans not found, not used: {_rows(spans['lost'])}"
-    if spans["bare"]:
-        yield f"labels above the lowest without a span, left out of the span loss: {_rows(spans['bare'])}"
-    columns = data.get("columns", {"read": [], "ignored": 0})  # format 1 did not record them
+    if lost:
+        yield f"spans not found, not used: {_rows(lost)}"
+    if bare:
+        yield f"labels above the lowest without a span, left out of the span loss: {_rows(bare)}"
+    columns = data["columns"]
     if columns["read"] or columns["ignored"]:
         read, ignored = ", ".join(columns["read"]) or "none", columns["ignored"]
         yield f"optional columns read: {read}; {ignored:,} other column{'s' * (ignored != 1)} ignored"
@@ -218,18 +213,28 @@ def _listed(values: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {value:,}" for name, value in values.items())
 
 
-def _rows(entries: Sequence[Sequence[Any]]) -> str:
-    rows: dict[str, list[str]] = {}
+def _by_task(entries: Mapping[str, Mapping[str, Any]] | Sequence[Sequence[Any]]) -> Mapping[str, Mapping[str, Any]]:
+    """Per task a "count" and the first "rows"; earlier records list each row with its task."""
+    if isinstance(entries, Mapping):
+        return entries
+    rows: dict[str, list[int]] = {}
     for row, task in entries:
-        rows.setdefault(task, []).append(str(row))
-    return "; ".join(f"{task} row{'s' * (len(found) > 1)} {', '.join(found)}" for task, found in rows.items())
+        rows.setdefault(task, []).append(row)
+    return {task: {"count": len(found), "rows": found} for task, found in rows.items()}
+
+
+def _rows(tasks: Mapping[str, Mapping[str, Any]]) -> str:
+    return "; ".join(
+        f"{task} row{'s' * (found['count'] > 1)} {', '.join(map(str, found['rows']))}"
+        + (f" and {found['count'] - len(found['rows']):,} more" if found["count"] > len(found["rows"]) else "")
+        for task, found in tasks.items()
+    )
 
 
 def split_warnings(split: Mapping[str, Any]) -> Iterator[str]:
     """Warnings about a split."""
     pairs = sum(split["pairs"].values()) + split.get("unused", 0)  # the groups are those of all pairs
-    largest = split.get("largest_group", 0)  # format 1 did not record it
-    if largest > LARGE * pairs:
+    if (largest := split["largest_group"]) > LARGE * pairs:
         yield (
             f"warning: {largest:,} of {pairs:,} pairs share a seeker id or seeker post and stay in one part; "
             "is every seeker_id one person's?"

@@ -58,8 +58,8 @@ class Tracker:
         """Where the tracker writes this run; None where it keeps that to itself."""
         return self.folder.parent / self.name / self.folder.name if self._class.requires_logging_directory else None
 
-    def start(self, config: RunConfig) -> None:
-        """Begin the run, with its settings."""
+    def start(self, config: RunConfig, *, oracle: bool) -> None:
+        """Begin the run, with its settings, and whether it is an oracle."""
         _be_one_process()
         run = self.folder.name
         if self._class.requires_logging_directory:
@@ -69,7 +69,7 @@ class Tracker:
             self._opened = self._class(PROJECT, **named)
         self._opened.start()
         given = {name.removeprefix("--").removeprefix("-o "): value for name, value in as_given(config).items()}
-        self._opened.store_init_configuration({name: _plain(value) for name, value in given.items()})
+        self._opened.store_init_configuration({"oracle": oracle, **{name: _plain(value) for name, value in given.items()}})
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Log values at a step of the optimizer."""
@@ -103,6 +103,7 @@ class _Log:
         self.tracker = tracker
         self.device: Any = None
         self.works = True
+        self._oracle = False
         self._logged, self._steps = float("-inf"), 0
 
     def take(self, event: Any) -> Untracked | None:
@@ -113,7 +114,8 @@ class _Log:
             self.device = torch.device(event.device)
             if event.partial is not None:
                 self.tracker.folder = event.partial.with_name(event.partial.name.removesuffix(PARTIAL))
-            return self.attempt(lambda: self.tracker.start(event.config))
+            self._oracle = event.oracle
+            return self.attempt(lambda: self.tracker.start(event.config, oracle=event.oracle))
         if self.device is None:  # the run only lacked its name: nothing was begun, and `runs export` can log it
             return None
         if isinstance(event, Finished):
@@ -142,7 +144,7 @@ class _Log:
 
     def _epoch(self, epoch: Any) -> None:
         self._steps = epoch.steps
-        self.tracker.log(epoch_values(asdict(epoch)), epoch.steps)
+        self.tracker.log(epoch_values(asdict(epoch), oracle=self._oracle), epoch.steps)
 
     def _end(self, record: Record) -> None:
         self.tracker.log(test_values(record), self._steps)
@@ -191,35 +193,45 @@ def export(folder: Path, name: str) -> Path | None:
 
 
 def _replay(tracker: Tracker, record: Record, history: Sequence[Mapping[str, Any]]) -> None:
-    tracker.start(configure(RunConfig(), record.config))
+    tracker.start(configure(RunConfig(), record.config), oracle=record.oracle)
     steps = 0
     for epoch in history:
         steps = epoch.get("steps", epoch["epoch"])  # the runs of earlier versions have no steps
-        tracker.log(epoch_values(epoch), steps)
+        tracker.log(epoch_values(epoch, oracle=record.oracle), steps)
     tracker.log(test_values(record), steps)
     tracker.finish()
 
 
-def epoch_values(epoch: Mapping[str, Any]) -> dict[str, float]:
+def epoch_values(epoch: Mapping[str, Any], *, oracle: bool) -> dict[str, float]:
     """What is logged at the end of an epoch."""
+    validation = _part("validation", oracle=oracle)
     return {
         "epoch": epoch["epoch"],
         "train/loss": epoch["train_loss"],
         "train/pairs_per_second": epoch["pairs_per_second"],
-        "validation/loss": epoch["validation_loss"],
-        **{f"validation/{task}/accuracy": value for task, value in epoch["validation_accuracy"].items()},
-        **{f"validation/{task}/macro_f1": value for task, value in epoch["validation_macro_f1"].items()},
+        f"{validation}/loss": epoch["validation_loss"],
+        **{f"{validation}/{task}/accuracy": value for task, value in epoch["validation_accuracy"].items()},
+        **{f"{validation}/{task}/macro_f1": value for task, value in epoch["validation_macro_f1"].items()},
     }
 
 
 def test_values(record: Record) -> dict[str, float]:
     """What is logged at the end of a run: the scores of the test part that are defined."""
+    test = _part("test", oracle=record.oracle)
     return {
-        f"test/{task}/{name}": value
+        f"{test}/{task}/{name}": value
         for task, scores in scores_of(record).items()
         for name, value in scores.items()
         if value is not None
     }
+
+
+def _part(name: str, *, oracle: bool) -> str:
+    """What the values of a part begin with: an oracle's are drawn apart from those of runs that see no annotated spans.
+
+    Of letters and underscores, because trackers refuse or replace other signs, and not the same ones.
+    """
+    return f"{name}_ORACLE" if oracle else name
 
 
 def _be_one_process() -> None:

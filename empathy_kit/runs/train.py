@@ -14,7 +14,7 @@ from empathy_kit.plugins import Registry
 from empathy_kit.runs import record, results
 from empathy_kit.runs.begin import begin
 from empathy_kit.runs.build import own_criterion
-from empathy_kit.runs.choose import Plugins, choose_plugins, compare_providers, compare_versions, library_versions
+from empathy_kit.runs.choose import Plugins, choose_with, compare_providers, compare_versions, library_versions
 from empathy_kit.runs.identity import KIT, Stopped, all_versions, changes, settings_of, stopped
 from empathy_kit.runs.keeping import Keeper, Unkept
 from empathy_kit.runs.machine import compare_machines, machine_of
@@ -100,11 +100,7 @@ def run(
         raise KitError("torchrun: only `empathy-kit run` trains in several processes; start this command without torchrun")
     warnings = compare_providers(original.providers, config, registry)
     warnings += compare_versions(original.versions, library_versions())
-    try:
-        plugins = choose_plugins(config, registry)
-    except KitError as error:
-        # Another version may have renamed an option or a plugin of the recorded run.
-        raise KitError("; ".join([str(error), *warnings])) from None
+    plugins = choose_with(warnings, config, registry)
 
     if processes is not None and processes.rank:
         _follow(config, plugins, processes)

@@ -94,6 +94,15 @@ def test_data_check_lists_lost_spans_by_row_and_never_their_words(kit: Reply, tm
     assert "nowhere" not in out + err
 
 
+def test_data_check_names_every_row_without_a_span_and_describe_the_first(kit: Reply, tiny_roberta: Path, tmp_path: Path) -> None:
+    name = table(tmp_path, "mine.jsonl", {"ER": 1, "ER_spans": ["response"]}, *[{"ER": 1, "ER_spans": []}] * 9)
+    start = "labels above the lowest without a span, left out of the span loss: ER rows 2, 3, 4, 5, 6"
+    assert f"{start}, 7, 8, 9, 10\n" in kit("data", "check", "--data", name)[1]
+    offline = ("data", "describe", "--data", name, "--encoder", str(tiny_roberta))
+    assert f"{start} and 4 more\n" in kit(*offline)[1]
+    assert json.loads(kit(*offline, "--json")[1])["spans"]["bare"] == {"ER": {"count": 9, "rows": list(range(2, 11))}}
+
+
 @pytest.mark.parametrize("command", ["check", "describe", "split"])
 def test_a_broken_table_is_one_line_with_file_row_and_column(command: str, kit: Reply, tmp_path: Path) -> None:
     name = table(tmp_path, "mine.jsonl", {}, {"EX": 3})

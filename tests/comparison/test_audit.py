@@ -83,7 +83,7 @@ def write_run(folder: Path, corpus: Corpus, positions: Sequence[int], found: dic
         "config": to_dict(RunConfig(schema=TWO, tasks=tuple(found))),
         "plugins": {"loss": {"name": "ce", "distribution": "empathy-kit", "version": "0.1.0"}},
         "data": {"name": corpus.name, "sha256": corpus.sha256()},
-        "split": {"kind": "grouped"},
+        "split": {"kind": "grouped", "sha256": ""},
         **{name: {} for name in ("versions", "machine", "encoder", "truncation", "training", "scores")},
         "spans": None,
         **changes,

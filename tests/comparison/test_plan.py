@@ -48,20 +48,12 @@ def test_a_plan_that_is_written_is_read_again(tmp_path: Path) -> None:
     assert read_plan(tmp_path) == plan
 
 
-def test_a_plan_of_the_first_format_is_read_as_one_of_today(tmp_path: Path) -> None:
-    old = {"loss": "focal", "hidden": 128, "layers": 1, "dropout": 0.1, "options": {"loss.gamma": "3"}}
-    content = {"format": 1, "configurations": {"T3": old}, "seeds": [0], "resplit": True}
-    (tmp_path / "comparison.json").write_text(json.dumps(content))
-    config = read_plan(tmp_path).configurations["T3"]
-    assert (config.loss, config.schema, config.trunk) == ("focal", BASE.schema, "gru")
-    assert config.options == {"loss.gamma": "3", "trunk.hidden": 128, "trunk.layers": 1, "trunk.dropout": 0.1}
-
-
 GOOD: dict[str, Any] = {"format": 2, "configurations": {"T1": to_dict(BASE)}, "seeds": [0], "resplit": False}
 NAME = "expected a name of at most 100 letters, digits and hyphens, first a letter"
 SEEDS = "expected seeds as a list of whole numbers, and resplit as true or false"
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "another format": ({"format": 9}, "format 9 found, expected 2"),
+    "an earlier format": ({"format": 1}, "format 1 found, expected 2"),
     "no configurations": ({"configurations": {}}, "configurations: expected at least one name with its settings"),
     "no settings": ({"configurations": {"T1": 3}}, "configurations: expected at least one name with its settings"),
     "a path for a name": ({"configurations": {"../x": {}}}, f"compare '../x': {NAME}"),
@@ -124,6 +116,11 @@ KEPT = {
         True,
         f"compare T1: out has it with {'; '.join(f'-o trunk.x{at} its default, not {at}' for at in range(6))}; and 3 more; "
         "use the same settings, another name or another --out",
+    ),
+    "no limit": (
+        {"T1": replace(BASE, clip=None)},
+        True,
+        "compare T1: out has it with --clip 1.0, not none; use the same settings, another name or another --out",
     ),
     "another option": (
         {"T1": replace(BASE, options={"trunk.hidden": 8})},

@@ -185,14 +185,6 @@ def test_a_file_that_was_removed_or_added_is_caught_too(copy: Path) -> None:
         load(copy, load_registry())
 
 
-def test_a_model_of_format_1_whose_encoder_had_another_place_is_read(copy: Path) -> None:
-    path, model = copy / record.MODEL / checkpoint.WEIGHTS, rebuilt(copy)
-    weights = load_file(path)
-    save_file({name.replace("trunk.encoder.model.", "trunk.encoder."): tensor for name, tensor in weights.items()}, path)
-    checkpoint.load(copy / record.MODEL, model)
-    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
-
-
 def rebuilt(folder: Path) -> Model:
     model = load(folder, load_registry()).predictor.model
     with torch.no_grad():

@@ -64,7 +64,8 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "runs"
     make_run(folder / "a", scored())
-    make_run(folder / "b", scored(0.75, config=to_dict(RunConfig(loss="ce", epochs=2)), kit="0.2.0"))
+    other: dict[str, Any] = {"kit": "0.2.0", "split": {"kind": "grouped", "sha256": "6" * 64}}
+    make_run(folder / "b", scored(0.75, config=to_dict(RunConfig(loss="ce", epochs=2)), **other))
     (make_run(folder / "bad", scored()) / "model" / "weights").write_bytes(b"")
     (folder / "many").mkdir()
     (folder / "many" / "comparison.json").write_text("{}")

@@ -179,6 +179,7 @@ def test_two_runs_differ_in_settings_origin_and_scores(shelf: Path, command: Com
         "  --epochs: 5 -> 2",
         "made of:",
         "  kit: 0.1.0 -> 0.2.0",
+        "  split sha256: 555555555555 -> 666666666666",
         "scores, on different test pairs: their differences are not the models alone:",
         "  ER: accuracy .500 -> .750 (+25.0 points), weighted F1 .500 -> .750 (+25.0 points), macro F1 - -> -",
     ]
@@ -186,6 +187,23 @@ def test_two_runs_differ_in_settings_origin_and_scores(shelf: Path, command: Com
     assert found["settings"] == {"--loss": ["focal", "ce"], "--epochs": [5, 2]}
     assert found["scores"] == {"ER": {"accuracy": [0.5, 0.75], "weighted_f1": [0.5, 0.75], "macro_f1": [None, None]}}
     assert found["same_test_pairs"] is False
+    assert found["oracle"] == [False, False]
+
+
+def test_an_oracle_is_named_wherever_its_scores_are_compared(tmp_path: Path, command: Command) -> None:
+    one, other = make_run(tmp_path / "one", scored()), make_run(tmp_path / "other", scored(0.9, oracle=True))
+    said = f"  {other}: ORACLE: annotated spans were seen at test time; a pair without a span has level 0. Not comparable."
+    assert command("runs", "diff", one, other).out.splitlines()[-1] == said
+    assert command("runs", "diff", other, one).out.splitlines()[-1] == said
+    assert json.loads(command("runs", "diff", one, other, "--json").out)["oracle"] == [False, True]
+
+
+def test_how_a_record_lists_rows_is_no_difference_of_the_data(tmp_path: Path, command: Command) -> None:
+    before = {"lost": [], "bare": [[row, "ER"] for row in range(1, 10)]}  # as earlier versions wrote it
+    after = {"lost": {}, "bare": {"ER": {"count": 9, "rows": [1, 2, 3, 4, 5]}}}
+    made = ({"name": "sample", "sha256": "d" * 64, "spans": spans} for spans in (before, after))
+    one, other = (make_run(tmp_path / name, scored(data=data)) for name, data in zip("ab", made, strict=True))
+    assert command("runs", "diff", one, other).out.splitlines()[1:3] == ["made of: no difference", "scores:"]
 
 
 def test_runs_on_one_split_are_compared_without_a_remark(tmp_path: Path, command: Command) -> None:

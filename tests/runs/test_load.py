@@ -16,7 +16,7 @@ from run_world import configuration, read_predictions
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from empathy_kit import Head, KitError, Loss, Task
+from empathy_kit import Head, KitError, Loss, Task, Trunk, __version__
 from empathy_kit.core.heads import LinearHead
 from empathy_kit.core.losses.cross_entropy import cross_entropy
 from empathy_kit.data.pairs import class_counts
@@ -25,7 +25,7 @@ from empathy_kit.data.splits import make_split, take
 from empathy_kit.plugins import Provided, Registry, load_registry
 from empathy_kit.runs import record
 from empathy_kit.runs.load import Loaded, load
-from empathy_kit.runs.memory import train
+from empathy_kit.runs.memory import Trained, rebuild, train
 from empathy_kit.runs.train import run
 
 
@@ -131,6 +131,26 @@ def test_a_plugin_that_has_changed_since_is_warned_of_and_one_that_is_gone_refus
     with pytest.raises(KitError) as error:
         load(first[0], Registry(tuple(others)))
     assert str(error.value) == f"{was}, which is missing; install it"
+
+
+def test_an_option_that_another_version_renamed_is_told_with_both_versions(first: tuple[Path, list[Any]]) -> None:
+    """A record has every option, so the user may have given none."""
+
+    def build(encoder: Any, injector: nn.Module, *, width: int = 256, layers: int = 2, dropout: float = 0.3) -> nn.Module:
+        raise NotImplementedError
+
+    registry = load_registry()
+    now = Provided("trunk", Trunk("gru", build), "empathy-kit", "9.9")
+    newer = Registry((*(entry for entry in registry.provided if (entry.kind, entry.spec.name) != ("trunk", "gru")), now))
+    found = record.read(first[0])
+    kept = Trained(found.config, found.plugins, (), {}, (), ())
+    for load_it in (lambda: load(first[0], newer), lambda: rebuild(kept, newer)):
+        with pytest.raises(KitError) as error:
+            load_it()
+        assert str(error.value) == (
+            "trunk gru: unknown option 'hidden'; its options: width: int = 256, layers: int = 2, dropout: float = 0.3; "
+            f"trunk gru: the recorded run had it from empathy-kit {__version__}; now it is 9.9, whose numbers may differ"
+        )
 
 
 @pytest.mark.parametrize("where", ["cpu", None])

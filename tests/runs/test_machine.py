@@ -67,10 +67,11 @@ def test_what_an_earlier_version_did_not_record_of_its_machine_is_not_compared(
 
 
 def test_variables_that_change_how_libraries_round_are_recorded_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ONEDNN_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "NVIDIA_TF32_OVERRIDE", "ACCELERATE_MIXED_PRECISION"):
+    onednn = [f"{prefix}_{name}" for prefix in ("DNNL", "ONEDNN") for name in ("DEFAULT_FPMATH_MODE", "MAX_CPU_ISA")]
+    expected = ("NVIDIA_TF32_OVERRIDE", *onednn)  # oneDNN reads its variables with either prefix
+    for name in (*expected, "ACCELERATE_MIXED_PRECISION", "DNNL_VERBOSE"):
         monkeypatch.setenv(name, "1")
     machine = machine_of("cpu", "torch", 1, None)
-    expected = ("NVIDIA_TF32_OVERRIDE", "ONEDNN_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA")
     assert machine["variables"] == dict.fromkeys(expected, "1")
     assert machine["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
 

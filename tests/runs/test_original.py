@@ -18,9 +18,9 @@ PLUGIN = {"name": "ce", "distribution": "empathy-kit", "version": "0.1.0"}
 Change = Callable[[dict[str, Any]], object]
 
 
-def written(folder: Path, change: Change = lambda content: None, number: int = 3) -> Path:
+def written(folder: Path, change: Change = lambda content: None) -> Path:
     content: dict[str, Any] = {
-        "format": number,
+        "format": 3,
         "config": {},
         **{name: {"sha256": name} for name in ("data", "split", "encoder")},
         "plugins": {kind: dict(PLUGIN) for kind in KINDS},
@@ -60,21 +60,19 @@ def test_settings_that_are_no_record_have_nothing_of_it(tmp_path: Path, content:
 
 
 @pytest.mark.parametrize(
-    ("number", "gone", "changed", "missing"),
+    ("gone", "changed", "missing"),
     [
-        (3, "data", [], "data"),
-        (3, "split", ["split_seed"], None),
-        (3, "split", ["loss"], "split"),
-        (3, "encoder", ["data"], "encoder"),
-        (3, "encoder", ["encoder"], None),
-        (1, "encoder", [], None),  # which has none
-        (1, "split", [], "split"),
+        ("data", [], "data"),
+        ("split", ["split_seed"], None),
+        ("split", ["loss"], "split"),
+        ("encoder", ["data"], "encoder"),
+        ("encoder", ["encoder"], None),
     ],
 )
 def test_a_record_without_a_hash_is_refused_unless_what_it_is_of_is_replaced(
-    tmp_path: Path, number: int, gone: str, changed: list[str], missing: str | None
+    tmp_path: Path, gone: str, changed: list[str], missing: str | None
 ) -> None:
-    path = written(tmp_path, lambda content: content[gone].pop("sha256"), number)
+    path = written(tmp_path, lambda content: content[gone].pop("sha256"))
     if missing is None:
         assert gone not in read_original(path, changed).hashes
     else:
@@ -108,13 +106,3 @@ LACKING: dict[str, tuple[Change, str]] = {
 def test_a_record_that_lacks_what_a_repeat_is_compared_with_is_refused(tmp_path: Path, case: str) -> None:
     change, problem = LACKING[case]
     assert refusal(written(tmp_path, change)) == problem
-
-
-def test_format_1_lacks_an_encoders_hash_and_two_kinds_of_plugins_and_nothing_else(tmp_path: Path) -> None:
-    def as_then(content: dict[str, Any]) -> None:
-        del content["encoder"], content["plugins"]["sampler"], content["plugins"]["trunk"]
-
-    found = read_original(written(tmp_path, as_then, 1))
-    assert set(found.hashes) == {"data", "split"}
-    assert set(found.providers) == {"loss", "rationale", "head"}
-    assert refusal(written(tmp_path, lambda content: content["plugins"].pop("loss"), 1)) == "the plugin of its loss is missing"

@@ -18,7 +18,7 @@ from empathy_kit.config import ADDED, RunConfig, to_dict
 from empathy_kit.data.pairs import Corpus, Pair
 from empathy_kit.data.schema import EPITOME
 from empathy_kit.errors import KitError
-from empathy_kit.runs.record import FORMAT, hashed_ids, read, seal, verify
+from empathy_kit.runs.record import FORMAT, MALFORMED, hashed_ids, read, seal, verify
 
 
 def test_a_run_directory_holds_its_record_history_predictions_and_a_manifest_of_all(tmp_path: Path) -> None:
@@ -73,33 +73,6 @@ def test_a_run_from_before_a_setting_was_added_did_what_its_default_does(tmp_pat
     old = {name: value for name, value in new.items() if name not in ADDED}
     assert old != new
     assert read(make_run(tmp_path / "run", make_record(config=old))).config == new
-
-
-def test_a_run_of_format_1_is_read_as_one_of_today(tmp_path: Path) -> None:
-    """Its GRU's options were settings; it knew no other tasks, samplers or trunks."""
-    new = to_dict(RunConfig(loss="focal", options={"loss.gamma": 2.0}))
-    old = {name: value for name, value in new.items() if name not in ("schema", "tasks", "sampler", "trunk")}
-    old |= {"hidden": 128, "layers": 1, "dropout": 0.5}
-    out = make_run(tmp_path / "run", make_record(format=1, config=old))
-    found = read(out)
-    assert found.format == FORMAT
-    assert found.config == {
-        **new,
-        "options": {"loss.gamma": 2.0, "trunk.hidden": 128, "trunk.layers": 1, "trunk.dropout": 0.5},
-    }
-    ours = {"distribution": "empathy-kit", "version": "0.1.0"}
-    assert found.plugins == {
-        "loss": {"name": "focal", **ours},
-        "sampler": {"name": "all", **ours},
-        "trunk": {"name": "gru", **ours},
-    }
-
-
-def test_a_run_of_format_2_has_no_average_precision_and_its_span_scores_are_not_those_of_today(tmp_path: Path) -> None:
-    """They left out the evidence that truncation had cut away."""
-    found = read(make_run(tmp_path / "run", make_record(format=2, spans={"ER": {"pairs": 3}})))
-    assert (found.format, found.spans) == (FORMAT, None)
-    assert found.scores == {"ER": {"n": 3, "average_precision": [], "batch_macro_f1": None}}
 
 
 def test_a_file_that_is_missing_added_or_changed_is_named(tmp_path: Path) -> None:
@@ -184,11 +157,22 @@ def test_a_folder_that_is_no_finished_run_is_named(tmp_path: Path, manifest: byt
     assert str(error.value) == f"{tmp_path}: not a finished run: manifest.json is missing or unreadable"
 
 
-def test_a_record_of_another_format_is_refused(tmp_path: Path) -> None:
-    out = make_run(tmp_path / "run", make_record(format=FORMAT + 1))
+@pytest.mark.parametrize("number", [FORMAT - 1, FORMAT + 1])
+def test_a_record_of_another_format_is_refused(tmp_path: Path, number: int) -> None:
+    out = make_run(tmp_path / "run", make_record(format=number))
     with pytest.raises(KitError) as error:
         read(out)
-    assert str(error.value) == f"{out / 'run.json'}: format {FORMAT + 1} found, expected {FORMAT}"
+    assert str(error.value) == f"{out / 'run.json'}: format {number} found, expected {FORMAT}"
+
+
+@pytest.mark.parametrize("part", ["data", "split", "encoder"])
+@pytest.mark.parametrize("held", [{}, {"sha256": None}, {"sha256": 5}])
+def test_a_record_without_the_hash_of_what_it_was_made_of_is_one_line(tmp_path: Path, part: str, held: dict[str, Any]) -> None:
+    """What compares or exports a run asks by them whether the data is still the run's, and whether encoders are the same."""
+    out = make_run(tmp_path / "run", make_record(**{part: {"name": "sample", **held}}))
+    with pytest.raises(KitError) as error:
+        read(out)
+    assert str(error.value) == f"{out / 'run.json'}: {MALFORMED}"
 
 
 def make_corpus(count: int = 50, prefix: str = "t3_") -> Corpus:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from empathy_kit.data.pairs import Placement
 from empathy_kit.data.schema import EPITOME
+from empathy_kit.data.sources import load_corpus
+from empathy_kit.runs.describe import describe_data
 from empathy_kit.runs.report import data_lines, split_lines, split_warnings, truncation_lines
 
 COUNTS = {"ER": [20, 9, 1], "EX": [26, 1, 3], "IP": [16, 1, 13]}
@@ -22,14 +27,15 @@ DATA: dict[str, Any] = {
         "exact": 3371,
         "whitespace": 6,
         "fuzzy": 2,
-        "lost": [[7, "ER"], [9, "ER"], [7, "IP"]],
-        "bare": [[5, "EX"]],
+        "lost": {"ER": {"count": 2, "rows": [7, 9]}, "IP": {"count": 1, "rows": [7]}},
+        "bare": {"EX": {"count": 1, "rows": [5]}},
     },
+    "columns": {"read": [], "ignored": 0},
     "duplicates": {"groups": 60, "surplus": 61, "agreement": {"ER": 5 / 6, "EX": 14 / 15, "IP": 5 / 6}, "conflicting": 19},
 }
 NOTHING = {
     **DATA,
-    "spans": {"total": 0, "exact": 0, "whitespace": 0, "fuzzy": 0, "lost": [], "bare": []},
+    "spans": {"total": 0, "exact": 0, "whitespace": 0, "fuzzy": 0, "lost": {}, "bare": {}},
     "duplicates": {"groups": 0, "surplus": 0, "agreement": {}, "conflicting": 0},
 }
 
@@ -43,9 +49,40 @@ def test_the_data_lines_say_what_was_found_and_what_cannot_be_used_by_row() -> N
         "duplicates: 60 pairs occur again (61 surplus rows, kept); labels agree in ER 83.3 %, EX 93.3 %, IP 83.3 %; "
         "19 conflict somewhere",
     ]
-    bare = {**NOTHING, "spans": {**NOTHING["spans"], "bare": [[5, "EX"], [6, "EX"]]}}  # a column of spans without any
+    bare = {**NOTHING, "spans": {**NOTHING["spans"], "bare": {"EX": {"count": 2, "rows": [5, 6]}}}}  # a column without any span
     assert list(data_lines(bare))[1:] == ["labels above the lowest without a span, left out of the span loss: EX rows 5, 6"]
     assert list(data_lines(NOTHING)) == ["data made: 3,084 pairs, 2,979 seeker posts, sha256 0123456789ab"]
+
+
+def test_the_rows_in_records_of_earlier_versions_are_read() -> None:
+    listed = {"lost": [[7, "ER"], [9, "ER"], [7, "IP"]], "bare": [[5, "EX"]]}
+    assert list(data_lines({**DATA, "spans": {**DATA["spans"], **listed}})) == list(data_lines(DATA))
+
+
+def test_a_sparse_column_of_spans_is_counted_and_not_listed() -> None:
+    """Of three tasks, each with a span for one pair alone: a record must not name all others, nor a run print them."""
+    entries = tuple((row, task) for row in range(1, 20_001) for task in ("ER", "EX", "IP"))
+    corpus = replace(load_corpus("sample"), placement=Placement(exact=3, lost=entries[:24], bare=entries))
+    data = describe_data(corpus)
+    first = {"count": 20_000, "rows": [1, 2, 3, 4, 5]}
+    assert data["spans"]["bare"] == {"ER": first, "EX": first, "IP": first}
+    assert len(json.dumps(data)) < 2_000
+    lines = list(data_lines(data))
+    assert lines[1].endswith(" 3 found exactly, 0 up to white space and case, 0 word by word, 24 not found")
+    assert lines[2:4] == [
+        "spans not found, not used: " + "; ".join(f"{task} rows 1, 2, 3, 4, 5 and 3 more" for task in ("ER", "EX", "IP")),
+        "labels above the lowest without a span, left out of the span loss: "
+        + "; ".join(f"{task} rows 1, 2, 3, 4, 5 and 19,995 more" for task in ("ER", "EX", "IP")),
+    ]
+    every = describe_data(corpus, most_rows=None)["spans"]["bare"]["IP"]
+    assert every == {"count": 20_000, "rows": list(range(1, 20_001))}
+
+
+def test_the_first_five_rows_are_all_where_there_are_no_more() -> None:
+    corpus = replace(load_corpus("sample"), placement=Placement(bare=tuple((row, "EX") for row in range(1, 6))))
+    assert "labels above the lowest without a span, left out of the span loss: EX rows 1, 2, 3, 4, 5" in data_lines(
+        describe_data(corpus)
+    )
 
 
 SPLIT: dict[str, Any] = {
@@ -97,7 +134,6 @@ def test_one_large_group_is_warned_of_from_15_percent_on(largest: int, warned: b
         "is every seeker_id one person's?"
     )
     assert list(split_warnings({**SPLIT, "largest_group": largest})) == [line] * warned
-    assert list(split_warnings(SPLIT)) == []  # a run of format 1, which did not count them
 
 
 def test_a_group_is_measured_by_all_pairs_and_not_by_those_that_train_share_keeps() -> None:

@@ -265,6 +265,15 @@ def test_a_stopped_run_of_other_settings_does_not_keep_its_name_from_one_that_ma
     assert finish(focal(tiny_roberta), out, numbered=True)[-1].folder == out
 
 
+@pytest.mark.parametrize("numbered", [False, True])
+def test_a_run_of_all_tasks_is_continued_by_the_command_that_names_them_all(
+    first: Run, partial: Path, tiny_roberta: Path, numbered: bool
+) -> None:
+    events = finish(focal(tiny_roberta, tasks=("ER", "EX", "IP")), partial.with_suffix(""), numbered=numbered)
+    assert events[0].continued == f"continues {partial}: epoch 1, step 2 is done"
+    assert without_clocks(events[-1].folder) == without_clocks(first[0])
+
+
 def test_two_processes_do_not_continue_one_run(partial: Path, tiny_roberta: Path) -> None:
     out = partial.with_suffix("")
     with files.reserved(out):

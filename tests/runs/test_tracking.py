@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ tracking_of = pytest.importorskip("accelerate.tracking", reason="the extra track
 Command = Callable[..., Said]
 TASKS = ("ER", "EX", "IP")
 SCORES = {f"{task}/{score}" for task in TASKS for score in ("accuracy", "macro_f1")}
+TEST = {f"test/{name}" for name in (*SCORES, *(f"{task}/weighted_f1" for task in TASKS))}
 EPOCH = {"epoch", "train/loss", "train/pairs_per_second", "validation/loss", *(f"validation/{name}" for name in SCORES)}
 
 
@@ -105,8 +107,26 @@ def test_a_tracker_gets_settings_steps_epochs_and_scores_and_moves_no_number(
     assert [(at, set(values)) for at, values in epochs] == [(steps, EPOCH), (2 * steps, EPOCH)]
     assert [values["train/loss"] for _, values in epochs] == [epoch["train_loss"] for epoch in history]
     at, last = kept.values[-1]
-    test = {f"test/{name}" for name in (*SCORES, *(f"{task}/weighted_f1" for task in TASKS))}
-    assert (at, set(last)) == (2 * steps, test)
+    assert (at, set(last)) == (2 * steps, TEST)
+    assert kept.settings["oracle"] is False
+
+
+def test_an_oracles_scores_are_never_drawn_with_those_of_a_run_that_sees_no_spans(
+    trackers: list[Logged], tiny_roberta: Path, tmp_path: Path, command: Command
+) -> None:
+    both = [*flags(tiny_roberta), "--rationale", "gold", "--out", tmp_path / "oracle"]
+    assert command("run", *both, "--tracker", "listed").code == 0
+    assert command("runs", "export", tmp_path / "oracle", "--tracker", "listed").code == 0
+    for kept in trackers:
+        assert kept.settings["oracle"] is True
+        names = {name for _, values in kept.values for name in values if name.partition("/")[0] not in ("train", "epoch")}
+        assert names == {
+            name.replace("test/", "test_ORACLE/").replace("validation/", "validation_ORACLE/")
+            for name in (TEST | EPOCH)
+            if name.startswith(("test", "validation"))
+        }
+        assert all(re.fullmatch(r"[\w/]+", name) for name in names)  # what no tracker refuses or replaces
+    assert len(trackers) == 2
 
 
 def test_the_x_axis_counts_the_optimizers_steps_where_epochs_differ_in_length(
@@ -225,7 +245,7 @@ def test_no_variable_of_a_launcher_or_of_accelerate_reaches_a_run_by_its_tracker
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setenv(name, value)
     before = dict(os.environ)
-    tracking.Tracker("listed", Path("run")).start(RunConfig())
+    tracking.Tracker("listed", Path("run")).start(RunConfig(), oracle=False)
     assert (unasked().num_processes, unasked().device.type) == (1, "cpu")
     assert dict(os.environ) == before
     assert trackers[0].calls == ["start"]
@@ -233,6 +253,6 @@ def test_no_variable_of_a_launcher_or_of_accelerate_reaches_a_run_by_its_tracker
 
 def test_a_setting_reaches_a_tracker_as_a_plain_value(trackers: list[Logged]) -> None:
     for clip, told in ((1.0, 1.0), (None, "none")):
-        tracking.Tracker("listed", Path("run")).start(RunConfig(clip=clip))
+        tracking.Tracker("listed", Path("run")).start(RunConfig(clip=clip), oracle=False)
         assert trackers[-1].settings["clip"] == told
         assert trackers[-1].settings["schema"] == "ER: 0, 1, 2; EX: 0, 1, 2; IP: 0, 1, 2"
