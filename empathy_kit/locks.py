@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 LOCK = ".lock"  # in a folder: held by whoever writes there
@@ -17,12 +17,14 @@ ABANDONED = 3600
 
 LET_GO = 0  # the time of a lock's last change, by which its holder marks there that it is nobody's any more
 
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag
+
 
 def open_file(lock: Path) -> tuple[int, bool]:
-    """A lock's file, open, and whether it is new."""
+    """A lock's file, open, and whether it is new. A link in its place is refused: it would lock or make a file elsewhere."""
     with suppress(FileExistsError):
         return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), True
-    return os.open(lock, os.O_RDWR | os.O_CREAT, 0o666), False
+    return os.open(lock, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o666), False
 
 
 def take(descriptor: int) -> bool | None:
@@ -47,28 +49,39 @@ def take(descriptor: int) -> bool | None:
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Wait until no other process of this machine holds a file, which is made for that and removed at the end.
+def alone(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a file, which is made for that and removed at the end, as the only process of this machine.
 
-    Where there are no locks, nobody waits.
+    Args:
+        path: the file.
+        wait: wait until no other process holds it; where there are no locks, nobody waits. If False, a file that is held is
+            refused, there as well.
 
     Raises:
-        OSError: the file cannot be made.
+        BlockingIOError: another process holds it, and ``wait`` is False.
+        OSError: it cannot be made.
     """
     while True:
-        descriptor, _ = open_file(path)
-        try:
-            while (locked := take(descriptor)) is False:
+        with ExitStack() as stack:
+            descriptor, new = open_file(path)
+            stack.callback(os.close, descriptor)
+            while (locked := take(descriptor)) is False and wait:
                 time.sleep(0.1)
-            if locked is None or is_still(descriptor, path):
-                try:
+            if not wait and (locked is False or (locked is None and not new and not is_idle(descriptor))):
+                raise BlockingIOError(f"{path} is held by another process")
+            if not is_still(descriptor, path):
+                continue
+            try:
+                with nullcontext() if wait or locked else kept_fresh(path):
                     yield
-                finally:
-                    with suppress(OSError):  # where a file that is open cannot be removed, it stays
+            finally:
+                own = is_still(descriptor, path)  # whoever holds it may have removed it, and then its name may be another's
+                if sys.platform == "win32":  # deletes nothing that is open
+                    stack.close()
+                if own:
+                    with suppress(OSError):
                         path.unlink()
-                return
-        finally:
-            os.close(descriptor)
+            return
 
 
 def is_abandoned(descriptor: int, path: Path) -> bool:
