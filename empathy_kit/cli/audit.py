@@ -102,6 +102,8 @@ def _check_source(folder: Path | None, folds: int | None, given: Iterable[str]) 
 
 def _trained(config: RunConfig, corpus: Corpus, count: int, plugin_files: tuple[Path, ...]) -> OutOfFold:
     """Train and predict fold by fold, and report each on stderr."""
+    from rich.text import Text
+
     from empathy_kit.cli.console import KitConsole
     from empathy_kit.comparison.out_of_fold import cross_validate, from_folds
     from empathy_kit.plugins import load_registry
@@ -110,11 +112,15 @@ def _trained(config: RunConfig, corpus: Corpus, count: int, plugin_files: tuple[
     console = KitConsole(stderr=True)
     done: list[Fold] = []
     spinner = console.status(f"training {count} models") if console.is_interactive else nullcontext()
-    with closing(cross_validate(config, load_registry(plugin_files), corpus, count)) as folds, spinner:
+
+    def warn(text: str) -> None:
+        console.print_line(Text(text, "bold yellow"))
+
+    with closing(cross_validate(config, load_registry(plugin_files), corpus, count, warn=warn)) as folds, spinner:
         for fold in folds:
             for warning in fold.warnings:
                 if all(warning not in other.warnings for other in done):
-                    console.print(f"warning: {warning}", style="bold yellow", highlight=False, soft_wrap=True)
+                    warn(f"warning: {warning}")
             done.append(fold)
             console.print_line(
                 f"fold {len(done)} of {count}: trained on {fold.trained:,} pairs, the epoch chosen by "

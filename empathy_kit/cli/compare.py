@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from empathy_kit.comparison.plan import Plan
-    from empathy_kit.comparison.worker import Done, Failed, Progress
+    from empathy_kit.comparison.worker import Done, Failed, Progress, Warned
 
 MOST_JOBS = 4  # by default: each run takes its own memory
 
@@ -78,7 +78,8 @@ def compare(
     All others are compared with the first. The same command continues a comparison that was stopped; give
     it the same --plugin files again.
     """
-    from empathy_kit.comparison.execute import alone, execute, measure_yardsticks, prepare
+    from empathy_kit.comparison import yardsticks
+    from empathy_kit.comparison.execute import alone, execute, prepare
     from empathy_kit.comparison.parse import parse_configurations, parse_seeds
     from empathy_kit.comparison.plan import Plan
     from empathy_kit.plugins import load_registry
@@ -102,6 +103,8 @@ def compare(
         raise KitError("--jobs and --on ray: a cluster runs as many at once as --workers allows; use only one of them")
     with alone(folder), ExitStack() as stack:
         prepared = prepare(plan, folder, registry)
+        for text in prepared.warnings():
+            terminal.remark(text)
         parallel = jobs or min(cores(), MOST_JOBS)
         how: dict[str, Any] = {}
         if where == "ray":
@@ -113,7 +116,7 @@ def compare(
         events = execute(prepared, folder, registry, jobs=parallel, keep_models=keep_models, files=plugin_files, **how)
         with closing(events):  # stops its processes before the folder's lock is released
             failures = _watch(events, prepared.plan, parallel)
-        measure_yardsticks(prepared, folder)
+        yardsticks.measure(prepared.corpus, prepared.splits.values(), folder)
         _write_report(folder, as_json)
     if failures:
         raise SystemExit(1)
@@ -164,21 +167,31 @@ class _State:
     spent: float | None = None  # seconds of a run that finished now
 
 
-def _watch(events: Iterable[Progress | Done | Failed], plan: Plan, jobs: int) -> list[Failed]:
-    """Draw all runs in one live table on stderr; where stderr is not a terminal, print one line per finished run."""
+def _watch(events: Iterable[Progress | Warned | Done | Failed], plan: Plan, jobs: int) -> list[Failed]:
+    """Draw all runs in one live table on stderr; where stderr is not a terminal, print one line per finished run.
+
+    A warning is printed at once, with the first run that has it; the others that have it too do not repeat it.
+    """
     from rich.live import Live
+    from rich.text import Text
 
     from empathy_kit.cli.console import KitConsole
-    from empathy_kit.comparison.worker import Done, Failed, Progress
+    from empathy_kit.comparison.worker import Done, Failed, Progress, Warned
 
     console = KitConsole(stderr=True)
     rows = {run: _State() for run in plan.runs()}
     failures = []
+    told: set[str] = set()
     with Live(console=console, transient=True, auto_refresh=False) as live:
         for event in events:
             row = rows[event.name, event.seed]
             if isinstance(event, Progress):
                 row.text, row.share, row.seconds = event.text, event.share, event.seconds
+            elif isinstance(event, Warned):
+                if event.text not in told:
+                    told.add(event.text)
+                    line = f"warning: {event.text} (first in {event.name}, seed {event.seed})"
+                    console.print_line(Text(line, "bold yellow"))
             elif isinstance(event, Done):
                 row.text, row.share = "found finished" if event.found else "done", 1.0
                 row.spent = None if event.found else event.seconds

@@ -12,12 +12,13 @@ from empathy_kit.comparison.worker import Order, Worker
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import one_line
 from empathy_kit.runs.quiet import quiet_libraries
+from empathy_kit.runs.train import Opened
 
 RETRIES = 3  # of a run whose worker died; it continues from its last checkpoint
 
 
 class RayWorker(Worker):
-    """One run on a cluster. It reports only its end, and its folder must be on storage that every machine sees."""
+    """One run on a cluster. It reports its warnings when it ends, and its folder must be on storage that every machine sees."""
 
     @classmethod
     def start(cls, order: Order) -> Worker:
@@ -31,25 +32,22 @@ class RayWorker(Worker):
         task.start()
         return cls(order.name, order.seed, ours, task)
 
-    def interrupt(self) -> None:
-        """Cancel the run; its last checkpoint stays."""
-        super().interrupt()
-        self.process.terminate()
-
     @staticmethod
-    def work(order: Order) -> str | None:
-        """Do one run in a worker; returns why it failed, or None."""
+    def work(order: Order) -> tuple[tuple[str, ...], str | None]:
+        """Do one run in a worker; returns its warnings, and why it failed, or None."""
         quiet_libraries()
+        warnings: tuple[str, ...] = ()
         try:
-            for _ in order.events():
-                pass
+            for event in order.events():
+                if isinstance(event, Opened):
+                    warnings = event.warnings
         except KitError as error:
-            return str(error)
-        return None
+            return warnings, str(error)
+        return warnings, None
 
 
 class _Task(threading.Thread):
-    """Waits for a task, and reports its end through the pipe that the comparison reads."""
+    """Waits for a task, and reports its warnings and its end through the pipe that the comparison reads."""
 
     exitcode = None
 
@@ -60,16 +58,19 @@ class _Task(threading.Thread):
     def run(self) -> None:
         import ray
 
+        warnings: tuple[str, ...] = ()
         try:
-            fault = ray.get(self.reference)
+            warnings, fault = ray.get(self.reference)
         except ray.exceptions.RayError as error:
             fault = f"{type(error).__name__}: {one_line(error)}"
         with suppress(OSError):  # the comparison has ended
+            for text in warnings:
+                self.connection.send(("warning", 0.0, text))
             self.connection.send(("failed", 0.0, fault) if fault else ("done", 1.0, ""))
             self.connection.close()
 
     def terminate(self) -> None:
-        """Cancel the task."""
+        """Cancel the run; its last checkpoint stays."""
         import ray
 
         ray.cancel(self.reference, force=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from empathy_kit.comparison import yardsticks
+from empathy_kit import locks
 from empathy_kit.comparison.buildable import check_built
 from empathy_kit.comparison.plan import (
     PLAN,
@@ -17,13 +17,12 @@ from empathy_kit.comparison.plan import (
     Plan,
     check_same,
     differences,
-    listed,
     merge,
     read_plan,
     run_folder,
     write_plan,
 )
-from empathy_kit.comparison.worker import KEEPING, Done, Failed, Order, Progress, Worker
+from empathy_kit.comparison.worker import KEEPING, Done, Failed, Order, Progress, Warned, Worker
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.data.pairs import Corpus
 from empathy_kit.data.sources import load_corpus
@@ -33,42 +32,35 @@ from empathy_kit.plugins import OURS, Registry, fingerprint
 from empathy_kit.processor import cores
 from empathy_kit.runs import record
 from empathy_kit.runs.choose import all_options, choose_plugins
+from empathy_kit.runs.differences import listed
 from empathy_kit.runs.identity import threads_of_stopped
-
-LOCK = ".lock"
 
 
 @contextmanager
 def alone(out: Path) -> Iterator[None]:
     """Lock a comparison's folder: two calls that continue it would both train the missing runs.
 
-    The lock of a killed process is released, and its runs end soon after it. Folders that were created for it and are
-    empty at the end are removed.
+    A killed process lets go of it, where there are locks, and its runs end soon after it. Folders that were created for it and
+    are empty at the end are removed.
 
     Raises:
         KitError: another process holds the lock, or the folder cannot be written.
     """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(out / LOCK, timeout=0)
+    made: list[Path] = []
     try:
-        made = [folder for folder in (out, *out.parents) if not folder.exists()]
-        out.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise KitError(
-            f"--out {out}: another process continues this comparison; wait until it ends, or use another --out"
-        ) from None
-    except OSError as error:
-        raise KitError(f"--out {out}: cannot be written: {error.strerror}") from None
-    try:
-        yield
+        with ExitStack() as stack:
+            try:
+                made = [folder for folder in (out, *out.parents) if not folder.exists()]
+                out.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locks.alone(out / locks.LOCK, wait=False))
+            except BlockingIOError:
+                raise KitError(
+                    f"--out {out}: another process continues this comparison; wait until it ends, or use another --out"
+                ) from None
+            except OSError as error:
+                raise KitError(f"--out {out}: cannot be written: {error.strerror}") from None
+            yield
     finally:
-        with suppress(OSError):  # Windows does not remove open files; then it stays
-            (
-                out / LOCK
-            ).unlink()  # a process that has opened it meanwhile does not get the lock: filelock checks that the file still exists
-        lock.release()
         with suppress(OSError):  # stops at the first folder that is not empty
             for folder in made:
                 folder.rmdir()
@@ -81,6 +73,14 @@ class Prepared:
     plan: Plan
     corpus: Corpus
     splits: dict[int, Split]  # by their seeds
+
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know of the splits before the first run, each once."""
+        from empathy_kit.runs.report import split_warnings
+
+        largest = dict.fromkeys(split.largest for split in self.splits.values())
+        described = ({"pairs": {"all": len(self.corpus)}, "largest_group": size} for size in largest)
+        return tuple(text for each in described for text in split_warnings(each))
 
 
 def prepare(plan: Plan, out: Path, registry: Registry) -> Prepared:
@@ -121,7 +121,7 @@ def execute(
     files: Sequence[Path] = (),
     worker: type[Worker] = Worker,
     threads: int | None = None,
-) -> Generator[Progress | Done | Failed, None, None]:
+) -> Generator[Progress | Warned | Done | Failed, None, None]:
     """Train the missing runs in parallel processes, each with its share of the cores.
 
     An existing run is checked against its manifest and the plan, and not repeated.
@@ -146,8 +146,7 @@ def execute(
     for name, seed in plan.runs():
         if run_folder(out, name, seed).exists():
             found = check(name, seed)
-            if sha256 := found.encoder.get("sha256"):
-                encoders.setdefault(_encoder(plan.config(name, seed)), sha256)
+            encoders.setdefault(_encoder(plan.config(name, seed)), found.encoder["sha256"])
             yield Done(name, seed, True, 0.0)
         else:
             waiting.append((name, seed))
@@ -167,7 +166,7 @@ def execute(
                 yield Progress(name, seed, 0.0, "starting", 0.0)
             for ready in wait(list(active), timeout=1.0):
                 event = active[ready].receive()
-                if not isinstance(event, Progress):
+                if isinstance(event, Done | Failed):
                     active[ready].stop()
                     del active[ready]
                 if isinstance(event, Failed) and run_folder(out, event.name, event.seed).exists():
@@ -176,8 +175,7 @@ def execute(
                     event = Done(event.name, event.seed, True, 0.0)
                 if isinstance(event, Done):  # what it was trained with, the other runs of this call must be too
                     done = record.read(run_folder(out, event.name, event.seed), model=False)
-                    if sha256 := done.encoder.get("sha256"):
-                        encoders.setdefault(_encoder(plan.config(event.name, event.seed)), sha256)
+                    encoders.setdefault(_encoder(plan.config(event.name, event.seed)), done.encoder["sha256"])
                 yield event
     finally:
         for begun in active.values():  # all at once: each writes its state and ends
@@ -250,12 +248,3 @@ class _Check:
                     f"{now.distribution} {now.version}; runs of two versions cannot be averaged: install the earlier one, or use "
                     "another --out"
                 )
-
-
-def measure_yardsticks(prepared: Prepared, out: Path) -> None:
-    """Measure the yardsticks on each split; existing ones are kept.
-
-    Raises:
-        KitError: the folder cannot be written.
-    """
-    yardsticks.measure(prepared.corpus, prepared.splits.values(), out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from empathy_kit.config import RunConfig
 from empathy_kit.core.metrics import Floats
 from empathy_kit.data.pairs import Corpus
 from empathy_kit.data.schema import Schema
-from empathy_kit.data.splits import hold_out, make_folds, take
+from empathy_kit.data.splits import by_seeker, hold_out, make_folds, take
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import Registry
 from empathy_kit.runs import record
@@ -66,19 +66,27 @@ def of_tasks(corpus: Corpus, names: Sequence[str] | None) -> Corpus:
     return replace(corpus, pairs=tuple(pairs), schema=schema)
 
 
-def cross_validate(config: RunConfig, registry: Registry, corpus: Corpus, count: int) -> Generator[Fold, None, None]:
+def cross_validate(
+    config: RunConfig, registry: Registry, corpus: Corpus, count: int, *, warn: Callable[[str], None] | None = None
+) -> Generator[Fold, None, None]:
     """Train one model per fold, by a run's settings, on the pairs of all other folds; each predicts its own fold.
 
     Folds are groups of pairs that share a seeker id or a seeker post. Part of each model's training pairs chooses its epoch, so
-    that its fold chooses nothing.
+    that its fold chooses nothing. ``warn`` is told of a very large group before anything is trained.
 
     Raises:
         KitError: the pairs are too few for the folds, the injector sees annotated spans at inference, or as `train`.
     """
+    from empathy_kit.runs.report import split_warnings
+
     if choose_plugins(config, registry).oracle:
         raise KitError(f"--rationale {config.rationale}: sees annotated spans, which give the label away; use another one")
     corpus = of_tasks(corpus, config.tasks)
     folds = make_folds(corpus, count, config.seed)
+    largest = max(map(len, by_seeker(corpus.pairs)))
+    for text in split_warnings({"pairs": {"all": len(corpus)}, "largest_group": largest}):
+        if warn is not None:
+            warn(text)
     if config.threads is not None:
         import torch
 

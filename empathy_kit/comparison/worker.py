@@ -12,7 +12,6 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from empathy_kit.errors import KitError
 from empathy_kit.plugins import load_registry, one_line
 from empathy_kit.runs.quiet import quiet_libraries
 from empathy_kit.runs.repeat import Original
-from empathy_kit.runs.train import run
+from empathy_kit.runs.train import Opened, run
 
 GRACE = 1.5  # seconds that a run has to end when its parent has died
 KEEPING = 20.0  # seconds that an interrupted run has to write its state
@@ -37,6 +36,15 @@ class Progress:
     share: float  # of its steps, 0 to 1
     text: str
     seconds: float  # since it was started
+
+
+@dataclass(frozen=True)
+class Warned:
+    """One run has a warning for the user."""
+
+    name: str
+    seed: int
+    text: str
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ class Worker:
         theirs.close()
         return cls(order.name, order.seed, ours, process)
 
-    def receive(self) -> Progress | Done | Failed:
+    def receive(self) -> Progress | Warned | Done | Failed:
         """The next event; blocks until there is one."""
         seconds = time.monotonic() - self.started
         try:
@@ -113,13 +121,14 @@ class Worker:
             return Failed(self.name, self.seed, f"its process ended with {how}")
         if kind == "done":
             return Done(self.name, self.seed, False, seconds)
+        if kind == "warning":
+            return Warned(self.name, self.seed, text)
         return Failed(self.name, self.seed, text) if kind == "failed" else Progress(self.name, self.seed, share, text, seconds)
 
     def interrupt(self) -> None:
         """Ask the run to end; it writes its state first, where it is training."""
         self.connection.close()
-        if isinstance(self.process, BaseProcess):
-            self.process.terminate()
+        self.process.terminate()
 
     def stop(self, seconds: float = GRACE) -> None:
         """End the process, whatever it is doing, after some time to end by itself."""
@@ -226,4 +235,7 @@ def _report(connection: Any, events: Iterable[Any], config: RunConfig) -> None:
             text = f"epoch {event.epoch} validated, macro F1 {event.mean_macro_f1:.3f}"
             reached = event.epoch / config.epochs
             connection.send(("step", reached, text))
+        elif isinstance(event, Opened):
+            for text in event.warnings:
+                connection.send(("warning", reached, text))
     connection.send(("done", 1.0, ""))

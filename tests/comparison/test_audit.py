@@ -84,7 +84,8 @@ def write_run(folder: Path, corpus: Corpus, positions: Sequence[int], found: dic
         "plugins": {"loss": {"name": "ce", "distribution": "empathy-kit", "version": "0.1.0"}},
         "data": {"name": corpus.name, "sha256": corpus.sha256()},
         "split": {"kind": "grouped", "sha256": ""},
-        **{name: {} for name in ("versions", "machine", "encoder", "truncation", "training", "scores")},
+        "encoder": {"sha256": ""},
+        **{name: {} for name in ("versions", "machine", "truncation", "training", "scores")},
         "spans": None,
         **changes,
     }

@@ -59,7 +59,7 @@ def plan(small: RunConfig) -> Plan:
 def go(plan: Plan, out: Path, registry: Registry, jobs: int = 2) -> list[Done | Failed]:
     prepared = prepare(plan, out, registry)
     events = list(execute(prepared, out, registry, jobs=jobs, keep_models=False))
-    return [event for event in events if not isinstance(event, Progress)]
+    return [event for event in events if isinstance(event, Done | Failed)]
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,7 @@ def test_an_encoder_that_changes_within_a_call_is_refused_from_the_next_run_on(
 
 def test_a_task_on_a_cluster_keeps_libraries_quiet_too(small: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
-    fault = RayWorker.work(Order("x", 0, replace(small, loss="nobodys"), tmp_path / "run", False, (), {}))
+    _, fault = RayWorker.work(Order("x", 0, replace(small, loss="nobodys"), tmp_path / "run", False, (), {}))
     assert fault is not None
     assert fault.startswith("--loss nobodys: ")
     assert os.environ["TQDM_DISABLE"] == "1"
