@@ -23,7 +23,7 @@ import click
 
 from empathy_kit.comparison.parse import parse_configurations
 from empathy_kit.comparison.plan import NOT_COMPARED, RUNS, Plan, run_folder
-from empathy_kit.config import PRESETS, RunConfig, configure, flag, to_dict
+from empathy_kit.config import PRESETS, RunConfig, configure, flag, preset, to_dict
 from empathy_kit.errors import KitError
 from empathy_kit.files import staged_folder
 from empathy_kit.plugins import OURS, Registry, load_registry
@@ -31,7 +31,7 @@ from empathy_kit.runs import record
 from empathy_kit.runs.choose import all_options, choose_plugins, provenance
 
 RESULTS = Path(__file__).parent / "results"
-# Four of twelve layers are trained, as many as of minilm's, with products in bfloat16, which halves the time of a run.
+# Four of twelve layers are trained, as many as of minilm's, with products in bfloat16.
 FAST = "--precision bf16"
 MPNET = f"--encoder mpnet --freeze-layers 8 {FAST}"
 BI_ENCODER = "--trunk bi-encoder --head dense --separate"
@@ -199,6 +199,14 @@ def finished(name: str) -> bool:
     return all((run_folder(folder, *run) / record.RUN).exists() for run in QUESTIONS[name].plan.runs())
 
 
+def is_preset() -> bool:
+    """Whether `--preset best` is what the committed results chose."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
+    from blocks.recipe import best_recipe
+
+    return best_recipe() == preset("best")
+
+
 @click.command()
 @click.argument("names", nargs=-1, required=True, type=click.Choice([*QUESTIONS]))
 @click.option("--jobs", default=1, show_default=True)
@@ -210,6 +218,8 @@ def main(names: tuple[str, ...], jobs: int, out: Path) -> None:
         if after and not finished(after):  # asked before any run: what is chosen must also reach the preset
             what = f"{after} chooses a part of it, and lacks runs in {RESULTS}"
             raise click.ClickException(f"{name}: {what}; measure it, and put what docs/paper.md then says into the preset")
+        if after and not is_preset():
+            raise click.ClickException(f"{name}: --preset best is not what {after} chose; put what docs/paper.md says into it")
     registry = load_registry()
     for name in names:
         question, folder = QUESTIONS[name], out / f"reddit-{name}"

@@ -9,14 +9,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 from click import ClickException
 from click.testing import CliRunner
 
 from empathy_kit.comparison.pages import write
-from empathy_kit.config import configure, preset
+from empathy_kit.config import preset
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,14 +42,7 @@ def test_every_block_is_on_a_page(figures: ModuleType) -> None:
 def test_the_best_preset_is_what_validation_parts_chose_with_the_larger_encoder(figures: ModuleType) -> None:
     from blocks import recipe
 
-    found = recipe.comparison(recipe.INGREDIENTS)
-    chosen = found.results.plan.configurations[recipe.chosen(found)]
-    larger: dict[str, Any] = {"encoder": "mpnet", "freeze_layers": 8, "data": "sample", "threads": None}
-    if not recipe.unfinished(recipe.IMBALANCE):
-        remedy = recipe.comparison(recipe.IMBALANCE).results.plan.configurations[recipe.chosen_remedy()]
-        options = {**chosen.options, **remedy.options}
-        larger |= {"loss": remedy.loss, "sampler": remedy.sampler, "options": {name: float(of) for name, of in options.items()}}
-    assert preset("best") == configure(chosen, larger)
+    assert preset("best") == recipe.best_recipe()
 
 
 def test_remedies_are_compared_with_the_options_that_validation_chose(

@@ -13,7 +13,7 @@ from blocks.reading import Comparison, comparison, count, listed, measured, sent
 from blocks.tables import titled
 from empathy_kit.comparison.run import Run
 from empathy_kit.comparison.statistics import Answers
-from empathy_kit.config import RunConfig
+from empathy_kit.config import RunConfig, configure
 from empathy_kit.core.calibration import calibration, tempered
 from empathy_kit.core.metrics import Estimate, Floats, Ints, macro_f1, score
 from empathy_kit.plugins import OURS
@@ -45,7 +45,10 @@ def tuned() -> str:
         kind, last = option.split(".")[0], option.rpartition(".")[2]  # every task has the same
         shown = (f"**{cell}**" if at == place else cell for at, cell in zip(PLACES, cells, strict=True))
         lines.append([name, f"`-o {kind}.{last}`", *shown])
-    return table(["", "option", *PLACES], lines)
+    ids = {one for runs in found.results.runs.values() for said in runs[0].validation.values() for one in said.ids}
+    ids -= _tested(INGREDIENTS)
+    seen = f"Of the {len(ids)} pairs that chose, {len(ids & held_out())} are among those that the best recipe is tested on."
+    return f"{table(['', 'option', *PLACES], lines)}\n\n{seen}"
 
 
 def tuned_places() -> dict[str, str]:
@@ -61,7 +64,7 @@ def _tried(found: Comparison) -> dict[str, float]:
 
 
 def held_out() -> set[str]:
-    """The pairs that the best recipe is tested on, by their ids in predictions: none of them chooses a part of it."""
+    """The pairs that the best recipe is tested on, by their ids in predictions: none of them chooses a remedy or ingredient."""
     return set(measured(HELD_OUT)["ids"])
 
 
@@ -70,7 +73,9 @@ def remedies() -> str:
     if instead := unfinished(IMBALANCE):
         return f"{instead} Until then the recipe has focal loss."
     found, name = comparison(IMBALANCE), chosen_remedy()
-    told = f"The recipe has {titled(found, name)}: the best of those that are part of the kit and leave the head free."
+    options = [f"`-o {route} {of}`" for route, of in found.results.plan.configurations[name].options.items()]
+    remedy = f"{name} with {listed(options)}" if options else name
+    told = f"The recipe has {remedy}: the best of those that are part of the kit and leave the head free."
     return f"{_candidates(found, name)}\n\n{told}"
 
 
@@ -88,6 +93,16 @@ def ingredients() -> str:
         return instead
     found = comparison(INGREDIENTS)
     return _candidates(found, chosen(found))
+
+
+def best_recipe() -> RunConfig:
+    """What validation parts chose, with the larger encoder: what `--preset best` has to be."""
+    found = comparison(INGREDIENTS)
+    parts = found.results.plan.configurations[chosen(found)]
+    remedy = parts if unfinished(IMBALANCE) else comparison(IMBALANCE).results.plan.configurations[chosen_remedy()]
+    options = {route: float(of) for route, of in {**parts.options, **remedy.options}.items()}
+    larger = {"encoder": "mpnet", "freeze_layers": 8, "data": "sample", "threads": None}
+    return configure(parts, {**larger, "loss": remedy.loss, "sampler": remedy.sampler, "options": options})
 
 
 def _candidates(found: Comparison, best_of_them: str) -> str:
@@ -139,6 +154,8 @@ def best() -> str:
         return instead
     found = comparison(BEST)
     ((name, runs),) = found.results.runs.items()
+    if any({*said.ids} != held_out() for run in runs for said in run.answers.values()):
+        raise ValueError(f"{BEST} tests other pairs than {HELD_OUT}.json has: python benchmarks/held_out.py")
     labels = {task.name: task.labels for task in runs[0].record.tasks.tasks}
     tasks = [task for task in AIMS if task in runs[0].answers]
     together = {task: _together(runs, task) for task in tasks}

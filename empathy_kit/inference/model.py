@@ -69,7 +69,7 @@ class EmpathyModel:
         """Predict (seeker post, response post) pairs: one `Prediction` per pair, in the same order; an empty list for no pairs.
 
         Raises:
-            KitError: a pair is not two texts, or a post has nothing to read.
+            KitError: a pair is not two texts, a post has nothing to read, or the model's probabilities are no numbers.
         """
         waiting = list(pairs)
         for at, pair in enumerate(waiting):  # a bad one is found before the others are computed in vain
@@ -84,7 +84,8 @@ class EmpathyModel:
             window: how many pairs are read ahead, so that posts of similar length share a batch. 1 answers each pair at once.
 
         Raises:
-            KitError: the window is empty, or as `predict`, after the predictions of all pairs before the bad one.
+            KitError: the window is empty, or as `predict`, after the predictions of all pairs before the bad one. If the model
+                fails, those of the window that it is in are not given.
         """
         if window < 1:
             raise KitError(f"window: {window} found, expected 1 pair or more")

@@ -80,6 +80,7 @@ def test_what_compare_is_asked_for_is_the_question(
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(questions, "finished", lambda _: True)
+    monkeypatch.setattr(questions, "is_preset", lambda: True)
     monkeypatch.setattr(questions, "prepare", lambda *_: None)  # it needs the plugins, which are not installed here
     monkeypatch.setattr(questions.subprocess, "run", run)
     monkeypatch.setattr("empathy_kit.comparison.execute.prepare", planned)
@@ -137,6 +138,10 @@ def test_the_best_recipe_is_not_tested_before_all_of_its_parts_are_chosen(
         (tmp_path / "reddit-imbalance" / "runs" / f"{name}-{seed}").mkdir(parents=True)
         (tmp_path / "reddit-imbalance" / "runs" / f"{name}-{seed}" / "run.json").touch()
     assert questions.finished("imbalance")
+    monkeypatch.setattr(questions, "preset", lambda _: RunConfig())
+    found = CliRunner().invoke(questions.main, ["best", "--out", str(tmp_path / "out")])
+    said = "Error: best: --preset best is not what imbalance chose; put what docs/paper.md says into it\n"
+    assert (found.exit_code, found.output) == (1, said)
 
 
 def test_a_copy_that_is_stopped_is_no_run(questions: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
