@@ -17,6 +17,19 @@ class KitError(Exception):
     """
 
 
+class NotFinite(KitError):  # noqa: N818
+    """Probabilities that are no numbers. What is made of them looks sure: the likeliest of NaN is the first label."""
+
+    def __init__(self, task: str, wrong: int, pairs: int, first: int, to_do: str) -> None:
+        """Say of how many pairs they are; ``first`` is the position of the first one among them."""
+        super().__init__(task, wrong, pairs, first, to_do)
+        self.what = f"{task}: the probabilities of {wrong:,} of {pairs:,} pairs are no finite numbers"
+        self.first, self.to_do = first, to_do
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.to_do}"
+
+
 def visible(text: str) -> str:
     r"""Text that others wrote, for a terminal or a page: on one line, with escapes for what would not be seen but obeyed.
 

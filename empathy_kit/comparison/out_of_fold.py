@@ -137,7 +137,7 @@ def from_runs(folder: Path, corpus: Corpus, tasks: Schema) -> OutOfFold:
             continue
         if run.record is None:
             raise KitError(f"--runs: {run.problem}")
-        if run.record.data.get("sha256") != digest:
+        if run.record.data["sha256"] != digest:
             raise KitError(
                 f"--runs {run.path}: a run on other data ({run.record.data['name']}) than --data {corpus.name}; give a folder "
                 "whose runs have the same pairs and labels"

@@ -37,7 +37,7 @@ class Run:
     answers: dict[str, Answers]  # task to its predictions
     swapped: dict[str, Answers] | None  # predictions with another pair's seeker post; None where they were not made
     probabilities: dict[str, Floats]  # task to (N, C), for the same labelled pairs as its answers
-    validation: dict[str, Answers]  # predictions of the validation part; empty before format 3
+    validation: dict[str, Answers]  # predictions of the validation part
     parts: tuple[Run, ...] = ()  # the runs, where each task has a model of its own; the record is then of all of them together
 
     @property
@@ -70,14 +70,12 @@ def read_run(folder: Path, model: str, seed: int) -> Run:
     table = AnswerTable(where / record.PREDICTIONS)
     answers, probabilities = _read_answers(table, tasks)
     _check_part(where, found, "test", table, answers)
-    validation: dict[str, Answers] = {}
-    if (where / record.VALIDATION).exists():  # format 3
-        others = AnswerTable(where / record.VALIDATION)
-        if both := set(others.ids) & set(table.ids):
-            raise KitError(f"{others.path}: has {len(both)} pairs of {table.path.name} too, expected none")
-        validation, _ = _read_answers(others, tasks)
-        _check_part(where, found, "validation", others, validation)
-        _check_validation(where, found, validation)
+    others = AnswerTable(where / record.VALIDATION)
+    if both := set(others.ids) & set(table.ids):
+        raise KitError(f"{others.path}: has {len(both)} pairs of {table.path.name} too, expected none")
+    validation, _ = _read_answers(others, tasks)
+    _check_part(where, found, "validation", others, validation)
+    _check_validation(where, found, validation)
     asked = all(table.has(task, "swapped") for task in tasks)
     for task in tasks:
         said = answers[task.name]

@@ -12,26 +12,13 @@ from numpy.typing import NDArray
 
 from empathy_kit.core.metrics import Floats
 from empathy_kit.core.tokens import TokenPair
-from empathy_kit.errors import KitError
+from empathy_kit.errors import NotFinite
 
 WINDOW = 4096
 """Pairs that are read ahead, so that posts of like length share a batch: all that a stream keeps in memory."""
 
 MEND = "the model or a plugin is at fault; after --precision fp16 try --device cpu, otherwise train it again"
 """What to do where a trained model's probabilities are no numbers: on a CPU, one that was trained in fp16 predicts in float32."""
-
-
-class NotFinite(KitError):  # noqa: N818
-    """Probabilities that are no numbers. What is made of them looks sure: the likeliest of NaN is the first label."""
-
-    def __init__(self, task: str, wrong: int, pairs: int, first: int, to_do: str) -> None:
-        """Say of how many pairs they are; ``first`` is the position of the first one among them."""
-        super().__init__(task, wrong, pairs, first, to_do)
-        self.what = f"{task}: the probabilities of {wrong:,} of {pairs:,} pairs are no finite numbers"
-        self.first, self.to_do = first, to_do
-
-    def __str__(self) -> str:
-        return f"{self.what}; {self.to_do}"
 
 
 def refuse_not_finite(task: str, rows: Floats, to_do: str) -> None:  # (N, C)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from empathy_kit import __version__, files
-from empathy_kit.core.scored import Engine, NotFinite, Scored
+from empathy_kit.core.scored import Engine, Scored
 from empathy_kit.core.tokens import TokenPair
 from empathy_kit.data.pairs import Corpus, Pair
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import make_split, take, thin_out
-from empathy_kit.errors import KitError, written_to
+from empathy_kit.errors import KitError, NotFinite, written_to
 from empathy_kit.inference.graph import EXPORT, FORMAT, GRAPH, TOKENIZER, GraphEngine, feed, needed
 from empathy_kit.inference.model import HUB
 from empathy_kit.inference.quantise import quantise

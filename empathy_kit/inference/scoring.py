@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from empathy_kit import __version__, files
-from empathy_kit.core.scored import WINDOW, NotFinite
-from empathy_kit.errors import KitError, shown, written_to
+from empathy_kit.core.scored import WINDOW
+from empathy_kit.errors import KitError, NotFinite, shown, written_to
 from empathy_kit.inference.model import EmpathyModel
 from empathy_kit.inference.outputs import ROW, Output, csv_lines, refuse_skipped, skipped_of
 from empathy_kit.inference.parts import DONE, JOB, JOINED, held, parts_of, remove_parts

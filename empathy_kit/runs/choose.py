@@ -12,7 +12,7 @@ from typing import Any, cast
 from empathy_kit.config import RunConfig
 from empathy_kit.contracts import Rationale
 from empathy_kit.data.schema import Schema
-from empathy_kit.errors import KitError
+from empathy_kit.errors import KitError, NotFinite
 from empathy_kit.options import resolve
 from empathy_kit.plugins import KINDS, OURS, Kind, Provided, Registry, fingerprint, one_line, same_distribution
 
@@ -71,8 +71,8 @@ class Plugins:
             yield
         except KitError as error:
             names = self._others(str(error))
-            # One of a kind of its own, such as of a process that is lost, is no plugin's, and keeps its kind.
-            if not names or type(error) is not KitError:
+            # One of another kind, such as of a process that is lost, is no plugin's, and keeps its kind.
+            if not names or type(error) not in (KitError, NotFinite):
                 raise
             raise KitError(f"{error} ({names})") from None
         except Exception as error:

@@ -86,10 +86,7 @@ def score_pairs(one: Found, other: Found) -> dict[str, dict[str, Both]]:
 
 def same_test_pairs(one: Record, other: Record) -> bool:
     """Whether both were tested on the same pairs: a difference of scores is the models' only then."""
-    return all(
-        (left := getattr(one, part).get("sha256")) is not None and left == getattr(other, part).get("sha256")
-        for part in ("data", "split")
-    )
+    return all(getattr(one, part)["sha256"] == getattr(other, part)["sha256"] for part in ("data", "split"))
 
 
 def _origins(found: Record) -> dict[str, Any]:
@@ -99,7 +96,7 @@ def _origins(found: Record) -> dict[str, Any]:
         )
         for kind, entry in found.plugins.items()
     }
-    hashes = {part: str(getattr(found, part).get("sha256"))[:12] for part in ("data", "split", "encoder")}
+    hashes = {part: getattr(found, part)["sha256"][:12] for part in ("data", "split", "encoder")}
     return {
         "kit": found.kit,
         **{f"{part} sha256": value for part, value in hashes.items()},

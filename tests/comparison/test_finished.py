@@ -238,6 +238,12 @@ def test_malformed_content_behind_a_whole_manifest_is_one_line(folder: Path, cas
     assert refusal(folder) == f"{folder / 'runs' / 'T1-0' / file}: {message}"
 
 
+def test_a_run_without_its_validation_pairs_is_refused(folder: Path) -> None:
+    run = folder / "runs" / "T1-0"
+    rewrite(run, lambda files: files.pop("validation.csv"))
+    assert refusal(folder) == f"{run / 'validation.csv'}: cannot be read: No such file or directory"
+
+
 def test_scores_must_be_those_of_the_predictions(folder: Path) -> None:
     confusion = [[200, 0, 0], [0, 0, 0], [0, 0, 0]]
     rewrite_record(folder / "runs" / "T1-0", lambda content: content["scores"]["ER"].update(confusion=confusion))

@@ -18,8 +18,9 @@ from empathy_kit.core import predictor as module
 from empathy_kit.core.heads import LinearHead
 from empathy_kit.core.predictor import Predictor
 from empathy_kit.core.rationales import TaggedRationale
-from empathy_kit.core.scored import NotFinite, Scored
+from empathy_kit.core.scored import Scored
 from empathy_kit.core.tokens import TokenPair
+from empathy_kit.errors import NotFinite
 
 
 def stacked(predictions: list[Scored], name: str) -> np.ndarray:

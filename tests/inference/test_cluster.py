@@ -19,7 +19,7 @@ from empathy_kit.cluster import connected
 from empathy_kit.comparison.cluster import RayWorker
 from empathy_kit.comparison.execute import execute, prepare
 from empathy_kit.comparison.plan import Plan
-from empathy_kit.comparison.worker import Done, Order, Progress, Worker
+from empathy_kit.comparison.worker import Done, Failed, Order, Worker
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.inference import cluster, scoring
@@ -211,7 +211,7 @@ def test_a_comparisons_runs_are_tasks_with_the_local_answers_and_one_whose_worke
         out = tmp_path / worker.__name__
         prepared = prepare(plan, out, load_registry())
         events = execute(prepared, out, load_registry(), jobs=two_workers, keep_models=False, worker=worker)
-        ended = [event for event in events if not isinstance(event, Progress)]
+        ended = [event for event in events if isinstance(event, Done | Failed)]
         assert {(event.name, type(event)) for event in ended} == {(name, Done) for name in models}, ended
         answers.append({name: (out / "runs" / f"{name}-0" / record.PREDICTIONS).read_bytes() for name in models})
     assert (tmp_path / "died").exists()

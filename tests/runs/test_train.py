@@ -34,9 +34,10 @@ from empathy_kit.core.trainer import Step
 from empathy_kit.data.schema import EPITOME
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import make_split
-from empathy_kit.errors import KitError
+from empathy_kit.errors import KitError, NotFinite
 from empathy_kit.plugins import Provided, Registry, load_registry
 from empathy_kit.runs import record
+from empathy_kit.runs.choose import choose_plugins
 from empathy_kit.runs.record import Record
 from empathy_kit.runs.results import size_and_speed, swap_seekers
 from empathy_kit.runs.train import Opened, run
@@ -317,6 +318,15 @@ def test_a_loss_that_is_not_a_number_ends_the_run_with_a_line(tiny_roberta: Path
         "(loss broken is from empathy-kit-broken 1)"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_probabilities_that_are_no_numbers_name_the_plugin(tiny_roberta: Path) -> None:
+    plugins = choose_plugins(configuration(tiny_roberta, loss="broken"), with_loss(lambda logits, target: logits.sum(-1)))
+    with pytest.raises(KitError) as error, plugins.blamed():
+        raise NotFinite("ER", 1, 2, 0, "try another loss")
+    assert str(error.value) == (
+        "ER: the probabilities of 1 of 2 pairs are no finite numbers; try another loss (loss broken is from empathy-kit-broken 1)"
+    )
 
 
 def test_a_run_never_overwrites_another(first: tuple[Path, list[Any]], tiny_roberta: Path) -> None:
