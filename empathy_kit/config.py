@@ -119,7 +119,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "best": {
         "encoder": "mpnet",
         "freeze_layers": 8,
-        "loss": "focal",
+        "loss": "weighted",
+        "options": {"loss.power": 0.5},
         "rationale": "tag",
         "head": "attention",
         "trunk": "mean",

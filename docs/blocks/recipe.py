@@ -72,19 +72,24 @@ def remedies() -> str:
     """The validation scores of the remedies for imbalance, each with its chosen option, and which of them the recipe has."""
     if instead := unfinished(IMBALANCE):
         return f"{instead} Until then the recipe has focal loss."
-    found, name = comparison(IMBALANCE), chosen_remedy()
+    found, (name, following, *_) = comparison(IMBALANCE), _remedies()
     options = [f"`-o {route} {of}`" for route, of in found.results.plan.configurations[name].options.items()]
     remedy = f"{name} with {listed(options)}" if options else name
-    told = f"The recipe has {remedy}: the best of those that are part of the kit and leave the head free."
+    best, second = (fmean(_by_run(found, macro_f1, held_out())[each]) for each in (name, following))
+    behind = number(best - second) if best - second >= 0.001 else "less than .001"
+    told = (
+        f"The recipe has {remedy}: the best of those that are part of the kit and leave the head free. The next of them, "
+        f"{following}, is {behind} behind."
+    )
     return f"{_candidates(found, name)}\n\n{told}"
 
 
-def chosen_remedy() -> str:
-    """The best recipe's remedy: a preset can name the kit's own plugins alone, and the head is another ingredient."""
+def _remedies() -> list[str]:
+    """The best recipe's remedy, then the others that it could have: a preset names the kit's own plugins, and a head besides."""
     found = comparison(IMBALANCE)
     records = {name: runs[0].record for name, runs in found.results.runs.items()}
     ours = {name for name, each in records.items() if {said["distribution"] for said in each.plugins.values()} == {OURS}}
-    return chosen(found, {name for name in ours if records[name].config["head"] == RunConfig().head})
+    return ranked(found, {name for name in ours if records[name].config["head"] == RunConfig().head})
 
 
 def ingredients() -> str:
@@ -92,14 +97,14 @@ def ingredients() -> str:
     if instead := unfinished(INGREDIENTS):
         return instead
     found = comparison(INGREDIENTS)
-    return _candidates(found, chosen(found))
+    return _candidates(found, ranked(found)[0])
 
 
 def best_recipe() -> RunConfig:
     """What validation parts chose, with the larger encoder: what `--preset best` has to be."""
     found = comparison(INGREDIENTS)
-    parts = found.results.plan.configurations[chosen(found)]
-    remedy = parts if unfinished(IMBALANCE) else comparison(IMBALANCE).results.plan.configurations[chosen_remedy()]
+    parts = found.results.plan.configurations[ranked(found)[0]]
+    remedy = parts if unfinished(IMBALANCE) else comparison(IMBALANCE).results.plan.configurations[_remedies()[0]]
     options = {route: float(of) for route, of in {**parts.options, **remedy.options}.items()}
     larger = {"encoder": "mpnet", "freeze_layers": 8, "data": "sample", "threads": None}
     return configure(parts, {**larger, "loss": remedy.loss, "sampler": remedy.sampler, "options": options})
@@ -116,10 +121,10 @@ def _candidates(found: Comparison, best_of_them: str) -> str:
     return table(["", "macro F1, validation", "of each split", "accuracy, validation"], lines)
 
 
-def chosen(found: Comparison, among: Container[str] | None = None) -> str:
-    """The configuration whose runs have the best mean macro F1 on their validation parts."""
+def ranked(found: Comparison, among: Container[str] | None = None) -> list[str]:
+    """Configurations by the mean macro F1 of their runs on the validation parts, the best first."""
     merits = _by_run(found, macro_f1, held_out())
-    return max((name for name in merits if among is None or name in among), key=lambda name: fmean(merits[name]))
+    return sorted((name for name in merits if among is None or name in among), key=lambda name: -fmean(merits[name]))
 
 
 def _tested(folder: str) -> set[str]:
