@@ -143,7 +143,9 @@ def check_same(configurations: Mapping[str, RunConfig], first: RunConfig, respli
     Raises:
         KitError: the data, its tasks or the split differ.
     """
-    theirs, ours = as_given(first), {name: as_given(config) for name, config in configurations.items()}
+    # Tasks may differ; ones that the schema lacks are refused later, by the configuration's name.
+    theirs, *others = (as_given(config, without=("tasks",)) for config in (first, *configurations.values()))
+    ours = dict(zip(configurations, others, strict=True))
     for setting in map(flag, (*SAME, *(() if resplit else ("split_seed",)))):
         for name, given in ours.items():
             if given[setting] != theirs[setting]:

@@ -79,10 +79,6 @@ WRONG: dict[str, tuple[list[str], str]] = {
     ),
     "trunk": (["--trunk", "x"], "--trunk x: unknown; there are gru, mean"),
     "sampler": (["--sampler", "x"], "--sampler x: unknown; there are all, over, under"),
-    "a setting that is the trunk's now": (
-        ["--config", "old.toml"],
-        "unknown setting 'hidden'; it is an option of the trunk now, trunk.hidden",
-    ),
     "schema": (["--schema", "no.toml"], "--schema no.toml: cannot be read: No such file or directory"),
     "data": (
         ["--data", "nowhere.csv"],
@@ -106,10 +102,9 @@ def test_what_is_wrong_with_a_run_is_told_in_one_line_and_nothing_is_left(case: 
     (tmp_path / "there").mkdir()
     (tmp_path / "runs").mkdir()
     (tmp_path / "file").touch()
-    (tmp_path / "old.toml").write_text("hidden = 64\n")
     arguments, message = WRONG[case]
     assert kit("run", *arguments) == (2, "", f"Error: {message}\n")
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "old.toml", "runs", "there"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "runs", "there"]
 
 
 def test_an_encoder_folder_that_is_not_there_is_one_line_that_says_what_to_do(kit: Reply, tmp_path: Path) -> None:
