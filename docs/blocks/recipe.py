@@ -71,7 +71,7 @@ def held_out() -> set[str]:
 def remedies() -> str:
     """The validation scores of the remedies for imbalance, each with its chosen option, and which of them the recipe has."""
     if instead := unfinished(IMBALANCE):
-        return f"{instead} Until then the recipe has focal loss."
+        return instead
     found, (name, following, *_) = comparison(IMBALANCE), _remedies()
     options = [f"`-o {route} {of}`" for route, of in found.results.plan.configurations[name].options.items()]
     remedy = f"{name} with {listed(options)}" if options else name
@@ -104,7 +104,7 @@ def best_recipe() -> RunConfig:
     """What validation parts chose, with the larger encoder: what `--preset best` has to be."""
     found = comparison(INGREDIENTS)
     parts = found.results.plan.configurations[ranked(found)[0]]
-    remedy = parts if unfinished(IMBALANCE) else comparison(IMBALANCE).results.plan.configurations[_remedies()[0]]
+    remedy = comparison(IMBALANCE).results.plan.configurations[_remedies()[0]]
     options = {route: float(of) for route, of in {**parts.options, **remedy.options}.items()}
     larger = {"encoder": "mpnet", "freeze_layers": 8, "data": "sample", "threads": None}
     return configure(parts, {**larger, "loss": remedy.loss, "sampler": remedy.sampler, "options": options})

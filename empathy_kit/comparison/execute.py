@@ -76,11 +76,10 @@ class Prepared:
 
     def warnings(self) -> tuple[str, ...]:
         """What the user should know of the splits before the first run, each once."""
-        from empathy_kit.runs.report import split_warnings
+        from empathy_kit.runs.report import group_warnings
 
         largest = dict.fromkeys(split.largest for split in self.splits.values())
-        described = ({"pairs": {"all": len(self.corpus)}, "largest_group": size} for size in largest)
-        return tuple(text for each in described for text in split_warnings(each))
+        return tuple(text for size in largest for text in group_warnings(len(self.corpus), size))
 
 
 def prepare(plan: Plan, out: Path, registry: Registry) -> Prepared:

@@ -77,14 +77,14 @@ def cross_validate(
     Raises:
         KitError: the pairs are too few for the folds, the injector sees annotated spans at inference, or as `train`.
     """
-    from empathy_kit.runs.report import split_warnings
+    from empathy_kit.runs.report import group_warnings
 
     if choose_plugins(config, registry).oracle:
         raise KitError(f"--rationale {config.rationale}: sees annotated spans, which give the label away; use another one")
     corpus = of_tasks(corpus, config.tasks)
     folds = make_folds(corpus, count, config.seed)
     largest = max(map(len, by_seeker(corpus.pairs)))
-    for text in split_warnings({"pairs": {"all": len(corpus)}, "largest_group": largest}):
+    for text in group_warnings(len(corpus), largest):
         if warn is not None:
             warn(text)
     if config.threads is not None:

@@ -234,7 +234,12 @@ def _rows(tasks: Mapping[str, Mapping[str, Any]]) -> str:
 def split_warnings(split: Mapping[str, Any]) -> Iterator[str]:
     """Warnings about a split."""
     pairs = sum(split["pairs"].values()) + split.get("unused", 0)  # the groups are those of all pairs
-    if (largest := split["largest_group"]) > LARGE * pairs:
+    yield from group_warnings(pairs, split["largest_group"])
+
+
+def group_warnings(pairs: int, largest: int) -> Iterator[str]:
+    """A warning about the largest group of some pairs, where it is a large share of them."""
+    if largest > LARGE * pairs:
         yield (
             f"warning: {largest:,} of {pairs:,} pairs share a seeker id or seeker post and stay in one part; "
             "is every seeker_id one person's?"
