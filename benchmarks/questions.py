@@ -54,6 +54,7 @@ class Question:
     one_split: int | None = None  # the seed of the only split; otherwise each run's seed has a split of its own
     after: str | None = None  # the question that chooses a part of it: its test part is looked at once, when all is chosen
     timed: bool = False  # what its runs cost is compared, so none is taken that another processor may have trained
+    keep_models: bool = False  # benchmarks/evidence.py reads them
 
     @property
     def flags(self) -> dict[str, str]:
@@ -139,7 +140,8 @@ QUESTIONS = {
             f"bi={BI_ENCODER} --rationale tag -o rationale.weight .5",
             f"bi-no-rationale={BI_ENCODER}",
             f"bi-no-attention={BI_ENCODER} --rationale tag -o rationale.weight .5 -o trunk.attention false",
-        )
+        ),
+        keep_models=True,
     ),
     "size": Question(
         (
@@ -152,7 +154,7 @@ QUESTIONS = {
     ),
     "size-paper": Question(("T1", "T3", f"T1m=--loss ce {MPNET}", f"T3m=--loss focal {MPNET}"), split="paper"),
     "predecessor-size": Question(
-        ("T1m=--loss ce " + MPNET, f"bim={BI_ENCODER} --rationale tag -o rationale.weight .5 {MPNET}"), 2
+        ("T1m=--loss ce " + MPNET, f"bim={BI_ENCODER} --rationale tag -o rationale.weight .5 {MPNET}"), 2, keep_models=True
     ),
     # On one split, so that the probabilities of its five models can be averaged, and one that no other comparison has.
     "best": Question((f"best={as_flags(PRESETS['best'])} {FAST}",), seeds=5, one_split=5, after="imbalance"),
@@ -227,7 +229,8 @@ def main(names: tuple[str, ...], jobs: int, out: Path) -> None:
         prepare(question, folder, registry, known_runs(others))
         shared = [word for name, value in question.flags.items() for word in (f"--{name}", value)]
         seeds = [*(["--resplit"] if question.plan.resplit else []), "--seeds", str(question.seeds)]
-        command = [sys.executable, "-m", "empathy_kit", "compare", *question.configurations, *shared, *seeds]
+        keep = ["--keep-models"] * question.keep_models
+        command = [sys.executable, "-m", "empathy_kit", "compare", *question.configurations, *shared, *seeds, *keep]
         if code := subprocess.run([*command, "--jobs", str(jobs), "--out", str(folder)], check=False).returncode:
             raise click.ClickException(f"{name}: compare ended with exit code {code}; the same command continues it")
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 from blocks.reading import (
     Comparison,
     begun,
     comparison,
+    measured,
     outcome,
     power,
     seeds_of,
@@ -20,6 +22,8 @@ from blocks.tables import differences, rarest_levels, recalled, titled
 from blocks.tables import scores as scores_of
 from empathy_kit.comparison.pages.summary import Contrast
 from empathy_kit.comparison.pages.words import COST, COSTS, cost_cells, label_of, score_cell
+from empathy_kit.comparison.run import Run
+from empathy_kit.core.metrics import BATCH
 from empathy_kit.runs.report import number
 
 Pairs = tuple[tuple[str, str], ...]  # configurations, the first and the second of each difference
@@ -178,8 +182,9 @@ def levels(name: str) -> str:
     return "\n\n".join(("Right of all pairs of a level, over the seeds, and how often it is predicted:", *parts))
 
 
+EVIDENCE = ("token_f1", "iou_f1")
 # Sharma et al. (EMNLP 2020), on the Reddit part: accuracy, macro F1 averaged over batches of 32, token F1 and IOU F1 of the
-# evidence, averaged over responses. One model per mechanism, on a split that was not published.
+# evidence, averaged in the same way (benchmarks/evidence.py). One model per mechanism, on a split that was not published.
 PUBLISHED = {
     "ER": (0.794, 0.745, 0.536, 0.648),
     "EX": (0.926, 0.726, 0.716, 0.845),
@@ -197,25 +202,47 @@ def published(name: str) -> str:
     found = CLAIMS[name].comparison
     parts = []
     for task in found.summary.tasks:
-        lines = []
+        lines: list[list[str]] = []
+        unmarked: list[Mapping[str, float]] = []
         for row in found.summary.ranked():
             if task.name not in row.cells:
                 continue
             cell = row.cells[task.name]
-            spans = [(run.record.spans or {}).get(task.name) for run in found.results.runs[row.name]]
-            evidence = [
-                number(fmean(float(each[score]["value"]) for each in spans if each)) if all(spans) else "-"
-                for score in ("token_f1", "iou_f1")
-            ]
+            runs = found.results.runs[row.name]
+            spans = [(run.record.spans or {}).get(task.name) for run in runs]
+            ours = [{score: float(each[score]["value"]) for score in EVIDENCE} for each in spans if each]
+            theirs = [each for run in runs if (each := _in_their_way(name, run, task.name))]
+            unmarked.extend(each["nothing_marked"] for each in theirs)
+            evidence = (*_means(ours, len(runs)), *_means([each["model"] for each in theirs], len(runs)))
             scores = (number(cell.scores["accuracy"].value), number(cell.scores["macro_f1"].value), number(cell.batch_macro_f1))
-            lines.append([titled(found, row.name), *scores, *evidence, "-", "-"])
+            lines.append([titled(found, row.name), *scores, *evidence])
+        if unmarked:
+            lines.append(["a model that marks nothing", *"-----", *_means(unmarked, len(unmarked))])
         if task.name in PUBLISHED:
-            accuracy, batches, *evidence = map(number, PUBLISHED[task.name])
-            lines.append(["Sharma et al. (2020): RoBERTa, its own split", accuracy, "-", batches, "-", "-", *evidence])
+            accuracy, batches, *evidence_of = map(number, PUBLISHED[task.name])
+            lines.append(["Sharma et al. (2020): RoBERTa, its own split", accuracy, "-", batches, "-", "-", *evidence_of])
             for words, of_task in ABLATIONS.items():
                 accuracy, batches = map(number, of_task[task.name])
                 lines.append([f"the same {words}", accuracy, "-", batches, *"----"])
-        theirs = ("token F1, mean over responses", "IOU F1, mean over responses")
-        header = [task.title, "accuracy", "macro F1", "mean over batches of 32", "token F1", "IOU F1", *theirs]
-        parts.append(table(header, lines))
+        batches = f"mean over batches of {BATCH}"
+        of_evidence = ("token F1", "IOU F1", f"token F1, {batches}", f"IOU F1, {batches}")
+        parts.append(table([task.title, "accuracy", "macro F1", f"macro F1, {batches}", *of_evidence], lines))
     return "\n\n".join(parts)
+
+
+def _in_their_way(name: str, run: Run, task: str) -> Any:
+    """What benchmarks/evidence.py found of a task's model; None where it found nothing."""
+    try:
+        runs = measured(f"evidence-{name}")["runs"]
+    except FileNotFoundError:
+        return None
+    found = [each for part in run.models if (each := runs.get(f"{part.name}-{part.seed}", {}).get(task))]
+    for each in found:
+        if each["recorded_token_f1"] != (run.record.spans or {})[task]["token_f1"]["value"]:
+            raise ValueError(f"evidence-{name}.json: {run.name}-{run.seed} is another run; benchmarks/evidence.py makes it anew")
+    return found[0] if found else None
+
+
+def _means(several: Sequence[Mapping[str, float]], expected: int) -> list[str]:
+    """The mean of each score; dashes where it is missing for some."""
+    return [number(fmean(each[score] for each in several)) if 0 < expected == len(several) else "-" for score in EVIDENCE]

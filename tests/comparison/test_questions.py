@@ -70,6 +70,7 @@ def test_what_compare_is_asked_for_is_the_question(
     questions: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plans: list[Plan] = []
+    kept: list[bool] = []
     compare = importlib.import_module("empathy_kit.cli.compare")
 
     def planned(plan: Plan, *_: object) -> None:
@@ -78,6 +79,7 @@ def test_what_compare_is_asked_for_is_the_question(
 
     def run(command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
         assert command[1:4] == ["-m", "empathy_kit", "compare"]
+        kept.append("--keep-models" in command)
         CliRunner().invoke(compare.compare, command[4:])
         return subprocess.CompletedProcess(command, 0)
 
@@ -89,6 +91,7 @@ def test_what_compare_is_asked_for_is_the_question(
     found = CliRunner().invoke(questions.main, [*questions.QUESTIONS, "--out", str(tmp_path)])
     assert found.exit_code == 0
     assert plans == [question.plan for question in questions.QUESTIONS.values()]
+    assert kept == [question.keep_models for question in questions.QUESTIONS.values()]
 
 
 def test_a_run_that_depends_on_the_same_is_copied_whatever_it_is_called(

@@ -1,0 +1,115 @@
+"""F1 of evidence as Sharma et al. (EMNLP 2020) average it, of the runs of a comparison that mark evidence.
+
+    python benchmarks/evidence.py FOLDER > benchmarks/results/evidence-predecessor.json
+
+FOLDER is a comparison of benchmarks/questions.py whose runs still have their models. Their published code marks all of a response
+that has no evidence, before it trains and scores; averages F1 over the responses of a batch of 32, and then over batches. So here
+a response without evidence counts as evidence throughout, in the annotation and in what a model marks. What truncation cut away
+does not count, nor does a response that has lost all its evidence so. A model that marks nothing has a score too, which is to be
+beaten. Theirs also counts padding, which is left out here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from empathy_kit.comparison.plan import read_plan, run_folder
+from empathy_kit.core.metrics import BATCH, IOU_MATCH, runs
+from empathy_kit.data.pairs import Corpus
+from empathy_kit.data.sources import load_corpus
+from empathy_kit.data.splits import make_split, take
+from empathy_kit.errors import KitError
+from empathy_kit.inference import evaluate
+from empathy_kit.inference.model import load
+from empathy_kit.inference.prediction import EVIDENCE
+from empathy_kit.runs import record
+
+Mask = NDArray[np.bool_]  # (L,), which of a response's tokens are evidence
+
+
+def f1_of_response(gold: Mask, marked: Mask) -> tuple[float, float]:
+    """Token F1 and IOU F1 of one response, in which no evidence counts as evidence throughout."""
+    gold, marked = (mask if mask.any() else np.ones_like(mask) for mask in (gold, marked))
+    if not gold.size:  # both say of nothing that it is evidence
+        return 1.0, 1.0
+    token_f1 = float(2 * (gold & marked).sum() / (gold.sum() + marked.sum()))
+    true, guess = ([np.isin(np.arange(gold.size), range(*each)) for each in runs(mask)] for mask in (gold, marked))
+    right = sum(any((one & other).sum() >= IOU_MATCH * (one | other).sum() for other in true) for one in guess)
+    precision, recall = right / len(guess), right / len(true)
+    return token_f1, 2 * precision * recall / (precision + recall) if right else 0.0
+
+
+def over_batches(gold: Sequence[Mask], marked: Sequence[Mask]) -> dict[str, float]:
+    """The mean over batches, in order, of the mean over their responses."""
+    every = [f1_of_response(*masks) for masks in zip(gold, marked, strict=True)]
+    means = [np.mean(every[at : at + BATCH], axis=0) for at in range(0, len(every), BATCH)]
+    return dict(zip(("token_f1", "iou_f1"), map(float, np.mean(means, axis=0)), strict=True))
+
+
+def of_run(folder: Path, corpus: Corpus) -> dict[str, dict[str, Any]]:
+    """Each task's scores on the run's test part; nothing for a run that marks no evidence.
+
+    Raises:
+        KitError: the model does not give the scores that its run recorded, or is not there.
+    """
+    found = record.read(folder)
+    if not found.spans:
+        return {}
+    model = load(str(folder))
+    split = make_split(corpus, str(found.split["kind"]), int(found.split["seed"]))
+    if split.sha256() != found.split["sha256"]:
+        raise KitError(f"{folder}: its split is not that of the data here, expected the data that it was trained on")
+    pairs = replace(corpus, pairs=take(corpus, split.test))
+    again = evaluate.evaluate(model, pairs)
+    read = list(model.tokenization.labelled(pairs.pairs, [corpus.schema.names.index(name) for name in model.schema.names]))
+    scored = model.engine.predict(tokens for tokens, _, _ in read)
+    text = [np.array([end > start for start, end in each.places]) for each in model.tokenization.read(pairs.pairs)]
+    gold: dict[str, list[Mask]] = {name: [] for name in model.schema.names}
+    marked: dict[str, list[Mask]] = {name: [] for name in model.schema.names}
+    for one, (_, labels, _), words in zip(scored, read, text, strict=True):
+        for index, name in enumerate(model.schema.names):
+            lost = labels.evidence[index] and not labels.gold[index]
+            if one.evidence is not None and labels.gold_known[index] and not lost:
+                gold[name].append(np.isin(np.arange(words.size), labels.gold[index])[words])
+                marked[name].append((one.evidence[index] > EVIDENCE)[words])
+    scores = {}
+    for name, masks in gold.items():
+        spans = again.tasks[name].spans
+        recorded = float(found.spans[name]["token_f1"]["value"])
+        if spans is None or abs(spans.token_f1.value - recorded) > 1e-3:  # other processors round otherwise
+            raise KitError(f"{folder}: the model's token F1 of {name} is not the recorded {recorded:.4f}")
+        scores[name] = {
+            "responses": len(masks),
+            "without_evidence": fmean(not mask.any() for mask in masks),
+            "recorded_token_f1": recorded,
+            "model": over_batches(masks, marked[name]),
+            "nothing_marked": over_batches(masks, [np.zeros_like(mask) for mask in masks]),
+        }
+    return scores
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def main(folder: Path) -> None:
+    """Print the scores of FOLDER's runs as JSON: by model and seed, then by task."""
+    plan = read_plan(folder)
+    corpus = load_corpus(next(iter(plan.configurations.values())).data)
+    there = [(model, seed) for model, seed in plan.runs() if run_folder(folder, model, seed).exists()]
+    found = {f"{model}-{seed}": of_run(run_folder(folder, model, seed), corpus) for model, seed in there}
+    click.echo(json.dumps({"batch": BATCH, "runs": {name: scores for name, scores in found.items() if scores}}, indent=1))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KitError as error:
+        raise SystemExit(f"Error: {error}") from None
