@@ -4,9 +4,10 @@
 
 FOLDER is a comparison of benchmarks/questions.py whose runs still have their models. Their published code marks all of a response
 that has no evidence, before it trains and scores; averages F1 over the responses of a batch of 32, and then over batches. So here
-a response without evidence counts as evidence throughout, in the annotation and in what a model marks. What truncation cut away
-does not count, nor does a response that has lost all its evidence so. A model that marks nothing has a score too, which is to be
-beaten. Theirs also counts padding, which is left out here.
+a response without evidence counts as evidence throughout, in the annotation and in what a model marks: theirs learns to mark all
+of such a response, where the kit's learn to mark nothing of it. What truncation cut away does not count, nor does a response that
+has lost all its evidence so. A model that marks nothing anywhere has a score too, which is to be beaten. Theirs also counts
+padding, which is left out here.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from blocks.reading import (
     Comparison,
@@ -11,7 +11,6 @@ from blocks.reading import (
     listed,
     macro_gains,
     points,
-    power,
     score,
     sentences,
     verdict,
@@ -32,37 +31,10 @@ def grouped() -> str:
 
 
 def _all(found: Comparison) -> Iterator[str]:
-    for make in (focal, rationales, weighted, never_recalled, seeker, against_the_paper, simpler):
+    for make in (weighted, never_recalled, seeker, simpler):
         text = make(found)
         if text:
             yield text
-
-
-def focal(found: Comparison) -> str:
-    """Cross-entropy to focal loss."""
-    contrasts = found.contrasts("T1", "T3")
-    if not contrasts:
-        return ""
-    return sentences(
-        f"**Does focal loss help?** From T1 (cross-entropy) to T3 (focal) the right answers change by {gains(contrasts)}.",
-        verdict(contrasts),
-        power(contrasts),
-        f"Macro F1 changes by {macro_gains(contrasts)}.",
-        zero(contrasts),
-    )
-
-
-def rationales(found: Comparison) -> str:
-    """Without rationales to predicted ones."""
-    sides = [side for side in (found.contrasts("T1", "T2"), found.contrasts("T3", "T4")) if side]
-    if not sides:
-        return ""
-    return sentences(
-        "**Do predicted rationales help?** They see nothing of the test pairs' annotation.",
-        *(f"From {side[0].first} to {side[0].second} the right answers change by {gains(side)}." for side in sides),
-        verdict([each for side in sides for each in side]),
-        power([each for side in sides for each in side]),
-    )
 
 
 def weighted(found: Comparison) -> str:
@@ -111,27 +83,9 @@ def seeker(found: Comparison) -> str:
     return sentences("**Is the seeker post used?**", *told) if told else ""
 
 
-def against_the_paper(found: Comparison) -> str:
-    """The gains of the paper's table beside these."""
-    contrasts = found.contrasts("T1", "T3")
-    if not contrasts:
-        return ""
-    theirs = [f"{paper_gain('T1', 'T3', each.task):+d} ({each.task})" for each in contrasts]
-    ranges = [f"{_range(each.gains)} ({each.task})" for each in contrasts]
-    return sentences(
-        f"**Against the paper's table.** From T1 to T3 it gains {listed(theirs)} of {PAPERS_PAIRS} pairs, in one run each.",
-        f"Here single seeds gain {listed(ranges)}.",
-    )
-
-
 def paper_gain(first: str, second: str, task: str) -> int:
     """A difference of two accuracies of the paper's Table 1, as pairs of its test part."""
     return round((PAPER[second][task][0] - PAPER[first][task][0]) * PAPERS_PAIRS)
-
-
-def _range(pairs: Sequence[int]) -> str:
-    ends = [f"{end:+d}" if end else "0" for end in (min(pairs), max(pairs))]
-    return " to ".join(dict.fromkeys(ends))
 
 
 def simpler(found: Comparison) -> str:

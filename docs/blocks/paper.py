@@ -160,8 +160,9 @@ def _told(content: Any) -> str:
     seeds = f"{content['seeds']} seed{'s' * (content['seeds'] != 1)}"
     return sentences(
         f"{content['pairs']} pairs.",
-        f"The models are trained with {seeds} on the {content['kept']:,} pairs that remain without these and those of their "
-        f"seeker posts ({content['left_out']} pairs). Their agreements are means over the seeds, with intervals over pairs."
+        f"The models have {seeds}, each with a split of its own of the {content['kept']:,} pairs that remain without these and "
+        f"those of their seeker posts ({content['left_out']} pairs). Their agreements are means over the seeds, with intervals "
+        "over pairs."
         if content["seeds"]
         else "Models that have seen none of these pairs are not measured yet. The intervals are over pairs.",
         f"By the interval of its difference of kappa, {listed(said)}." if said else "",

@@ -177,7 +177,10 @@ def best() -> str:
             [f"{title}, the aim", *(number(AIMS[task][at]) for task in tasks)],
         ]
         for who, values in {"one model": map(fmean, single), "the models' mean": (each.value for each in several)}.items():
-            short[who] += [f"{title} of {task}" for task, value in zip(tasks, values, strict=True) if value < AIMS[task][at]]
+            below = [
+                task for task, value in zip(tasks, values, strict=True) if round(value, 3) < AIMS[task][at]
+            ]  # as it is shown
+            short[who] += [f"{title} of {task}" for task in below]
     errors = [calibration(together[task], runs[0].answers[task].true).ece for task in tasks]
     parts.append(["expected calibration error, the mean of their probabilities", *map(number, errors)])
     size = len(runs[0].answers[tasks[0]].ids)
@@ -188,7 +191,7 @@ def best() -> str:
         "Each model's probabilities are calibrated by its own temperatures before their mean is taken.",
         "Intervals are over pairs.",
         f"{MARK} {caution}" if caution else "",
-        *(f"Below its aim with {who}: {listed(below) if below else 'nothing'}." for who, below in short.items()),
+        *(f"Below its aim with {who}: {listed(those) if those else 'nothing'}." for who, those in short.items()),
     )
     return f"{told}\n\n{table(['', *tasks], parts)}"
 

@@ -15,6 +15,7 @@ from empathy_kit.data.pairs import Corpus
 from empathy_kit.data.schema import Schema
 from empathy_kit.data.splits import by_seeker, hold_out, make_folds, take
 from empathy_kit.errors import KitError
+from empathy_kit.files import sha256
 from empathy_kit.plugins import Registry
 from empathy_kit.runs import record
 from empathy_kit.runs.choose import choose_plugins
@@ -127,7 +128,8 @@ def from_runs(folder: Path, corpus: Corpus, tasks: Schema) -> OutOfFold:
         raise KitError(
             f"--runs {folder}: no run found, expected folders that `empathy-kit run` or `empathy-kit compare` has written"
         )
-    remarks, used, oracles, digest = [], 0, 0, corpus.sha256()
+    remarks, used, oracles, copies, digest = [], 0, 0, 0, corpus.sha256()
+    known: set[str] = set()  # hashes of predictions
     places = {name: at for at, name in enumerate(record.hashed_ids(corpus))}
     sums = {task.name: np.zeros((len(corpus), len(task.labels))) for task in tasks.tasks}
     counts = {task.name: np.zeros((len(corpus), 1)) for task in tasks.tasks}
@@ -145,6 +147,11 @@ def from_runs(folder: Path, corpus: Corpus, tasks: Schema) -> OutOfFold:
         if run.record.oracle:
             oracles += 1
             continue
+        said = sha256(run.path / record.PREDICTIONS)
+        if said in known:
+            copies += 1
+            continue
+        known.add(said)
         predicted = run.record.tasks.names
         used += any(name in predicted for name in tasks.names)
         for name, rows, probabilities in _predictions(run.path, corpus, tasks, places, predicted):
@@ -157,6 +164,8 @@ def from_runs(folder: Path, corpus: Corpus, tasks: Schema) -> OutOfFold:
         )
     if oracles:
         remarks.append(f"left out: {oracles} oracle{'s' * (oracles != 1)}, which saw annotated spans at test time")
+    if copies:
+        remarks.append(f"left out: {copies} run{'s' * (copies != 1)} with the very predictions of another: a copy")
     with np.errstate(invalid="ignore"):  # 0 / 0: no run has the pair in its test part
         means = {name: sums[name] / counts[name] for name in sums}
     return OutOfFold(f"{used} run{'s' * (used != 1)} in {folder}", means, tuple(remarks))

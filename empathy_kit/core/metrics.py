@@ -13,7 +13,8 @@ Ints = NDArray[np.int64]
 Stretch = tuple[int, int]  # tokens: the first, and one after the last
 
 RESAMPLES = 2000
-CHUNK = 100  # resamples at a time, each of which holds a number per pair
+CHUNK = 100  # resamples at a time, or fewer where each takes much memory
+HELD = 1_000_000  # numbers that a chunk may hold: a resample has one per pair, or one per cell of its confusion matrix
 CONFIDENCE = 0.95
 BATCH = 32  # pairs, in order: Sharma et al. (2020, arXiv 2009.08441) average F1 over the batches of their evaluation
 IOU_MATCH = 0.5  # DeYoung et al. (ERASER, arXiv 1911.03429): a predicted span counts from this overlap on
@@ -143,10 +144,8 @@ def score(target: Ints, probabilities: Floats, majority: int, seed: int) -> Scor
     predicted, classes = probabilities.argmax(1), probabilities.shape[1]
     confusion = confusion_matrix(target, predicted, classes)
     n = int(confusion.sum())
-    generator = np.random.default_rng(seed)
-    draws = generator.multinomial(n, confusion.ravel() / n, size=RESAMPLES)
     point = from_confusion(confusion.astype(np.float64))
-    spread = from_confusion(draws.reshape(RESAMPLES, classes, classes).astype(np.float64))
+    spread = _redrawn(confusion, seed)
     baseline = from_confusion(confusion_matrix(target, np.full_like(target, majority), classes).astype(np.float64))
 
     def estimates(name: str) -> list[Estimate]:
@@ -169,11 +168,25 @@ def score(target: Ints, probabilities: Floats, majority: int, seed: int) -> Scor
     )
 
 
+def _redrawn(confusion: Ints, seed: int) -> dict[str, Floats]:
+    """All scores of as many draws of a confusion matrix's cells as there are resamples."""
+    n = int(confusion.sum())
+    draws = _drawn(n, confusion.ravel() / n, seed)
+    scores = [from_confusion(drawn.reshape(len(drawn), *confusion.shape)) for drawn in draws]
+    return {name: np.concatenate([each[name] for each in scores]) for name in scores[0]}
+
+
 def _resamples(n: int, seed: int) -> Iterator[Floats]:
-    """How often each resample has each pair, (CHUNK, n) at a time: all at once would take 32 KB per pair."""
+    """How often each resample has each pair, (chunk, n) at a time: all at once would take 32 KB per pair."""
+    return _drawn(n, np.full(n, 1 / n), seed)
+
+
+def _drawn(n: int, shares: Floats, seed: int) -> Iterator[Floats]:
+    """Draws of n from a multinomial distribution, as many as there are resamples, (chunk, shares) at a time."""
     generator = np.random.default_rng(seed)
-    for _ in range(RESAMPLES // CHUNK):
-        yield generator.multinomial(n, np.full(n, 1 / n), size=CHUNK).astype(np.float64)
+    chunk = min(CHUNK, max(1, HELD // len(shares)))
+    for done in range(0, RESAMPLES, chunk):
+        yield generator.multinomial(n, shares, size=min(chunk, RESAMPLES - done)).astype(np.float64)
 
 
 def _ranked(target: Ints, probabilities: Floats, seed: int) -> list[Estimate | None]:

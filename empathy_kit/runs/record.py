@@ -55,8 +55,8 @@ class Record:
     spans: dict[str, Any] | None  # task to core.metrics.SpanScores
     # Task to its temperature, fitted on the validation part, and the test part's calibration error without it and with it.
     calibration: dict[str, dict[str, float]] | None = None  # None in runs of earlier versions
-    # Parameters, how many of them are trained, the bytes of all weights, and the test part's pairs per second: of the layers that
-    # are not frozen, because the states of frozen ones are computed once.
+    # Parameters, how many of them are trained, the bytes of all weights, and the test part's pairs per second: without
+    # frozen layers where their states were computed once, which is on a CPU, for encoders that are read without padding.
     model: dict[str, Any] | None = None  # None in runs of earlier versions
 
     @property

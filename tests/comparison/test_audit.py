@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -155,6 +156,7 @@ def test_runs_are_averaged_over_those_that_have_a_pair_in_their_test_part(corpus
     plain, doubtful = of_all(corpus), of_all(corpus, pace=[0, 1])
     write_run(tmp_path / "a", corpus, range(6), plain)
     write_run(tmp_path / "b", corpus, range(4, -1, -1), doubtful)
+    shutil.copytree(tmp_path / "b", tmp_path / "copied")
     write_run(tmp_path / "c", corpus, [6, 7], {"warmth": plain["warmth"]})
     write_run(tmp_path / "oracle", corpus, range(12), doubtful, oracle=True)
     (tmp_path / "notes").mkdir()
@@ -165,6 +167,7 @@ def test_runs_are_averaged_over_those_that_have_a_pair_in_their_test_part(corpus
     assert found.remarks == (
         f"left out: {tmp_path / 'd.partial'}: in training",
         "left out: 1 oracle, which saw annotated spans at test time",
+        "left out: 1 run with the very predictions of another: a copy",
     )
     pace, warmth = found.probabilities["pace"], found.probabilities["warmth"]
     assert pace[:3] == pytest.approx((plain["pace"] + doubtful["pace"])[:3] / 2)

@@ -245,6 +245,22 @@ def test_annotated_stretches_that_touch_stay_apart_and_those_that_overlap_share_
     assert score_spans([[(0, 4), (2, 6)]], [[(0, 6)]], seed=0).token_f1.value == 1
 
 
+def test_many_labels_take_little_memory() -> None:
+    generator = np.random.default_rng(0)
+    target, probabilities = generator.integers(0, 60, 300), generator.dirichlet(np.ones(60), 300)
+    tracemalloc.start()
+    try:
+        scores = score(target, probabilities, 0, seed=0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 40e6  # all matrices at once are 230 MB
+    matrix = np.array(scores.confusion)
+    drawn = np.random.default_rng(0).multinomial(300, matrix.ravel() / 300, size=2000).reshape(2000, 60, 60)
+    right = np.percentile(drawn.trace(axis1=1, axis2=2) / 300, [2.5, 97.5])
+    assert (scores.accuracy.low, scores.accuracy.high) == pytest.approx(tuple(right))
+
+
 def test_span_intervals_are_drawn_in_pieces_and_are_those_of_one_draw() -> None:
     n = 2000
     lengths = np.random.default_rng(1).integers(1, 9, (n, 2))

@@ -30,8 +30,8 @@ RANKED = (
 COSTS = ("models", "training", "parameters", "trained", "weights", "pairs/s")
 COST = (
     "All models of a configuration together, means over the seeds. Training: with validation. Weights: as they are saved. "
-    "Pairs/s: the test part's pairs per second, each through all models, without frozen layers, whose states are computed once. "
-    "Times of different machines, or of one with other work on it, are not comparable."
+    "Pairs/s: the test part's pairs per second, each through all models; on a CPU mostly without frozen layers, whose states are "
+    "computed once. Times of different machines, or of one with other work on it, are not comparable."
 )
 MOST_LABELS = 12  # listed in a note
 
