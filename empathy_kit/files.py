@@ -88,13 +88,18 @@ def staged_folder(out: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def workspace(path: Path) -> Iterator[Path]:
-    """A folder next to ``path`` to work in, removed at the end; where this process is killed, by the next that works there.
+def workspace(path: Path, *, sweeps: bool = True) -> Iterator[Path]:
+    """A folder next to ``path`` to work in, removed at the end; where this process is killed, by the next that sweeps there.
+
+    Args:
+        path: the file that is made.
+        sweeps: remove what others that are gone have left there; every name in the folder is read for it.
 
     Raises:
         OSError: it cannot be made.
     """
-    sweep(path.parent)
+    if sweeps:
+        sweep(path.parent)
     with ExitStack() as stack:
         folder = None
         while folder is None:  # as for a file

@@ -13,6 +13,7 @@ from empathy_kit.encoders import MPNET_HUB
 from empathy_kit.errors import KitError
 from empathy_kit.inference.elsewhere import SCORES, Elsewhere
 from empathy_kit.plugins import HANDED_OVER
+from empathy_kit.runs.machine import way
 from empathy_kit.runs.record import MALFORMED, Record
 from empathy_kit.runs.report import HEADLINE, estimate, number, too_sure
 
@@ -64,7 +65,7 @@ def write_card(
 
     called = name or NAMELESS
     try:
-        results = [*_results(record), *(result for other in elsewhere for result in _others(record, other))]
+        results = [*_results(record, export or {}), *(result for other in elsewhere for result in _others(record, other))]
         body = _body(record, name, export or {}, seen, elsewhere)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, UndefinedError):  # others may have made the record
         raise KitError(f"{called}: no model card can be made of this record: {MALFORMED}") from None
@@ -76,15 +77,15 @@ def write_card(
         tags=["empathy", "peer-support", "text-classification"],
         base_model=_base_model(record),
         metrics=["accuracy", "f1"],
-        model_name=called.rpartition("/")[2],
-        eval_results=results,
+        model_name=called.rpartition("/")[2] if results else None,  # the hub's format has it with scores alone
+        eval_results=results or None,
     )
     text = f"---\n{data.to_yaml()}\n---\n\n{body}"
     try:  # the check that the client offers without a network: read the card back and parse its model-index
         found = ModelCard(text).data
     except ValueError as error:
         raise KitError(f"{called}: no model card can be made of this record: {str(error).splitlines()[0]}") from None
-    if found.get("eval_results") != results:
+    if found.get("eval_results", []) != results:
         raise KitError(f"{called}: no model card can be made of this record: its scores are not read back as they were written")
     return text
 
@@ -97,11 +98,24 @@ def _base_model(record: Record) -> str | None:
     return name if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name, re.ASCII) else None
 
 
-def _results(record: Record) -> list[Any]:
-    """The headline scores in the hub's ``model-index`` format; the task is the dataset's configuration."""
+def _results(record: Record, export: Mapping[str, Any]) -> list[Any]:
+    """The headline scores in the hub's ``model-index`` format; the task is the dataset's configuration.
+
+    The record's scores are not those of an export in int8, which has its own, without intervals, where it could compare them.
+    """
     hashes = {"sha256": record.data["sha256"], "split": plain(record.split["kind"]), "split_sha256": record.split["sha256"]}
     of = {"dataset_name": plain(record.data["name"]), "dataset_split": "test", "dataset_args": hashes}
-    return [_result(task, record.scores[task.name], key, **of) for task in record.tasks.tasks for key in METRICS]
+    if _is_int8(export):
+        own = export["scores"]["after"] if "scores" in export else {}
+        scores = {task: {key: {"value": value} for key, value in found.items()} for task, found in own.items()}
+    else:
+        scores = record.scores
+    tasks = [task for task in record.tasks.tasks if task.name in scores]
+    return [_result(task, scores[task.name], key, **of) for task in tasks for key in METRICS if key in scores[task.name]]
+
+
+def _is_int8(export: Mapping[str, Any]) -> bool:
+    return bool(export.get("precision") == "int8")
 
 
 def _others(record: Record, other: Elsewhere) -> list[Any]:
@@ -117,6 +131,7 @@ def _result(task: TaskSchema, scores: Mapping[str, Any], key: str, **of: Any) ->
 
     kind, settings = METRICS[key]
     name = of["dataset_name"]
+    interval = [round(scores[key][bound], 4) for bound in ("low", "high") if bound in scores[key]]
     return EvalResult(
         task_type="text-classification",
         task_name=plain(task.title),
@@ -125,7 +140,7 @@ def _result(task: TaskSchema, scores: Mapping[str, Any], key: str, **of: Any) ->
         metric_type=kind,
         metric_name=f"{dict(HEADLINE)[key]}, {plain(task.name)}",
         metric_value=round(scores[key]["value"], 4),
-        metric_args={**settings, "interval_95": [round(scores[key][bound], 4) for bound in ("low", "high")]},
+        metric_args={**settings, **({"interval_95": interval} if interval else {})},
         **of,
     )
 
@@ -174,6 +189,8 @@ def _body(record: Record, name: str | None, export: Mapping[str, Any], seen: boo
         versions=[(code(key), code(value)) for key, value in {OWN: record.kit, **record.versions}.items()],
         plugins=[] if export else _plugins(record),  # a graph needs none
         export=[(code(key), code(value)) for key, value in _leaves(export)],
+        int8=_is_int8(export),
+        compared="scores" in export,
     )
     return re.sub(r"\n{3,}", "\n\n", re.sub(r" +\n", "\n", page))
 
@@ -263,18 +280,24 @@ _FAR_PATH = re.compile(r"[/~].*[/\\][^/\\]|\\\\[^\\]|[A-Za-z]:[/\\]", re.DOTALL)
 def without_paths(value: Any, path: re.Pattern[str] = _PATH) -> Any:
     """A record as JSON, with every absolute path cut to its last part: folders often contain their owner's name.
 
-    Labels stay as they are, whatever they look like.
+    Labels stay as they are, whatever they look like. How the losses were computed is told without the reason why no kernel was
+    used, which may name a folder or a compiler.
     """
     if isinstance(value, dict):
-        return {
-            key: inner if key == "schema" else without_paths(inner, _FAR_PATH if key == "options" else path)
-            for key, inner in value.items()
-        }
+        return {key: _told(key, inner, path) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [without_paths(inner, path) for inner in value]
     if isinstance(value, str) and path.match(value):
         return re.split(r"[/\\]", value.rstrip("/\\"))[-1]
     return value
+
+
+def _told(key: str, value: Any, path: re.Pattern[str]) -> Any:
+    if key == "schema":
+        return value
+    if key == "losses" and isinstance(value, str):
+        return way(value)
+    return without_paths(value, _FAR_PATH if key == "options" else path)
 
 
 def published(record: Record) -> Record:

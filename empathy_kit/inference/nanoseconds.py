@@ -21,6 +21,25 @@ class Nanoseconds:
         return self.text
 
 
+@dataclass(frozen=True)
+class Unheld:
+    """A value that Python cannot hold, such as a date after the year 9999, or text that is not UTF-8."""
+
+    error: str  # the kind of error that it is
+
+
+def cells_of(column: Any) -> list[Any]:
+    """The values of an Arrow array, with `Unheld` for each that cannot be had."""
+    import pyarrow
+
+    try:
+        return values(column)
+    except (pyarrow.ArrowException, ValueError, OverflowError) as error:
+        if len(column) == 1:
+            return [Unheld(type(error).__name__)]
+    return [cell for at in range(len(column)) for cell in cells_of(column.slice(at, 1))]
+
+
 def values(column: Any) -> list[Any]:
     """The values of an Arrow array.
 

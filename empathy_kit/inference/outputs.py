@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from empathy_kit.data.schema import Schema
-from empathy_kit.errors import KitError
+from empathy_kit.errors import KitError, shown
 from empathy_kit.files import sha256
 from empathy_kit.inference.prediction import arrow_type, columns
 
 CRLF = "\r\n"
 ROW = "row"  # the first column: the row number of the input, from 1
+GROUP = 2**26  # bytes of parts that become one row group of Parquet: a file's writer and its readers hold an entry for each group
 
 
 class Output:
@@ -50,13 +51,17 @@ class Output:
         return "".join(_json(dict(zip(self.names, self._values(row), strict=True))) + "\n" for row in rows)
 
     def join(self, parts: Sequence[Path], out: Path) -> None:
-        """Concatenate parts into one file; only one of them is in memory."""
+        """Concatenate parts into one file; no more of them are in memory than become one row group."""
         if self.suffix == ".parquet":
             import pyarrow.parquet
 
+            held: list[Any] = []
             with pyarrow.parquet.ParquetWriter(out, self._arrow()) as writer:
-                for part in parts:
-                    writer.write_table(pyarrow.parquet.read_table(part, schema=self._arrow()))
+                for number, part in enumerate(parts, start=1):
+                    held.append(pyarrow.parquet.read_table(part, schema=self._arrow()))
+                    if number == len(parts) or sum(table.nbytes for table in held) >= GROUP:
+                        writer.write_table(pyarrow.concat_tables(held))
+                        held.clear()
             return
         with out.open("wb") as whole:
             if self.suffix == ".csv":
@@ -81,13 +86,25 @@ class Output:
         for at in range(1, 1 + self._kept):
             if self.names[at] not in self._types:
                 cells[at] = [value if value is None else str(_cell(value)) for value in cells[at]]
-        arrays = [pyarrow.array(values, type=entry.type) for values, entry in zip(cells, schema, strict=True)]
+        arrays = [_array(values, entry) for values, entry in zip(cells, schema, strict=True)]
         return pyarrow.Table.from_arrays(arrays, schema=schema)
 
     def _values(self, row: Sequence[Any]) -> list[Any]:
         # Six digits are more than a model's accuracy, and stay the same in every call on a machine.
         given, predicted = row[: 1 + self._kept], row[1 + self._kept :]
         return [*given, *(round(value, 6) if type(value) is float else value for value in predicted)]
+
+
+def _array(values: list[Any], entry: Any) -> Any:
+    import pyarrow
+
+    try:
+        return pyarrow.array(values, type=entry.type)
+    except pyarrow.ArrowException:  # some types give values that they do not take back
+        raise KitError(
+            f"column {shown(entry.name)}: its type, {entry.type}, cannot be kept in a Parquet output; "
+            "leave it out of --keep, or use a .csv or .jsonl output"
+        ) from None
 
 
 def skipped_of(out: Path) -> Path:

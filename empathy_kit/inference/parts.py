@@ -54,6 +54,8 @@ def held(out: Path) -> Iterator[None]:
             try:
                 yield
             finally:
+                with suppress(OSError):  # what is not renamed yet is joined anew; a disk that it has filled up would stay full
+                    (parts / JOINED).unlink(missing_ok=True)
                 if not any(parts.glob("[0-9]*")):  # no finished part to continue from
                     shutil.rmtree(parts, ignore_errors=True)
     finally:

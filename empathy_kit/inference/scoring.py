@@ -125,6 +125,7 @@ def predict_table(job: Job, model: EmpathyModel, write: Write | None = None) -> 
         if _finished(job, identity):
             return
         _claim(job, identity)
+        files.sweep(job.parts)  # once: for each part, the folder would be listed anew
         tally = _Tally()
         write = write or (lambda missing: (write_part(job, each, model) for each in missing))
         yield from _predict_parts(job, table, model, write, tally)
@@ -179,16 +180,17 @@ def _missing(job: Job, table: PairTable, model: EmpathyModel, tally: _Tally) -> 
 
 def write_part(job: Job, request: Request, model: EmpathyModel) -> Part:
     """Predict one part's rows and write them; its entry is written last."""
-    path = part_path(job, request.number)
-    with files.workspace(path) as work:  # other writers here delete what no process holds
-        written = work / path.name
+    path, entry_path = part_path(job, request.number), _entry_path(job, request.number)
+    with files.workspace(path, sweeps=False) as work:  # other writers here delete what no process holds
+        written, noted = work / path.name, work / entry_path.name
         good = [each for each in request.rows if isinstance(each, Input)]
         request.output.write_part(written, list(predicted(good, model, evidence=job.evidence)))
-        files.sync(written)
-        written.replace(path)
-    bad = tuple((each.number, each.column, each.reason) for each in request.rows if isinstance(each, Bad))
-    entry = Part(request.number, request.rows[0].number, len(request.rows), bad, files.sha256(path))
-    files.write_whole(_entry_path(job, request.number), json.dumps(asdict(entry)))
+        bad = tuple((each.number, each.column, each.reason) for each in request.rows if isinstance(each, Bad))
+        entry = Part(request.number, request.rows[0].number, len(request.rows), bad, files.sha256(written))
+        noted.write_text(json.dumps(asdict(entry)), encoding="utf-8")
+        for made, place in ((written, path), (noted, entry_path)):
+            files.sync(made)
+            made.replace(place)
     return entry
 
 

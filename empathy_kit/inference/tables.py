@@ -15,12 +15,13 @@ from empathy_kit.data.readers import Header
 from empathy_kit.data.schema import fold
 from empathy_kit.errors import KitError, shown
 from empathy_kit.files import sha256
-from empathy_kit.inference.nanoseconds import values
+from empathy_kit.inference.nanoseconds import Unheld, cells_of
 from empathy_kit.reading import open_regular
 
 FORMATS = (".csv", ".jsonl", ".parquet")
 PAGE = 2**20  # bytes of a Parquet file that are read at once
 LONGEST = 2**24  # most characters of a cell or bytes of a line; a broken quote can swallow the rest of a file
+NOT_TEXT = "not UTF-8, or half a surrogate pair, found; save it again as UTF-8"
 DEEPEST = 100  # lists and objects in each other in a kept column: Python's own limit would be a traceback
 
 
@@ -79,6 +80,9 @@ class PairTable:
         twice = next((name for name in keep if keep.count(name) > 1), None)
         if twice is not None:
             raise KitError(f"column {shown(twice)} is given twice with --keep; give it once")
+        if columns.seeker is not None and fold(columns.seeker) == fold(columns.response):
+            both = f"column {shown(columns.response)} is named for both posts"
+            raise KitError(f"{both}; give --seeker-column and --response-column two different columns")
         self.columns = replace(columns, response=names[fold(columns.response)], keep=keep)
         self.required = list(names.values())
         self._names: dict[str, str] = {}  # requested name to the table's own name
@@ -249,7 +253,7 @@ class PairTable:
             wanted = [column for column in columns if column in {*self._names.values(), *self.kept}]
             self.types = {name: schema.field(name).type for name in self.kept}
             for batch in table.iter_batches(batch_size=1_000, columns=wanted):
-                cells = {name: values(column) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+                cells = {name: cells_of(column) for name, column in zip(batch.schema.names, batch.columns, strict=True)}
                 for at in range(batch.num_rows):
                     number += 1
                     yield self._row(number, {name: column[at] for name, column in cells.items()})
@@ -304,10 +308,13 @@ def _broken(first: int, last: int, error: csv.Error) -> str:
 
 
 def _fault(value: object, depth: int = 0) -> str | None:
-    """Detect text, also within lists and objects, from bytes that are not UTF-8, or that no file can hold."""
+    """Detect what Python cannot hold, and text, also within lists and objects, that is not UTF-8 or that no file can hold."""
+    if isinstance(value, Unheld):
+        unheld = f"a value that Python cannot hold found ({value.error}); leave this column out of --keep"
+        return NOT_TEXT if value.error == UnicodeDecodeError.__name__ else unheld
     if isinstance(value, str):
         surrogate = not value.isascii() and any("\ud800" <= sign <= "\udfff" for sign in value)
-        return "not UTF-8, or half a surrogate pair, found; save it again as UTF-8" if surrogate else None
+        return NOT_TEXT if surrogate else None
     if not isinstance(value, dict | list | tuple):
         return None
     if depth == DEEPEST:

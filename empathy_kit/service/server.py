@@ -8,9 +8,11 @@ import ipaddress
 import math
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from types import FrameType
 from typing import Any
 
@@ -19,7 +21,17 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from empathy_kit.errors import KitError
-from empathy_kit.service.guard import CROWDED, HEADERS, MOST_HEADER_BYTES, NOT_HTTP, Receive, Scope, Send, refusal
+from empathy_kit.service.guard import (
+    CROWDED,
+    HEADERS,
+    HEADERS_TOO_LARGE,
+    MOST_HEADER_BYTES,
+    NOT_HTTP,
+    Receive,
+    Scope,
+    Send,
+    refusal,
+)
 
 READ_SECONDS = 10.0  # for the whole of one request to arrive
 IDLE_SECONDS = 30  # that a connection is kept open between requests
@@ -70,9 +82,11 @@ class Protocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's own words
         """Answer what is no HTTP in the form of every other refusal; uvicorn's own is plain text without the guard's headers."""
-        answer = refusal(400, NOT_HTTP, {**HEADERS, "connection": "close"})
+        long = getattr(sys.exception(), "error_status_hint", None) == 431  # of h11's error, which uvicorn handles by this call
+        status, fault = (431, HEADERS_TOO_LARGE) if long else (400, NOT_HTTP)
+        answer = refusal(status, fault, {**HEADERS, "connection": "close"})
         parts: list[h11.Event] = [
-            h11.Response(status_code=400, headers=answer.raw_headers, reason=b"Bad Request"),
+            h11.Response(status_code=status, headers=answer.raw_headers, reason=HTTPStatus(status).phrase.encode()),
             h11.Data(data=bytes(answer.body)),
             h11.EndOfMessage(),
         ]

@@ -59,7 +59,26 @@ def test_it_shows_the_scores_of_every_task_and_label_with_their_intervals(found:
         for name, one in found.calibration.items()
     ]
     assert [row[0] for row in shown["task, token F1, IOU F1"]] == ["ER", "EX", "IP"]
+    lowest = "The model's marks count here even where it predicts the lowest label, for which a loaded model returns no evidence."
+    assert lowest in write_card(found, "me/model", licence=None)
     assert shown["task, label, pairs, training, validation, test"][2] == ["ER", "2", "20", "14", "3", "3"]
+
+
+def test_the_card_of_an_int8_export_shows_the_runs_scores_as_the_runs_and_its_own_to_the_hub(found: Record) -> None:
+    after = {task: {"accuracy": 0.5, "macro_f1": 0.25, "recall": [0.5, 0.5, 0.5]} for task in found.scores}
+    compared = {"precision": "int8", "scores": {"pairs": 60, "before": after, "after": after}}
+    for export, told in ((compared, "as `scores.after`."), ({"precision": "int8"}, "were not measured.")):
+        card = write_card(found, "me/model", licence=None, export=export)
+        assert card_errors(card) == []
+        assert "\n\n**These are the scores of the run before its export to int8**, also by label and for evidence. " in card
+        assert f" {told}\n\nOn the test part of that split" in card
+        assert "(ECE) on the test part, of the run before its export:\n" in card
+        results = [(one.dataset_config, one.metric_type, one.metric_value) for one in ModelCard(card).data.eval_results or ()]
+        own = [(task, kind, value) for task in found.scores for kind, value in (("accuracy", 0.5), ("f1", 0.25))]
+        assert results == (own if "scores" in export else [])
+    plain = write_card(found, "me/model", licence=None, export={**compared, "precision": "float32"})
+    assert "before its export" not in plain
+    assert len(ModelCard(plain).data.eval_results or ()) == 9
 
 
 def test_it_tells_where_macro_f1s_interval_is_too_sure(found: Record) -> None:
@@ -236,5 +255,11 @@ def test_the_base_model_is_that_of_the_hub_and_no_folder_of_the_same_form(found:
 )
 def test_a_path_is_cut_to_what_it_names(path: str, kept: str, found: Record) -> None:
     assert without_paths({"a": [path, {"b": path}, 1, None]}) == {"a": [kept, {"b": kept}, 1, None]}
+    reason = f"closed form in torch, no fused kernel: {path} cannot be used: Permission denied"
+    machine = {"losses": f"fused CPU kernel, then {reason}; EX by their own code", "threads": 1}
+    assert without_paths({"machine": machine})["machine"] == {
+        "losses": "fused CPU kernel, then closed form in torch; EX by their own code",
+        "threads": 1,
+    }
     config = {**found.config, "data": path, "encoder": path}
     assert published(Record(**{**asdict(found), "config": config})).config["encoder"] == kept

@@ -14,8 +14,8 @@ import pyarrow.parquet
 import pytest
 from pretend import pretend_model
 
-from empathy_kit import KitError
-from empathy_kit.inference import scoring, tables
+from empathy_kit import KitError, files
+from empathy_kit.inference import outputs, scoring, tables
 from empathy_kit.inference.scoring import Job, predict_table
 from empathy_kit.inference.tables import Columns
 
@@ -114,6 +114,41 @@ def test_nothing_else_in_the_outputs_folder_is_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "deep" / "pipe")  # opened for reading, it would wait for a writer for ever
     work(job)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "in.jsonl", "link", "out.csv", job.skipped.name]
+
+
+def test_the_folder_of_the_parts_is_not_looked_through_for_each_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep, swept = files.sweep, []
+
+    def counted(folder: Path) -> None:
+        swept.append(folder)
+        sweep(folder)
+
+    monkeypatch.setattr(files, "sweep", counted)
+    jobs = [a_job(tmp_path, [PAIR] * 5, "one.csv"), a_job(tmp_path, [PAIR] * 55, "six.csv")]
+    for job in jobs:
+        work(job)
+    assert [swept.count(job.parts) for job in jobs] == [4, 4]  # the job's file, the leftovers, the skipped rows, the end
+
+
+# --- the row groups of a Parquet output ---
+
+
+def test_parts_become_few_row_groups_the_same_ones_however_often_the_job_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outputs, "GROUP", 2_000)  # bytes: two or three of these parts
+    job = a_job(tmp_path, [PAIR] * 95, "out.parquet")
+    whole = replace(job, out=tmp_path / "whole.parquet")
+    work(whole)
+    told = pyarrow.parquet.ParquetFile(whole.out)
+    sizes = [told.metadata.row_group(at).num_rows for at in range(told.num_row_groups)]
+    assert 1 < len(sizes) < 6
+    assert sum(sizes) == 95
+    events = predict_table(job, pretend_model())
+    next(events)
+    events.close()
+    assert work(job).reused == 10
+    assert job.out.read_bytes() == whole.out.read_bytes()
 
 
 # --- the list of skipped rows ---

@@ -14,6 +14,7 @@ import pyarrow.parquet
 import pytest
 from job_tables import COLUMNS, ROWS, read, work, write
 
+from empathy_kit import KitError
 from empathy_kit.inference.scoring import Job
 
 
@@ -96,3 +97,54 @@ def test_kept_nanoseconds_are_those_of_the_input_whether_pandas_is_installed_or_
     work(replace(job, out=tmp_path / "out.parquet"))
     before, after = (pa.parquet.read_table(path).select(list(kept)) for path in (job.source, tmp_path / "out.parquet"))
     assert after.equals(before)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([0, 2**60, 1], pa.timestamp("us")),
+        ([0, 10**7, 1], pa.date32()),
+        ([0, 253_402_300_799_000, 1], pa.timestamp("ms", "+09:00")),  # the last second of the year 9999 is in the next one there
+    ],
+)
+def test_a_kept_time_that_python_cannot_hold_is_a_bad_row(tmp_path: Path, values: list[int], kind: pa.DataType) -> None:
+    times = pa.array(values, pa.int32() if kind == pa.date32() else pa.int64()).cast(kind)
+    posts = {name: ["sad", "mad", "glad"] for name in ("seeker_post", "response_post")}
+    pa.parquet.write_table(pa.table({**posts, "at": times}), tmp_path / "in.parquet")
+    job = Job(tmp_path / "in.parquet", tmp_path / "out.parquet", COLUMNS)
+    with pytest.raises(KitError) as error:
+        work(job)
+    reason = "a value that Python cannot hold found (OverflowError); leave this column out of --keep"
+    assert str(error.value) == (
+        f"in.parquet, row 2, column 'at': {reason}; use --errors skip to predict the other rows and list the bad ones"
+    )
+    assert work(replace(job, skip_errors=True)).bad == 1
+    kept = pa.parquet.read_table(job.out)
+    assert (kept["row"].to_pylist(), kept["at"].combine_chunks()) == ([1, 3], times.take([0, 2]))
+
+
+def test_a_parquet_cell_that_is_not_utf_8_costs_its_row_alone(tmp_path: Path) -> None:
+    broken = pa.array([b"sad", b"caf\xe9", b"glad"]).view(pa.string())
+    table = pa.table({"seeker_post": broken, "response_post": ["hug"] * 3})
+    pa.parquet.write_table(table, tmp_path / "in.parquet")
+    job = Job(tmp_path / "in.parquet", tmp_path / "out.csv", COLUMNS, skip_errors=True)
+    assert work(job).bad == 1
+    assert job.skipped.read_text().splitlines()[1:] == [
+        '2,seeker_post,"not UTF-8, or half a surrogate pair, found; save it again as UTF-8"'
+    ]
+
+
+def test_a_kept_column_of_a_type_that_parquet_does_not_take_back_is_named(tmp_path: Path) -> None:
+    flags = pa.ExtensionArray.from_storage(pa.bool8(), pa.array([1, None], pa.int8()))
+    pa.parquet.write_table(
+        pa.table({"seeker_post": ["a", "b"], "response_post": ["c", "d"], "ok": flags}), tmp_path / "in.parquet"
+    )
+    job = Job(tmp_path / "in.parquet", tmp_path / "out.parquet", COLUMNS)
+    with pytest.raises(KitError) as error:
+        work(job)
+    assert str(error.value) == (
+        "column 'ok': its type, extension<arrow.bool8>, cannot be kept in a Parquet output; "
+        "leave it out of --keep, or use a .csv or .jsonl output"
+    )
+    work(replace(job, out=tmp_path / "out.jsonl"))
+    assert [row["ok"] for row in read(tmp_path / "out.jsonl")] == [True, None]

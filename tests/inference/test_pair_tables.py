@@ -256,6 +256,11 @@ def test_columns_are_found_by_the_names_that_are_asked_for(tmp_path: Path) -> No
     with pytest.raises(KitError) as error:
         rows(path, Columns("question", "answer", keep=("notes",)))
     assert str(error.value) == "in.csv: column 'notes' is missing; there are question, answer, 1 of other names"
+    with pytest.raises(KitError) as error:
+        rows(path, Columns("Answer", "answer"))
+    assert str(error.value) == (
+        "column 'answer' is named for both posts; give --seeker-column and --response-column two different columns"
+    )
 
 
 def test_parquet_is_read_a_batch_at_a_time_and_unread_columns_may_hold_anything(tmp_path: Path) -> None:

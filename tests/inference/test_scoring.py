@@ -22,7 +22,7 @@ import pytest
 from job_tables import COLUMNS, ROWS, read, work, write
 from pretend import ByWords, pretend_model
 
-from empathy_kit import KitError, files
+from empathy_kit import KitError
 from empathy_kit.core.scored import MEND
 from empathy_kit.inference import outputs, scoring
 from empathy_kit.inference.scoring import Job, predict_table
@@ -247,11 +247,17 @@ def test_a_full_disk_leaves_the_parts_and_no_output(tmp_path: Path, monkeypatch:
         f"--out {job.out}: cannot be written: No space left on device; finished parts are kept, repeat the command to continue"
     )
     assert not job.out.exists()
+
+    def half(self: outputs.Output, parts: Any, out: Path) -> None:
+        out.write_text("half")
+        raise OSError(errno.ENOSPC, "full")
+
     with monkeypatch.context() as patch:
-        patch.setattr(files, "refuse_existing", lambda path: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        patch.setattr(outputs.Output, "join", half)
         with pytest.raises(KitError):
             work(job)
     assert not job.out.exists()
+    assert not (job.parts / "joined").exists()  # or the disk would stay full
     assert work(job).reused == 53
 
 

@@ -77,13 +77,25 @@ def test_a_model_that_reads_responses_alone_needs_no_seeker_post() -> None:
         assert asked("/v1/model").json["reads_seekers"] is False
 
 
-def test_the_model_says_what_it_reads_and_answers_no_path(server: Asked) -> None:
+def test_the_model_says_what_it_reads(server: Asked) -> None:
     about = server("/v1/model").json
     assert [task["name"] for task in about["schema"]["tasks"]] == ["warm", "ER"]
     assert (about["marks_evidence"], about["reads_seekers"], about["max_tokens"]) == (True, True, 12)
     assert about["limits"] == {"pairs": 64, "characters": 100_000, "bytes": 1_048_576}
     card = server("/v1/model/card")
     assert card.fault[:2] == (404, "not_found")
+
+
+def test_no_path_of_a_record_is_answered() -> None:
+    home = f"/home/{CANARY}"
+    record = {
+        "config": {"data": f"{home}/posts.csv", "options": {"cues.words": f"{home}/words.txt"}},
+        "machine": {"losses": f"closed form in torch, no fused kernel: {home}/kernels cannot be used: Permission denied"},
+    }
+    with running(model=replace(pretend_model(), about=record)) as asked:
+        answered = asked("/v1/model")
+    assert answered.json["record"]["machine"] == {"losses": "closed form in torch"}
+    assert CANARY not in answered.body.decode()
 
 
 def test_what_is_told_of_a_model_is_made_before_the_first_request() -> None:

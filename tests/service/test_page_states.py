@@ -189,7 +189,9 @@ def test_a_server_that_does_not_say_what_its_model_is_is_named_and_asked_again(
 ) -> None:
     server.model = Reply(content)
     page.reload()
-    expect(page.locator("#notice")).to_have_text(re.compile("The server sent something that this page does not understand"))
+    expect(page.locator("#notice")).to_have_text(
+        "The server sent something that this page does not understand. The page keeps trying."
+    )
     server.model = Reply(model())
     write(page, DRAFT)
     expect(level(page)).to_have_text("none", timeout=20_000)
@@ -200,6 +202,7 @@ def test_a_token_is_asked_for_sent_and_kept_in_memory_alone(page: Page, server: 
     page.reload()
     field = page.get_by_label("This server asks for an access token")
     expect(field).to_be_focused()
+    expect(status(page)).to_have_text("The server asks for an access token, at the top of the page.")
     field.fill(" sesame ")
     page.get_by_role("button", name="Use this token").click()
     expect(field).to_be_hidden()
@@ -296,3 +299,9 @@ def test_a_server_with_another_model_by_now_is_asked_what_it_is(page: Page, serv
     expect(level(page)).to_have_text("warm")
     expect(page.locator(".card:visible")).to_have_count(1)
     assert server.asked[1:] == [(POST, DRAFT), (POST, DRAFT)]
+    expect(page.locator("#origin")).to_contain_text("The levels are the labels of the data that the model learnt from.")
+    server.model = Reply(model(digest="three"))
+    server.replies["Again."] = predicted({name: answer("Again.", 0) for name in EPITOME}, digest="three")
+    page.locator("#draft-1").fill("Again.")
+    expect(level(page)).to_have_text("none")
+    expect(page.locator("#origin")).to_contain_text("The levels are 0 (none), 1 (weak) and 2 (strong).")

@@ -17,6 +17,8 @@ const access = find("access");
 const tokenField = find("token");
 const announcer = find("announcer");
 const compare = find("compare");
+const origin = find("origin");
+const OWN_LEVELS = origin.textContent; // EPITOME's, as the page has them
 
 let model = null;
 let token = "";
@@ -69,7 +71,7 @@ class Draft {
     this.stop();
     tell("");
     if (!this.shown) return;
-    if (model === null) return this.say(SAYS.connecting);
+    if (model === null) return this.say(access.hidden ? SAYS.connecting : SAYS.locked);
     const obstacle = this.obstacle();
     if (obstacle !== null) return this.nothing(obstacle);
     this.feedback.setOld(true); // at once: its marks belong to another text
@@ -263,12 +265,14 @@ function isModel(found) {
 function disconnected(error) {
   if (error.kind === "locked") {
     openAccess();
+    if (model === null) changedAll(); // the drafts wait for the token too
     if (token) return refuseToken();
     inform("");
     return tell(SAYS.locked);
   }
   const wait = error.kind === "busy" ? error.wait : retryAfter(attempts++);
-  inform(error.kind === "refused" ? SAYS.noModel(error.message || NO_REASON) : inWords(error));
+  if (error.kind === "refused") inform(SAYS.noModel(error.message || NO_REASON));
+  else inform(error.kind === "unreadable" ? SAYS.unreadableModel : inWords(error));
   reconnecting = setTimeout(connect, 1000 * wait);
 }
 
@@ -277,7 +281,7 @@ function use(found) {
   if (access.contains(document.activeElement)) seeker.focus(); // which would be lost with the form
   access.hidden = true;
   find("seeker-hint").textContent = model.reads_seekers ? SAYS.seekerUsed : SAYS.seekerUnused;
-  if (!model.schema.tasks.every((task) => mechanism(task))) find("origin").textContent = OTHER_LEVELS;
+  origin.textContent = model.schema.tasks.every((task) => mechanism(task)) ? OWN_LEVELS : OTHER_LEVELS;
   for (const draft of drafts) draft.setModel();
   inform(model.changed_since_start ? SAYS.changed : "");
 }

@@ -83,6 +83,7 @@ export const SAYS = {
     "The model's files have changed since the server started. The levels here still come from the earlier model. " +
     "Whoever runs the server can restart it.",
   unreadable: "The server sent something that this page does not understand. The next keystroke tries again.",
+  unreadableModel: "The server sent something that this page does not understand. The page keeps trying.",
   noEvidence: "This model gives levels only. It does not mark the words that they come from.",
   seekerUnused: "This model reads your answer only, not this post.",
   seekerUsed: "The model reads your answer together with this post.",
