@@ -251,7 +251,8 @@ def _package(module: str, *, whole: bool) -> dict[str, Path]:
         found = {path.relative_to(folder.parent): path for folder in folders for path in folder.rglob(pattern) if path.is_file()}
         return {name.as_posix(): path for name, path in found.items() if _counts(name)}
     file = getattr(top, "__file__", None)
-    return {Path(file).name: Path(file)} if file else {}
+    # What comes from standard input calls itself a file.
+    return {Path(file).name: Path(file)} if file and Path(file).is_file() else {}
 
 
 def same_distribution(one: str, other: str) -> bool:

@@ -150,7 +150,7 @@ class Registry:
         return replace(self, provided=(*(entry for entry in self.provided if entry.distribution == OURS), *thirds))
 
 
-def load_registry(files: Sequence[Path] = ()) -> Registry:
+def load_registry(files: str | Path | Sequence[str | Path] = ()) -> Registry:
     """The kit's own plugins, those of every installed distribution that the environment does not exclude, and of some files.
 
     Raises:
@@ -179,7 +179,8 @@ def load_registry(files: Sequence[Path] = ()) -> Registry:
             )
         offers += found
     registry = _settle(ours, offers, failures, warnings)
-    for path in {os.path.realpath(file): file for file in files}.values():
+    named = [files] if isinstance(files, str | Path) else files
+    for path in {os.path.realpath(file): Path(file) for file in named}.values():
         source, who = from_file(path), f"--plugin {path}"
         try:
             registry = registry._with(_load(source), who)

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,8 +59,9 @@ def test_a_file_is_a_plugin_by_its_name_and_a_hash_of_its_content() -> None:
 
 def test_the_same_file_is_one_plugin_however_it_is_named() -> None:
     path = write()
-    first = load_registry([path, path.resolve(), Path(f"../{Path.cwd().name}/my_loss.py")]).get("loss", "mine")
-    assert load_registry([path]).get("loss", "mine") == first
+    first = load_registry([path, path.resolve(), f"../{Path.cwd().name}/my_loss.py"]).get("loss", "mine")
+    for given in ([path], path, "./my_loss.py"):
+        assert load_registry(given).get("loss", "mine") == first
 
 
 def test_a_file_that_changed_is_read_again() -> None:
@@ -336,3 +338,12 @@ def test_the_kits_own_and_what_has_no_file_has_no_fingerprint() -> None:
     assert fingerprint(load_registry().get("loss", "ce")) is None
     assert fingerprint(Provided("loss", Loss("own", load_registry), "python", "unknown")) is None
     assert fingerprint(Provided("loss", Loss("own", load_registry), "python", "unknown", "no_such_module")) is None
+
+
+def test_a_spec_of_a_program_from_standard_input_has_no_version() -> None:
+    program = (
+        "from empathy_kit import Loss\nfrom empathy_kit.plugins import load_registry\n"
+        "def own(task): ...\nprint(load_registry().with_specs(Loss('own', own)).get('loss', 'own').version)\n"
+    )
+    run = subprocess.run([sys.executable, "-"], input=program, capture_output=True, text=True, check=True)
+    assert run.stdout == "unknown\n"

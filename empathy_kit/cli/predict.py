@@ -82,6 +82,9 @@ def predict(
     refuse_of_other_models(model, isinstance(loaded.engine, GraphEngine), threads=threads, device=device)
     for warning in loaded.warnings:
         terminal.remark(f"warning: {warning}")
+    if evidence and not loaded.marks_evidence:
+        no = f"{model} marks no evidence, so its columns are empty; train a model with --rationale predicted or tag"
+        terminal.remark(f"warning: --evidence: {no}")
     columns = Columns(seeker_column if loaded.reads_seekers else None, response_column, kept, "all" in keep)
     if out is None:
         _stream(columns, loaded, evidence, errors)

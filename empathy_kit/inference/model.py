@@ -61,6 +61,11 @@ class EmpathyModel:
         return self.tokenization.seekers
 
     @property
+    def marks_evidence(self) -> bool:
+        """Whether the model has a span head: found out with one pair."""
+        return any(task.evidence is not None for task in self.predict([("a", "a")])[0].tasks.values())
+
+    @property
     def identity(self) -> dict[str, str]:
         """What its predictions depend on: "model", its digest, the "library" and "device" that compute, and other code."""
         return {"model": self.digest, **self.engine.origin, **self.code}
@@ -206,7 +211,7 @@ def load(
     *,
     device: Literal["auto", "cpu"] | None = None,
     threads: int | None = None,
-    plugins: Sequence[Path] = (),
+    plugins: str | Path | Sequence[str | Path] = (),
 ) -> EmpathyModel:
     """Load a model for prediction. No pickle and no code from the folder is used; every byte is compared with the manifest.
 
@@ -214,7 +219,7 @@ def load(
         source: a run's folder, an exported folder (which needs no torch), or ``hub:user/name`` with or without ``@revision``.
         device: of a run's model: "cpu", or "auto" for an accelerator if there is one; None takes the run's setting.
         threads: CPU threads of an exported model; None uses all cores.
-        plugins: of a run's model: its plugins that are one Python file each.
+        plugins: of a run's model: the file of a plugin that is one Python file, or a list of such files.
 
     Raises:
         KitError: there is no model, it was changed, its plugins are missing, or the hub does not answer.
@@ -243,7 +248,7 @@ def load(
     return _of_run(folder, device, plugins)
 
 
-def _of_run(folder: Path, device: Literal["auto", "cpu"] | None, plugins: Sequence[Path]) -> EmpathyModel:
+def _of_run(folder: Path, device: Literal["auto", "cpu"] | None, plugins: str | Path | Sequence[str | Path]) -> EmpathyModel:
     """The model of a finished run, with its calibration. Only this one needs torch."""
     from empathy_kit.plugins import load_registry
     from empathy_kit.runs.load import load as load_trained

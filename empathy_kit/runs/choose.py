@@ -14,7 +14,7 @@ from empathy_kit.contracts import Rationale
 from empathy_kit.data.schema import Schema
 from empathy_kit.errors import KitError, NotFinite
 from empathy_kit.options import resolve
-from empathy_kit.plugins import KINDS, OURS, Kind, Provided, Registry, fingerprint, one_line, same_distribution
+from empathy_kit.plugins import HANDED_OVER, KINDS, OURS, Kind, Provided, Registry, fingerprint, one_line, same_distribution
 
 PER_TASK: tuple[Kind, ...] = ("loss", "head")
 """Kinds that are built once per task, with options that may differ between tasks."""
@@ -189,8 +189,7 @@ def compare_providers(recorded: Mapping[str, Mapping[str, str]], config: RunConf
         now = next((entry for entry in registry.of(kind) if entry.spec.name == then["name"]), None)
         if now is None:
             failures = [failure for failure in registry.failures if same_distribution(failure.distribution, then["distribution"])]
-            expected = "give its file as --plugin" if then["distribution"].endswith(".py") else "install it"
-            why = "; ".join(f"not loaded: {failure}" for failure in failures) or expected
+            why = "; ".join(f"not loaded: {failure}" for failure in failures) or _advice(then["distribution"])
             raise KitError(f"{was}, which is missing; {why}")
         if not same_distribution(now.distribution, then["distribution"]):
             raise KitError(f"{was}, but now {now.distribution} {now.version} offers that name; expected {then['distribution']}")
@@ -199,6 +198,13 @@ def compare_providers(recorded: Mapping[str, Mapping[str, str]], config: RunConf
         elif then.get("sha256", code := fingerprint(now)) != code:
             warnings.append(f"{was}; its files have changed since, and its numbers may differ")
     return tuple(warnings)
+
+
+def _advice(distribution: str) -> str:
+    """How to bring a recorded plugin back."""
+    if distribution == HANDED_OVER:
+        return "its author's program handed it over; use the run from there"
+    return "give its file as --plugin, or in Python as load(..., plugins=[...])" if distribution.endswith(".py") else "install it"
 
 
 def library_versions() -> dict[str, str]:

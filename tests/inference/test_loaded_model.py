@@ -270,7 +270,7 @@ def test_a_model_whose_plugin_is_a_file_is_loaded_with_the_file(tiny_roberta: Pa
     run = train(tmp_path / "run", tiny_roberta, plugins=[plugin], head="constant")
     with pytest.raises(KitError, match="constant"):
         empathy_kit.load(run)
-    loaded = empathy_kit.load(run, plugins=[plugin])
+    loaded = empathy_kit.load(run, plugins=str(plugin))
     assert {answer.level for answer in loaded.predict([(SEEKER, RESPONSE)])[0].tasks.values()} == {1}
     # A job that continues with other code must notice it.
     plugin.write_text(HEAD + "\n")
@@ -280,7 +280,8 @@ def test_a_model_whose_plugin_is_a_file_is_loaded_with_the_file(tiny_roberta: Pa
     plugin.write_text(HEAD)
     (tmp_path / "in.csv").write_text(f"seeker_post,response_post\n{SEEKER},{RESPONSE}\n")
     command = ["predict", str(run), str(tmp_path / "in.csv"), "--out", str(tmp_path / "out.csv")]
-    assert "give its file as --plugin" in str(CliRunner().invoke(cli, command).exception)
+    advice = "; give its file as --plugin, or in Python as load(..., plugins=[...])"
+    assert str(CliRunner().invoke(cli, command).exception).endswith(advice)
     assert CliRunner().invoke(cli, [*command, "--plugin", str(plugin)], catch_exceptions=False).exit_code == 0
     assert (tmp_path / "out.csv").read_text().splitlines()[1].startswith("1,1,")
     # Published, where names of folders are cut, it still knows its file.

@@ -5,19 +5,29 @@ from __future__ import annotations
 import io
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from pretend import pretend_model
+from pretend import ByWords, pretend_model
 
 from empathy_kit import cli
+from empathy_kit.core.scored import Scored
+from empathy_kit.core.tokens import TokenPair
 from empathy_kit.inference import model
 from empathy_kit.inference.graph import GraphEngine
 from empathy_kit.inference.model import EmpathyModel
 
 PAIR = {"id": "a", "seeker_post": "I am sad", "response_post": "so sorry", "ER": 1}
+
+
+class Unmarking(ByWords):
+    """An engine without a span head."""
+
+    def _score(self, pairs: Sequence[TokenPair]) -> Iterator[Scored]:
+        return (replace(each, evidence=None) for each in super()._score(pairs))
 
 
 class Said(NamedTuple):
@@ -31,13 +41,17 @@ Loaded = list[tuple[str, dict[str, Any]]]
 
 @pytest.fixture
 def loaded(monkeypatch: pytest.MonkeyPatch) -> Loaded:
-    """What `load` was asked for. Its models need no training: "responses" reads responses alone, and "exported" is an export."""
+    """What `load` was asked for. Its models need no training.
+
+    "responses" reads responses alone, "unmarking" marks no evidence, and "exported" is an export.
+    """
     asked: Loaded = []
 
     def load(source: str, **options: Any) -> EmpathyModel:
         asked.append((source, options))
         found = pretend_model(seekers=source != "responses")
-        return replace(found, engine=GraphEngine.__new__(GraphEngine)) if source == "exported" else found
+        engines = {"exported": GraphEngine.__new__(GraphEngine), "unmarking": Unmarking()}
+        return replace(found, engine=engines.get(source, found.engine))
 
     monkeypatch.setattr(model, "load", load)
     return asked
@@ -157,6 +171,19 @@ def test_standard_input_is_answered_on_standard_output(command: Any) -> None:
         "",
         "Error: standard input, row 1: not valid JSON: Expecting property name enclosed in double quotes\n",
     )
+
+
+def test_evidence_of_a_model_that_marks_none_is_an_empty_column_and_one_warning(command: Any) -> None:
+    Path("in.jsonl").write_text(table(*[PAIR] * 5))
+    warning = (
+        "warning: --evidence: unmarking marks no evidence, so its columns are empty; "
+        "train a model with --rationale predicted or tag\n"
+    )
+    said = command("unmarking", "in.jsonl", "--out", "out.jsonl", "--evidence")
+    assert said == (0, "", f"{warning}5 pairs predicted: out.jsonl\n")
+    assert [json.loads(line)["ER_evidence"] for line in Path("out.jsonl").read_text().splitlines()] == [None] * 5
+    assert command("unmarking", "-", "--evidence", stdin=table(PAIR)).err == warning
+    assert command("unmarking", "in.jsonl", "--out", "out.csv").err == "5 pairs predicted: out.csv\n"
 
 
 @pytest.mark.parametrize("name", ["row", "ER_predicted", "seeker_truncated"])

@@ -156,6 +156,11 @@ def test_an_option_that_another_version_renamed_is_told_with_both_versions(
             "loss poly9: the recorded run had it from empathy-kit-poly9 0.2.0, which is missing; install it",
         ),
         (
+            {"name": "mine", "distribution": "python", "version": "unknown"},
+            "loss mine: the recorded run had it from python unknown, which is missing; its author's program handed it over; "
+            "use the run from there",
+        ),
+        (
             {"name": "ce", "distribution": "empathy-kit-poly9", "version": "0.2.0"},
             f"loss ce: the recorded run had it from empathy-kit-poly9 0.2.0, but now empathy-kit {__version__} offers that name; "
             "expected empathy-kit-poly9",
