@@ -61,7 +61,7 @@ class Encoded:
 
     pooled: Tensor  # (B, H) float32: one state per pair; the GRU trunk's is the last layer's, after the last real token
     sequence: Tensor  # (B, S, H) float32: the trunk's output at every token, zero where mask is False
-    mask: Tensor  # (B, S) bool: True at real tokens; every row has at least one
+    mask: Tensor  # (B, S) bool: True at real tokens, of which the first of each row is one; padding is between or after them
 
 
 @dataclass(frozen=True)

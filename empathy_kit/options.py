@@ -59,13 +59,19 @@ def options_of(build: Callable[..., Any]) -> dict[str, Option]:
 
     Raises:
         TypeError: a keyword-only parameter has no annotation, one that cannot be evaluated or set from text, or a default
-            that is not of its type.
+            that is not of its type; or another parameter looks like an option, and could never be set.
     """
     options = {}
     for parameter in inspect.signature(build).parameters.values():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             annotation = _annotation(build, parameter)
             options[parameter.name] = Option(parameter.name, annotation, _default(parameter, annotation))
+        elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            raise TypeError(f"parameter **{parameter.name} names no option; name each one, with its type, after `*,`")
+        elif parameter.default is not inspect.Parameter.empty:
+            raise TypeError(
+                f"parameter {parameter.name!r} has a default, but is no option; put `*,` before it, or drop the default"
+            )
     return options
 
 

@@ -247,6 +247,30 @@ def test_an_option_that_run_json_could_not_hold_is_the_authors_error(build: Call
     assert str(error.value) == message
 
 
+def without_star(task: object, width: int, hidden: int = 64, *, gamma: float = 1.0) -> None: ...
+
+
+def everything_else(task: object, **options: float) -> None: ...
+
+
+class Positional:
+    def __init__(self, task: object, gamma: float = 1.0) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (without_star, "parameter 'hidden' has a default, but is no option; put `*,` before it, or drop the default"),
+        (Positional, "parameter 'gamma' has a default, but is no option; put `*,` before it, or drop the default"),
+        (everything_else, "parameter **options names no option; name each one, with its type, after `*,`"),
+    ],
+)
+def test_what_looks_like_an_option_and_could_not_be_set_is_the_authors_error(build: Callable[..., Any], message: str) -> None:
+    with pytest.raises(TypeError) as error:
+        options_of(build)
+    assert str(error.value) == message
+
+
 def test_a_literals_own_values_are_read_as_they_are_shown() -> None:
     assert parse(Literal["none", "x"] | None, "none") == "none"
     assert parse(Literal["x"] | None, "none") is None

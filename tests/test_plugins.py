@@ -166,6 +166,10 @@ BROKEN: dict[str, tuple[str, str]] = {
         losses("bad").replace(": float", ""),
         "TypeError: option 'gamma' has no type; expected an annotation such as `: float = 2.0`",
     ),
+    "an option before the star": (
+        losses("bad").replace("*, ", ""),
+        "TypeError: parameter 'gamma' has a default, but is no option; put `*,` before it, or drop the default",
+    ),
     "the kit's own option": (
         HEADER.replace("gamma", "weight") + "@hookimpl\ndef empathy_kit_rationales():\n    yield Rationale('bad', build)\n",
         "ValueError: rationale 'bad': option 'weight' belongs to the kit",

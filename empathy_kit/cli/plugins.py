@@ -121,7 +121,7 @@ def check(
     chosen = registry.named(name) if name else chosen
     failures = tuple(failure for failure in registry.failures if name is None or failure.concerns(name))
     outcomes: list[Outcome] = []
-    for outcome in examine(chosen, _routed(options, chosen)):
+    for outcome in examine(chosen, _routed(options, chosen), registry):
         if not as_json:
             if not outcomes or outcomes[-1].plugin is not outcome.plugin:
                 terminal.line(_title(outcome.plugin))

@@ -9,7 +9,7 @@ from empathy_kit.data.pairs import Corpus
 from empathy_kit.data.splits import Split, take, thin_out
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import OURS, Registry
-from empathy_kit.runs.build import build_tasks
+from empathy_kit.runs.build import build_tasks, without_spans
 from empathy_kit.runs.choose import Plugins, choose_plugins
 
 
@@ -22,7 +22,7 @@ def check_built(
     built, and torch is not loaded. Other people's trunks and injectors need the encoder: their runs build them first.
 
     Raises:
-        KitError: a builder refuses an option, or a rationale of the kit's learns from spans that no training pair has.
+        KitError: a builder refuses an option, or a rationale that learns from spans finds none in any training pair.
     """
     for name, config in configurations.items():
         try:
@@ -36,16 +36,17 @@ def check_built(
 
 def _check_spans(config: RunConfig, plugins: Plugins, apart: bool, corpus: Corpus, split: Split) -> None:
     rationale = plugins.chosen["rationale"]
-    if rationale.distribution != OURS or rationale.spec.name == RunConfig().rationale:  # all but `none` learn from them
+    # All of the kit's but `none` learn from them. Whether another's predicts spans is known only when it is built.
+    ours = rationale.distribution == OURS
+    learns = rationale.spec.name != RunConfig().rationale if ours else plugins.rationale.gold != "never"
+    if not learns:
         return
     schema = config.schema.select(config.tasks)
     train = take(corpus, thin_out(corpus, split, config.train_share, schema).train)
     without = [name for name in schema.names if not any(pair.spans[corpus.schema.index(name)] for pair in train)]
     if without if apart else without == list(schema.names):  # a task's own model has the spans of this task alone
-        raise KitError(
-            f"--rationale {rationale.spec.name}: it learns from annotated spans, and the training part has none of "
-            f"{', '.join(without)}; name configurations without rationales, such as T1 and T3, or use a table with spans"
-        )
+        instead = "name configurations without rationales, such as T1 and T3, or use a table with spans"
+        raise without_spans(rationale, without, instead)
 
 
 def _build(config: RunConfig, plugins: Plugins, corpus: Corpus, split: Split) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from empathy_kit.cache import cache_folder
 from empathy_kit.config import RunConfig
-from empathy_kit.contracts import Encoded, Task
+from empathy_kit.contracts import Encoded, Rationale, Task
 from empathy_kit.data.pairs import Corpus, class_counts
 from empathy_kit.data.schema import Schema
 from empathy_kit.data.splits import Split, take
 from empathy_kit.encoders import encoder_source
 from empathy_kit.errors import KitError
+from empathy_kit.plugins import OURS, Provided
 from empathy_kit.runs.choose import Plugins
 
 if TYPE_CHECKING:
@@ -203,10 +204,7 @@ def check_spans(plugins: Plugins, tasks: Sequence[Task], train: Examples) -> tup
     marked = marked_tasks(tasks, train)
     without = [task.name for task in tasks if task.name not in marked]
     if len(without) == len(tasks):
-        raise KitError(
-            f"--rationale {name}: it learns from annotated spans, and the training part has none of {', '.join(without)}; "
-            "use --rationale none, or a table with spans"
-        )
+        raise without_spans(plugins.chosen["rationale"], without, "use --rationale none, or a table with spans")
     warnings = [f"the training part has no annotated span of {task}: rationale {name} learns nothing of it" for task in without]
     for at, task in enumerate(tasks):
         above = [bool(each.gold[at]) for each in train.labels if each.levels[at] > 0]
@@ -216,6 +214,17 @@ def check_spans(plugins: Plugins, tasks: Sequence[Task], train: Examples) -> tup
                 f"annotated span: rationale {name} learns little of it"
             )
     return tuple(warnings)
+
+
+def without_spans(rationale: Provided, tasks: Iterable[str], instead: str) -> KitError:
+    """The error for an injector that learns from spans where the training part has none of some tasks."""
+    spec = cast(Rationale, rationale.spec)
+    if rationale.distribution != OURS and spec.gold == "train":  # which its author may not have written down
+        instead += '; if it reads none, give its Rationale gold="never", for the default is "train"'
+    return KitError(
+        f"--rationale {spec.name}: it learns from annotated spans, and the training part has none of {', '.join(tasks)}; "
+        f"{instead}"
+    )
 
 
 def own_criterion(head: nn.Module) -> Any:

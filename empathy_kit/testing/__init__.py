@@ -20,7 +20,7 @@ from typing import Any
 from empathy_kit.contracts import Head, Loss, Rationale, Sampler, Spec, Trunk, first_line
 from empathy_kit.errors import KitError
 from empathy_kit.options import options_of, resolve
-from empathy_kit.plugins import Kind, Provided, one_line
+from empathy_kit.plugins import Kind, Provided, Registry, one_line
 
 KNOWN_FAILURES = "KNOWN_FAILURES"
 """In a plugin's module, the promises that it is known to break: ``{"loss mine": {"compiles-whole": "why"}}``."""
@@ -166,12 +166,17 @@ class Outcome:
     traceback: str | None = field(default=None, repr=False)
 
 
-def examine(plugins: Iterable[Provided], options: Mapping[Kind, Mapping[str, Any]] | None = None) -> Iterator[Outcome]:
+def examine(
+    plugins: Iterable[Provided],
+    options: Mapping[Kind, Mapping[str, Any]] | None = None,
+    registry: Registry | None = None,
+) -> Iterator[Outcome]:
     """Run every check of some plugins. Whatever they raise is an outcome, but for the user's own Ctrl-C.
 
     Args:
         plugins: what to check. What their modules declare as ``KNOWN_FAILURES`` is expected.
         options: a kind to the options of its builders; their defaults without.
+        registry: where the plugins come from; with it, what their modules declare of no plugin of theirs is an outcome too.
 
     Raises:
         KitError: an option that a builder does not have, or a value that it does not take.
@@ -184,10 +189,10 @@ def examine(plugins: Iterable[Provided], options: Mapping[Kind, Mapping[str, Any
             yield Outcome(plugin, "can-be-built", "The builder can be called.", unjudged=f"an option has no default; give {how}")
             continue
         try:
-            found = checks(plugin.spec, options=given, known_failures=_declared(plugin))
+            found = checks(plugin.spec, options=given, known_failures=_declared(plugin, registry))
         except (KitError, ModuleNotFoundError):  # torch may not be installed
             raise
-        except Exception as error:  # what it declares is not a mapping, or names no check
+        except Exception as error:  # what it declares is not a mapping, or names no check or no plugin
             yield Outcome(plugin, "known-failures", f"{KNOWN_FAILURES} names checks and reasons.", one_line(error))
             continue
         yield from (_outcome(plugin, check) for check in found)
@@ -205,9 +210,19 @@ def _outcome(plugin: Provided, check: Check) -> Outcome:
         return Outcome(plugin, check.name, check.promise, line, traceback="".join(traceback.format_exception(error)))
 
 
-def _declared(plugin: Provided) -> dict[str, str]:
+def _declared(plugin: Provided, registry: Registry | None) -> dict[str, str]:
     declared = getattr(sys.modules.get(plugin.module or ""), KNOWN_FAILURES, {})
-    return dict(declared.get(f"{plugin.kind} {plugin.spec.name}", {}))
+    found = dict(declared.get(_key(plugin), {}))
+    if registry is not None:
+        there_are = [_key(other) for other in registry.provided if other.module == plugin.module]
+        for key in declared:
+            if key not in there_are:
+                raise ValueError(f"known failures of {key!r}: no such plugin; there are {', '.join(there_are)}")
+    return found
+
+
+def _key(plugin: Provided) -> str:
+    return f"{plugin.kind} {plugin.spec.name}"
 
 
 def _checks(functions: Iterable[Callable[[Any], None]], build: Any, known_failures: Mapping[str, str] | None) -> list[Check]:

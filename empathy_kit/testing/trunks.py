@@ -103,8 +103,8 @@ def _fault(output: object, trunk: nn.Module, count: int) -> str | None:
     if encoded.mask.shape != encoded.sequence.shape[:2] or encoded.mask.dtype != torch.bool:
         expected = tuple(encoded.sequence.shape[:2])
         return f"the mask is {tuple(encoded.mask.shape)} {encoded.mask.dtype}, expected {expected} torch.bool"
-    if not encoded.mask.any(1).all():
-        return "the mask has a row without a True"
+    if not encoded.mask[:, :1].any(1).all():
+        return "the mask is not True at the first token of every row"
     return "the sequence is not zero where its mask is False" if encoded.sequence[~encoded.mask].any() else None
 
 

@@ -15,7 +15,7 @@ from types import ModuleType
 import pytest
 from cli_reply import Reply
 
-from empathy_kit import __version__
+from empathy_kit import Task, __version__
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import KINDS, Kind, Registry
 from empathy_kit.scaffold import files, scaffold
@@ -186,6 +186,14 @@ def test_plugins_new_on_a_full_disk_leaves_nothing_behind(kit: Reply, tmp_path: 
 
 def test_a_loss_may_bear_the_name_of_a_head(kit: Reply) -> None:
     assert kit("plugins", "new", "focal", "--kind", "head")[0] == 0
+
+
+def test_the_loss_refuses_what_its_formula_does_not_take() -> None:
+    module = ModuleType("zzz")
+    exec(files("zzz", "loss")["empathy_kit_zzz.py"], vars(module))
+    for alpha in (-0.1, 1.0, float("nan")):
+        with pytest.raises(KitError, match=f"^loss zzz of ER: option 'alpha' is {alpha}; expected 0 or more and less than 1$"):
+            module.zzz(Task("ER", ("0", "1"), (5, 5)), alpha=alpha)
 
 
 def test_the_templates_import_nothing_heavy_at_the_top() -> None:

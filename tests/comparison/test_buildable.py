@@ -6,10 +6,11 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from empathy_kit import KitError
+from empathy_kit import KitError, Rationale
 from empathy_kit.comparison.execute import prepare
 from empathy_kit.comparison.parse import parse_configurations
 from empathy_kit.comparison.plan import PLAN, Plan, read_plan
@@ -57,6 +58,10 @@ def test_a_value_that_a_builder_refuses_is_not_planned_and_can_be_corrected(tmp_
     assert list(read_plan(out).configurations) == ["T1", "x"]
 
 
+def never_built(tasks: object, width: int) -> NoReturn:
+    raise AssertionError
+
+
 def test_a_rationale_that_no_training_pair_has_spans_for_is_not_planned(tmp_path: Path) -> None:
     rows = [
         {"seeker_post": f"case {number}", "response_post": f"that is hard, number {number}"}
@@ -74,8 +79,15 @@ def test_a_rationale_that_no_training_pair_has_spans_for_is_not_planned(tmp_path
             prepare(plan_of("T1", name, data=table), out, load_registry())
         assert str(error.value) == f"compare {name[:2].strip('=')}: {what} {lacking}; {then}"
         assert not out.exists()
-    prepare(plan_of("T1", "T3", data=bare), out, load_registry())
-    prepare(plan_of("T1", "T2", data=data), tmp_path / "other", load_registry())
+    specs = Rationale("mine", never_built), Rationale("blind", never_built, gold="never")
+    registry = load_registry().with_specs(*specs)
+    with pytest.raises(KitError) as error:
+        prepare(plan_of("T1", "x=--rationale mine", data=bare), out, registry)
+    default = 'if it reads none, give its Rationale gold="never", for the default is "train"'
+    assert str(error.value) == f"compare x: {what.replace('predicted', 'mine')} ER, EX, IP; {then}; {default}"
+    assert not out.exists()
+    prepare(plan_of("T1", "T3", "x=--rationale blind", data=bare), out, registry)
+    prepare(plan_of("T1", "T2", "x=--rationale mine", data=data), tmp_path / "other", registry)
 
 
 def test_the_widest_trunk_takes_no_memory(tmp_path: Path) -> None:

@@ -297,7 +297,7 @@ def test_a_plugin_may_be_one_file(tiny_roberta: Path, tmp_path: Path, command: C
     assert (said.code, said.err) == (
         2,
         f"Error: loss own: the recorded run had it from ./own.py {recorded['version']}, which is missing; "
-        "give its file as --plugin\n",
+        "give its file as --plugin, or in Python as load(..., plugins=[...])\n",
     )
     file.write_text(file.read_text() + "\n")
     said = command("run", "--config", tmp_path / "run" / "run.json", "--plugin", file, "--out", tmp_path / "again")

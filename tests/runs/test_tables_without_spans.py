@@ -45,6 +45,20 @@ def test_an_injector_that_learns_from_spans_is_refused_where_there_are_none(
     assert not (tmp_path / "run").exists()
 
 
+def test_whoever_omitted_gold_learns_its_default(tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said]) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "from empathy_kit import Rationale, hookimpl\nfrom empathy_kit.builtin.rationales import none\n\n"
+        "@hookimpl\ndef empathy_kit_rationales():\n    yield Rationale('mine', lambda tasks, width: none(tasks, width))\n"
+    )
+    data = table(tmp_path, spans={})
+    said = command(
+        "run", *flags(tiny_roberta), "--data", data, "--plugin", mine, "--rationale", "mine", "--out", tmp_path / "run"
+    )
+    (line,) = [line for line in said.err.splitlines() if line.startswith("Error: ")]
+    assert line.endswith('or a table with spans; if it reads none, give its Rationale gold="never", for the default is "train"')
+
+
 def test_a_task_whose_spans_nobody_marked_is_warned_of_and_not_scored(
     tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said]
 ) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from empathy_kit import Head, KitError, Loss, Rationale, Sampler, Trunk
 from empathy_kit.contracts import Spec
-from empathy_kit.plugins import Provided, load_registry
+from empathy_kit.plugins import Provided, Registry, load_registry
 from empathy_kit.testing import KNOWN_FAILURES, Check, Outcome, checks, examine, loss_checks
 
 HOOKS = Path(__file__).parents[2] / "docs" / "hooks.md"
@@ -142,7 +142,9 @@ def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 def outcomes(build: Callable[..., Any], module: ModuleType, **options: str) -> dict[str, Outcome]:
     entry = Provided("loss", Loss("mine", build), "empathy-kit-mine", "0.1", module.__name__)
-    return {outcome.check: outcome for outcome in examine([entry], {"loss": options} if options else None)}
+    others = (Provided("head", Head("its", anything), "empathy-kit-mine", "0.1", module.__name__), *load_registry().provided)
+    registry = Registry((entry, *others))
+    return {outcome.check: outcome for outcome in examine([entry], {"loss": options} if options else None, registry)}
 
 
 def test_what_is_examined_holds_or_is_broken_or_could_not_be_judged(module: ModuleType) -> None:
@@ -155,7 +157,8 @@ def test_what_is_examined_holds_or_is_broken_or_could_not_be_judged(module: Modu
 
 
 def test_a_module_declares_what_its_plugins_are_known_to_break(module: ModuleType) -> None:
-    setattr(module, KNOWN_FAILURES, {"loss mine": {"finite-at-the-extremes": "logarithm of 0"}})
+    its = {"head its": {"can-be-built": "there is no such thing"}}
+    setattr(module, KNOWN_FAILURES, {"loss mine": {"finite-at-the-extremes": "logarithm of 0"}, **its})
     assert outcomes(lambda task: logarithm, module)["finite-at-the-extremes"].unjudged == "known failure: logarithm of 0"
     outcome = outcomes(lambda task: ce, module)["finite-at-the-extremes"]
     assert outcome.failure is not None
@@ -167,6 +170,7 @@ def test_a_module_declares_what_its_plugins_are_known_to_break(module: ModuleTyp
     [
         ({"loss mine": {"finite": "?"}}, "known failure 'finite': no such check; there are can-be-built, "),
         (["loss mine"], "'list' object has no attribute 'get'"),
+        ({"mine": {"finite-at-the-extremes": "?"}}, "known failures of 'mine': no such plugin; there are loss mine, head its"),
     ],
 )
 def test_a_declaration_that_is_none_is_a_broken_promise(module: ModuleType, declared: Any, message: str) -> None:

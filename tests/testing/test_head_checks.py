@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,14 +11,27 @@ import torch.nn.functional as F
 from good_parts import Trained
 from judging import broken, messages
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence
 
-from empathy_kit import Encoded, Head
+from empathy_kit import Encoded, Head, Task
 from empathy_kit.testing import head_checks
 
 
 class MeanOfAll(Trained):
     def forward(self, encoded: Encoded) -> Tensor:
         return self.linear(encoded.sequence.mean(1))  # the padding counts
+
+
+class Packed(Trained):
+    """Takes the real tokens for the first ones."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__(width, classes)
+        self.gru = nn.GRU(width, width, batch_first=True)
+
+    def forward(self, encoded: Encoded) -> Tensor:
+        packed = pack_padded_sequence(encoded.sequence, encoded.mask.sum(1), batch_first=True, enforce_sorted=False)
+        return self.linear(self.gru(packed)[1][-1])
 
 
 class BatchNormed(Trained):
@@ -188,6 +202,7 @@ BAD_HEADS: dict[str, tuple[Any, set[str]]] = {
     "a-column": (Column, {"one-row-of-logits-per-pair"}),
     "a-label-too-many": (OneTooMany, {"one-row-of-logits-per-pair"}),
     "mean-over-padding": (MeanOfAll, {"padding-and-neighbours-are-irrelevant"}),
+    "packs-by-the-count": (Packed, {"padding-and-neighbours-are-irrelevant"}),
     "centred-over-the-batch": (BatchNormed, {"padding-and-neighbours-are-irrelevant"}),
     "unnormalised": (Unnormalised, {"probabilities-sum-to-one"}),
     "exp-overflows": (Overflowing, {"probabilities-sum-to-one"}),
@@ -215,8 +230,11 @@ def test_a_bad_head_is_caught_by_the_check_that_names_its_fault(name: str) -> No
 
 
 def test_what_changes_from_call_to_call_or_learns_nothing_is_not_called_random_or_a_change_of_the_world() -> None:
+    def build(made: type[Trained], task: Task, width: int) -> Trained:
+        return made(width, task.num_classes)
+
     for made, expected in ((RunningMean, set()), (Constant, {"gradient-reaches-the-trunk", "every-parameter-learns"})):
-        found = broken(head_checks(Head("any", lambda task, width, made=made: made(width, task.num_classes))))
+        found = broken(head_checks(Head("any", partial(build, made))))
         assert found == expected
 
 
@@ -235,6 +253,11 @@ def test_a_good_head_is_not_caught(made: type[Trained]) -> None:
 @pytest.mark.parametrize(
     ("name", "check", "message"),
     [
+        (
+            "packs-by-the-count",
+            "padding-and-neighbours-are-irrelevant",
+            "in inference padding between what is read changes the logits",
+        ),
         ("returns-nothing", "can-be-built", "it returns a NoneType, expected an nn.Module"),
         ("no-module", "can-be-built", "it returns a function, expected an nn.Module"),
         ("no-probabilities", "can-be-built", "probabilities is no method of it, expected probabilities(logits)"),

@@ -299,6 +299,7 @@ BAD_TRUNKS: dict[str, tuple[Callable[..., Any], set[str]]] = {
     "one-output": (OneOutput, {SHAPES}),
     "float64": (changed(lambda encoded: replace(encoded, pooled=encoded.pooled.double())), {SHAPES}),
     "mask-of-floats": (changed(lambda encoded: replace(encoded, mask=encoded.mask.float())), {SHAPES}),
+    "late-start": (changed(lambda e: replace(e, sequence=F.pad(e.sequence, (0, 0, 1, 0)), mask=F.pad(e.mask, (1, 0)))), {SHAPES}),
     "states-at-the-padding": (changed(lambda encoded: replace(encoded, sequence=encoded.sequence + 1)), {SHAPES}),
     "without-spans": (WithoutSpans, {ASKED}),
     "turned-spans": (TurnedSpans, {ASKED}),
