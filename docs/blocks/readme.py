@@ -6,6 +6,7 @@ from blocks.claims import CLAIMS, unfinished
 from blocks.findings import seeker
 from blocks.picture import SCORES
 from blocks.reading import Comparison, comparison, count, gains, listed, outcome, seeds_of
+from blocks.recipe import in_short
 from blocks.tables import rarest_levels, recalled
 from empathy_kit.comparison.pages.words import COSTS, cost_cells, label_of, ranked_mean
 from empathy_kit.runs.report import number
@@ -52,6 +53,7 @@ def main_findings() -> str:
         with_rationale and f"**Predicted rationales** (T2, T4). {outcome(with_rationale)}",
         one_or_three(),
         seeker(found),
+        in_short(),
     )
     return "\n".join(f"- {text}" for text in texts if text)
 

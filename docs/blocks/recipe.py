@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from statistics import fmean
 
@@ -10,12 +10,12 @@ import numpy as np
 
 from blocks.claims import unfinished
 from blocks.reading import Comparison, comparison, count, listed, measured, sentences, table
-from blocks.tables import titled
+from blocks.tables import rarest_levels, titled
 from empathy_kit.comparison.run import Run
 from empathy_kit.comparison.statistics import Answers
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.core.calibration import calibration, tempered
-from empathy_kit.core.metrics import Estimate, Floats, Ints, macro_f1, score
+from empathy_kit.core.metrics import Estimate, Floats, Ints, Scores, macro_f1, score
 from empathy_kit.plugins import OURS
 from empathy_kit.runs.report import MARK, barely_hit, estimate, number, too_sure
 
@@ -162,9 +162,8 @@ def best() -> str:
     if any({*said.ids} != held_out() for run in runs for said in run.answers.values()):
         raise ValueError(f"{BEST} tests other pairs than {HELD_OUT}.json has: python benchmarks/held_out.py")
     labels = {task.name: task.labels for task in runs[0].record.tasks.tasks}
-    tasks = [task for task in AIMS if task in runs[0].answers]
-    together = {task: _together(runs, task) for task in tasks}
-    means = {task: score(runs[0].answers[task].true, rows, 0, seed=0) for task, rows in together.items()}
+    together, means = _averaged(runs)
+    tasks = [*together]
     marks, unmarked = [MARK * bool(barely_hit(means[task].confusion)) for task in tasks], [""] * len(tasks)
     parts: list[list[str]] = []
     short: dict[str, list[str]] = {"one model": [], "the models' mean": []}
@@ -183,6 +182,8 @@ def best() -> str:
             short[who] += [f"{title} of {task}" for task in below]
     errors = [calibration(together[task], runs[0].answers[task].true).ece for task in tasks]
     parts.append(["expected calibration error, the mean of their probabilities", *map(number, errors)])
+    rarest = {task: level for task, level in rarest_levels(found.summary).items() if task in together}
+    parts.append(["right of the pairs of a rare level, the mean of their probabilities", *_rare(means, rarest)])
     size = len(runs[0].answers[tasks[0]].ids)
     caution = too_sure((task, labels[task], means[task].confusion) for task in tasks)
     told = sentences(
@@ -194,6 +195,36 @@ def best() -> str:
         *(f"Below its aim with {who}: {listed(those) if those else 'nothing'}." for who, those in short.items()),
     )
     return f"{told}\n\n{table(['', *tasks], parts)}"
+
+
+def in_short() -> str:
+    """The recipe's scores in a sentence; nothing before they are measured."""
+    if unfinished(BEST):
+        return ""
+    ((_, runs),) = comparison(BEST).results.runs.items()
+    _, means = _averaged(runs)
+    told = [
+        f"{title} is {listed([f'{number(getattr(found, metric).value)} ({task})' for task, found in means.items()])}, "
+        f"where the aim was {listed([number(AIMS[task][at]) for task in means])}"
+        for at, (metric, (title, _)) in enumerate(SCORES.items())
+    ]
+    return (
+        "**The best recipe** that validation parts chose (`--preset best`), with a larger encoder and the mean of "
+        f"{count(len(runs))} models, on a test part that was looked at once: {'; '.join(told)}."
+    )
+
+
+def _averaged(runs: Sequence[Run]) -> tuple[dict[str, Floats], dict[str, Scores]]:
+    """The runs' mean probabilities, and their scores."""
+    together = {task: _together(runs, task) for task in AIMS if task in runs[0].answers}
+    return together, {task: score(runs[0].answers[task].true, rows, 0, seed=0) for task, rows in together.items()}
+
+
+def _rare(means: Mapping[str, Scores], rarest: Mapping[str, int]) -> Iterator[str]:
+    for task, found in means.items():
+        level = rarest[task]
+        row = found.confusion[level]
+        yield f"{task} {level}: {row[level]} of {sum(row)}, predicted {sum(each[level] for each in found.confusion)} times"
 
 
 def _score(said: Answers, score_of: Score, classes: int) -> float:
