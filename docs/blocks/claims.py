@@ -11,6 +11,7 @@ from blocks.reading import (
     Comparison,
     begun,
     comparison,
+    listed,
     measured,
     outcome,
     power,
@@ -201,6 +202,7 @@ def published(name: str) -> str:
     """Levels and evidence next to the published figures of the predecessor, by its own way to average F1 too."""
     found = CLAIMS[name].comparison
     parts = []
+    below: dict[str, list[str]] = {}  # a configuration to the tasks where marking nothing has a higher F1
     for task in found.summary.tasks:
         lines: list[list[str]] = []
         unmarked: list[Mapping[str, float]] = []
@@ -213,6 +215,8 @@ def published(name: str) -> str:
             ours = [{score: float(each[score]["value"]) for score in EVIDENCE} for each in spans if each]
             theirs = [each for run in runs if (each := _in_their_way(name, run, task.name))]
             unmarked.extend(each["nothing_marked"] for each in theirs)
+            if theirs and sum(each["model"]["token_f1"] - each["nothing_marked"]["token_f1"] for each in theirs) < 0:
+                below.setdefault(row.name, []).append(task.name)
             evidence = (*_means(ours, len(runs)), *_means([each["model"] for each in theirs], len(runs)))
             scores = (number(cell.scores["accuracy"].value), number(cell.scores["macro_f1"].value), number(cell.batch_macro_f1))
             lines.append([titled(found, row.name), *scores, *evidence])
@@ -227,6 +231,10 @@ def published(name: str) -> str:
         batches = f"mean over batches of {BATCH}"
         of_evidence = ("token F1", "IOU F1", f"token F1, {batches}", f"IOU F1, {batches}")
         parts.append(table([task.title, "accuracy", "macro F1", f"macro F1, {batches}", *of_evidence], lines))
+    if below:
+        who = listed([f"{name} ({listed(tasks)})" for name, tasks in below.items()])
+        said = "so this mean says little of how well evidence is found."
+        parts.append(f"By the mean over batches, marking nothing has a higher token F1 than {who}, {said}")
     return "\n\n".join(parts)
 
 
