@@ -27,10 +27,7 @@ lint: $(VENV)/dev.installed
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/dev.installed
-	$(BIN)/mypy
-	$(BIN)/mypy plugins/*/empathy_kit_*
-	$(BIN)/mypy docs/figures.py docs/blocks docs/screenshots.py
-	$(BIN)/mypy -p benchmarks.torture
+	$(BIN)/mypy empathy_kit plugins/*/empathy_kit_* docs/figures.py docs/blocks docs/screenshots.py benchmarks/torture
 
 # The version is in __init__.py, and pip keeps the one that it installed.
 $(VENV)/run.installed: pyproject.toml constraints.txt empathy_kit/__init__.py

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from multiprocessing import Pipe
 from pathlib import Path
@@ -16,6 +19,7 @@ import pytest
 
 if TYPE_CHECKING:
     from empathy_kit.comparison.worker import Worker
+    from empathy_kit.core.model import Model
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach the network
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
@@ -131,24 +135,59 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def torchrun() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs a script, or a module with ``-m``, in a number of processes that train together."""
+def each_graph_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A model's graph is made once, because torch takes many seconds for it. tests/core/test_portable.py makes each anew."""
+    from empathy_kit.core import portable
+
+    # Several workers train the same models; the folder above a worker's own is this session's, and otherwise all sessions'.
+    own = tmp_path_factory.getbasetemp()
+    make, folder = portable.to_onnx, (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "graphs"
+    folder.mkdir(exist_ok=True)
+
+    def once(model: Model, path: Path, *, spans: bool) -> None:
+        digest = hashlib.sha256(f"{model} {spans}".encode())
+        for name, tensor in model.state_dict().items():
+            digest.update(name.encode() + tensor.numpy().tobytes())
+        known = folder / digest.hexdigest()
+        if not known.exists():
+            make(model, made := folder / str(os.getpid()), spans=spans)
+            made.replace(known)
+        shutil.copy(known, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(portable, "to_onnx", once)
+        yield
+
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    """Runs a script in a process of its own, which need not import torch."""
+    outputs = [tmp_path_factory.mktemp("forked") / name for name in ("out", "err")]
+    server = [sys.executable, str(Path(__file__).with_name("forked.py")), *map(str, outputs)]
+    with subprocess.Popen(server, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+
+        def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+            assert process.stdin
+            assert process.stdout
+            command = [str(part) for part in arguments]
+            process.stdin.write(json.dumps([command, environment]) + "\n")
+            process.stdin.flush()
+            code = int(process.stdout.readline())
+            return subprocess.CompletedProcess(command, code, *(path.read_text("utf-8") for path in outputs))
+
+        yield run
+
+
+@pytest.fixture(scope="session")
+def torchrun(forked: Command) -> Command:
+    """Runs a script in a number of processes that train together, as torchrun does where they are forked."""
 
     def start(count: int, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), *arguments]
-        with subprocess.Popen(
-            [str(part) for part in command],
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            try:
-                out, err = process.communicate(timeout=300)
-            except subprocess.TimeoutExpired:
-                process.terminate()  # it ends the others
-                out, err = process.communicate()
-        return subprocess.CompletedProcess(command, process.returncode, out, err)
+        how = ("--standalone", "--run-path", "--start-method", "fork", "--nproc-per-node", count)
+        return forked("torch.distributed.run", *how, *arguments, **environment)
 
     return start
 

@@ -56,7 +56,6 @@ RUNS: dict[str, tuple[str, ...]] = {
         *("--sampler", "over", "-o", "sampler.power", ".5", "-o", "sampler.most", "3", "--no-rationale"),
         *("--trunk", "mean", "-o", "trunk.hidden", "24", "-o", "trunk.dropout", ".1"),
     ),
-    "minilm-focal": ("--encoder", "minilm", "--loss", "focal", "--max-tokens", "24", "--epochs", "1"),
     "minilm-tag": ("--encoder", "minilm", "--rationale", "tag", "--max-tokens", "24", "--epochs", "1", "--freeze-layers", "3"),
 }
 

@@ -45,7 +45,7 @@ def repository(tmp_path: Path) -> Path:
 def author_runs(repository: Path, *arguments: str) -> tuple[int, str]:
     """Exit code and output of pytest in the author's folder."""
     process = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:hypothesispytest", *arguments],  # slow to import
         cwd=repository,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(repository), str(Path(empathy_kit.__file__).parents[1])])},
         capture_output=True,

@@ -102,7 +102,18 @@ def test_a_command_that_is_given_often_does_little(command: str, tmp_path: Path)
     assert len(loaded) <= most_modules
 
 
-def test_importing_the_plugin_authors_vocabulary_loads_nothing_heavy(tmp_path: Path) -> None:
-    reply = run(["-c", "import empathy_kit, sys, json; print(json.dumps(sorted(sys.modules)))"], tmp_path)
-    loaded = {name.split(".")[0] for name in json.loads(reply.stdout)}
-    assert (HEAVY | {"click", "rich"}) & loaded == set()
+# In one process, in this order, and what each may not load.
+IMPORTS = {
+    "import empathy_kit": HEAVY | {"click", "rich"},
+    "empathy_kit.load; empathy_kit.Prediction": {"torch", "transformers"},
+    "import empathy_kit.testing": {"torch"},
+    "empathy_kit.EmpathyClassifier": {"torch", "transformers"},  # it is scikit-learn's
+}
+
+
+def test_what_the_kit_offers_loads_nothing_heavy_before_it_is_used(tmp_path: Path) -> None:
+    lines = ["import json, sys", *(f"{line}; print(json.dumps(sorted(sys.modules)))" for line in IMPORTS)]
+    reply = run(["-c", "\n".join(lines)], tmp_path)
+    loaded = [{name.split(".")[0] for name in json.loads(line)} for line in reply.stdout.splitlines()]
+    assert [names & found for names, found in zip(IMPORTS.values(), loaded, strict=True)] == [set()] * len(IMPORTS)
+    assert ["sklearn" in found for found in loaded] == [False, False, False, True]

@@ -18,6 +18,8 @@ from benchmarks.torture.world import CONTENT, World
 YEAR = 365 * 86_400.0
 VERSION, OVERRIDE = 0x20080522, 1 << 1  # of Linux's capabilities, and the one by which root writes everywhere
 JUMPS = (-50 * YEAR, -YEAR, -3600.0, -1.0, 1.0, 3600.0, YEAR, 50 * YEAR)
+# What each command makes, by its name in the world, where it is made when it is first asked for.
+MADE = {"run": "run", "compare": "comparison", "predict": "predictions", "export": "exported"}
 
 
 def _jumping(dice: random.Random) -> Callable[[], None]:
@@ -37,7 +39,7 @@ def _jumping(dice: random.Random) -> Callable[[], None]:
 def _clock(world: World, number: int, dice: random.Random) -> str:
     """A command whose clock jumps, stopped once where it is a run, over leftovers from the future and the past."""
     what = ("predict", "run", "run", "compare")[number % 4]
-    expected = {"run": world.run, "predict": world.predictions, "compare": world.comparison}[what]
+    expected: Path = getattr(world, MADE[what])
     folder = world.fresh(f"clock-{number}")
     out = folder / expected.name
     command = {"run": world.run_command, "predict": world.predict_command, "compare": world.compare_command}[what](out)
@@ -133,7 +135,7 @@ def _cases(world: World) -> list[tuple[str, list[str], bool]]:
 def _two(world: World, number: int, dice: random.Random) -> str:
     """One output, two processes: one of them makes it, and the other has one line."""
     what = ("predict", "run", "compare", "export", "predict", "run")[number % 6]
-    expected = {"run": world.run, "compare": world.comparison, "predict": world.predictions, "export": world.exported}[what]
+    expected: Path = getattr(world, MADE[what])
     folder = world.fresh(f"two-{number}")
     out = folder / expected.name
     make = {"run": world.run_command, "compare": world.compare_command, "predict": world.predict_command}

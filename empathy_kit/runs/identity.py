@@ -18,7 +18,6 @@ from empathy_kit.runs.checkpoints import STATE, Checkpoint, folders, newest
 from empathy_kit.runs.choose import Plugins, all_options, compare_providers, library_versions, provenance
 from empathy_kit.runs.differences import as_given, listed, sentences
 from empathy_kit.runs.machine import PARTS, THEN, described
-from empathy_kit.runs.record import complete
 
 KIT = "empathy-kit"  # among the versions
 BY_CONTENT = ("data", "encoder")  # settings that name what is known by its hash, wherever it lies
@@ -43,7 +42,8 @@ class Stopped:
     @property
     def settings(self) -> dict[str, Any]:
         """Its settings and options, as in its record."""
-        return complete(self.checkpoint.identity["settings"])
+        found: dict[str, Any] = self.checkpoint.identity["settings"]
+        return found
 
     @property
     def machine(self) -> dict[str, Any]:

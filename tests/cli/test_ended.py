@@ -1,100 +1,60 @@
-"""Commands that are ended from outside: by SIGTERM, by Ctrl-C, and by the death of the process that started them."""
+"""Commands that are ended from outside: they keep what they have, and take along what they have begun."""
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from empathy_kit.runs.checkpoints import folders
 
-LONG = [
-    "--epochs",
-    "500",
-    "--patience",
-    "500",
-    "--threads",
-    "1",
-    "--max-tokens",
-    "16",
-    "-o",
-    "trunk.hidden",
-    "16",
-    "-o",
-    "trunk.layers",
-    "1",
-]
+Forked = Callable[..., "subprocess.CompletedProcess[str]"]
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc")
+
+SMALL = "--threads 1 --max-tokens 16 -o trunk.hidden 16 -o trunk.layers 1"
+FOR_MINUTES = [*SMALL.split(), "--epochs", "500", "--patience", "500"]
 
 
-def begin(encoder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """A command that would train for many minutes."""
-    command = [sys.executable, "-m", "empathy_kit", *arguments, "--encoder", str(encoder), *LONG]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+def ended(forked: Forked, folder: Path, encoder: Path, *arguments: object) -> list[str]:
+    """What a command told that was terminated while it trained."""
+    script = Path(__file__).with_name("ended.py")
+    assert forked(script, folder, *arguments, "--encoder", encoder, *FOR_MINUTES).returncode == 128 + signal.SIGTERM
+    return [line for line in (folder / "told").read_text("utf-8").splitlines() if line]
 
 
-def until(done: Callable[[], object], what: str) -> None:
-    for _ in range(1200):
-        if done():
-            return
-        time.sleep(0.1)
-    pytest.fail(f"{what} did not happen within two minutes")
-
-
-def lines_of(process: subprocess.Popen[str]) -> list[str]:
-    _, err = process.communicate(timeout=60)
-    return err.splitlines()
-
-
-def test_a_run_that_is_terminated_keeps_its_state_and_says_how_it_is_continued(tiny_roberta: Path, tmp_path: Path) -> None:
-    partial = tmp_path / "runs" / "run.partial"
-    with begin(tiny_roberta, "run", "--out", str(tmp_path / "runs" / "run")) as process:
-        assert process.stderr is not None
-        next(line for line in process.stderr if line.startswith("epoch 1:"))
-        assert [path.name for path in (tmp_path / "runs").iterdir()] == ["run.partial"]
-        process.terminate()
-        left = [line for line in lines_of(process) if line and not line.startswith("epoch ")]
-    said = f"stopped; `empathy-kit run --resume {partial}` continues it"
-    assert (process.returncode, left) == (143, [said, "Aborted!"])
+def test_a_run_that_is_terminated_keeps_its_state_and_says_how_it_is_continued(
+    forked: Forked, tiny_roberta: Path, tmp_path: Path
+) -> None:
+    out, partial = tmp_path / "runs" / "run", tmp_path / "runs" / "run.partial"
+    told = ended(forked, tmp_path, tiny_roberta, "run", "--out", out)
+    at = next(at for at, line in enumerate(told) if line.startswith("epoch 1:"))
+    left = [line for line in told[at:] if not line.startswith("epoch ")]
+    assert left == [f"stopped; `empathy-kit run --resume {partial}` continues it", "Aborted!"]
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["run.partial"]
     assert 1 <= len(folders(partial)) <= 2
 
 
-def alive(pids: Sequence[int]) -> list[int]:
-    found = []
-    for pid in pids:
-        status = Path(f"/proc/{pid}/stat")
-        if status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z":
-            found.append(pid)
-    return found
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
-def descendants(pid: int) -> list[int]:
-    children = [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
-    return [*children, *(below for child in children for below in descendants(child))]
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="no /proc")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_comparison_that_is_ended_takes_its_run_along(tiny_roberta: Path, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_comparison_that_is_terminated_takes_its_run_along(forked: Forked, tiny_roberta: Path, tmp_path: Path) -> None:
+    """As does one that is killed: tests/comparison/test_worker.py."""
     out = tmp_path / "out"
-    arguments = ("compare", "T1", "--seeds", "1", "--jobs", "1", "--out", str(out))
-    with begin(tiny_roberta, *arguments) as process:
-        until(lambda: len(list(out.glob("runs/*.partial"))) == 1, "the beginning of its run")
-        until(lambda: any(folders(partial) for partial in out.glob("runs/*.partial")), "its training")
-        workers = descendants(process.pid)
-        assert workers
-        os.kill(process.pid, number)
-        ended = time.monotonic()
-        told = lines_of(process)  # until the last of them has closed stderr
-    assert process.returncode == (-9 if number == signal.SIGKILL else 143)
-    assert [line for line in told if line] == ([] if number == signal.SIGKILL else ["Aborted!"])
-    until(lambda: not alive(workers), "the end of the workers")
-    if number == signal.SIGKILL:
-        assert time.monotonic() - ended < 5  # 2 on a machine that has nothing else to do
-    assert {path.name for path in (out / "runs").iterdir()} <= {"T1-0.partial"}
+    told = ended(forked, tmp_path, tiny_roberta, "compare", "T1", "--seeds", 1, "--jobs", 1, "--out", out)
+    assert told == ["Aborted!"]
+    workers = [int(pid) for pid in (tmp_path / "workers").read_text().split()]
+    assert workers
+    latest = time.monotonic() + 60
+    while any(map(alive, workers)):
+        assert time.monotonic() < latest
+        time.sleep(0.05)
+    assert [path.name for path in (out / "runs").iterdir()] == ["T1-0.partial"]

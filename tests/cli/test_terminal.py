@@ -156,7 +156,7 @@ def test_what_an_encoding_lacks_is_replaced_on_both_streams(encoding: str, tmp_p
     split = run("data", "split", "--data", "多é.csv", "--schema", schema.name, folder=tmp_path, **how)
     assert (split.returncode, split.stderr) == (0, "")
     assert "Labelled pairs of each part" in split.stdout
-    refused = run("run", "--data", "多é", folder=tmp_path, **how)
+    refused = run("data", "check", "--data", "多é", folder=tmp_path, **how)
     assert refused.returncode == 2
     assert refused.stderr.startswith(f"Error: --data {name}: ")
 

@@ -85,7 +85,8 @@ def test_what_compare_is_asked_for_is_the_question(
 
     monkeypatch.setattr(questions, "finished", lambda _: True)
     monkeypatch.setattr(questions, "is_preset", lambda: True)
-    monkeypatch.setattr(questions, "prepare", lambda *_: None)  # it needs the plugins, which are not installed here
+    for looks in ("known_runs", "prepare"):  # for runs to copy, with plugins that are not installed here
+        monkeypatch.setattr(questions, looks, lambda *_: None)
     monkeypatch.setattr(questions.subprocess, "run", run)
     monkeypatch.setattr("empathy_kit.comparison.execute.prepare", planned)
     found = CliRunner().invoke(questions.main, [*questions.QUESTIONS, "--out", str(tmp_path)])

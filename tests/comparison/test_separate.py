@@ -15,7 +15,7 @@ from made_up import made_up, rewrite_record
 from empathy_kit import KitError
 from empathy_kit.cli import cli
 from empathy_kit.comparison.finished import read_finished
-from empathy_kit.comparison.pages import notes, summarise, to_json, write
+from empathy_kit.comparison.pages import notes, summarise, to_json
 from empathy_kit.comparison.pages.summary import Cost
 from empathy_kit.comparison.pages.words import cost_cells, model
 from empathy_kit.comparison.parse import parse_configurations
@@ -132,7 +132,6 @@ def test_its_answers_are_those_of_each_tasks_run_and_its_time_and_size_are_sums(
 
 def test_it_stands_next_to_the_others_in_every_table(folder: Path) -> None:
     summary = summarise(read_finished(folder))
-    write(summary, folder)
     titles = {row.name: row.title for row in summary.rows if row.kind == "run"}
     assert titles == {
         "T1": "ce",
@@ -153,14 +152,14 @@ def test_it_stands_next_to_the_others_in_every_table(folder: Path) -> None:
     assert summary.costs["T1"] == Cost(1, 60.0, 1030, 500, 4096, 40.0)
     assert summary.costs["T1s"] == Cost(3, 180.0, 3030, 1500, 3 * 4096, pytest.approx(40.0 / 3))
     assert model(summary).endswith("its output: ER, EX, IP. T1s, T3s, two: one such model per task, with one head.")
+    result = CliRunner().invoke(cli, ["compare", "--figures-from", str(folder)], catch_exceptions=False)
+    assert "Size and time" in result.stdout
+    assert "12.0 KiB" in result.stdout
     page, text = ((folder / file).read_text(encoding="utf-8") for file in ("report.html", "report.md"))
     assert "| T1s | 3 | 180 s | 3,030 | 1,500 | 12.0 KiB | 13.3 |" in text
     cells = "".join(f"<td>{cell}</td>" for cell in cost_cells(summary.costs["T1s"]))
     assert f'<tr class="run"><th scope="row">T1s</th>{cells}</tr>' in page
     assert to_json(summary)["costs"]["T1s"]["models"] == 3
-    result = CliRunner().invoke(cli, ["compare", "--figures-from", str(folder)], catch_exceptions=False)
-    assert "Size and time" in result.stdout
-    assert "12.0 KiB" in result.stdout
 
 
 def test_a_seed_of_which_one_run_is_missing_is_missing(folder: Path) -> None:

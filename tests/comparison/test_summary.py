@@ -13,7 +13,7 @@ from made_up import ODD, PAIRS, made_up, recount, rewrite, rewrite_record
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score
 
 from empathy_kit.comparison.finished import read_finished
-from empathy_kit.comparison.pages import notes, summarise, write
+from empathy_kit.comparison.pages import as_markdown, notes, summarise, write
 from empathy_kit.comparison.pages.summary import Apart, Summary, to_json
 from empathy_kit.comparison.pages.words import mean_cell, nothing, ranked_cell, score_cell
 from empathy_kit.core.calibration import calibration, tempered
@@ -330,8 +330,7 @@ def test_calibration_is_shown_without_and_with_the_temperatures(tmp_path: Path) 
     chances = np.concatenate([tempered(run.probabilities["ER"], 2.0) for run in (first, second)])
     true = np.concatenate([run.answers["ER"].true for run in (first, second)])
     assert before.tempered["T1"]["ER"] == pytest.approx(calibration(chances, true).ece)
-    write(before, folder)
-    table = (folder / "report.md").read_text("utf-8").partition("## Calibration")[2].partition("## ")[0]
+    table = as_markdown(before).partition("## Calibration")[2].partition("## ")[0]
     for name in ("T1", "T3"):
         errors = (before.calibrations[name]["ER"].ece, before.tempered[name]["ER"])
         assert f"| {', '.join(f'{error:.3f}'.removeprefix('0') for error in errors)} |" in table

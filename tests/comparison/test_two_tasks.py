@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from invented import ADVICE, write_two_tasks
+from invented import ADVICE, WARMTH, write_two_tasks
 
 from empathy_kit.cli import cli
 from empathy_kit.comparison.finished import read_finished
@@ -66,6 +66,11 @@ def test_a_comparison_of_tasks_of_its_own_is_run_reported_and_continued(tiny_rob
     assert re.search(r"^\| T3 to warm \| warmth \| ", text, re.MULTILINE)
     assert not re.search(r"^\| T3 to warm \| advice \| ", text, re.MULTILINE)
     assert re.search(r"^\| warm: mine \+ warmth only \| \.?\d+ \| - \|$", text, re.MULTILINE)
+    for report in ("report.md", "report.html"):
+        text = (out / report).read_text(encoding="utf-8")
+        assert all(word in text for word in ("warmth", "advice", *WARMTH, *ADVICE))
+        assert "ER" not in text.split()
+        assert "mechanism" not in text
 
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file() and not path.name.startswith("report")}
     result = CliRunner().invoke(cli, [*given, "--plugin", str(plugin), "--json"], catch_exceptions=False)

@@ -15,16 +15,16 @@ import pytest
 def test_a_process_whose_parent_is_killed_ends_soon_whatever_it_is_doing(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(
-        "import multiprocessing, os, threading, time\n"
-        "from empathy_kit.comparison.worker import end_with_parent\n"
+        "import multiprocessing, os, time\n"
+        "from empathy_kit.comparison.worker import _work\n"
         "from empathy_kit.runs.signals import held\n"
-        "def child():\n"
-        "    end_with_parent()\n"
-        "    with held():\n"  # a step that takes long
-        "        print(os.getpid(), flush=True)\n"
-        "        while True: time.sleep(0.05)\n"
+        "class Order:\n"
+        "    def events(self):\n"
+        "        with held():\n"  # a step that takes long
+        "            print(os.getpid(), flush=True)\n"
+        "            while True: time.sleep(0.05)\n"
         "if __name__ == '__main__':\n"
-        "    process = multiprocessing.get_context('spawn').Process(target=child)\n"
+        "    process = multiprocessing.get_context('spawn').Process(target=_work, args=(None, Order()))\n"
         "    process.start(); process.join()\n"
     )
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as parent:

@@ -37,10 +37,17 @@ def several(request: pytest.FixtureRequest, written: Path) -> Found:
     return [(load_file(name.with_suffix(".safetensors")), json.loads(name.with_suffix(".json").read_text())) for name in names]
 
 
+@pytest.fixture(scope="module")
+def stepped() -> dict[tuple[str, bool], tuple[dict[str, Tensor], list[float]]]:
+    """What one process has, by itself."""
+    return {kind: steps(*kind, Processes()) for kind in KINDS}
+
+
 @pytest.mark.processes
-def test_the_gradients_and_losses_of_several_processes_are_those_of_one(several: Found) -> None:
-    for name, missing in KINDS:
-        alone, losses = steps(name, missing, Processes())
+def test_the_gradients_and_losses_of_several_processes_are_those_of_one(
+    several: Found, stepped: dict[tuple[str, bool], tuple[dict[str, Tensor], list[float]]]
+) -> None:
+    for (name, missing), (alone, losses) in stepped.items():
         assert len(losses) == len(BATCHES)
         for tensors, numbers in several:
             mark = f"{name} {missing} "

@@ -58,7 +58,7 @@ def holds(folder: Path, kind: str, data: bytes) -> bool:
         return True
 
 
-@examples(600)
+@examples(200)
 @given(kind=st.sampled_from(["csv", "jsonl", "parquet"]), header=st.booleans(), data=st.binary(max_size=200))
 def test_any_bytes_give_a_corpus_or_one_line(folder: Path, kind: str, header: bool, data: bytes) -> None:
     holds(folder, kind, (HEADER.encode() if header else b"") + data)
@@ -67,7 +67,7 @@ def test_any_bytes_give_a_corpus_or_one_line(folder: Path, kind: str, header: bo
 def test_a_nearly_valid_csv_gives_a_corpus_or_one_line(folder: Path) -> None:
     outcomes = set()
 
-    @examples(900)
+    @examples(300)
     @given(data=st.data())
     def check(data: st.DataObject) -> None:
         names = data.draw(st.sampled_from([NAMES, NAMES[2:], NAMES[:7], [*NAMES, "ER"]]))
@@ -101,7 +101,7 @@ JSON = st.recursive(
 def test_nearly_valid_json_lines_give_a_corpus_or_one_line(folder: Path) -> None:
     outcomes = set()
 
-    @examples(700)
+    @examples(300)
     @given(data=st.data())
     def check(data: st.DataObject) -> None:
         kinds = {name: CANDLES if name[0] in "rsp" else st.integers(0, 2) for name in NAMES[:7]}
@@ -123,7 +123,7 @@ def test_nearly_valid_json_lines_give_a_corpus_or_one_line(folder: Path) -> None
     assert outcomes == {True, False}  # refusals alone would hold all of that
 
 
-@examples(300)
+@examples(200)
 @given(
     labels=st.lists(st.sampled_from(["0", "1", "1.5", "true", "False", "yes", "NA", "viel zu viel"]), min_size=2, unique=True),
     cell=JSON | st.sampled_from(["0", "1.0", " 1.50 ", "TRUE", "NO", "nan", "-", "\\N", "1_0", "\u0661", 10**30]),

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from hub_stand_in import Hub, serving
@@ -15,29 +12,10 @@ from small_runs import train
 
 from empathy_kit.plugins import load_registry
 
-if TYPE_CHECKING:
-    from empathy_kit.core.model import Model
-
 
 @pytest.fixture(scope="session", autouse=True)
-def each_graph_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A model's graph is made once, because torch takes many seconds for it. tests/core/test_portable.py makes each anew."""
-    from empathy_kit.core import portable
-
-    make, folder = portable.to_onnx, tmp_path_factory.mktemp("graphs")
-
-    def once(model: Model, path: Path, *, spans: bool) -> None:
-        digest = hashlib.sha256(f"{model} {spans}".encode())
-        for name, tensor in model.state_dict().items():
-            digest.update(name.encode() + tensor.numpy().tobytes())
-        known = folder / digest.hexdigest()
-        if not known.exists():
-            make(model, known, spans=spans)
-        shutil.copy(known, path)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(portable, "to_onnx", once)
-        yield
+def graphs(each_graph_once: None) -> None:
+    """No graph is made twice."""
 
 
 @pytest.fixture(scope="session")

@@ -111,11 +111,10 @@ def test_where_numbers_are_written_as_posts_every_one_of_them_applies_and_passes
     assert set(DO_NOT_APPLY) - found["passed"] == has_no_decision_function
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_cross_validation_by_groups_gives_the_same_however_many_fits_run_at_once(jobs: int, tiny_roberta: Path) -> None:
+def test_cross_validation_by_groups_gives_the_same_where_two_fits_run_at_once(tiny_roberta: Path) -> None:
     classifier, settings = small(EmpathyClassifier, tiny_roberta), {"cv": GroupKFold(2), "scoring": "neg_log_loss"}
     people = np.arange(40) // 2
-    with joblib.parallel_config("threading", n_jobs=jobs):
+    with joblib.parallel_config("threading", n_jobs=2):
         scores = cross_val_score(classifier, X, Y, groups=people, error_score="raise", **settings)
     folds = GroupKFold(2).split(X, Y, people)
     alone = [-log_loss(Y[test], clone(classifier).fit(X[train], Y[train]).predict_proba(X[test])) for train, test in folds]
@@ -137,10 +136,9 @@ def test_a_search_goes_over_losses_and_their_options(tiny_roberta: Path) -> None
         clone(classifier).set_params(loss="focal", options={"loss.gama": 1}).fit(X, Y)
 
 
-@pytest.mark.parametrize("method", ["sigmoid", "isotonic", "temperature"])
-def test_its_probabilities_can_be_calibrated(method: str, tiny_roberta: Path) -> None:
+def test_its_probabilities_can_be_calibrated(tiny_roberta: Path) -> None:
     classifier = small(EmpathyClassifier, tiny_roberta)
-    calibrated = CalibratedClassifierCV(classifier, method=method, cv=2).fit(X, Y)
+    calibrated = CalibratedClassifierCV(classifier, method="sigmoid", cv=2).fit(X, Y)
     probabilities = calibrated.predict_proba(X)
     assert probabilities.shape == (40, 2)
     assert np.allclose(probabilities.sum(axis=1), 1)

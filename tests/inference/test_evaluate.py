@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -255,40 +253,3 @@ def test_an_oracle_is_stamped(model: EmpathyModel, marking_run: Path, monkeypatc
     said = CliRunner().invoke(cli, ["evaluate", str(marking_run), "sample", "--unseen"], catch_exceptions=False)
     assert said.stdout.startswith("model ce + attention head + predicted (ORACLE), sha256 ")
     assert "ORACLE: the model was trained to see annotated spans at inference; here it saw none." in said.stdout
-
-
-# A model without torch, as an exported one is: words are tokens, and the answer is how many there are.
-LIGHT = """
-import sys
-import numpy as np
-from empathy_kit.core.scored import Scored
-from empathy_kit.core.tokens import Tokenization
-from empathy_kit.data.schema import EPITOME
-from empathy_kit.inference.evaluate import evaluate, read_labelled
-from empathy_kit.inference.model import EmpathyModel
-
-class Words:
-    pad_token_id = 0
-
-    def __call__(self, texts, **settings):
-        one = isinstance(texts, str)
-        ids = [[1] * len(text.split()) for text in ([texts] if one else texts)]
-        places = [[(at, at + 1) for at, _ in enumerate(row)] for row in ids]
-        return {"input_ids": ids[0] if one else ids, "offset_mapping": places}
-
-class Counter:
-    def predict(self, pairs):
-        for pair in pairs:
-            chances = np.eye(3)[min(len(pair.response), 2)] * 0.8 + 0.2 / 3
-            yield Scored({name: chances for name in EPITOME.names}, None)
-
-model = EmpathyModel(EPITOME, Tokenization(Words(), 8, "head"), Counter(), {}, "0" * 64, {"title": "a counter"})
-found = evaluate(model, read_labelled(model, sys.argv[1]))
-print(found.model, found.tasks["ER"].scores.confusion, sorted({"torch", "transformers"} & set(sys.modules)))
-"""
-
-
-def test_a_model_without_torch_is_scored_by_the_same_code(tmp_path: Path) -> None:
-    data = table(tmp_path / "two.csv", [("a", "one"), ("b", "one two")], ER=[1, 1])
-    said = subprocess.run([sys.executable, "-c", LIGHT, data], capture_output=True, text=True, check=True)
-    assert said.stdout == "a counter [[0, 0, 0], [0, 1, 1], [0, 0, 0]] []\n"

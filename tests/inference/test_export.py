@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -138,26 +139,21 @@ def test_half_a_point_of_accuracy_and_one_of_macro_f1_may_be_lost() -> None:
     assert losses(before, after) == ["ER accuracy -0.51", "EX macro F1 -1.10"]
 
 
-def test_a_run_whose_data_is_gone_or_changed_is_exported_with_a_warning(
-    tiny_roberta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_whose_data_is_gone_or_changed_is_exported_with_a_warning(response_run: Path, tmp_path: Path) -> None:
     table = tmp_path / "table.jsonl"
-    rows = [
-        {"pair_id": f"p{at}", "seeker_id": f"s{at}", "seeker_post": pair.seeker, "response_post": pair.response}
-        | {name: pair.levels[place] for place, name in enumerate(("ER", "EX", "IP"))}
-        for at, pair in enumerate(load_corpus("sample").pairs)
-    ]
-    table.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    folder = train(tmp_path / "run", tiny_roberta, data=str(table))
+    shutil.copy(Path(empathy_kit.__file__).parent / "data" / "sample" / "pairs.jsonl", table)  # the run's pairs, from elsewhere
+    config = {**record.read(response_run).config, "data": str(table)}
+    folder = altered(response_run, tmp_path / "run", rewritten(config=config))
+    assert export(folder, tmp_path / "there", load_registry()).warnings == ()
+    table.write_text("".join(reversed(table.read_text("utf-8").splitlines(keepends=True))), "utf-8")
+    assert export(folder, tmp_path / "changed", load_registry()).warnings == (
+        f"scores are not compared: --data {table} or its split is not the run's any more",
+    )
     table.unlink()
     done = export(folder, tmp_path / "gone", load_registry(), int8=True)
     assert "scores" not in done.description
     (warning,) = done.warnings
     assert warning.startswith(f"scores are not compared: the run's data cannot be read (--data {table}: no such file or folder;")
-    table.write_text("".join(json.dumps(row) + "\n" for row in reversed(rows)))
-    assert export(folder, tmp_path / "changed", load_registry()).warnings == (
-        f"scores are not compared: --data {table} or its split is not the run's any more",
-    )
 
 
 @pytest.mark.parametrize("part", ["data", "split"])

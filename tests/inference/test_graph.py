@@ -19,7 +19,6 @@ from transformers import AutoTokenizer
 
 import empathy_kit
 from empathy_kit import KitError
-from empathy_kit.cli import TRAIN
 from empathy_kit.core.scored import MEND
 from empathy_kit.core.tokens import Tokenization
 from empathy_kit.data.sources import load_corpus
@@ -44,18 +43,6 @@ HOSTILE = (
     "it's don't I'LL",
     ".",
 )
-
-LIGHT = f"""
-import json, sys
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {sorted(TRAIN)!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Missing())
-import empathy_kit
-model = empathy_kit.load(sys.argv[1])
-print(json.dumps([each.tasks["ER"].probabilities for each in model.predict([tuple(pair) for pair in json.load(sys.stdin)])]))
-"""
 
 
 def pairs(number: int = 40) -> list[tuple[str, str]]:
@@ -209,14 +196,6 @@ def test_a_graph_whose_probabilities_are_no_numbers_says_so_and_gives_no_label(m
     with pytest.raises(KitError) as error:
         model.predict([short, long, short])
     assert str(error.value) == f"EX: the probabilities of 1 of 3 pairs are no finite numbers; {MEND}"
-
-
-def test_it_needs_neither_torch_nor_transformers(marking_export: Path) -> None:
-    command = [sys.executable, "-c", LIGHT, str(marking_export)]
-    said = subprocess.run(command, input=json.dumps(pairs(5)), capture_output=True, text=True, check=False)
-    assert said.stderr == ""
-    expected = [each.tasks["ER"].probabilities for each in empathy_kit.load(marking_export).predict(pairs(5))]
-    assert json.loads(said.stdout) == expected
 
 
 def test_nothing_is_left_in_the_users_home_and_nothing_is_reported(marking_export: Path, tmp_path: Path) -> None:

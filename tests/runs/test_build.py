@@ -121,6 +121,11 @@ BAD: list[tuple[Kind, Spec, str]] = [
     ),
     (
         "head",
+        Head("bad", lambda task, width: None),  # type: ignore[arg-type,return-value]
+        "head bad of empathy-kit-bad 0.1: NoneType found, expected an nn.Module with a method probabilities",
+    ),
+    (
+        "head",
         Head("bad", lambda task, width: Wrong(width, "nothing")),
         "head bad of empathy-kit-bad 0.1: logits of ER for two pairs: NoneType found, expected shape (2, K)",
     ),

@@ -181,13 +181,6 @@ def test_a_model_from_memory_does_so_too(tiny_roberta: Path) -> None:
     )
 
 
-def test_a_folder_that_is_no_run_is_one_line(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(KitError) as error:
-            load(folder, load_registry())
-        assert str(error.value) == f"{folder}: not a finished run: manifest.json is missing or unreadable"
-
-
 def test_an_oracle_warns_that_it_is_shown_no_spans_any_more(tiny_roberta: Path, tmp_path: Path) -> None:
     list(run(configuration(tiny_roberta, rationale="gold"), load_registry(), tmp_path / "run"))
     assert load(tmp_path / "run", load_registry()).warnings == (

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,13 +76,13 @@ def test_a_run_from_before_a_setting_was_added_did_what_its_default_does(tmp_pat
 def test_a_file_that_is_missing_added_or_changed_is_named(tmp_path: Path) -> None:
     changes = {
         "missing, but the manifest lists it": lambda path: path.unlink(),
-        "changed after the run (sha256 differs from the manifest)": lambda path: path.write_bytes(bytes(256)),
+        "changed after the run (sha256 differs from the manifest)": lambda path: path.write_bytes(b"\1" + path.read_bytes()[1:]),
         "not in the manifest; it was added after the run": lambda path: path.with_name("extra").touch(),
     }
     for number, (problem, change) in enumerate(changes.items()):
         out = make_run(tmp_path / str(number))
         verify(out)
-        change(out / "model" / "weights")
+        change(out / "model" / "weights")  # whose first byte is 0: one bit is flipped
         name = "extra" if "added" in problem else "weights"
         for check in (verify, read):  # a record is not read without its files
             with pytest.raises(KitError) as error:
@@ -99,14 +97,6 @@ def test_a_byte_order_mark_is_no_part_of_a_record(tmp_path: Path, name: str) -> 
     if name == "run.json":
         seal(out)
     assert read(out) == make_record()
-
-
-def test_one_flipped_bit_is_found(tmp_path: Path) -> None:
-    out = make_run(tmp_path / "run")
-    path = out / "model" / "weights"
-    path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
-    with pytest.raises(KitError, match=r"weights: changed after the run"):
-        verify(out)
 
 
 def test_a_link_out_of_the_folder_is_refused_and_one_within_it_is_not(tmp_path: Path) -> None:
@@ -183,18 +173,8 @@ def make_corpus(count: int = 50, prefix: str = "t3_") -> Corpus:
     return Corpus("made", pairs, {})
 
 
-IDS = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from test_record import hashed_ids, make_corpus
-print(*hashed_ids(make_corpus()))
-"""
-
-
 def test_hashed_ids_are_the_same_in_every_run_and_process() -> None:
-    command = [sys.executable, "-c", IDS, str(Path(__file__).parent)]
-    other = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()
-    assert hashed_ids(make_corpus()) == hashed_ids(make_corpus()) == other
+    assert hashed_ids(make_corpus())[:2] == ["44e5009297bfbd2e", "54de1215c74d8e13"]
 
 
 def test_hashed_ids_are_unique_opaque_and_hold_no_raw_id() -> None:

@@ -6,7 +6,6 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,9 @@ from safetensors.torch import load_file, save_file
 
 import empathy_kit
 from empathy_kit import files
-from empathy_kit.config import ADDED
 from empathy_kit.errors import KitError
 from empathy_kit.plugins import Provided, Registry, load_registry
 from empathy_kit.runs import checkpoints
-from empathy_kit.runs.identity import settings_of
 from empathy_kit.runs.train import run
 
 KINDS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {  # settings, and after how many events it is stopped
@@ -99,27 +96,14 @@ def test_ctrl_c_in_the_midst_of_a_step_waits_for_its_end_and_the_state_is_kept(t
     assert without_clocks(tmp_path / "run") == without_clocks(tmp_path / "whole")
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from resume_world import focal, run, load_registry
-from empathy_kit import files
-real = files.sync
-def die(path, **how):
-    if "checkpoint-4" in str(path):
-        os.kill(os.getpid(), signal.SIGKILL)
-    real(path, **how)
-files.sync = die
-list(run(focal(Path(sys.argv[2])), load_registry(), Path(sys.argv[3]), minutes=0))
-"""
-
-
 def test_a_process_that_is_killed_while_it_writes_leaves_what_was_written_before(
-    first: Run, tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said]
+    first: Run,
+    tiny_roberta: Path,
+    tmp_path: Path,
+    command: Callable[..., Said],
+    forked: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
-    arguments = [str(part) for part in (Path(__file__).parent, tiny_roberta, tmp_path / "run")]
-    ended = subprocess.run([sys.executable, "-c", KILLED, *arguments], timeout=300, check=False)
+    ended = forked(Path(__file__).with_name("killed.py"), tiny_roberta, tmp_path / "run")
     assert ended.returncode == -signal.SIGKILL
     partial = tmp_path / "run.partial"
     assert [folder.name for folder in checkpoints.folders(partial)] == ["checkpoint-3", "checkpoint-2"]
@@ -315,21 +299,3 @@ def test_what_cannot_be_continued_is_one_line(
     said = command("run", *(flag.format(folder=folder) for flag in flags))
     assert (said.code, said.err) == (2, f"Error: {message.format(folder=folder)}\n")
     assert len(checkpoints.folders(partial)) == 2
-
-
-def test_a_setting_that_the_stopped_run_did_not_record_yet_had_its_default(
-    first: Run, tiny_roberta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def of_before(*arguments: Any) -> dict[str, Any]:
-        return {name: value for name, value in settings_of(*arguments).items() if name not in ADDED}
-
-    with monkeypatch.context() as patch:
-        patch.setattr("empathy_kit.runs.train.settings_of", of_before)
-        partial = stop(focal(tiny_roberta), tmp_path / "run", 3)
-    with pytest.raises(KitError) as error:
-        finish(focal(tiny_roberta, train_share=0.5), tmp_path / "run")
-    assert str(error.value) == (
-        f"{partial}: holds a stopped run with --train-share 1.0, not 0.5; use the same settings, or another --out"
-    )
-    finish(focal(tiny_roberta), tmp_path / "run")
-    assert without_clocks(tmp_path / "run") == without_clocks(first[0])

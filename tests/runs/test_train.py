@@ -327,11 +327,3 @@ def test_probabilities_that_are_no_numbers_name_the_plugin(tiny_roberta: Path) -
     assert str(error.value) == (
         "ER: the probabilities of 1 of 2 pairs are no finite numbers; try another loss (loss broken is from empathy-kit-broken 1)"
     )
-
-
-def test_a_run_never_overwrites_another(first: tuple[Path, list[Any]], tiny_roberta: Path) -> None:
-    before = (first[0] / "manifest.json").read_bytes()
-    with pytest.raises(KitError) as error:
-        list(run(configuration(tiny_roberta), load_registry(), first[0]))
-    assert str(error.value) == f"--out {first[0]}: already exists; a run never overwrites another, use another --out"
-    assert (first[0] / "manifest.json").read_bytes() == before

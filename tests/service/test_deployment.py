@@ -26,6 +26,7 @@ from asked import running
 from small_runs import train
 
 import empathy_kit
+from empathy_kit.cli import TRAIN
 from empathy_kit.cli.serve import serve
 from empathy_kit.service.messages import MOST_BYTES
 from empathy_kit.service.served import Served
@@ -107,15 +108,15 @@ def test_the_container_is_no_root_before_it_starts() -> None:
 
 
 @pytest.fixture(scope="module")
-def exported(tiny_roberta: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small exported model."""
+def exported(each_graph_once: None, tiny_roberta: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small exported model, the one of tests/inference."""
     for module in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(module, reason="the onnx extra is not installed")
     from empathy_kit.inference.export import export
     from empathy_kit.plugins import load_registry
 
     folder = tmp_path_factory.mktemp("served")
-    run = train(folder / "run", tiny_roberta, rationale="predicted")
+    run = train(folder / "run", tiny_roberta, rationale="predicted", head="attention")
     return export(run, folder / "model", load_registry(), scores=False).folder
 
 
@@ -178,9 +179,11 @@ def test_the_containers_command_serves_a_model_and_writes_nothing(installed: Pat
         asked = urllib.request.Request(f"http://127.0.0.1:{served[1]}/v1/predict", body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(asked, timeout=20) as reply:
             assert list(json.load(reply)["predictions"][0]["tasks"]) == ["ER", "EX", "IP"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{served[1]}/v1/model/card", timeout=20) as reply:
+            assert reply.read().startswith(b"---\n")
         libraries = Path(f"/proc/{process.pid}/maps").read_text("utf-8")
         assert "onnxruntime" in libraries
-        assert "/torch/" not in libraries
+        assert [name for name in TRAIN if f"/{name}/" in libraries] == []
         health = re.search(r"CMD (\[.*\])", only("HEALTHCHECK"))
         assert health
         probe = [sys.executable, *json.loads(health[1])[1:]]

@@ -16,7 +16,7 @@ from empathy_kit.files import write_whole
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["Summary", "notes", "summarise", "to_json", "write"]
+__all__ = ["Summary", "as_markdown", "notes", "summarise", "to_json", "write"]
 
 HTML, MARKDOWN = "report.html", "report.md"
 
@@ -30,19 +30,27 @@ def write(summary: Summary, folder: Path) -> list[Path]:
     from empathy_kit.comparison.pages.diagram import diagram
     from empathy_kit.comparison.pages.figures import figures
 
-    known = {"summary": summary, "METRICS": METRICS, "words": words}
     pages = {
-        HTML: _environment(escape=True)
-        .get_template(f"{HTML}.j2")
-        .render(**known, figures={**figures(summary), "model": diagram(summary)}),
-        MARKDOWN: _environment(escape=False).get_template(f"{MARKDOWN}.j2").render(**known),
+        HTML: _rendered(HTML, summary, figures={**figures(summary), "model": diagram(summary)}),
+        MARKDOWN: as_markdown(summary),
     }
     for name, text in pages.items():
         try:
-            write_whole(folder / name, "".join(f"{line.rstrip()}\n" for line in text.splitlines()))
+            write_whole(folder / name, text)
         except OSError as error:
             raise KitError(f"{folder / name}: cannot be written: {error.strerror}") from None
     return [folder / name for name in pages]
+
+
+def as_markdown(summary: Summary) -> str:
+    """The text of ``report.md``, which has no pictures to draw."""
+    return _rendered(MARKDOWN, summary)
+
+
+def _rendered(name: str, summary: Summary, **more: Any) -> str:
+    template = _environment(escape=name == HTML).get_template(f"{name}.j2")
+    text = template.render(summary=summary, METRICS=METRICS, words=words, **more)
+    return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 
 def _environment(*, escape: bool) -> Environment:
