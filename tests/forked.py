@@ -39,12 +39,11 @@ def begin(arguments: list[str], environment: dict[str, str], outputs: list[str])
 
 
 def main(outputs: list[str]) -> None:
-    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)}
-
     def reset() -> None:
-        """What torchrun does about signals is not for the processes that it forks."""
-        for number, handler in usual.items():
-            signal.signal(number, handler)
+        """As in a process that is started: without torchrun's handlers, and without what a shell makes its background ignore."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, signal.SIG_DFL)
 
     os.register_at_fork(after_in_child=reset)
     for name in BEFOREHAND:
