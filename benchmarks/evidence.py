@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from empathy_kit.comparison.plan import read_plan, run_folder
-from empathy_kit.core.metrics import BATCH, IOU_MATCH, runs, score_spans
+from empathy_kit.core.metrics import BATCH, runs, score_spans
 from empathy_kit.core.tokens import whole_stretches
 from empathy_kit.data.pairs import Corpus
 from empathy_kit.data.sources import load_corpus
@@ -43,11 +43,8 @@ def f1_of_response(gold: Mask, marked: Mask) -> tuple[float, float]:
     gold, marked = (mask if mask.any() else np.ones_like(mask) for mask in (gold, marked))
     if not gold.size:  # both say of nothing that it is evidence
         return 1.0, 1.0
-    token_f1 = float(2 * (gold & marked).sum() / (gold.sum() + marked.sum()))
-    true, guess = ([np.isin(np.arange(gold.size), range(*each)) for each in runs(mask)] for mask in (gold, marked))
-    right = sum(any((one & other).sum() >= IOU_MATCH * (one | other).sum() for other in true) for one in guess)
-    precision, recall = right / len(guess), right / len(true)
-    return token_f1, 2 * precision * recall / (precision + recall) if right else 0.0
+    found = score_spans([runs(gold)], [runs(marked)], seed=0)
+    return found.token_f1.value, found.iou_f1.value
 
 
 def over_batches(gold: Sequence[Mask], marked: Sequence[Mask]) -> dict[str, float]:

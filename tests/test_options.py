@@ -223,6 +223,16 @@ def number_as_text(task: object, *, gamma: float | str = "1.5") -> None: ...
 def with_space(task: object, *, names: tuple[str, ...] = ("a ",)) -> None: ...
 
 
+def without_star(task: object, width: int, hidden: int = 64, *, gamma: float = 1.0) -> None: ...
+
+
+def everything_else(task: object, **options: float) -> None: ...
+
+
+class Positional:
+    def __init__(self, task: object, gamma: float = 1.0) -> None: ...
+
+
 SUPPORTED = "cannot be set from text; expected float, int, bool, str, Literal[...], tuple[float, ...], or one of these or None"
 
 
@@ -239,33 +249,14 @@ SUPPORTED = "cannot be set from text; expected float, int, bool, str, Literal[..
         (none_by_name, "option 'mode': its default is 'none', which is read as None; use that"),
         (number_as_text, "option 'gamma': its default is '1.5', which is read as 1.5; use that"),
         (with_space, "option 'names': its default is ('a ',), which is read as ('a',); use that"),
-    ],
-)
-def test_an_option_that_run_json_could_not_hold_is_the_authors_error(build: Callable[..., Any], message: str) -> None:
-    with pytest.raises(TypeError) as error:
-        options_of(build)
-    assert str(error.value) == message
-
-
-def without_star(task: object, width: int, hidden: int = 64, *, gamma: float = 1.0) -> None: ...
-
-
-def everything_else(task: object, **options: float) -> None: ...
-
-
-class Positional:
-    def __init__(self, task: object, gamma: float = 1.0) -> None: ...
-
-
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
         (without_star, "parameter 'hidden' has a default, but is no option; put `*,` before it, or drop the default"),
         (Positional, "parameter 'gamma' has a default, but is no option; put `*,` before it, or drop the default"),
         (everything_else, "parameter **options names no option; name each one, with its type, after `*,`"),
     ],
 )
-def test_what_looks_like_an_option_and_could_not_be_set_is_the_authors_error(build: Callable[..., Any], message: str) -> None:
+def test_an_option_that_run_json_could_not_hold_or_nobody_could_set_is_the_authors_error(
+    build: Callable[..., Any], message: str
+) -> None:
     with pytest.raises(TypeError) as error:
         options_of(build)
     assert str(error.value) == message

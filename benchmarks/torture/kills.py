@@ -52,13 +52,14 @@ def _kill(what: str, number: signal.Signals, moment: Callable[[Started, Path, fl
         else:
             expect(False, f"{TRIES} times it ended before the signal came")
         whole = CONTENT[what](expected)
-        if what == "run" and out.exists():
+        named = what == "run" and out.exists()
+        if named:
             expect(CONTENT[what](out) == whole, "a folder with the run's name is not the whole run")
-        if not (what == "run" and out.exists()):
+        else:
             again = call(command, folder / "log")
             expect(again.code == 0, f"the same command ended with {again.code}: {again.text[-500:]}")
         expect(CONTENT[what](out) == whole, f"{out} differs from the undisturbed one")
-        left = sorted(path.name for path in folder.iterdir() if not _held_nothing(path))
+        left = sorted(path.name for path in folder.iterdir() if not (named and _held_nothing(path)))
         shutil.rmtree(folder)
         expect(left == sorted(["log", what]), f"left over: {', '.join(left)}")
         return "cold start, continued" if is_cold else "continued"

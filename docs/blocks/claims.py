@@ -244,11 +244,10 @@ def _in_their_way(name: str, run: Run, task: str) -> Any:
         runs = measured(f"evidence-{name}")["runs"]
     except FileNotFoundError:
         return None
-    found = [each for part in run.models if (each := runs.get(f"{part.name}-{part.seed}", {}).get(task))]
-    for each in found:
-        if each["recorded_token_f1"] != (run.record.spans or {})[task]["token_f1"]["value"]:
-            raise ValueError(f"evidence-{name}.json: {run.name}-{run.seed} is another run; benchmarks/evidence.py makes it anew")
-    return found[0] if found else None
+    found = next((each for part in run.models if (each := runs.get(f"{part.name}-{part.seed}", {}).get(task))), None)
+    if found and found["recorded_token_f1"] != (run.record.spans or {})[task]["token_f1"]["value"]:
+        raise ValueError(f"evidence-{name}.json: {run.name}-{run.seed} is another run; benchmarks/evidence.py makes it anew")
+    return found
 
 
 def _means(several: Sequence[Mapping[str, float]], expected: int) -> list[str]:

@@ -176,9 +176,8 @@ def best() -> str:
             [f"{title}, the aim", *(number(AIMS[task][at]) for task in tasks)],
         ]
         for who, values in {"one model": map(fmean, single), "the models' mean": (each.value for each in several)}.items():
-            below = [
-                task for task, value in zip(tasks, values, strict=True) if round(value, 3) < AIMS[task][at]
-            ]  # as it is shown
+            # As it is shown, or a score that is printed like its aim would be below it.
+            below = [task for task, value in zip(tasks, values, strict=True) if round(value, 3) < AIMS[task][at]]
             short[who] += [f"{title} of {task}" for task in below]
     errors = [calibration(together[task], runs[0].answers[task].true).ece for task in tasks]
     parts.append(["expected calibration error, the mean of their probabilities", *map(number, errors)])

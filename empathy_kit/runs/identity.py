@@ -42,8 +42,7 @@ class Stopped:
     @property
     def settings(self) -> dict[str, Any]:
         """Its settings and options, as in its record."""
-        found: dict[str, Any] = self.checkpoint.identity["settings"]
-        return found
+        return dict(self.checkpoint.identity["settings"])
 
     @property
     def machine(self) -> dict[str, Any]:

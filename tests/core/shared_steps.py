@@ -66,8 +66,7 @@ MADE: dict[str, Callable[..., Small]] = {
     "a span head": lambda **how: Small(RECIPE, model=make_model(injector=PredictedRationale(2, 16)), gold="train", **how),
     "clipped": lambda **how: Small(replace(RECIPE, clip=0.01), **how),
 }
-# And without a missing label where that is another path.
-KINDS = [*((name, True) for name in MADE), *((name, False) for name in ("focal", "a learnt loss", "a span head"))]
+KINDS = [(name, missing) for name in MADE for missing in (False, True)]
 
 
 def made(name: str, train: Examples, processes: Processes) -> Small:

@@ -22,7 +22,7 @@ COMMITTED = json.loads((BENCHMARKS / "results" / "ahead-of-time.json").read_text
 
 @pytest.fixture(scope="module")
 def anew() -> list[dict[str, Any]]:
-    """Every kernel and every setting at least once, compiled now; in a process of its own, for this one interprets."""
+    """Every setting of every kernel at least once, compiled now; in a process of its own, for this one interprets."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, str(BENCHMARKS / "ahead_of_time.py"), "--cover"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, check=False)

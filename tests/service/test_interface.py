@@ -87,7 +87,7 @@ def test_the_model_says_what_it_reads(server: Asked) -> None:
 
 
 def test_no_path_of_a_record_is_answered() -> None:
-    home = f"/home/{CANARY}"
+    home = f"/anywhere/{CANARY}"
     record = {
         "config": {"data": f"{home}/posts.csv", "options": {"cues.words": f"{home}/words.txt"}},
         "machine": {"losses": f"closed form in torch, no fused kernel: {home}/kernels cannot be used: Permission denied"},
