@@ -1,4 +1,4 @@
-"""The exception that means "the user can fix this", and how what others wrote stands in its messages."""
+"""The exception that means "the user can fix this", how what others wrote stands in its messages, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ class NotFinite(KitError):  # noqa: N818
 
     def __str__(self) -> str:
         return f"{self.what}; {self.to_do}"
+
+
+def is_ctrl_c(error: BaseException) -> bool:
+    """Whether it is a Ctrl-C, or the RuntimeError that Python before 3.12 makes of one that comes while a class is built."""
+    return isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt)
 
 
 def visible(text: str) -> str:

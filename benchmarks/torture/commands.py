@@ -147,11 +147,11 @@ def _command(arguments: Sequence[str], log: Path, before: Callable[[], Any] | No
 
 def here(arguments: Sequence[str]) -> int:
     """A command in this process; its exit code."""
-    from empathy_kit import cli
+    from empathy_kit.__main__ import main
 
     sys.argv = ["empathy-kit", *arguments]
     try:
-        cli.main()
+        main()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt:

@@ -24,7 +24,7 @@ from empathy_kit.cli.publish import publish
 from empathy_kit.cli.run import run
 from empathy_kit.cli.runs import runs
 from empathy_kit.cli.serve import serve
-from empathy_kit.errors import KitError
+from empathy_kit.errors import KitError, is_ctrl_c
 from empathy_kit.runs.torchrun import is_first_to_report, is_silent
 
 TRAIN = frozenset({"matplotlib", "safetensors", "scipy", "sklearn", "torch", "transformers"})
@@ -81,7 +81,9 @@ def _exit_code() -> int:
                 terminal.remark(line)
         terminal.fault(error.format_message())  # it may repeat arguments, which may be the names of files
         return error.exit_code
-    except click.Abort:
+    except RuntimeError as error:
+        if not (isinstance(error, click.Abort) or is_ctrl_c(error)):
+            raise
         if is_first_to_report():  # torchrun ends all where one has reported a fault
             terminal.remark("Aborted!")
         return 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -58,3 +59,38 @@ def test_a_comparison_that_is_terminated_takes_its_run_along(forked: Forked, tin
         assert time.monotonic() < latest
         time.sleep(0.05)
     assert [path.name for path in (out / "runs").iterdir()] == ["T1-0.partial"]
+
+
+# Ctrl-C while the named module is loaded: at a statement of its own, and while it builds a class.
+INTERRUPTED = """
+import sys
+from empathy_kit.__main__ import main
+
+class CtrlC:
+    def __set_name__(self, owner, name):
+        raise KeyboardInterrupt
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == module:
+            exec(statement)
+
+_, module, statement = sys.argv
+sys.meta_path.insert(0, Finder())
+sys.argv = ["empathy-kit", "plugins", "list"]
+main()
+"""
+
+
+@pytest.mark.parametrize("statement", ["raise KeyboardInterrupt", "type('Config', (), {'field': CtrlC()})"])
+@pytest.mark.parametrize("module", ["empathy_kit.cli.run", "empathy_kit.discovery"], ids=["command line", "command"])
+def test_ctrl_c_while_modules_are_loaded_is_one_line(module: str, statement: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, module, statement],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr.strip()) == (1, "", "Aborted!")
