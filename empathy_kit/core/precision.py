@@ -30,6 +30,14 @@ def check_precision(device: torch.device, precision: Precision) -> None:
         raise KitError("precision bf16: this GPU does not have it; expected no or fp16")
 
 
+def is_emulated(device: torch.device, precision: Precision) -> bool:
+    """Whether a device has no instructions for a precision that it computes in: it takes several times as long as float32."""
+    if precision != "bf16" or device.type != "cpu":
+        return False
+    there = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return not (there and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def predicting_precision(device: torch.device, trained: Precision) -> tuple[Precision, tuple[str, ...]]:
     """The precision in which a trained model predicts on a device: that of its training, or float32, with a warning.
 
@@ -40,6 +48,10 @@ def predicting_precision(device: torch.device, trained: Precision) -> tuple[Prec
     except KitError:
         return "no", (
             f"precision {trained}: not available on {device}; the model predicts in float32, with slightly other numbers",
+        )
+    if is_emulated(device, trained):
+        return "no", (
+            f"precision {trained}: not available on this processor; the model predicts in float32, with slightly other numbers",
         )
     return trained, ()
 

@@ -71,7 +71,7 @@ def prepare(
     Raises:
         KitError: plugins cannot be built or do not fit together, or the encoder or the device does not support a setting.
     """
-    from empathy_kit.core.precision import find_device
+    from empathy_kit.core.precision import find_device, is_emulated
 
     tokenization = build_tokenization(config, tokenizer, encoder)
     examples, truncation = read_posts(config, tokenization, corpus)
@@ -83,6 +83,8 @@ def prepare(
     if check_model(plugins, tasks, model, tokenization) or plugins.rationale.gold != "never":
         warnings += check_spans(plugins, tasks, train)
     device = find_device(config.device)
+    if is_emulated(device, config.precision):
+        warnings += (f"precision {config.precision}: this processor has no instructions for it; precision no is faster here",)
     trainer = build_trainer(config, plugins, tasks, tokenization, train, validation, device, processes)
     with nullcontext() if processes is None else processes.first_here("states"):
         # Elsewhere the encoder reads posts with their padding, from the first layer on.

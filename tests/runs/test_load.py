@@ -57,8 +57,9 @@ CHANGES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("changes", CHANGES.values(), ids=CHANGES)
 @pytest.mark.usefixtures("cache")
 def test_it_predicts_what_its_run_recorded_without_the_encoder_and_wherever_it_lies(
-    tiny_roberta: Path, tmp_path: Path, changes: dict[str, Any]
+    tiny_roberta: Path, tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("empathy_kit.core.precision.is_emulated", lambda *_: False)  # whatever this processor has
     encoder = shutil.copytree(tiny_roberta, tmp_path / "encoder")
     config = configuration(encoder, **{name: value for name, value in changes.items() if name != "options"})
     config = replace(config, options=changes.get("options", config.options))
@@ -153,21 +154,30 @@ def test_an_option_that_another_version_renamed_is_told_with_both_versions(first
         )
 
 
+NO_FP16 = "precision fp16: not available on cpu; the model predicts in float32, with slightly other numbers"
+NO_BF16 = NO_FP16.replace("fp16", "bf16").replace("on cpu", "on this processor")
+
+
 @pytest.mark.parametrize("where", ["cpu", None])
+@pytest.mark.parametrize(("precision", "warning"), [("fp16", NO_FP16), ("bf16", NO_BF16)], ids=["fp16", "bf16"])
 def test_a_run_in_a_precision_that_this_device_lacks_predicts_in_float32_and_warns(
-    first: tuple[Path, list[Any]], tmp_path: Path, where: Literal["cpu"] | None, monkeypatch: pytest.MonkeyPatch
+    first: tuple[Path, list[Any]],
+    tmp_path: Path,
+    where: Literal["cpu"] | None,
+    precision: str,
+    warning: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As one trained with --precision fp16 on a GPU, which keeps its weights in float32."""
+    """As one trained with that precision on a GPU, which keeps its weights in float32."""
     monkeypatch.setattr("empathy_kit.core.precision.find_device", lambda _: torch.device("cpu"))
+    monkeypatch.setattr("empathy_kit.core.precision.is_emulated", lambda _, chosen: chosen == "bf16")
     folder = Path(shutil.copytree(first[0], tmp_path / "run"))
     content = json.loads((folder / "run.json").read_text("utf-8"))
-    content["config"]["precision"] = "fp16"
+    content["config"]["precision"] = precision
     (folder / "run.json").write_text(json.dumps(content), "utf-8")
     record.seal(folder)
     loaded = load(folder, load_registry(), device=where)
-    assert loaded.warnings == (
-        "precision fp16: not available on cpu; the model predicts in float32, with slightly other numbers",
-    )
+    assert loaded.warnings == (warning,)
     assert predicted(loaded) == recorded(first[0])
 
 
@@ -176,9 +186,7 @@ def test_a_model_from_memory_does_so_too(tiny_roberta: Path) -> None:
     trained = train(config, load_registry(), corpus, make_split(corpus, "grouped", 0))
     assert trained.ready.warnings == ()
     half = replace(trained, config={**trained.config, "precision": "fp16"})
-    assert half.ready.warnings == (
-        "precision fp16: not available on cpu; the model predicts in float32, with slightly other numbers",
-    )
+    assert half.ready.warnings == (NO_FP16,)
 
 
 def test_an_oracle_warns_that_it_is_shown_no_spans_any_more(tiny_roberta: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from made_run import scored
-from run_world import Said, read_json, warnings
+from run_world import Said, flags, read_json, warnings
 
 from empathy_kit.runs.differences import differing_origins
 from empathy_kit.runs.machine import compare_machines, machine_of, way
@@ -64,6 +64,15 @@ def test_what_an_earlier_version_did_not_record_of_its_machine_is_not_compared(
     del content["machine"]["cpu_capability"], content["machine"]["variables"], content["machine"]["maker"]
     path.write_text(json.dumps(content), encoding="utf-8")
     assert warnings(command("run", "--config", path, "--out", tmp_path / "again", "--epochs", 1)) == []
+
+
+def test_training_in_a_precision_without_instructions_for_it_warns(
+    tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("empathy_kit.core.precision.is_emulated", lambda _, chosen: chosen == "bf16")
+    said = command("run", *flags(tiny_roberta), "--precision", "bf16", "--out", tmp_path / "run")
+    assert said.code == 0
+    assert warnings(said) == ["precision bf16: this processor has no instructions for it; precision no is faster here"]
 
 
 def test_variables_that_change_how_libraries_round_are_recorded_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
