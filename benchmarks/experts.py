@@ -5,7 +5,8 @@
 Trains T1 and T3 on the Reddit data without these pairs and without every other pair of their seekers, and lets them rate the 50
 pairs. Every rater is compared with the experts' median and with the crowd. WORK keeps the data and the runs; a call that was
 stopped continues there. Nothing of a single pair is printed. Each expert is one of the three whose median it is compared with,
-which favours experts; the crowd and the models are not.
+which favours experts; the crowd and the models are not. So each two experts are compared as well, and the crowd with each of
+them. That needs the ratings alone: `--seeds 0` trains nothing, and leaves T1 and T3 out.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +156,21 @@ def compare(raters: Mapping[str, Sequence[Ints]], weights: Floats) -> dict[str, 
     return found
 
 
+def each_other(levels: Mapping[str, Ints], weights: Floats) -> dict[str, Any]:
+    """Quadratic kappa of each two experts and of the crowd with each expert, both means, and how much higher the crowd's is."""
+    sides = {"experts": [*combinations(EXPERTS, 2)], "crowd": [("crowd", name) for name in EXPERTS]}
+    drawn = {
+        side: {f"{one} and {other}": agreements(levels[one], [levels[other]], weights)["kappa"] for one, other in pairs}
+        for side, pairs in sides.items()
+    }
+    means = {side: np.mean([*of_pairs.values()], axis=0) for side, of_pairs in drawn.items()}
+    return {
+        "kappa": {pair: estimate(values) for of_pairs in drawn.values() for pair, values in of_pairs.items()},
+        "mean": {side: estimate(values) for side, values in means.items()},
+        "crowd_above_experts": estimate(means["crowd"] - means["experts"]),
+    }
+
+
 def levels_of(several: Sequence[Ints]) -> list[float]:
     """How many of the pairs get each level, the mean over several ratings."""
     counts = np.mean([np.bincount(each, minlength=LEVELS) for each in several], axis=0)
@@ -209,6 +226,7 @@ def main(work: Path, experts: Path, seeds: int, jobs: int, freeze_layers: int, e
         "seeds": seeds,
         "resamples": RESAMPLES,
         "agreement": {task: compare(each, weights) for task, each in raters.items()},
+        "each_other": {task: each_other(each, weights) for task, each in ratings.levels.items()},
         "levels": {task: {name: levels_of(several) for name, several in each.items()} for task, each in raters.items()},
     }
     print(json.dumps(result, indent=2))

@@ -42,6 +42,28 @@ def test_agreement_is_that_of_scikit_learn(experts: ModuleType) -> None:
             assert found[score][at] == pytest.approx(expected)
 
 
+def test_each_two_experts_are_compared_and_the_crowd_with_each_of_them(experts: ModuleType) -> None:
+    draw = np.random.default_rng(0)
+    levels = {name: draw.integers(0, 3, 50) for name in RATERS.split(",")}
+    weights = np.concatenate([np.ones((1, 50)), draw.multinomial(50, np.full(50, 0.02), size=200)])
+    found = experts.each_other(levels, weights)
+    pairs = {
+        "experts": (("expert1", "expert2"), ("expert1", "expert3"), ("expert2", "expert3")),
+        "crowd": (("crowd", "expert1"), ("crowd", "expert2"), ("crowd", "expert3")),
+    }
+    drawn = {
+        side: [[quadratic(levels[one], levels[other], weight) for one, other in of_side] for weight in weights]
+        for side, of_side in pairs.items()
+    }
+    for side, of_side in pairs.items():
+        kappas = [found["kappa"][f"{one} and {other}"]["value"] for one, other in of_side]
+        assert kappas == pytest.approx(drawn[side][0], abs=1e-4)
+        assert found["mean"][side]["value"] == pytest.approx(np.mean(drawn[side][0]), abs=1e-4)
+    difference = np.mean(drawn["crowd"], axis=1) - np.mean(drawn["experts"], axis=1)
+    expected = dict(zip(("value", "low", "high"), (difference[0], *np.percentile(difference[1:], (2.5, 97.5))), strict=True))
+    assert found["crowd_above_experts"] == pytest.approx(expected, abs=1e-4)
+
+
 def quadratic(one: object, other: object, sample_weight: object) -> float:
     return float(cohen_kappa_score(one, other, weights="quadratic", sample_weight=sample_weight))
 

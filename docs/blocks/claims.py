@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -24,6 +24,7 @@ from blocks.tables import scores as scores_of
 from empathy_kit.comparison.pages.summary import Contrast
 from empathy_kit.comparison.pages.words import COST, COSTS, cost_cells, label_of, score_cell
 from empathy_kit.comparison.run import Run
+from empathy_kit.comparison.statistics import correct
 from empathy_kit.core.metrics import BATCH
 from empathy_kit.runs.report import number
 
@@ -72,7 +73,15 @@ class Claim:
         return self._measured(self.pairs + self.further)
 
     def _measured(self, pairs: Pairs) -> list[list[Contrast]]:
-        return [each for pair in pairs if (each := self.comparison.contrasts(*pair))] if begun(self.folder) else []
+        found = self._corrected if begun(self.folder) else []
+        return [side for pair in pairs if (side := [each for each in found if (each.first, each.second) == pair])]
+
+    @property
+    def _corrected(self) -> list[Contrast]:
+        """All differences of the question. They are one table, and the correction is over its rows."""
+        found = [each for pair in self.pairs + self.further for each in self.comparison.contrasts(*pair)]
+        corrected = correct((each.test, each.accuracy, each.macro_f1) for each in found)
+        return [replace(each, corrected=ps) for each, ps in zip(found, corrected, strict=True)]
 
 
 CLAIMS = {
@@ -100,7 +109,7 @@ def told(name: str) -> str:
     claim = CLAIMS[name]
     contrasts = [each for side in claim.contrasts for each in side]
     seeds = unfinished(claim.folder) or f"{seeds_of(claim.comparison).capitalize()}."
-    return f"{differences(claim.folder, claim.pairs + claim.further)}\n\n{sentences(seeds, outcome(contrasts), power(contrasts))}"
+    return f"{differences(claim.folder, contrasts)}\n\n{sentences(seeds, outcome(contrasts), power(contrasts))}"
 
 
 TIMES = ("training", "pairs/s")

@@ -21,7 +21,7 @@ from empathy_kit.comparison.pages.words import label_of
 from empathy_kit.config import PAPER
 from empathy_kit.runs.report import number
 
-PAPERS_PAIRS = 464  # its accuracies are multiples of 1 / 464: a random 70/15/15 split of 3,084 rows
+PAPERS_PAIRS = 464  # its accuracies are multiples of 1 / 464: the test part of a 70/15/15 split of 3,084 rows
 
 
 def grouped() -> str:

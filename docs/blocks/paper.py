@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
@@ -117,6 +118,37 @@ def experts() -> str:
     content = measured(EXPERTS)
     picture = EXPERTS_PICTURE.markdown(f"Quadratic kappa of every rater with the {MEDIAN}, with 95 % intervals")
     return "\n\n".join((_told(content), picture, *(_table(content["agreement"], reference) for reference in (MEDIAN, "crowd"))))
+
+
+def experts_each_other() -> str:
+    """Quadratic kappa of each two experts and of the crowd with each of them, and on which mechanisms the crowd's is lower."""
+    content = measured(EXPERTS)["each_other"]
+    first = next(iter(content.values()))
+    lines = [[pair, *(_kappa(of_task["kappa"][pair]) for of_task in content.values())] for pair in first["kappa"]]
+    for words, kappas in (
+        ("two experts, the mean", [of_task["mean"]["experts"] for of_task in content.values()]),
+        ("crowd and an expert, the mean", [of_task["mean"]["crowd"] for of_task in content.values()]),
+        ("the second mean less the first", [of_task["crowd_above_experts"] for of_task in content.values()]),
+    ):
+        lines.append([words, *map(_kappa, kappas)])
+    differences = {task: of_task["crowd_above_experts"] for task, of_task in content.items()}
+    return "\n\n".join((table(["", *(f"{task}, kappa" for task in content)], lines), _crowd_told(differences)))
+
+
+def _crowd_told(differences: Mapping[str, Mapping[str, float | None]]) -> str:
+    """Whether the crowd agrees with an expert as two experts do, by the interval of each task's difference."""
+    sides: dict[str, list[str]] = {"less": [], "more": [], "": []}
+    for task, each in differences.items():
+        low, high = each["low"] or 0.0, each["high"] or 0.0  # null where it is undefined
+        sides["" if low * high <= 0 else "less" if high < 0 else "more"].append(task)
+    apart = sides.pop("")
+    told = [
+        f"the crowd agrees {word} with an expert than two experts with each other on {listed(tasks)}"
+        for word, tasks in sides.items()
+        if tasks
+    ]
+    told += [f"on {listed(apart)} the two cannot be told apart"] if apart else []
+    return f"By the interval of the difference, which is not corrected, {'; '.join(told)}."
 
 
 def _table(agreement: Any, reference: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from empathy_kit.comparison.finished import Results, read_finished
 from empathy_kit.comparison.pages import Summary, summarise
@@ -122,31 +122,30 @@ def verdict(contrasts: Sequence[Contrast]) -> str:
     """Which of some differences were found, and which only tell these trained models apart.
 
     The exact test takes the models as they are: with few seeds and much luck in training it finds differences of recipes that
-    do not differ. So a difference counts as found only where its interval, which is over other seeds too, leaves 0 out as well.
+    do not differ. So a difference counts as found only where the larger of its p and that of the interval, which is over other
+    seeds too, is small.
     """
-    sure = [each for each in contrasts if each.corrected <= SURE]
-    if not sure:
-        least = chance(min(each.corrected for each in contrasts))
+    rows = max(each.corrected.rows for each in contrasts)
+    after = f"After Holm's correction over {rows} row{'s' * (rows != 1)}"
+    found = [each for each in contrasts if (p := each.corrected.recipes) is not None and p <= SURE]
+    lucky = [each for each in contrasts if each not in found and each.corrected.models <= SURE]
+    if not found and not lucky:
+        known = [p for each in contrasts if (p := each.corrected.recipes) is not None]
+        least = chance(min(known or [each.corrected.models for each in contrasts]))
         what = "none of these differences of right answers" if len(contrasts) > 1 else "no difference of right answers"
-        return f"After Holm's correction {what} can be told from chance (smallest p: {least})."
-    found = [each for each in sure if _leaves_0_out(each.accuracy)]
-    lucky = [each for each in sure if not _leaves_0_out(each.accuracy)]
-    parts = [listed(_told(found))] if found else []
-    holding = [each for each in lucky if each.accuracy.low is not None]
+        return f"{after} {what} can be told from chance (smallest p: {least})."
+    parts = [listed(_told(found, "recipes"))] if found else []
     for several, why in (
-        (
-            holding,
-            f"the {'intervals, over other seeds too, hold' if len(holding) > 1 else 'interval, over other seeds too, holds'} 0",
-        ),
-        ([each for each in lucky if each.accuracy.low is None], "one seed has no interval over others"),
+        ([each for each in lucky if each.corrected.recipes is not None], "with other seeds this may be chance"),
+        ([each for each in lucky if each.corrected.recipes is None], "one seed tells nothing of others"),
     ):
         if several:
-            parts.append(f"among these trained models {listed(_told(several))}, but {why}")
-    others = len(contrasts) - len(sure)
+            parts.append(f"among these trained models {listed(_told(several, 'models'))}, but {why}")
+    others = len(contrasts) - len(found) - len(lucky)
     if others:
         what = "differences of right answers cannot" if others > 1 else "difference of right answers cannot"
         parts.append(f"the other {what} be told from chance")
-    return f"After Holm's correction {'; '.join(parts)}."
+    return f"{after} {'; '.join(parts)}."
 
 
 def _leaves_0_out(estimate: SeedEstimate) -> bool:
@@ -154,13 +153,13 @@ def _leaves_0_out(estimate: SeedEstimate) -> bool:
     return low is not None and high is not None and low * high > 0
 
 
-def _told(sure: Sequence[Contrast]) -> list[str]:
+def _told(sure: Sequence[Contrast], what: Literal["models", "recipes"]) -> list[str]:
     told = []
     for pair in dict.fromkeys((each.first, each.second) for each in sure):
         for word, better in (("more", True), ("fewer", False)):
             where = [each for each in sure if (each.first, each.second) == pair and (each.accuracy.value > 0) == better]
             if where:
-                tasks = listed([f"{each.task} (p {_equals(each.corrected)})" for each in where])
+                tasks = listed([f"{each.task} (p {_equals(getattr(each.corrected, what))})" for each in where])
                 told.append(f"{pair[1]} has {word} right answers than {pair[0]} on {tasks}")
     return told
 
@@ -171,18 +170,26 @@ def _equals(p: float) -> str:
 
 
 def macro_intervals(contrasts: Sequence[Contrast]) -> str:
-    """Which differences of macro F1 have an interval that leaves 0 out; nothing where there is no interval."""
-    outside: dict[tuple[str, str, str], list[str]] = {}
-    known = [(each, each.macro_f1.low, each.macro_f1.high) for each in contrasts]
-    for each, low, high in known:
-        if low is not None and high is not None and low * high > 0:
-            outside.setdefault((each.second, "above" if low > 0 else "below", each.first), []).append(each.task)
-    if all(low is None for _, low, _ in known):
+    """Which differences of macro F1 have an interval that leaves 0 out, and which of them are left after Holm's correction."""
+    known = [(each, p) for each in contrasts if (p := each.corrected.macro_f1) is not None]
+    if not known:
         return ""
+    outside = [each for each, _ in known if _leaves_0_out(each.macro_f1)]
+    left = [each for each, p in known if p <= SURE]
     if not outside:
         return "No interval of macro F1 leaves 0 out."
-    told = [f"{second} is {side} {first} on {listed(tasks)}" for (second, side, first), tasks in outside.items()]
-    return f"In macro F1, by intervals that are not corrected, {listed(told)}."
+    if left == outside:
+        return f"In macro F1, after the correction too, {_sides(outside)}."
+    rest = _sides(left) if left else f"none (smallest p: {chance(min(p for _, p in known))})"
+    return f"In macro F1, by intervals that are not corrected, {_sides(outside)}; after the correction, {rest}."
+
+
+def _sides(several: Sequence[Contrast]) -> str:
+    """``T3 is above T1 on EX``, and so on."""
+    tasks: dict[tuple[str, str, str], list[str]] = {}
+    for each in several:
+        tasks.setdefault((each.second, "above" if each.macro_f1.value > 0 else "below", each.first), []).append(each.task)
+    return listed([f"{second} is {side} {first} on {listed(where)}" for (second, side, first), where in tasks.items()])
 
 
 def outcome(contrasts: Sequence[Contrast]) -> str:

@@ -46,7 +46,8 @@ def data() -> str:
 def main_findings() -> str:
     """The findings that a first reader should know."""
     found = comparison("reddit-grouped")
-    focal, with_rationale = found.contrasts("T1", "T3"), [*found.contrasts("T1", "T2"), *found.contrasts("T3", "T4")]
+    focal, *_ = CLAIMS["focal"].answers or [[]]
+    with_rationale = [each for side in CLAIMS["rationales"].answers for each in side]
     texts = (
         focal and f"**Focal loss** (T3) against cross-entropy (T1) changes the right answers by {gains(focal)}. {outcome(focal)}",
         rare(found),

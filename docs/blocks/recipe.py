@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from statistics import fmean
 
@@ -11,8 +11,9 @@ import numpy as np
 from blocks.claims import unfinished
 from blocks.reading import Comparison, comparison, count, listed, measured, sentences, table
 from blocks.tables import rarest_levels, titled
+from blocks.yardsticks import ALL, MEAN, ONE, WORDS, Measure, above, scored, simpler
+from empathy_kit.comparison.pages.words import label_of
 from empathy_kit.comparison.run import Run
-from empathy_kit.comparison.statistics import Answers
 from empathy_kit.config import RunConfig, configure
 from empathy_kit.core.calibration import calibration, tempered
 from empathy_kit.core.metrics import Estimate, Floats, Ints, Scores, macro_f1, score
@@ -154,59 +155,101 @@ SCORES: dict[str, tuple[str, Score]] = {"accuracy": ("accuracy", _accuracy), "ma
 
 
 def best() -> str:
-    """The recipe's scores on its test part, of single models and of their mean probabilities, next to the aims."""
+    """The recipe's scores on its test part, of single models and of their mean probabilities, next to the aims and yardsticks."""
     if instead := unfinished(BEST):
         return instead
     found = comparison(BEST)
     ((name, runs),) = found.results.runs.items()
     if any({*said.ids} != held_out() for run in runs for said in run.answers.values()):
         raise ValueError(f"{BEST} tests other pairs than {HELD_OUT}.json has: python benchmarks/held_out.py")
-    labels = {task.name: task.labels for task in runs[0].record.tasks.tasks}
     together, means = _averaged(runs)
-    tasks = [*together]
-    marks, unmarked = [MARK * bool(barely_hit(means[task].confusion)) for task in tasks], [""] * len(tasks)
-    parts: list[list[str]] = []
-    short: dict[str, list[str]] = {"one model": [], "the models' mean": []}
-    for at, (metric, (title, score_of)) in enumerate(SCORES.items()):
-        single = [[_score(run.answers[task], score_of, together[task].shape[1]) for run in runs] for task in tasks]
-        several: list[Estimate] = [getattr(means[task], metric) for task in tasks]
-        parts += [
-            [f"{title}, one model: mean (lowest to highest)", *map(_spread, single)],
-            [f"{title}, the mean of their probabilities", *map(_marked, several, marks if metric == "macro_f1" else unmarked)],
-            [f"{title}, the aim", *(number(AIMS[task][at]) for task in tasks)],
-        ]
-        for who, values in {"one model": map(fmean, single), "the models' mean": (each.value for each in several)}.items():
-            # As it is shown, or a score that is printed like its aim would be below it.
-            below = [task for task, value in zip(tasks, values, strict=True) if round(value, 3) < AIMS[task][at]]
-            short[who] += [f"{title} of {task}" for task in below]
+    tasks, rarest = [*together], rarest_levels(found.summary)
+    others = simpler(found.results.yardsticks, tasks)
+    every = {MEAN: means, **{each: scored(answers) for each, answers in others.items()}}
+    titles = {MEAN: MEAN, **{each: titled(found, each) for each in others}}
+    measures = [*_measures(runs, every), _ranking(found, name, every)]
+    parts = [line for each in measures for line in _lines(each, titles if each is measures[0] else {}, every)]
+    chance = [number(found.summary.by_chance[task][rarest[task]]) for task in tasks]
+    parts.append([f"{measures[-1].shown}, by chance", *chance])
     errors = [calibration(together[task], runs[0].answers[task].true).ece for task in tasks]
-    parts.append(["expected calibration error, the mean of their probabilities", *map(number, errors)])
-    rarest = {task: level for task, level in rarest_levels(found.summary).items() if task in together}
-    parts.append(["right of the pairs of a rare level, the mean of their probabilities", *_rare(means, rarest)])
+    parts.append([f"expected calibration error, {MEAN}", *map(number, errors)])
+    parts += [[f"right of the pairs of a rare level, {who}", *_rare(scores, rarest)] for who, scores in every.items()]
     size = len(runs[0].answers[tasks[0]].ids)
-    caution = too_sure((task, labels[task], means[task].confusion) for task in tasks)
+    labels = {task.name: task.labels for task in runs[0].record.tasks.tasks}
+    caution = too_sure(
+        (task if who == MEAN else f"{who} {task}", labels[task], scores[task].confusion)
+        for who, scores in every.items()
+        for task in tasks
+    )
     told = sentences(
         f"{titled(found, name)}: {count(len(runs))} seeds on one split.",
         f"Its {size} test pairs are left out of the validation scores of this section.",
         "Each model's probabilities are calibrated by its own temperatures before their mean is taken.",
         "Intervals are over pairs.",
         f"{MARK} {caution}" if caution else "",
-        *(f"Below its aim with {who}: {listed(those) if those else 'nothing'}." for who, those in short.items()),
+        *(f"Below its aim with {who}: {_named(each.below_aims(who) for each in measures)}." for who in (ONE, ALL)),
+        *(
+            f"Below a yardstick with {who}: {_named(each.below_yardsticks(who) for each in measures)}."
+            for who in (ONE, ALL)
+            if others
+        ),
     )
     return f"{told}\n\n{table(['', *tasks], parts)}"
+
+
+def _lines(measure: Measure, titles: Mapping[str, str], every: Mapping[str, Mapping[str, Scores]]) -> Iterator[list[str]]:
+    """The table's rows of one score; titles has more than the names of who is in the rows."""
+    yield [f"{measure.shown}, one model: mean (lowest to highest)", *map(_spread, measure.single.values())]
+    for who, several in measure.several.items():
+        marks = [MARK * (measure.title == "macro F1" and bool(barely_hit(every[who][task].confusion))) for task in several]
+        yield [f"{measure.shown}, {titles.get(who, who)}", *map(_marked, several.values(), marks)]
+    if measure.aims:
+        yield [f"{measure.shown}, the aim", *map(number, measure.aims.values())]
+
+
+def _measures(runs: Sequence[Run], every: Mapping[str, Mapping[str, Scores]]) -> Iterator[Measure]:
+    tasks = [*every[MEAN]]
+    for at, (metric, (title, score_of)) in enumerate(SCORES.items()):
+        single = {
+            task: [
+                score_of(run.answers[task].true, run.answers[task].predicted, len(every[MEAN][task].confusion)) for run in runs
+            ]
+            for task in tasks
+        }
+        several = {who: {task: getattr(scores[task], metric) for task in tasks} for who, scores in every.items()}
+        yield Measure(title, {task: task for task in tasks}, single, several, {task: AIMS[task][at] for task in tasks})
+
+
+def _ranking(found: Comparison, name: str, every: Mapping[str, Mapping[str, Scores]]) -> Measure:
+    """Average precision of each task's rarest level, which needs no threshold."""
+    rarest, row = rarest_levels(found.summary), found.row(name)
+    names, single = {}, {}
+    for task in found.summary.tasks:
+        ranked_by = row.cells[task.name].average_precision if row else None
+        names[task.name] = label_of(task, rarest[task.name])
+        single[task.name] = ranked_by[rarest[task.name]].runs if ranked_by else []
+    several = {who: {task: scores[task].average_precision[rarest[task]] for task in names} for who, scores in every.items()}
+    return Measure("average precision", names, single, several, {})
 
 
 def in_short() -> str:
     """The recipe's scores in a sentence; nothing before they are measured."""
     if unfinished(BEST):
         return ""
-    ((_, runs),) = comparison(BEST).results.runs.items()
+    found = comparison(BEST)
+    ((_, runs),) = found.results.runs.items()
     _, means = _averaged(runs)
     told = [
-        f"{title} is {listed([f'{number(getattr(found, metric).value)} ({task})' for task, found in means.items()])}, "
+        f"{title} is {listed([f'{number(getattr(each, metric).value)} ({task})' for task, each in means.items()])}, "
         f"where the aim was {listed([number(AIMS[task][at]) for task in means])}"
         for at, (metric, (title, _)) in enumerate(SCORES.items())
     ]
+    better = [
+        f"{WORDS[name]} has a higher macro F1, {listed([f'{number(value)} ({task})' for task, value in of_tasks.items()])}"
+        for name, answers in simpler(found.results.yardsticks, [*means]).items()
+        if (of_tasks := above(answers, means))
+    ]
+    told += [f"on the same pairs {listed(better)}"] if better else []
     return (
         "**The best recipe** that validation parts chose (`--preset best`), with a larger encoder and the mean of "
         f"{count(len(runs))} models, on a test part that was looked at once: {'; '.join(told)}."
@@ -226,12 +269,13 @@ def _rare(means: Mapping[str, Scores], rarest: Mapping[str, int]) -> Iterator[st
         yield f"{task} {level}: {row[level]} of {sum(row)}, predicted {sum(each[level] for each in found.confusion)} times"
 
 
-def _score(said: Answers, score_of: Score, classes: int) -> float:
-    return score_of(said.true, said.predicted, classes)
+def _named(those: Iterable[Iterable[str]]) -> str:
+    names = [name for several in those for name in several]
+    return listed(names) if names else "nothing"
 
 
-def _marked(found: Estimate, mark: str) -> str:
-    return estimate(asdict(found)) + mark
+def _marked(found: Estimate | None, mark: str) -> str:
+    return "-" if found is None else estimate(asdict(found)) + mark
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -6,14 +6,15 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 
 from blocks.reading import Comparison, comparison, count, table
-from empathy_kit.comparison.pages.summary import Compared, Summary
+from empathy_kit.comparison.pages.summary import Compared, Contrast, Summary
 from empathy_kit.comparison.pages.words import (
+    P_VALUES,
     batch_cell,
-    chance,
     gain,
     label_of,
     macro_gain,
     of_seeds,
+    p_values,
     ranked_mean,
     score_cell,
     smallest,
@@ -92,8 +93,13 @@ def _beyond(summary: Summary, metric: str) -> Iterator[list[str]]:
         yield [f"agreement between labels ({summary.agreement_groups} pairs labelled more than once)", *agreed]
 
 
-def differences(name: str, pairs: Iterable[tuple[str, str]] = SHOWN) -> str:
-    """The differences that a page writes about; the report has all."""
+def shown(name: str) -> str:
+    """The differences that docs/comparison.md writes about; the report has all, over which they are corrected."""
+    return differences(name, [each for pair in SHOWN for each in comparison(name).contrasts(*pair)])
+
+
+def differences(name: str, contrasts: Iterable[Contrast]) -> str:
+    """Some differences of a comparison, a row each."""
     found = comparison(name)
     lines = [
         [
@@ -101,14 +107,12 @@ def differences(name: str, pairs: Iterable[tuple[str, str]] = SHOWN) -> str:
             each.task,
             gain(each),
             macro_gain(each),
-            chance(each.test.exact),
-            chance(each.corrected),
+            *p_values(each),
             smallest(each),
         ]
-        for pair in pairs
-        for each in found.contrasts(*pair)
+        for each in contrasts
     ]
-    return table(["", "task", "right answers", "macro F1", "exact", "Holm", "smallest"], lines)
+    return table(["", "task", "right answers", "macro F1", *P_VALUES, "smallest"], lines)
 
 
 def rare_levels(name: str) -> str:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import bdtr, gammaln, nctdtrinc, stdtrit
+from scipy.special import bdtr, gammaln, nctdtrinc, stdtr, stdtrit
 
 from empathy_kit.core.metrics import CONFIDENCE, RESAMPLES, from_confusion
 
@@ -53,6 +53,7 @@ class SeedEstimate:
     error: float | None  # the interval's standard error
     freedom: float | None  # the interval's degrees of freedom
     smallest: float | None  # the smallest difference from 0 that the design finds with 80 % power at 5 %, one test alone
+    p: float | None  # two-sided, of a value of 0: at most .05 where the interval leaves 0 out
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,16 @@ class PairedTest:
     lost: int  # pairs x seeds that only the first gets right
     mcnemar: float  # exact; counts every seed's answer as a separate pair: p is too small where seeds change a pair alike
     exact: float  # exact sign-flip test; counts each labelled row once, with the sum of its differences over the seeds
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """The p-values of two configurations after Holm's correction, each over the same kind of all rows of a table."""
+
+    rows: int
+    models: float  # of the exact test: do these trained models get as many pairs right?
+    recipes: float | None  # of the larger of that test's p and the interval's: would others of the same recipes? None of one seed
+    macro_f1: float | None  # of the interval's p
 
 
 class Resampled:
@@ -136,7 +147,7 @@ def _estimate(point: Floats, draws: Floats, *, within: tuple[float, float]) -> S
     value = float(point.mean())
     draws = draws[np.isfinite(draws).all(1)]  # a draw may leave a tiny test part empty, and its score undefined
     if seeds < 2 or math.isnan(value) or len(draws) < 2:
-        return SeedEstimate(value, None, None, None, None, None, None)
+        return SeedEstimate(value, None, None, None, None, None, None, None)
     # The spread between seeds includes each seed's luck and its own noise over pairs. It misses the noise that all seeds
     # share because they are tested on the same pairs: the pairs' part of the mean, without the seeds' own shares.
     of_seeds = float(point.var(ddof=1)) / seeds
@@ -155,12 +166,20 @@ def _estimate(point: Floats, draws: Floats, *, within: tuple[float, float]) -> S
     design = freedom if variance >= least else _freedom(seeds, least, own)
     smallest = math.sqrt(max(variance, least)) * _found(design)
     low, high = max(value - reach, within[0]), min(value + reach, within[1])
-    return SeedEstimate(value, low, high, by, math.sqrt(squared), degrees, smallest)
+    p = max(_two_sided(value, squared, degrees) for _, squared, degrees in both)
+    return SeedEstimate(value, low, high, by, math.sqrt(squared), degrees, smallest, p)
 
 
 def _reach(variance: float, freedom: float) -> float:
     """Half the width of a Student interval."""
     return math.sqrt(variance) * _t(freedom, (1 + CONFIDENCE) / 2)
+
+
+def _two_sided(value: float, variance: float, freedom: float) -> float:
+    """The p of a t-test against 0."""
+    if variance == 0:
+        return float(value == 0)
+    return min(1.0, 2 * float(stdtr(freedom, -abs(value) / math.sqrt(variance))))
 
 
 def _freedom(seeds: int, variance: float, of_seeds: float) -> float:
@@ -242,6 +261,24 @@ def holm(values: Sequence[float]) -> list[float]:
         worst = max(worst, min(1.0, (len(values) - rank) * values[at]))
         corrected[at] = worst
     return corrected
+
+
+def correct(rows: Iterable[tuple[PairedTest, SeedEstimate, SeedEstimate]]) -> list[Corrected]:
+    """Holm's correction over all rows of a table: each has its test, and the differences of accuracy and of macro F1.
+
+    A row of one seed, whose intervals are not known, counts in the correction as one that finds nothing.
+    """
+    several = list(rows)
+    models = [test.exact for test, _, _ in several]
+    recipes = [None if accuracy.p is None else max(test.exact, accuracy.p) for test, accuracy, _ in several]
+    macro_f1 = [found.p for _, _, found in several]
+    sides = zip(holm(models), _known(recipes), _known(macro_f1), strict=True)
+    return [Corrected(len(several), *side) for side in sides]
+
+
+def _known(values: Sequence[float | None]) -> list[float | None]:
+    corrected = holm([1.0 if value is None else value for value in values])
+    return [None if value is None else p for value, p in zip(values, corrected, strict=True)]
 
 
 def contrasts(settings: Mapping[str, Mapping[str, object]]) -> list[tuple[str, str]]:

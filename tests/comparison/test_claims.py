@@ -19,10 +19,9 @@ import pytest
 from made_up import PAIRS, made_up_run
 from sklearn.metrics import accuracy_score, f1_score
 
-from empathy_kit.comparison.pages.summary import Contrast
 from empathy_kit.comparison.plan import write_plan
 from empathy_kit.comparison.run import Run
-from empathy_kit.comparison.statistics import PairedTest, SeedEstimate
+from empathy_kit.comparison.statistics import SeedEstimate
 from empathy_kit.runs.report import number
 
 ROOT = Path(__file__).parents[2]
@@ -233,7 +232,7 @@ def test_one_seed_has_no_intervals_in_the_words_on_its_picture_either(
 ) -> None:
     assert 'alt="Differences with 95 % intervals, task by task"' in blocks("claim-sharing")
     claims = importlib.import_module("blocks.claims")
-    found, none = claims.comparison("reddit-sharing"), SeedEstimate(0.1, None, None, None, None, None, None)
+    found, none = claims.comparison("reddit-sharing"), SeedEstimate(0.1, None, None, None, None, None, None, None)
     alone = [replace(each, accuracy=none, macro_f1=none) for each in found.summary.contrasts]
     monkeypatch.setattr(claims, "comparison", lambda _: replace(found, summary=replace(found.summary, contrasts=alone)))
     assert 'alt="Differences, task by task"' in blocks("claim-sharing")
@@ -295,52 +294,6 @@ def test_experts_are_not_praised_for_agreeing_with_themselves(blocks: Callable[[
 
 def interval(values: list[float]) -> dict[str, float]:
     return dict(zip(("value", "low", "high"), values, strict=True))
-
-
-def contrast(task: str, low: float | None, high: float | None, p: float, smallest: float = 0.02) -> Contrast:
-    """A difference of which a page needs the task, the interval, p after Holm, and what would have been found."""
-    value = 0.0 if low is None or high is None else (low + high) / 2
-    estimate = SeedEstimate(value, low, high, None, None, None, smallest)
-    return Contrast("A", "B", [0, 1, 2], 100.0, task, [1, 1, 1], estimate, estimate, PairedTest(9, 1, p, p), p)
-
-
-def test_a_difference_is_found_only_where_its_interval_over_seeds_leaves_0_out_too(blocks: Callable[[str], str]) -> None:
-    verdict = importlib.import_module("blocks.reading").verdict
-    real, lucky, alone = contrast("ER", 0.1, 0.3, 0.001), contrast("EX", -0.5, 0.4, 0.001), contrast("IP", None, None, 0.001)
-    chance = contrast("IP", -0.1, 0.1, 0.5)
-    assert verdict([real]) == "After Holm's correction B has more right answers than A on ER (p = .001)."
-    only = "but the interval, over other seeds too, holds 0"
-    assert verdict([lucky]) == (
-        f"After Holm's correction among these trained models B has fewer right answers than A on EX (p = .001), {only}."
-    )
-    assert verdict([real, lucky, chance]) == (
-        "After Holm's correction B has more right answers than A on ER (p = .001); among these trained models B has fewer "
-        f"right answers than A on EX (p = .001), {only}; the other difference of right answers cannot be told from chance."
-    )
-    assert verdict([lucky, alone]) == (
-        f"After Holm's correction among these trained models B has fewer right answers than A on EX (p = .001), {only}; "
-        "among these trained models B has fewer right answers than A on IP (p = .001), but one seed has no interval over others."
-    )
-    assert (
-        verdict([chance]) == "After Holm's correction no difference of right answers can be told from chance (smallest p: .500)."
-    )
-
-
-def test_intervals_of_macro_f1_are_read_too_because_claims_are_of_rare_levels(blocks: Callable[[str], str]) -> None:
-    said = importlib.import_module("blocks.reading").macro_intervals
-    better, worse, chance = contrast("ER", 0.1, 0.3, 1), contrast("EX", -0.4, -0.1, 1), contrast("IP", -0.1, 0.1, 1)
-    assert said([better, worse, chance]) == (
-        "In macro F1, by intervals that are not corrected, B is above A on ER and B is below A on EX."
-    )
-    assert said([chance]) == "No interval of macro F1 leaves 0 out."
-    assert said([contrast("ER", None, None, 1)]) == ""
-
-
-def test_what_would_have_been_found_is_a_range_over_all_differences_of_a_task(blocks: Callable[[str], str]) -> None:
-    power = importlib.import_module("blocks.reading").power
-    said = power([contrast("ER", 0, 1, 1, 0.02), contrast("ER", 0, 1, 1, 0.031), contrast("EX", 0, 1, 1, 0.05)])
-    assert said.endswith("is 2.0 to 3.1 (ER) and 5.0 (EX) pairs.")
-    assert power([]) == ""
 
 
 def test_what_labels_tell_of_each_other_is_counted_and_not_judged(blocks: Callable[[str], str]) -> None:

@@ -13,7 +13,7 @@ from empathy_kit.comparison.finished import read_finished
 from empathy_kit.comparison.pages import summarise, write
 from empathy_kit.comparison.pages.summary import Summary
 from empathy_kit.comparison.pages.terminal import tables
-from empathy_kit.comparison.pages.words import batch_cell, family, ranked_cell
+from empathy_kit.comparison.pages.words import CORRECTED, batch_cell, family, ranked_cell
 from empathy_kit.data.schema import EPITOME
 from empathy_kit.runs.report import number
 
@@ -53,8 +53,8 @@ def test_every_interval_is_said_to_be_students_or_the_pairs(folder: Path, summar
 def test_the_differences_say_what_holms_correction_is_over(folder: Path, summary: Summary) -> None:
     rows, pairs = len(summary.contrasts), len({(each.first, each.second) for each in summary.contrasts})
     told = (
-        f"Holm's correction is over all {rows} rows of this table: {pairs} contrasts, each on every task that both have. "
-        "These are all contrasts in the folder; another configuration in it makes the correction stricter."
+        f"{CORRECTED} The correction is over all {rows} rows of this table: {pairs} contrasts, each on every task that both "
+        "have. These are all contrasts in the folder; another configuration in it makes the correction stricter."
     )
     assert family(summary) == told
     assert f"<caption>{told}</caption>" in html.unescape((folder / "report.html").read_text("utf-8"))

@@ -10,7 +10,6 @@ import scipy.stats
 from numpy.typing import NDArray
 from sklearn.metrics import f1_score
 from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.multitest import multipletests
 
 from empathy_kit.comparison.statistics import (
     Answers,
@@ -18,7 +17,6 @@ from empathy_kit.comparison.statistics import (
     _weights,
     contrasts,
     different,
-    holm,
     paired_test,
     sign_flip,
 )
@@ -53,7 +51,7 @@ def test_the_mean_is_the_mean_of_the_runs_scores() -> None:
 
 def test_one_seed_has_no_interval() -> None:
     found = Resampled(random_runs(1), 3).mean([0], "accuracy")
-    assert (found.low, found.high, found.by, found.error, found.smallest) == (None, None, None, None, None)
+    assert (found.low, found.high, found.by, found.error, found.smallest, found.p) == (None,) * 6
 
 
 def test_a_difference_has_a_sign_and_a_configuration_does_not_differ_from_itself() -> None:
@@ -180,6 +178,21 @@ def test_on_splits_without_a_common_pair_the_interval_is_students() -> None:
     assert (found.low, found.high) == (pytest.approx(low, abs=0.004), pytest.approx(high, abs=0.004))
 
 
+def test_p_is_students_and_small_where_the_interval_leaves_0_out() -> None:
+    resampled = Resampled([*random_runs(5, resplit=True), *random_runs(5, seed=9, right=0.74, resplit=True)], 3)
+    gains = resampled.point["accuracy"][5:] - resampled.point["accuracy"][:5]
+    found = resampled.difference(range(5), range(5, 10), "accuracy")
+    assert found.p == pytest.approx(scipy.stats.ttest_1samp(gains, 0).pvalue, rel=0.2)
+    for seeds in itertools.combinations(range(5), 3):
+        found = resampled.difference(seeds, [5 + at for at in seeds], "accuracy")
+        assert found.low is not None
+        assert found.high is not None
+        assert found.p is not None
+        assert (found.p <= 0.05) == (found.low * found.high > 0)
+    alike = resampled.difference([0, 1], [0, 1], "accuracy")
+    assert (alike.value, alike.p) == (0, 1)
+
+
 @pytest.fixture
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     """Enough for a variance, where hundreds are estimated."""
@@ -242,13 +255,6 @@ def test_sign_flips_of_many_pairs_are_a_binomial_test(count: int, total: int) ->
 def test_runs_on_other_pairs_are_not_tested() -> None:
     with pytest.raises(ValueError, match="different pairs"):
         paired_test(random_runs(1, resplit=True), [answers(np.zeros(200, np.int64), np.zeros(200, np.int64), part=7)])
-
-
-@pytest.mark.parametrize("values", [[0.01, 0.04, 0.03, 0.5], [0.2], [], [0.001, 0.001, 1.0]])
-def test_holm_is_statsmodels(values: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gc.collect", lambda: 0)  # which statsmodels calls, and which takes half a second here
-    expected = multipletests(values, method="holm")[1].tolist() if values else []
-    assert holm(values) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("seeds", [2, 5])

@@ -286,10 +286,11 @@ def test_as_json_every_figure_is_there(summary: Summary) -> None:
     assert [row["name"] for row in content["rows"]][:2] == ["T1", "T3"]
     assert content["tasks"][0] == {"name": "ER", "title": "emotional reactions", "column": "ER", "labels": ["0", "1", "2"]}
     score = content["rows"][0]["cells"]["ER"]["scores"]["accuracy"]
-    assert score.keys() == {"value", "low", "high", "by", "error", "freedom", "smallest"}
+    assert score.keys() == {"value", "low", "high", "by", "error", "freedom", "smallest", "p"}
     assert score["by"] in ("seeds", "pairs")
     assert content["rows"][0]["cells"]["ER"]["average_precision"][2].keys() == {"value", "runs"}
     assert content["contrasts"][0]["test"].keys() == {"gained", "lost", "mcnemar", "exact"}
+    assert content["contrasts"][0]["corrected"].keys() == {"rows", "models", "recipes", "macro_f1"}
 
 
 def test_what_is_undefined_is_null_in_json_and_a_dash_on_the_page(tmp_path: Path) -> None:
@@ -300,7 +301,7 @@ def test_what_is_undefined_is_null_in_json_and_a_dash_on_the_page(tmp_path: Path
         rewrite(path, _of_one_level)
     found = summarise(read_finished(made))
     cell = to_json(found)["rows"][0]["cells"]["pace"]
-    assert cell["scores"]["kappa"] == dict.fromkeys(("value", "low", "high", "by", "error", "freedom", "smallest"))
+    assert cell["scores"]["kappa"] == dict.fromkeys(("value", "low", "high", "by", "error", "freedom", "smallest", "p"))
     assert (cell["runs"]["kappa"], cell["deviation"]["kappa"]) == ([None, None], None)
     assert cell["average_precision"] == [{"value": 1.0, "runs": [1.0, 1.0]}, {"value": None, "runs": [None, None]}]
     row = found.rows[0]

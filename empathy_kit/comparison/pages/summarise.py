@@ -13,7 +13,7 @@ from empathy_kit.comparison.finished import Results
 from empathy_kit.comparison.pages.summary import METRICS, Apart, Cell, Compared, Contrast, Cost, Ranked, Summary
 from empathy_kit.comparison.plan import HOW_MANY, NOT_COMPARED
 from empathy_kit.comparison.run import Run
-from empathy_kit.comparison.statistics import OPTION, Answers, Resampled, contrasts, different, holm, paired_test
+from empathy_kit.comparison.statistics import OPTION, Answers, Resampled, contrasts, correct, different, paired_test
 from empathy_kit.comparison.yardsticks import MAJORITY, SWAPPED, TITLES
 from empathy_kit.config import PAPER
 from empathy_kit.core.calibration import Calibration, calibration, tempered
@@ -120,9 +120,13 @@ class _Pair:
 def _contrasts(pairs: Sequence[_Pair], drawn: Mapping[str, _Drawn]) -> list[Contrast]:
     sides = [(pair, task) for pair in pairs if pair.lacking is None for task in pair.tasks]
     tests = [paired_test(*([run.answers[task] for run in side] for side in (pair.first, pair.second))) for pair, task in sides]
-    found = []
-    for (pair, task), test, p in zip(sides, tests, holm([test.exact for test in tests]), strict=True):
+    differences = []
+    for pair, task in sides:
         first, second = (drawn[task].places(name, pair.seeds) for name in (pair.first_name, pair.second_name))
+        differences.append([drawn[task].resampled.difference(first, second, metric) for metric in ("accuracy", "macro_f1")])
+    corrected = correct((test, accuracy, macro_f1) for test, (accuracy, macro_f1) in zip(tests, differences, strict=True))
+    found = []
+    for (pair, task), test, (accuracy, macro_f1), ps in zip(sides, tests, differences, corrected, strict=True):
         answers = [(one.answers[task], other.answers[task]) for one, other in zip(pair.first, pair.second, strict=True)]
         found.append(
             Contrast(
@@ -132,10 +136,10 @@ def _contrasts(pairs: Sequence[_Pair], drawn: Mapping[str, _Drawn]) -> list[Cont
                 _mean(len(one.ids) for one, _ in answers),
                 task,
                 [other.right - one.right for one, other in answers],
-                drawn[task].resampled.difference(first, second, "accuracy"),
-                drawn[task].resampled.difference(first, second, "macro_f1"),
+                accuracy,
+                macro_f1,
                 test,
-                p,
+                ps,
             )
         )
     return found

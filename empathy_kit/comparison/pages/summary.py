@@ -7,7 +7,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from empathy_kit.comparison.statistics import PairedTest, SeedEstimate
+from empathy_kit.comparison.statistics import Corrected, PairedTest, SeedEstimate
 from empathy_kit.core.calibration import Calibration
 from empathy_kit.data.schema import TaskSchema
 
@@ -66,7 +66,7 @@ class Contrast:
     accuracy: SeedEstimate  # second minus first
     macro_f1: SeedEstimate
     test: PairedTest
-    corrected: float  # the exact test's p, after Holm over all contrasts and tasks
+    corrected: Corrected  # over all contrasts and tasks of a table
 
 
 @dataclass(frozen=True)

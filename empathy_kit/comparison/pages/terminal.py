@@ -11,11 +11,12 @@ from empathy_kit.comparison.pages.words import (
     COST,
     COSTS,
     INTERVALS,
-    chance,
+    P_VALUES,
     cost_cells,
     family,
     gain,
     of_seeds,
+    p_values,
     ranked_mean,
     recall_cell,
     score_cell,
@@ -56,7 +57,7 @@ def tables(summary: Summary) -> Iterator[Table]:
     yield table
     if summary.contrasts:
         table = _table("Differences in accuracy, as pairs of a test part", family(summary))
-        for heading in ("", "task", "pairs", "only second / only first right", "p, Holm"):
+        for heading in ("", "task", "pairs", "only second / only first right", *P_VALUES):
             table.add_column(heading, justify="left" if heading in ("", "task") else "right")
         for found in summary.contrasts:
             table.add_row(
@@ -64,7 +65,7 @@ def tables(summary: Summary) -> Iterator[Table]:
                 found.task,
                 gain(found),
                 f"{found.test.gained} / {found.test.lost}",
-                chance(found.corrected),
+                *p_values(found),
             )
         yield table
 

@@ -27,6 +27,11 @@ RANKED = (
     "Average precision is that of the pairs ranked by a label's probability, and needs no threshold. The expected average "
     "precision of a random ranking is the label's share of the pairs, or somewhat more where there are few pairs."
 )
+P_VALUES = ("p, models", "p, recipes", "p, macro F1")
+CORRECTED = (
+    "Each p is after Holm's correction. Of the models: the exact test, which takes the trained models as given. Of the recipes: "
+    "the larger of that test's p and the interval's, which is over other seeds too. Of macro F1: the interval's."
+)
 COSTS = ("models", "training", "parameters", "trained", "weights", "pairs/s")
 COST = (
     "All models of a configuration together, means over the seeds. Training: with validation. Weights: as they are saved. "
@@ -141,13 +146,19 @@ def smallest(contrast: Contrast) -> str:
     return "not known" if found is None else f"{found * contrast.test_pairs:.1f} of {contrast.test_pairs:.0f}"
 
 
+def p_values(contrast: Contrast) -> list[str]:
+    """The cells of `P_VALUES`."""
+    found = contrast.corrected
+    return [chance(found.models), chance(found.recipes), chance(found.macro_f1)]
+
+
 def family(summary: Summary) -> str:
     """The family of tests that Holm's correction covers."""
     count = len({(found.first, found.second) for found in summary.contrasts})
     rows = len(summary.contrasts)
     return (
-        f"Holm's correction is over all {rows} rows of this table: {count} contrast{'s' * (count != 1)}, each on every task that "
-        "both have. These are all contrasts in the folder; another configuration in it makes the correction stricter."
+        f"{CORRECTED} The correction is over all {rows} rows of this table: {count} contrast{'s' * (count != 1)}, each on every "
+        "task that both have. These are all contrasts in the folder; another configuration in it makes the correction stricter."
     )
 
 
@@ -156,8 +167,10 @@ def agreement_row(summary: Summary) -> str:
     return f"agreement between labels ({summary.agreement_groups} pairs labelled more than once)"
 
 
-def chance(p: float) -> str:
-    """A p-value: ``.034``, ``< .001``."""
+def chance(p: float | None) -> str:
+    """A p-value: ``.034``, ``< .001``; a dash where there is none."""
+    if p is None:
+        return DASH
     return "< .001" if p < 0.001 else number(p) if p < 0.9995 else "1"
 
 
