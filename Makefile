@@ -10,7 +10,9 @@ BIN := $(VENV)/bin
 run: $(VENV)/run.installed
 	$(BIN)/empathy-kit run --loss focal --no-rationale
 
+# The kernel is compiled before the tests begin, each worker of which would compile it otherwise.
 test: $(VENV)/dev.installed lint types
+	$(BIN)/empathy-kit doctor > /dev/null
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -r s
 
 # Apart, because a cluster takes a minute to start on two cores: predictions and comparisons on a local one of two workers.

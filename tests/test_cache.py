@@ -31,7 +31,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.skipif(sys.platform == "win32", reason="it has no modes")
 def test_a_private_folder_is_its_owners_and_a_folder_above_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
-    shared.mkdir(mode=0o755)
+    shared.mkdir()
+    shared.chmod(0o755)  # whatever the umask
     private_folder(shared / "cache" / "states")
     modes = [stat.S_IMODE(each.stat().st_mode) for each in (shared, shared / "cache", shared / "cache" / "states")]
     assert modes == [0o755, 0o700, 0o700]

@@ -66,7 +66,7 @@ def test_a_trial_that_is_lost_dies_or_never_ends_is_counted_and_the_rest_go_on(
     monkeypatch.setattr(trials, "SECONDS", 0)
     experiment = trials.Experiment(trial, 6, "what", "survived", inside=True)
     found = trials.Count()
-    for numbers, patience in ((range(4), 60.0), (range(4, 5), 0.2), (range(5, 6), 60.0)):
+    for numbers, patience in ((range(4), 180.0), (range(4, 5), 0.2), (range(5, 6), 180.0)):
         monkeypatch.setattr(trials, "PATIENCE", patience)
         for number, ending, lost in trials.conduct("name", experiment, World(tmp_path), 0, numbers):
             found.add(number, ending, lost)

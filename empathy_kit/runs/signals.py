@@ -40,7 +40,8 @@ def held() -> Iterator[list[tuple[int, FrameType | None]]]:
         yield came
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is keep:  # another was set meanwhile, which is to stay
+                signal.signal(number, handler)
         for number, frame in came[:1]:
             _handle(before[number], number, frame)
 

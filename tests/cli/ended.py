@@ -21,8 +21,8 @@ def descendants(pid: int) -> list[int]:
     return [*children, *(below for child in children for below in descendants(child))]
 
 
-def _end(folder: Path) -> None:
-    while not any(folder.glob(f"**/*.partial/checkpoint-*/{TENSORS}")):
+def _end(folder: Path, line: bytes) -> None:
+    while not any(folder.glob(f"**/*.partial/checkpoint-*/{TENSORS}")) or line not in (folder / "told").read_bytes():
         time.sleep(0.05)
     (folder / "workers").write_text(" ".join(map(str, descendants(os.getpid()))))
     os.kill(os.getpid(), signal.SIGTERM)
@@ -31,5 +31,6 @@ def _end(folder: Path) -> None:
 if __name__ == "__main__":  # not in a worker, which imports this file
     place = Path(sys.argv.pop(1))
     os.dup2(os.open(place / "told", os.O_WRONLY | os.O_CREAT), 2)
-    Thread(target=_end, args=(place,), daemon=True).start()
+    first = b"epoch 1:" if sys.argv[1] == "run" else b""  # another thread than that which tells it keeps the state
+    Thread(target=_end, args=(place, first), daemon=True).start()
     main()

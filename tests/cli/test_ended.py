@@ -90,7 +90,7 @@ def test_ctrl_c_while_modules_are_loaded_is_one_line(module: str, statement: str
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr.strip()) == (1, "", "Aborted!")

@@ -42,7 +42,9 @@ def work(job: Job) -> scoring.Progress:
 
 
 def rewritten(path: Path) -> None:
+    before = path.stat()
     path.write_text(path.read_text().replace("sad", "mad"))  # of the same size
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 10**7))  # some systems count time in steps of 4 ms
 
 
 def replaced(path: Path) -> None:

@@ -31,4 +31,9 @@ if how == "killed" and os.environ["RANK"] == "1":
     Trainer.step = _killed  # type: ignore[method-assign]
 if how == "missing" and os.environ["RANK"] != "0":
     sys.argv += ["--data", "missing.csv"]
-main()
+try:
+    main()
+finally:
+    if how == "killed":
+        sys.stderr.write(f"ends at {time.monotonic()}\n")
+        sys.stderr.flush()

@@ -6,10 +6,10 @@ import functools
 import json
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -27,6 +27,7 @@ from empathy_kit.runs import checkpoints
 from empathy_kit.runs import torchrun as module
 from empathy_kit.runs.choose import choose_plugins, library_versions
 from empathy_kit.runs.identity import all_versions, settings_of
+from empathy_kit.runs.signals import SIGNALS, held
 from empathy_kit.runs.torchrun import joined
 
 Torchrun = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -114,10 +115,9 @@ def test_a_process_that_dies_takes_the_others_down_and_is_named_in_one_line(
 ) -> None:
     arguments = [*flags(tiny_roberta), "--out", tmp_path / "run", "--checkpoint-minutes", "0"]
     done = torchrun(2, HERE / "faulty.py", "killed", "run", *arguments)
-    ended = time.monotonic()  # of the same clock in all processes of a machine
     assert done.returncode == 1
-    (died,) = re.findall(r"^dies at (.+)$", done.stderr, re.MULTILINE)
-    assert ended - float(died) < 30  # after which torchrun would have killed the other
+    (died, ended) = (re.findall(rf"^{what} at (.+)$", done.stderr, re.MULTILINE) for what in ("dies", "ends"))
+    assert float(*ended) - float(*died) < 30  # of the same clock; torchrun would have killed the other after that
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("Error:")]
     partial = tmp_path / "run.partial"
     assert re.fullmatch(
@@ -194,6 +194,22 @@ def test_a_fault_is_printed_at_once_where_torchrun_has_ended(
     monkeypatch.setattr(module, "_store", functools.cache(lambda: pytest.fail("waits for the other processes")))
     reply = command("runs", "list", tmp_path / "missing")
     assert reply == Said(2, "", f"Error: {tmp_path / 'missing'}: no such folder, expected a folder with runs\n")
+
+
+def test_a_handler_that_is_set_while_signals_are_held_stays() -> None:
+    """A process that names one that has died ignores SIGTERM from then on, for torchrun may send it late."""
+    kept = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with held():
+            with held():
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 class Apart(Processes):

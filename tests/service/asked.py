@@ -7,7 +7,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,11 +17,38 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "inference"))
 
 from pretend import ByWords, pretend_model
 
+from empathy_kit.core.scored import Scored
+from empathy_kit.core.tokens import TokenPair
 from empathy_kit.service import server
 from empathy_kit.service.app import Settings, create
 from empathy_kit.service.served import Served
 
 PAIR = {"seeker_post": "I am sad", "response_post": "so sorry to hear that"}
+
+
+class Held(ByWords):
+    """A model that answers at once, but for the time that a test holds it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = threading.Event()  # whether it computes
+        self._let = threading.Event()
+        self._let.set()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """What it begins to compute within the block is done after it."""
+        self.entered.clear()
+        self._let.clear()
+        try:
+            yield
+        finally:
+            self._let.set()
+
+    def _score(self, pairs: Sequence[TokenPair]) -> Iterator[Scored]:
+        self.entered.set()
+        self._let.wait(60)
+        return super()._score(pairs)
 
 
 @dataclass
@@ -58,13 +85,17 @@ class Asked:
         content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
         given = {"Content-Type": "application/json"} if content is not None else {}
         given |= {name.replace("_", "-"): value for name, value in headers.items()}
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.request(method or ("GET" if body is None else "POST"), path, content, given)
             found = connection.getresponse()
             return Reply(found.status, {name.lower(): value for name, value in found.getheaders()}, found.read())
         finally:
             connection.close()
+
+    def tells(self, measure: str) -> bool:
+        """Whether a line is one of `/metrics`."""
+        return measure in self("/metrics").body.decode().splitlines()
 
     def predict(self, *pairs: Any, **headers: str) -> Reply:
         """Ask for predictions."""
@@ -97,7 +128,7 @@ def running(
         thread.join(20)
 
     try:
-        if not begun.wait(20):
+        if not begun.wait(60):
             raise TimeoutError("the server did not start")
         yield Asked(bound.getsockname()[1], served, engine, stop, ended, process.server_state.connections)
     finally:
@@ -105,7 +136,7 @@ def running(
         bound.close()
 
 
-def until(condition: Any, seconds: float = 10.0) -> None:
+def until(condition: Any, seconds: float = 30.0) -> None:
     """Wait for something that happens soon."""
     end = time.monotonic() + seconds
     while not condition():

@@ -14,11 +14,14 @@ from page_server import PageServer
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+PATIENCE = 30_000  # milliseconds for what a page does next: a busy machine may take several seconds
+
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """Debian's Chromium, one per module: while it runs, its event loop is this thread's, so that no other loop could start."""
     sync_api = browsers.library("playwright.sync_api", "Playwright")
+    sync_api.expect.set_options(timeout=PATIENCE)
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browsers.program(), args=arguments)
@@ -61,7 +64,7 @@ def _shared(chromium: Browser) -> Iterator[tuple[Page, _Watch]]:
     """One tab for all tests of a module: a new one costs more than most tests."""
     with chromium.new_context(permissions=["clipboard-read", "clipboard-write"]) as context:
         page, watch = context.new_page(), _Watch()
-        page.set_default_timeout(8000)
+        page.set_default_timeout(PATIENCE)
         watch.on(page)
         yield page, watch
 
@@ -88,7 +91,7 @@ def open_page(chromium: Browser, server: PageServer) -> Iterator[Callable[..., P
 
         def opened(script: str = "", **options: Any) -> Page:
             page = contexts.enter_context(chromium.new_context(**options)).new_page()
-            page.set_default_timeout(8000)
+            page.set_default_timeout(PATIENCE)
             watch.on(page)
             page.add_init_script(script)
             page.goto(server.url)

@@ -118,7 +118,7 @@ class PageServer:
 
     def until_asked(self, pairs: int) -> None:
         """Wait until so many pairs have arrived."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         while len(self.asked) < pairs:
             if time.monotonic() > end:
                 raise TimeoutError
@@ -152,7 +152,7 @@ class PageServer:
         self.asked.append((seeker, response))
         for gate in (self._gates.get(seeker), self._gates.get(response)):
             if gate is not None:
-                gate.wait(timeout=20)
+                gate.wait(timeout=60)
         scripted = self.replies.get(response, levels(response))
         if isinstance(scripted, list):
             return scripted.pop(0) if len(scripted) > 1 else scripted[0]

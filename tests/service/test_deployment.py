@@ -177,9 +177,9 @@ def test_the_containers_command_serves_a_model_and_writes_nothing(installed: Pat
         assert served, line + process.stderr.read()
         body = json.dumps({"pairs": [{"seeker_post": "I am sad.", "response_post": "I am sorry."}]}).encode()
         asked = urllib.request.Request(f"http://127.0.0.1:{served[1]}/v1/predict", body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(asked, timeout=20) as reply:
+        with urllib.request.urlopen(asked, timeout=60) as reply:
             assert list(json.load(reply)["predictions"][0]["tasks"]) == ["ER", "EX", "IP"]
-        with urllib.request.urlopen(f"http://127.0.0.1:{served[1]}/v1/model/card", timeout=20) as reply:
+        with urllib.request.urlopen(f"http://127.0.0.1:{served[1]}/v1/model/card", timeout=60) as reply:
             assert reply.read().startswith(b"---\n")
         libraries = Path(f"/proc/{process.pid}/maps").read_text("utf-8")
         assert "onnxruntime" in libraries
@@ -189,8 +189,8 @@ def test_the_containers_command_serves_a_model_and_writes_nothing(installed: Pat
         probe = [sys.executable, *json.loads(health[1])[1:]]
         assert subprocess.run([each.replace(":8000", f":{served[1]}") for each in probe], check=False).returncode == 0
         process.terminate()
-        assert process.wait(20) == 0
-        said = process.stderr.read().splitlines()
+        assert process.wait(60) == 0
+        said = [line for line in process.stderr.read().splitlines() if "[W:onnxruntime" not in line]  # of some machines
     assert [line.partition(":")[0] for line in said] == ["warning"] * 2  # that others can reach it, and without a token
 
 

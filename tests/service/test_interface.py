@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,7 +16,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the serve extra is not installed")
 
-from asked import PAIR, Asked, running
+from asked import PAIR, Asked, Held, running, until
 from pretend import ByWords, pretend_model
 
 from empathy_kit.inference.model import digest
@@ -324,7 +323,7 @@ def test_a_model_that_fails_is_an_error_without_its_message(
 
 
 def test_probabilities_that_are_no_numbers_fail_one_request_and_not_those_of_its_batch(caplog: pytest.LogCaptureFixture) -> None:
-    class Divides(ByWords):
+    class Divides(Held):
         def _score(self, pairs: Any) -> Any:
             sizes.append(len(pairs))
             for pair, each in zip(pairs, super()._score(pairs), strict=True):
@@ -333,10 +332,13 @@ def test_probabilities_that_are_no_numbers_fail_one_request_and_not_those_of_its
 
     sizes: list[int] = []
     poison = {**PAIR, "response_post": CANARY}  # one word
-    with running(engine=Divides(pause=0.3)) as asked, ThreadPoolExecutor(4) as clients:
-        first = clients.submit(asked.predict, PAIR)
-        time.sleep(0.1)  # while it is computed, the others wait for each other
-        told = [clients.submit(asked.predict, pair) for pair in (PAIR, poison, PAIR)]
+    engine, settings = Divides(), Settings(deadline=60)
+    with running(engine=engine, settings=settings) as asked, ThreadPoolExecutor(4) as clients:
+        with engine.held():
+            first = clients.submit(asked.predict, PAIR)
+            assert engine.entered.wait(20)
+            told = [clients.submit(asked.predict, pair) for pair in (PAIR, poison, PAIR)]
+            until(lambda: asked.tells("empathy_kit_waiting_pairs 3.0"))  # for each other, while the first is computed
         fault, *answers = (each.result() for each in (told[1], first, told[0], told[2]))
         assert max(sizes[2:]) == 3  # the two before warmed it up
         assert fault.fault[:2] == (500, "internal_error")

@@ -52,9 +52,14 @@ def test_a_browser_that_cannot_ask_is_named_and_the_next_keystroke_tries_again(p
     expect(page.locator(".level").first).to_have_text("none")
 
 
-def test_a_server_that_never_answers_counts_as_gone_after_half_a_minute(page: Page, server: PageServer) -> None:
+def test_a_server_that_never_answers_counts_as_gone_after_half_a_minute(
+    open_page: Callable[..., Page], server: PageServer
+) -> None:
+    page = open_page()
     page.clock.install()
     page.reload()
+    expect(page.locator(".feedback").first).to_be_visible()  # it knows the model, so that a keystroke starts its timer
+    page.clock.pause_at(page.evaluate("Date.now() / 1000") + 60)  # or it would go on by itself
     gate = server.hold(DRAFT)
     write(page)
     page.clock.run_for(100)

@@ -35,7 +35,7 @@ def test_typing_shows_the_levels_and_marks_that_the_model_predicts(chromium: Bro
     complaints: list[str] = []
     with running() as server, chromium.new_context() as context:
         page = context.new_page()
-        page.set_default_timeout(8000)
+        page.set_default_timeout(30_000)
         page.on("request", lambda request: asked.append(request.url))
         page.on("console", lambda message: complaints.append(message.text))
         page.on("pageerror", lambda problem: complaints.append(str(problem)))
@@ -61,7 +61,7 @@ def test_typing_shows_the_levels_and_marks_that_the_model_predicts(chromium: Bro
 def test_the_page_asks_for_the_token_that_the_server_wants(chromium: Browser) -> None:
     with running(settings=Settings(token="correct-horse-battery")) as server, chromium.new_context() as context:
         page = context.new_page()
-        page.set_default_timeout(8000)
+        page.set_default_timeout(30_000)
         page.goto(f"http://127.0.0.1:{server.port}/")
         page.locator("#token").fill("correct-horse-battery")
         page.locator("#token").press("Enter")
@@ -80,7 +80,7 @@ def test_a_long_paste_is_marked_where_a_real_tokenizer_read_it(chromium: Browser
     model = replace(pretend_model(), tokenization=tokenization)
     with running(model=model) as server, chromium.new_context(permissions=["clipboard-read", "clipboard-write"]) as context:
         page = context.new_page()
-        page.set_default_timeout(8000)
+        page.set_default_timeout(30_000)
         page.goto(f"http://127.0.0.1:{server.port}/")
         page.locator("#seeker").fill(POST)
         page.evaluate("(text) => navigator.clipboard.writeText(text)", pasted)
@@ -113,7 +113,7 @@ def test_a_model_without_a_span_head_in_a_folder_that_changed_is_described_as_bo
     (tmp_path / "manifest.json").write_text("{}")
     with running(engine=LevelsOnly(), folder=tmp_path) as server, chromium.new_context() as context:
         page = context.new_page()
-        page.set_default_timeout(8000)
+        page.set_default_timeout(30_000)
         page.goto(f"http://127.0.0.1:{server.port}/")
         sync_api.expect(page.locator("#notice")).to_contain_text("The model's files have changed since the server started.")
         page.locator("#seeker").fill(POST)

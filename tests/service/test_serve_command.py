@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -77,7 +76,7 @@ def started(script: Path, *arguments: str, pause: float = 0.02) -> Iterator[tupl
 
 def ended(process: subprocess.Popen[str], code: int = 0) -> str:
     """What a process wrote to stderr by its end."""
-    assert process.wait(20) == code
+    assert process.wait(60) == code
     assert process.stdout
     assert process.stderr
     assert process.stdout.read() == ""
@@ -86,7 +85,7 @@ def ended(process: subprocess.Popen[str], code: int = 0) -> str:
 
 def ask(port: int, **headers: str) -> tuple[int, str]:
     """The status of a request for a prediction, and the code and message of a refusal."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("POST", "/v1/predict", BODY, {"Content-Type": "application/json", **headers})
         answer = connection.getresponse()
@@ -113,16 +112,17 @@ def test_the_command_says_where_it_answers_and_who_can_reach_it_and_ends_well(
     def status(port: int) -> int | None:
         try:
             return ask(port)[0]
-        except ConnectionRefusedError:  # the server had stopped listening: the request was never taken
-            return None
+        except http.client.RemoteDisconnected:  # it was taken, and dropped
+            return 0
+        except (ConnectionRefusedError, ConnectionResetError, BrokenPipeError):
+            return None  # the server had stopped listening, perhaps just as this waited for it: the request was never taken
 
     with started(script, *options) as (process, port), ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(status, port) for _ in range(16)]
-        time.sleep(0.1)
+        assert [each.result() for each in answers[:4]] == [200] * 4
         os.kill(process.pid, number)
         found = [each.result() for each in answers]
         assert set(found) <= {200, None}
-        assert found[:4] == [200] * 4
         assert ended(process) == warnings
 
 
@@ -197,7 +197,7 @@ def test_a_server_whose_model_fails_as_it_is_warmed_up_does_not_say_that_it_answ
     broken = "from pretend import ByWords; ByWords.predict = lambda *_: 1 / 0"
     script.write_text("\n".join([*lines[:-2], broken, *lines[-2:]]))
     reply = subprocess.run(
-        [sys.executable, str(script), "serve", "model", "--port", "0"], capture_output=True, text=True, timeout=60
+        [sys.executable, str(script), "serve", "model", "--port", "0"], capture_output=True, text=True, timeout=300
     )
     assert (reply.returncode, reply.stdout) == (2, "")
     *above, line = reply.stderr.splitlines()

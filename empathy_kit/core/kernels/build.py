@@ -108,7 +108,7 @@ def _run(command: list[str], source: bytes, work: Path) -> tuple[int, bytes]:
         start_new_session=True,
     )
     try:
-        _, errors = process.communicate(source, timeout=120)
+        _, errors = process.communicate(source, timeout=600)  # 15 s where nothing else runs
     except BaseException:
         with suppress(OSError):
             os.killpg(process.pid, signal.SIGKILL)
