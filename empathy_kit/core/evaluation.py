@@ -75,8 +75,9 @@ def evaluate(
             with autocast(device, precision):
                 output: Output = model(texts, targets.gold if gold == "always" else None)
             for name, head in model.heads.items():
-                # Before the losses, and a copy: one that writes into its logits would put labels into what is reported.
-                shares = head.probabilities(output.logits[name]).to("cpu", torch.float32, copy=True)  # type: ignore[operator]
+                # Of a copy, and before the losses: what writes into its logits would change the loss that is reported, or put
+                # labels into the probabilities.
+                shares = head.probabilities(output.logits[name].clone()).to("cpu", torch.float32)  # type: ignore[operator]
                 for place, row in zip(batch, shares, strict=True):
                     probabilities[name][place] = row
             sums = objective.sums(output, targets)

@@ -199,6 +199,8 @@ def a_call_leaves_the_world_alone(build: Build) -> None:
     """What of that a head's own criterion promises as well."""
     loss = build()
     logits, target = build.batch(5, 3)
+    # Large ones as well: a clamp leaves the others as they are.
+    logits, target = torch.cat([logits, 1e3 * logits]).detach().requires_grad_(), target.repeat(2)
     with left_alone(logits, target, training=True):
         values = loss(logits, target)
         if values.requires_grad:

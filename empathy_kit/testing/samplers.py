@@ -89,7 +89,7 @@ def _wrong(positions: object, count: int) -> str | None:
 
 
 def the_generator_alone_decides(build: Build) -> None:
-    """The same state of the generator gives the same positions, whatever was drawn before, here or from anybody else."""
+    """The same state of the generator gives the same positions, whatever was drawn before, here or elsewhere; it is never set."""
     labels = labels_of(missing=0.3)
     first = _positions(build(labels), 5, COUNT)
     torch.manual_seed(1)
@@ -99,6 +99,16 @@ def the_generator_alone_decides(build: Build) -> None:
     _positions(sample, 6, COUNT)
     for again in (_positions(sample, 5, COUNT), _positions(build(labels), 5, COUNT)):
         assert torch.equal(again, first), "two generators of the same state give other positions"
+    generator, other = seeded(5), seeded(6)
+    fresh = generator.get_state()
+    sample(generator)
+    once = generator.get_state()
+    sample(generator)
+    sample(other)
+    assert not torch.equal(other.get_state(), once), "it sets the generator, so that every epoch and every seed draws the same"
+    # One that draws nothing leaves it where it was, and may.
+    back = torch.equal(generator.get_state(), once) and not torch.equal(once, fresh)
+    assert not back, "it sets the generator, so that every epoch draws the same"
 
 
 def leaves_the_world_alone(build: Build) -> None:

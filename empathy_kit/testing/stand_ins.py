@@ -15,6 +15,7 @@ WIDTH = 16
 WORDS = 50
 SEEKERS = (5, 1, 3, 2)  # tokens per post
 RESPONSES = (4, 6, 1, 2)
+LONGEST = 64  # tokens that a run's posts may have, unless its `max_tokens` says otherwise
 TASKS = 3
 
 
@@ -81,13 +82,14 @@ class Scripted(nn.Module):
         return self.injection
 
 
-def pairs(rows: range | list[int] | None = None, *, more: int = 0) -> tuple[Texts, Tensor]:
+def pairs(rows: range | list[int] | None = None, *, more: int = 0, longest: int = 0) -> tuple[Texts, Tensor]:
     """Some pairs, padded to the longest and a few positions more, with their gold spans (B, T, L).
 
-    The first response has evidence for two tasks, the second for one, the others none.
+    The first response has evidence for two tasks, the second for one, the others none. The first pair's posts may be made longer.
     """
     rows = range(len(SEEKERS)) if rows is None else rows
-    seekers, responses = ([lengths[row] for row in rows] for lengths in (SEEKERS, RESPONSES))
+    sizes = ((max(first, longest), *others) for first, *others in (SEEKERS, RESPONSES))
+    seekers, responses = ([lengths[row] for row in rows] for lengths in sizes)
     gold = torch.zeros(len(rows), TASKS, max(responses) + more, dtype=torch.bool)
     for at, row in enumerate(rows):
         if row == 0:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from empathy_kit.contracts import Encoded, Texts
 from empathy_kit.core.rationales import NoRationale
 from empathy_kit.testing.stand_ins import (
+    LONGEST,
     RESPONSES,
     SEEKERS,
     TASKS,
@@ -75,15 +76,23 @@ def can_be_built(build: Build) -> None:
 def encoded_has_its_shapes(build: Build) -> None:
     """Pooled is (B, H) float32, the sequence (B, S, H) float32 and zero where its mask (B, S) bool is False, H the `width`.
 
-    Whatever the injector injects, and for one pair too.
+    Whatever the injector injects, for one pair too, and for posts as long as a run's.
     """
     for injector in (NoRationale(), Summaries(), Marked()):
         trunk = build(injector)
+        kind = f"with an injector of the kind {type(injector).__name__}"
         for rows in (None, [1]):
             texts, gold = pairs(rows)
             for seen in (None, gold):
                 fault = _fault(trunk(texts, seen), trunk, len(texts))
-                assert fault is None, f"with an injector of the kind {type(injector).__name__} {fault}"
+                assert fault is None, f"{kind} {fault}"
+        texts, gold = pairs(longest=LONGEST)
+        try:
+            output = trunk(texts, gold)
+        except Exception as error:  # such as an index beyond a table of positions, which does not say what is too long
+            raise AssertionError(f"{kind} and posts of {LONGEST} tokens it raises {type(error).__name__}: {error}") from error
+        fault = _fault(output, trunk, len(texts))
+        assert fault is None, f"{kind} and posts of {LONGEST} tokens {fault}"
 
 
 def _fault(output: object, trunk: nn.Module, count: int) -> str | None:
@@ -111,12 +120,12 @@ def _fault(output: object, trunk: nn.Module, count: int) -> str | None:
 def the_injector_is_asked_and_answers(build: Build) -> None:
     """The injector is called with the response's states (B, L, D), their mask and gold; its span logits are returned."""
     texts, gold = pairs()
-    for spans in (torch.randn(COUNT, TASKS, max(RESPONSES), generator=seeded(1)), None):
+    for spans in (torch.randn(COUNT, TASKS, max(RESPONSES), generator=seeded(1)).requires_grad_(), None):
         injector = Scripted(torch.zeros(COUNT, 1, WIDTH), torch.ones(COUNT, 1, dtype=torch.bool), spans)
-        trunk = build(injector).eval()
-        for shown in (gold, None):
+        trunk = build(injector)
+        for shown, training in ((gold, False), (None, False), (gold, True)):
             injector.seen.clear()
-            output = trunk(texts, shown)
+            output = trunk.train(training)(texts, shown)
             if _fault(output, trunk, COUNT) is not None:
                 raise Unjudged("encoded-has-its-shapes is broken")
             _, found = output
@@ -130,6 +139,10 @@ def the_injector_is_asked_and_answers(build: Build) -> None:
             assert same, f"the injector is given {'no gold' if seen is None else 'other gold'} than the trunk was"
             same = found is spans if spans is None or found is None else near(found, spans)
             assert same, "the trunk returns other span logits than the injector's"
+            if training and found is not None and spans is not None:
+                gradient = torch.autograd.grad(found.sum(), spans, allow_unused=True)[0] if found.requires_grad else None
+                same = gradient is not None and near(gradient, torch.ones_like(spans))
+                assert same, "the gradient of the span logits does not reach the injector as it is"
 
 
 def injected_states_are_read(build: Build) -> None:

@@ -70,13 +70,14 @@ def called(build: Callable[[], Any], fault: Callable[[Any], str | None]) -> Any:
 
 
 @contextmanager
-def left_alone(*inputs: Tensor, training: bool = False) -> Iterator[None]:
+def left_alone(*inputs: Tensor, training: bool = False, who: str = "it") -> Iterator[None]:
     """Assert that the block changes neither its inputs nor what all code shares; outside of training nothing may drop."""
     versions, copies, before = [each._version for each in inputs], [each.detach().clone() for each in inputs], _world()
     with nullcontext() if training else _Dropouts(off=False):
         yield
     for index, (tensor, copy, version) in enumerate(zip(inputs, copies, versions, strict=True)):
-        assert torch.equal(tensor.detach(), copy) and tensor._version == version, f"it writes into its input number {index + 1}"  # noqa: PT018
+        same = torch.equal(tensor.detach(), copy) and tensor._version == version
+        assert same, f"{who} writes into its input number {index + 1}"
     _assert_same(before)
 
 
@@ -120,7 +121,16 @@ def _world() -> dict[str, Any]:
 
 def _flushes() -> bool:
     """Whether numbers too small for float32's usual form are taken for 0, which torch can set and not tell."""
-    return not float(torch.tensor([1e-40]) * 1.0)
+    return not float(torch.tensor([1e-40], device="cpu") * 1.0)  # whatever the default device
+
+
+def _default_device() -> torch.device | None:
+    """As it was set, None where it was not: `torch.get_default_device` says cpu then, and to set cpu slows torch's every call.
+
+    It also asks for a tensor there, which fails where there is no such device.
+    """
+    context = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)
+    return None if context is None else context.device
 
 
 def _set_environment(before: Mapping[str, str]) -> None:
@@ -140,6 +150,7 @@ def _set_warnings(before: list[Any]) -> None:
 # What all code shares: how it is read, and how it is put back.
 _SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "whether gradients are recorded": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "torch's default device": (_default_device, torch.set_default_device),
     "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
     "whether algorithms are deterministic": (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
     "torch's number of threads": (torch.get_num_threads, torch.set_num_threads),

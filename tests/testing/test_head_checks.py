@@ -62,6 +62,13 @@ class Overflowing(Trained):
         return logits.exp() / logits.exp().sum(-1, keepdim=True)
 
 
+class Clamped(Trained):
+    """Writes into its logits, and past what autograd would notice."""
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.data.clamp_(-20, 20).softmax(-1)
+
+
 class OverTheBatch(Trained):
     def probabilities(self, logits: Tensor) -> Tensor:
         return (logits - logits.mean(0)).softmax(-1)
@@ -216,6 +223,7 @@ BAD_HEADS: dict[str, tuple[Any, set[str]]] = {
     "noise-in-training": (Noisy, {"only-dropout-is-random"}),
     "throws-dice-at-inference": (AlwaysDropping, {"leaves-the-world-alone"}),
     "drops-at-inference": (Dropping, {"leaves-the-world-alone"}),
+    "probabilities-write-into-logits": (Clamped, {"leaves-the-world-alone"}),
     "rounds-under-autocast": (Rounded, {"works-under-autocast"}),
     "learns-beside-its-state": (Beside, {"state-survives-safetensors"}),
     "keeps-a-mean-beside-its-state": (RunningMeanBeside, {"state-survives-safetensors"}),
@@ -267,6 +275,7 @@ def test_a_good_head_is_not_caught(made: type[Trained]) -> None:
             "leaves-the-world-alone",
             "F.dropout drops outside of training; expected training=self.training, which is True by default",
         ),
+        ("probabilities-write-into-logits", "leaves-the-world-alone", "probabilities writes into its input number 1"),
         (
             "shared-by-all-tasks",
             "every-parameter-learns",

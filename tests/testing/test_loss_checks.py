@@ -15,7 +15,7 @@ from judging import broken, messages
 from torch import Tensor, nn
 
 from empathy_kit import Loss
-from empathy_kit.testing import loss_checks
+from empathy_kit.testing import Check, loss_checks
 
 
 def ce(logits: Tensor, target: Tensor) -> Tensor:
@@ -55,7 +55,13 @@ def setting(change: Callable[[], object]) -> Callable[[Any], Callable[[Tensor, T
     return build
 
 
+def leaves_the_world_alone(build: Callable[..., Any]) -> Check:
+    (check,) = (each for each in loss_checks(Loss("any", build)) if str(each) == "leaves-the-world-alone")
+    return check
+
+
 SETTINGS: dict[str, Callable[[], object]] = {
+    "torch's default device": lambda: torch.set_default_device("meta"),
     "the precision of float32 products": lambda: torch.set_float32_matmul_precision("medium"),
     "whether the smallest numbers are taken for 0": lambda: torch.set_flush_denormal(True),
     "cuDNN's settings": lambda: setattr(torch.backends.cudnn, "benchmark", True),
@@ -68,11 +74,29 @@ SETTINGS: dict[str, Callable[[], object]] = {
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_loss_that_changes_what_all_code_shares_is_caught_and_its_change_undone(name: str) -> None:
     change = SETTINGS[name]
-    (check,) = (each for each in loss_checks(Loss("any", setting(change))) if str(each) == "leaves-the-world-alone")
+    check = leaves_the_world_alone(setting(change))
     before = (torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark, Path.cwd(), dict(os.environ))
     with pytest.raises(AssertionError, match=f"^it changes {name}"):
         check()
     assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark, Path.cwd(), dict(os.environ)) == before
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "meta"])  # there may be no CUDA, and no number is to be had on meta
+def test_where_no_default_device_was_set_none_is_afterwards(device: str) -> None:
+    """One that is set slows every call of torch, be it the CPU."""
+    with pytest.raises(AssertionError, match=r"^it changes torch's default device"):
+        leaves_the_world_alone(setting(lambda: torch.set_default_device(device)))()
+    assert getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None) is None
+    assert torch.overrides._len_torch_function_stack() == 0
+
+
+def test_a_default_device_that_was_set_stays_set() -> None:
+    torch.set_default_device("cpu")
+    try:
+        assert leaves_the_world_alone(lambda task: ce).judge() is None
+        assert torch._GLOBAL_DEVICE_CONTEXT.device_context.device == torch.device("cpu")
+    finally:
+        torch.set_default_device(None)
 
 
 class Running(nn.Module):
@@ -184,6 +208,10 @@ def in_place(logits: Tensor, target: Tensor) -> Tensor:
     return ce(logits, target)
 
 
+def clamped(logits: Tensor, target: Tensor) -> Tensor:
+    return ce(logits.data.clamp_(-20, 20) + logits - logits.detach(), target)
+
+
 def noisy(logits: Tensor, target: Tensor) -> Tensor:
     return ce(logits + 0.01 * torch.randn_like(logits), target)
 
@@ -253,6 +281,8 @@ BAD_LOSSES: dict[str, tuple[Callable[..., Any], set[str]]] = {
     "upside-down": (lambda task: lambda x, y: -ce(x, y), {"better-logits-cost-less"}),
     # Recomputed, it finds its own traces.
     "writes-into-logits": (lambda task: in_place, {"leaves-the-world-alone", "works-under-checkpointing"}),
+    # Where autograd notices nothing, and only logits that a long training gives show it.
+    "clamps-its-logits": (lambda task: clamped, {"leaves-the-world-alone"}),
     "throws-torchs-dice": (lambda task: noisy, {"the-same-call-gives-the-same-loss", "leaves-the-world-alone"}),
     # What Python does between two operations of torch cannot be part of a graph.
     "throws-pythons-dice": (lambda task: pythons_dice, {"leaves-the-world-alone", "compiles-whole"}),

@@ -54,6 +54,14 @@ def epoch_after_epoch(tasks: Sequence[Task], labels: Tensor) -> Sample:
     return sample
 
 
+def at_one_seed(labels: Tensor, generator: Generator) -> Tensor:
+    return torch.randperm(len(labels), generator=generator.manual_seed(0))
+
+
+def from_the_start(labels: Tensor, generator: Generator) -> Tensor:
+    return torch.randperm(len(labels), generator=generator.manual_seed(generator.initial_seed()))
+
+
 def globally(labels: Tensor, generator: Generator) -> Tensor:
     torch.randperm(len(labels))
     return torch.arange(len(labels))
@@ -106,6 +114,8 @@ BAD_SAMPLERS: dict[str, tuple[Callable[..., Any], set[str]]] = {
     "draws-its-own-seed": (own_source, {"the-generator-alone-decides"}),
     "draws-when-it-is-built": (ordered_at_build, {"the-generator-alone-decides"}),
     "counts-epochs": (epoch_after_epoch, {"the-generator-alone-decides"}),
+    "sets-the-seed": (of(at_one_seed), {"the-generator-alone-decides"}),
+    "sets-the-seed-that-it-was-given": (of(from_the_start), {"the-generator-alone-decides"}),
     "throws-torchs-dice": (of(globally), {"leaves-the-world-alone"}),
     "writes-into-labels": (overwriting, {"leaves-the-world-alone"}),
     "needs-every-label": (needs_every_label, {"missing-labels-are-survived"}),
@@ -135,7 +145,23 @@ def refusing(tasks: Sequence[Task], labels: Tensor) -> Sample:
     return shuffled(tasks, labels)
 
 
-@pytest.mark.parametrize("build", [shuffled, drawn, refusing])
+def in_order(tasks: Sequence[Task], labels: Tensor) -> Sample:
+    """It draws nothing."""
+    return lambda generator: torch.arange(len(labels))
+
+
+def now_and_then(tasks: Sequence[Task], labels: Tensor) -> Sample:
+    """How often it draws is itself drawn."""
+
+    def sample(generator: Generator) -> Tensor:
+        while torch.rand(1, generator=generator) < 0.9:
+            pass
+        return torch.randperm(len(labels), generator=generator)
+
+    return sample
+
+
+@pytest.mark.parametrize("build", [shuffled, drawn, refusing, in_order, now_and_then])
 def test_a_good_sampler_is_not_caught(build: Callable[..., Any]) -> None:
     assert messages(sampler_checks(Sampler("good", build))) == {}
 
@@ -149,6 +175,16 @@ def test_a_good_sampler_is_not_caught(build: Callable[..., Any]) -> None:
         ("empty", SHAPE, "it gives no position, expected at least one"),
         ("counts-from-one", SHAPE, "it gives positions from 1 to 40, and there are 40 pairs, expected 0 to 39"),
         ("counts-epochs", "the-generator-alone-decides", "two generators of the same state give other positions"),
+        (
+            "sets-the-seed",
+            "the-generator-alone-decides",
+            "it sets the generator, so that every epoch and every seed draws the same",
+        ),
+        (
+            "sets-the-seed-that-it-was-given",
+            "the-generator-alone-decides",
+            "it sets the generator, so that every epoch draws the same",
+        ),
         ("writes-into-labels", "leaves-the-world-alone", "it writes into its input number 1"),
         (
             "loses-count",

@@ -9,59 +9,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from good_parts import Mean
+from good_parts import Gated, Mean, Output, TwoEncoders, WithGRU
 from judging import broken, messages
 from torch import Tensor, nn
 
 from empathy_kit import Encoded, Injection, Texts, Trunk
 from empathy_kit.testing import trunk_checks
-
-Output = tuple[Encoded, Tensor | None]
-
-
-class TwoEncoders(Mean):
-    """A frozen encoder for the seeker post, a trained copy for the response, and attention of the response over the seeker."""
-
-    def __init__(self, encoder: Any, injector: nn.Module) -> None:
-        super().__init__(encoder.copy(), injector)
-        self.frozen = encoder.copy(frozen=True)
-        self.drop = nn.Dropout(0.3)
-
-    def forward(self, texts: Texts, gold: Tensor | None) -> Output:
-        seeker, response = self.frozen.seeker(texts), self.encoder.response(texts)
-        injection = self.inject(response, texts.response_mask, gold)
-        scores = (response @ seeker.transpose(1, 2)).masked_fill(~texts.seeker_mask[:, None], -torch.inf)
-        read = self.drop(response + scores.softmax(-1).to(seeker.dtype) @ seeker)
-        states = torch.cat([read, injection.states], 1)
-        return self.read(states, torch.cat([texts.response_mask, injection.mask], 1)), injection.span_logits
-
-
-class Gated(Mean):
-    """What is injected passes a gate that starts at 0, as in ReZero."""
-
-    def __init__(self, encoder: Any, injector: nn.Module) -> None:
-        super().__init__(encoder, injector)
-        self.gate = nn.Parameter(torch.zeros(1))
-
-    def inject(self, response: Tensor, mask: Tensor, gold: Tensor | None) -> Injection:
-        injection = super().inject(response, mask, gold)
-        return replace(injection, states=self.gate * injection.states)
-
-
-class WithGRU(Mean):
-    """torch's own packed GRU, which drops inside one operation."""
-
-    def __init__(self, encoder: Any, injector: nn.Module) -> None:
-        super().__init__(encoder, injector)
-        self.gru = nn.GRU(encoder.width, encoder.width, num_layers=2, dropout=0.5, batch_first=True)
-
-    def read(self, states: Tensor, mask: Tensor) -> Encoded:
-        order = (~mask).byte().argsort(dim=1, stable=True)
-        states = states.float().gather(1, order[..., None].expand_as(states))
-        packed = nn.utils.rnn.pack_padded_sequence(states, mask.sum(1), batch_first=True, enforce_sorted=False)
-        with torch.autocast("cpu", enabled=False):
-            states, _ = nn.utils.rnn.pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=mask.shape[1])
-        return super().read(states, mask.gather(1, order))
 
 
 def changed(change: Callable[[Encoded], Encoded]) -> Callable[..., Any]:
@@ -91,6 +44,19 @@ class OneOutput(Mean):
         return super().forward(texts, gold)[0]
 
 
+class ShortTable(Mean):
+    """Has learnt 20 positions of the response, where a run's posts have up to 64 tokens."""
+
+    def __init__(self, encoder: Any, injector: nn.Module) -> None:
+        super().__init__(encoder, injector)
+        self.positions = nn.Embedding(20, 8)
+
+    def forward(self, texts: Texts, gold: Tensor | None) -> Output:
+        encoded, spans = super().forward(texts, gold)
+        places = self.positions(texts.response_mask.sum(1))
+        return replace(encoded, pooled=encoded.pooled + places), spans
+
+
 class WithoutSpans(Mean):
     def forward(self, texts: Texts, gold: Tensor | None) -> Output:
         return super().forward(texts, gold)[0], None
@@ -100,6 +66,12 @@ class TurnedSpans(Mean):
     def forward(self, texts: Texts, gold: Tensor | None) -> Output:
         encoded, spans = super().forward(texts, gold)
         return encoded, spans if spans is None else -spans
+
+
+class DetachesSpans(Mean):
+    def forward(self, texts: Texts, gold: Tensor | None) -> Output:
+        encoded, spans = super().forward(texts, gold)
+        return encoded, spans if spans is None else spans.detach()
 
 
 class WithholdsGold(Mean):
@@ -301,8 +273,10 @@ BAD_TRUNKS: dict[str, tuple[Callable[..., Any], set[str]]] = {
     "mask-of-floats": (changed(lambda encoded: replace(encoded, mask=encoded.mask.float())), {SHAPES}),
     "late-start": (changed(lambda e: replace(e, sequence=F.pad(e.sequence, (0, 0, 1, 0)), mask=F.pad(e.mask, (1, 0)))), {SHAPES}),
     "states-at-the-padding": (changed(lambda encoded: replace(encoded, sequence=encoded.sequence + 1)), {SHAPES}),
+    "short-table-of-positions": (ShortTable, {SHAPES}),
     "without-spans": (WithoutSpans, {ASKED}),
     "turned-spans": (TurnedSpans, {ASKED}),
+    "detaches-spans": (DetachesSpans, {ASKED}),
     "withholds-gold": (WithholdsGold, {ASKED}),
     "asks-twice": (AsksTwice, {ASKED}),
     "another-mask": (InjectsIntoSeeker, {ASKED, PADDING}),
@@ -346,3 +320,18 @@ def test_every_check_of_a_trunk_catches_something() -> None:
 @pytest.mark.parametrize("build", [Mean, TwoEncoders, Gated, WithGRU, KeepsAMean])
 def test_a_good_trunk_is_not_caught(build: Callable[..., Any]) -> None:
     assert messages(trunk_checks(Trunk("good", build))) == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "check", "message"),
+    [
+        (
+            "short-table-of-positions",
+            SHAPES,
+            "with an injector of the kind NoRationale and posts of 64 tokens it raises IndexError: index out of range in self",
+        ),
+        ("detaches-spans", ASKED, "the gradient of the span logits does not reach the injector as it is"),
+    ],
+)
+def test_the_message_says_what_to_change(name: str, check: str, message: str) -> None:
+    assert messages(trunk_checks(Trunk(name, BAD_TRUNKS[name][0]))) == {check: message}
