@@ -126,6 +126,8 @@ def _cautions(found: Evaluation) -> Iterator[Text]:
     """What a reader of the scores must not overlook."""
     from rich.text import Text
 
+    from empathy_kit.runs.report import have_it
+
     if found.oracle:
         yield Text("ORACLE: the model was trained to see annotated spans at inference; here it saw none.", "bold red")
     if found.unseen is not None and found.unseen < found.scored:
@@ -138,5 +140,5 @@ def _cautions(found: Evaluation) -> Iterator[Text]:
         if absent := [label for label, row in zip(task.labels, task.scores.confusion, strict=True) if not sum(row)]:
             yield Text(f"{name}: no pair has the label {', '.join(absent)}, whose F1 counts as 0 in macro F1", "bold red")
         for level in task.scores.never_predicted:
-            count = sum(task.scores.confusion[level])
-            yield Text(f"{name} {task.labels[level]} was never predicted ({count} pairs have it)", "bold red")
+            pairs = have_it(sum(task.scores.confusion[level]), "pair")
+            yield Text(f"{name} {task.labels[level]} was never predicted ({pairs})", "bold red")

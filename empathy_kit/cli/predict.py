@@ -120,6 +120,8 @@ def _stream(columns: Columns, model: EmpathyModel, evidence: bool, errors: str) 
         terminal.utf8(text)
     if skipped:
         terminal.remark(f"{_counted(skipped, 'row')} skipped")
+    if warning := table.placeholders.warning:
+        terminal.remark(f"warning: {warning}")
 
 
 def _table(job: Job, model: EmpathyModel, write: Write | None) -> None:
@@ -149,6 +151,8 @@ def _table(job: Job, model: EmpathyModel, write: Write | None) -> None:
     if state.swallowed:
         lines = _counted(state.swallowed, "more line")
         console.print_line(f"{lines} skipped, because a quote is not closed and makes them part of a bad row; close it")
+    if state.warning:
+        console.print_line(f"warning: {state.warning}")
 
 
 def _counted(number: int, what: str) -> str:

@@ -142,6 +142,7 @@ def labelled(pairs: Sequence[Pair], schema: Schema) -> dict[str, int]:
 _PLACEHOLDER = re.compile(
     r"[\[(<]?\s*(?:removed|deleted)(?:\s+by\s+(?:\w+\s*){1,2})?\s*[\])>]?|n/?a|nan|none|null|\\n|<na>", re.IGNORECASE
 )
+_NAMED = 5  # rows that a warning names; `data check` names all
 
 
 def placeholders(pairs: Sequence[Pair]) -> tuple[tuple[int, str], ...]:
@@ -150,8 +151,46 @@ def placeholders(pairs: Sequence[Pair]) -> tuple[tuple[int, str], ...]:
         (pair.row, column)
         for pair in pairs
         for column, post in (("seeker_post", pair.seeker), ("response_post", pair.response))
-        if len(post) < 100 and _PLACEHOLDER.fullmatch(post.strip())
+        if is_placeholder(post)
     )
+
+
+def is_placeholder(post: str) -> bool:
+    """Whether a post, its entities resolved, is one of these."""
+    return len(post) < 100 and _PLACEHOLDER.fullmatch(post.strip()) is not None
+
+
+@dataclass(frozen=True)
+class Placeholders:
+    """How many rows have a placeholder in place of a post, and the first of them."""
+
+    count: int = 0
+    first: tuple[int, ...] = ()
+
+    def add(self, row: int) -> Placeholders:
+        """Those of one more row; nothing grows with a table."""
+        return Placeholders(self.count + 1, self.first if self.count >= _NAMED else (*self.first, row))
+
+    @property
+    def warning(self) -> str | None:
+        """One line on them, None where there are none."""
+        if not self.count:
+            return None
+        one, more = self.count == 1, self.count - len(self.first)
+        rows = ", ".join(map(str, self.first)) + (f" and {more:,} more" if more else "")
+        return (
+            f"{self.count:,} {'row has' if one else 'rows have'} a placeholder such as [removed] or NA in place of a post "
+            f"({'row' if one else 'rows'} {rows}), which is read as its text; leave {'it' if one else 'them'} out"
+        )
+
+
+def placeholder_rows(pairs: Sequence[Pair], *, seekers: bool = True) -> Placeholders:
+    """The rows with a placeholder in place of a post; without ``seekers``, of a response."""
+    found = Placeholders()
+    for pair in pairs:
+        if is_placeholder(pair.response) or (seekers and is_placeholder(pair.seeker)):
+            found = found.add(pair.row)
+    return found
 
 
 def letters(post: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ _UNPACKED, _RATIO = 256_000_000, 200  # bytes, and times a Parquet file's size, 
 # ten. Only a few pairs that are repeated thousands of times pack to less, and every row takes 1.4 kB of memory.
 _ROWS = 100_000
 _WORDS = frozenset({"paired"})  # one letter from pair_id, and a word of its own
+ONE_PER_LINE = "one object per line (JSON Lines)"
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
@@ -29,8 +30,12 @@ class Header:
     optional column's name that is off by a letter is refused, because it would be ignored without a word.
     """
 
-    def __init__(self, file: str, required: Sequence[str], optional: Sequence[str] = ()) -> None:
+    def __init__(
+        self, file: str, required: Sequence[str], optional: Sequence[str] = (), *, flags: Mapping[str, str] | None = None
+    ) -> None:
+        """Expect these columns; ``flags`` are the options that name another in place of a required one."""
         self.file = file
+        self._flags = flags or {}
         self.required = tuple(required)
         self.optional = tuple(optional)
         self._known = {fold(name): name for name in (*required, *optional)}
@@ -115,6 +120,8 @@ class Header:
         # All labels but none of these: most likely the labels are others.
         foreign = self.optional and missing not in POSTS and others and not set(self.required) - set(POSTS) & set(known)
         advice = "; a table with tasks of its own needs --schema FILE.toml" if foreign else ""
+        if missing in self._flags and others:
+            advice = f"; name yours with {self._flags[missing]}"
         raise KitError(f"{self.file}: column {missing!r} is missing; there are {there_are or 'none'}{advice}")
 
 
@@ -226,9 +233,10 @@ def read_jsonl(data: bytes, header: Header) -> Iterator[Row]:
             content = json.loads(line, object_pairs_hook=keep)
         except (ValueError, RecursionError) as error:
             reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
-            raise KitError(f"{file}, row {number}: not valid JSON: {reason}") from None
+            lines = f"; expected {ONE_PER_LINE}" if number == 1 else ""
+            raise KitError(f"{file}, row {number}: not valid JSON: {reason}{lines}") from None
         if not isinstance(content, dict):
-            raise KitError(f"{file}, row {number}: a {type(content).__name__} found, expected an object")
+            raise KitError(f"{file}, row {number}: a {type(content).__name__} found, expected {ONE_PER_LINE}")
         cells: dict[str, Any] = {}
         for name, (_, value) in zip(header.names([key for key, _ in members]), members, strict=True):
             if name is None:

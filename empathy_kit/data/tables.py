@@ -19,7 +19,7 @@ from empathy_kit.errors import KitError
 def load_table(path: Path, schema: Schema = EPITOME, name: str | None = None, *, partial: bool = False) -> Corpus:
     """One table with the columns of both posts and of every task of a schema; ids and spans are optional.
 
-    In a ``partial`` table a task's column may be missing: no pair has a label for it.
+    In a ``partial`` table the column of a task may be missing, but not of all: no pair has a label for it.
 
     Raises:
         KitError: the file, or the first cell of it that is not as documented.
@@ -35,6 +35,12 @@ def load_table(path: Path, schema: Schema = EPITOME, name: str | None = None, *,
         pairs = tuple(_pair(row, schema, labels, placer) for row in read(data, header))
     if not pairs:
         raise KitError(f"{path.name}: no rows, expected at least one pair")
+    labelled = [task.column for task in schema.tasks]
+    if partial and not set(labelled) & set(header.columns_read):
+        raise KitError(
+            f"{path}: none of the columns with labels ({', '.join(labelled)}) is in the table, expected at least one; "
+            "rename the table's columns, or give its tasks as --schema FILE.toml"
+        )
     columns = {task.name: (path.name, task.spans_column) for task in schema.tasks}
     return Corpus(
         name=name or path.stem,

@@ -13,7 +13,7 @@ from empathy_kit.core.metrics import Scores, SpanScores, runs, score, score_span
 from empathy_kit.core.scored import Scored
 from empathy_kit.core.tokens import Labels, whole_stretches
 from empathy_kit.data.cells import LabelReader
-from empathy_kit.data.pairs import Corpus, Pair
+from empathy_kit.data.pairs import Corpus, Pair, placeholder_rows
 from empathy_kit.data.schema import MISSING, Schema, TaskSchema
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.errors import KitError, shown
@@ -55,7 +55,7 @@ class Evaluation:
     scored: int  # all pairs, or the unseen ones alone
     tasks: Mapping[str, TaskEvaluation]
     left_out: tuple[str, ...]  # tasks of the model that no scored pair has a label for
-    warnings: tuple[str, ...]  # of the model
+    warnings: tuple[str, ...]  # of the model, and of placeholders in place of the scored pairs' posts
 
 
 def read_labelled(model: EmpathyModel, data: str, schema: Schema | None = None) -> Corpus:
@@ -91,6 +91,7 @@ def evaluate(model: EmpathyModel, corpus: Corpus, *, unseen: bool = False) -> Ev
     if not any(labelled.values()):
         which = f"--unseen: none of the {len(pairs)} unseen pairs of {corpus.name}" if unseen else f"{corpus.name}: no pair"
         raise KitError(f"{which} has a label for {', '.join(labelled)}, expected one for at least one of them")
+    warning = placeholder_rows(pairs, seekers=model.reads_seekers).warning
     read = list(model.tokenization.labelled(pairs))
     answers = list(model.engine.predict(tokens for tokens, _, _ in read))
     tasks = {
@@ -116,7 +117,7 @@ def evaluate(model: EmpathyModel, corpus: Corpus, *, unseen: bool = False) -> Ev
         scored=len(pairs),
         tasks=tasks,
         left_out=tuple(name for name in model.schema.names if name not in tasks),
-        warnings=model.warnings,
+        warnings=(*model.warnings, *([warning] if warning else [])),
     )
 
 

@@ -76,6 +76,7 @@ class EmpathyModel:
         Raises:
             KitError: a pair is not two texts, a post has nothing to read, or the model's probabilities are no numbers.
         """
+        _refuse_table(pairs)
         waiting = list(pairs)
         for at, pair in enumerate(waiting):  # a bad one is found before the others are computed in vain
             self._checked(at, pair)
@@ -94,6 +95,7 @@ class EmpathyModel:
         """
         if window < 1:
             raise KitError(f"window: {window} found, expected 1 pair or more")
+        _refuse_table(pairs)
         return self._stream(iter(pairs), window)
 
     def _stream(self, waiting: Iterator[tuple[str, str]], window: int) -> Iterator[Prediction]:
@@ -142,7 +144,7 @@ class EmpathyModel:
         names = list(table.columns if hasattr(table, "iloc") else table.column_names)
         needed = [*([seeker_column] if self.reads_seekers else []), response_column]
         for name in needed:
-            _check_column(name, names)
+            _check_column(name, names, "response_column" if name == response_column else "seeker_column")
         added = columns(self.schema, evidence=evidence)
         twice = next((name for name in added if name in names), None)
         if twice is not None:
@@ -150,7 +152,11 @@ class EmpathyModel:
         cells = [_column(table, name) for name in needed]
         seekers = cells[0] if self.reads_seekers else [""] * len(cells[-1])
         pairs = list(zip(seekers, cells[-1], strict=True))
-        rows = [row(each, pair[1], evidence=evidence) for each, pair in zip(self.predict(pairs), pairs, strict=True)]
+        for number, posts in enumerate(zip(*cells, strict=True), start=1):
+            for name, post in zip(needed, posts, strict=True):
+                if (fault := post_fault(post)) is not None:
+                    raise KitError(f"row {number}, column {name!r}: {fault[1]}")
+        rows = [row(each, pair[1], evidence=evidence) for each, pair in zip(self.stream(pairs), pairs, strict=True)]
         values: dict[str, list[Any]] = {name: [one[at] for one in rows] for at, name in enumerate(added)}
         return _with_columns(table, values)
 
@@ -170,7 +176,12 @@ class EmpathyModel:
 
 
 def post_fault(post: object) -> tuple[Literal["invalid_text", "too_long", "empty_post"], str] | None:
-    """Why a model cannot read a post: a short code, and a line without the post; None where it can."""
+    """Why a model cannot read a post: a short code, and a line without the post; None where it can.
+
+    What stands for a missing value in Python and pandas counts as empty.
+    """
+    missing = post is None or (isinstance(post, float) and math.isnan(post)) or type(post).__name__ in ("NAType", "NaTType")
+    post = "" if missing else post
     fault = not_post(post)
     if fault is None:
         return None
@@ -179,14 +190,21 @@ def post_fault(post: object) -> tuple[Literal["invalid_text", "too_long", "empty
     return "too_long" if isinstance(post, str) and len(post) > MAX_CELL else "invalid_text", fault
 
 
-def _check_column(name: str, names: Sequence[Any]) -> None:
+def _refuse_table(pairs: object) -> None:
+    """Refuse a table, which as an iterable is the names of its columns, or the columns."""
+    if hasattr(pairs, "columns"):
+        raise KitError("pairs: a table found, expected (seeker post, response post) for each pair; use predict_table")
+
+
+def _check_column(name: str, names: Sequence[Any], argument: str) -> None:
     if names.count(name) == 1:
         return
     if name in names:
         raise KitError(f"column {name!r} occurs {names.count(name)} times, expected once; rename the others")
     if name in map(str, names):
         raise KitError(f"column {name!r}: its name is not text, as it has to be; rename the table's columns")
-    raise KitError(f"column {name!r} is missing; there are {', '.join(map(str, names)) or 'none'}")
+    advice = f"; name yours with the argument {argument}" if names else ""
+    raise KitError(f"column {name!r} is missing; there are {', '.join(map(str, names)) or 'none'}{advice}")
 
 
 def _column(table: Any, name: str) -> list[Any]:

@@ -34,6 +34,7 @@ class Progress:
     fraction: float  # of the input's bytes
     reused: int  # rows in parts of an earlier call
     swallowed: int = 0  # lines after the first of bad rows, whose quote is not closed
+    warning: str | None = None  # on placeholders, also in the rows of an earlier call: every call reads the whole input
 
 
 @dataclass(frozen=True)
@@ -152,10 +153,10 @@ class _Tally:
 def _predict_parts(job: Job, table: PairTable, model: EmpathyModel, write: Write, tally: _Tally) -> Iterator[Progress]:
     for part in write(_missing(job, table, model, tally)):
         tally.add(part)
-        yield Progress(tally.rows, tally.bad, table.fraction, tally.reused, table.swallowed)
+        yield Progress(tally.rows, tally.bad, table.fraction, tally.reused, table.swallowed, table.placeholders.warning)
     if not tally.rows:
         raise _no_rows(table)
-    yield Progress(tally.rows, tally.bad, 1.0, tally.reused, table.swallowed)
+    yield Progress(tally.rows, tally.bad, 1.0, tally.reused, table.swallowed, table.placeholders.warning)
 
 
 def _no_rows(table: PairTable) -> KitError:
@@ -171,8 +172,7 @@ def _missing(job: Job, table: PairTable, model: EmpathyModel, tally: _Tally) -> 
         if not chunk:
             return
         _refuse_bad(job, table, chunk)
-        part = read_part(job, number)
-        if part is not None and part.rows == len(chunk):
+        if (part := read_part(job, number)) is not None and part.rows == len(chunk):
             tally.add(part, reused=True)
         else:
             yield Request(number, chunk, _output(job.suffix, table, model, evidence=job.evidence))
@@ -197,7 +197,7 @@ def write_part(job: Job, request: Request, model: EmpathyModel) -> Part:
 def _refuse_bad(job: Job, table: PairTable, rows: Iterable[Input | Bad]) -> None:
     bad = None if job.skip_errors else next((each for each in rows if isinstance(each, Bad)), None)
     if bad is not None:
-        raise KitError(f"{bad.error(table.name)}; use --errors skip to predict the other rows and list the bad ones")
+        raise bad.refusal(table.name)
 
 
 def read_part(job: Job, number: int) -> Part | None:

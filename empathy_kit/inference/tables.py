@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from empathy_kit.data.cells import not_post
-from empathy_kit.data.readers import Header
+from empathy_kit.data.pairs import Placeholders, is_placeholder, unescape
+from empathy_kit.data.readers import ONE_PER_LINE, Header
 from empathy_kit.data.schema import fold
 from empathy_kit.errors import KitError, shown
 from empathy_kit.files import sha256
@@ -52,6 +53,12 @@ class Bad:
     number: int
     column: str  # empty where the fault is in the whole row
     reason: str
+    alone: bool = True  # False where the rows after it are likely to be as bad: another format, or other columns
+
+    def refusal(self, file: str) -> KitError:
+        """The error that ends a job which skips no row."""
+        skip = "; use --errors skip to predict the other rows and list the bad ones"
+        return KitError(f"{self.error(file)}{skip * self.alone}")
 
     def error(self, file: str) -> KitError:
         """The same as an error of one line."""
@@ -90,6 +97,7 @@ class PairTable:
         self.types: dict[str, Any] = {}  # Arrow types of a Parquet file's kept columns
         self.fraction = 0.0  # of the file, read so far
         self.swallowed = 0  # lines read so far that a broken row of a CSV took after its first
+        self.placeholders = Placeholders()  # of the rows read so far
         self._hashed: tuple[int, ...] | None = None  # which file it was when its hash was computed
 
     def sha256(self) -> str:
@@ -216,17 +224,19 @@ class PairTable:
                 continue
             except (ValueError, RecursionError) as error:
                 reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error) or type(error).__name__
-                yield Bad(number, "", f"not valid JSON: {reason}")
+                other = number == 1 and isinstance(error, json.JSONDecodeError | RecursionError)
+                lines = f"; expected {ONE_PER_LINE}" if other else ""
+                yield Bad(number, "", f"not valid JSON: {reason}{lines}", alone=not other)
                 continue
             if not isinstance(content, dict):
-                yield Bad(number, "", f"a {type(content).__name__} found, expected an object")
+                yield Bad(number, "", f"a {type(content).__name__} found, expected {ONE_PER_LINE}", alone=number > 1)
                 continue
             if not begun:
                 try:
                     self._begin(list(content))
                 except KitError as error:
                     fault = fault or error
-                    yield Bad(number, "", str(error).removeprefix(f"{self.name}: "))
+                    yield Bad(number, "", str(error).removeprefix(f"{self.name}: "), alone=number > 1)
                     continue
                 first, begun = set(content), number
             missing = next((name for name in self.required if self._names[name] not in content), None)
@@ -263,7 +273,11 @@ class PairTable:
 
     def _begin(self, columns: Sequence[str]) -> list[str]:
         """Find the requested columns."""
-        header = Header(self.name, self.required)  # a new one, because it remembers the columns of rows that were refused
+        flags = {self.columns.response: "--response-column"}
+        if self.columns.seeker is not None:
+            flags[self.columns.seeker] = "--seeker-column"
+        # A new one, because it remembers the columns of rows that were refused.
+        header = Header(self.name, self.required, flags=flags)
         header.check(columns)
         found = header.names(columns)
         self._names = {name: column for name, column in zip(found, columns, strict=True) if name is not None}
@@ -298,7 +312,10 @@ class PairTable:
             if fault:
                 return Bad(number, name, fault)
         seeker = "" if self.columns.seeker is None else cells[self._names[self.columns.seeker]]
-        return Input(number, seeker, cells[self._names[self.columns.response]], kept)
+        response = cells[self._names[self.columns.response]]
+        if is_placeholder(unescape(seeker)) or is_placeholder(unescape(response)):
+            self.placeholders = self.placeholders.add(number)
+        return Input(number, seeker, response, kept)
 
 
 def _broken(first: int, last: int, error: csv.Error) -> str:

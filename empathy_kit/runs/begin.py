@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from empathy_kit.config import RunConfig
-from empathy_kit.data.pairs import Corpus
+from empathy_kit.data.pairs import Corpus, placeholder_rows
 from empathy_kit.data.sources import load_corpus
 from empathy_kit.data.splits import Split, make_split, thin_out
 from empathy_kit.errors import KitError
@@ -98,6 +98,8 @@ def begin(
         raise KitError(f"torchrun: rank 0 was started with {listed(differing)}; start all processes with the same settings")
     provided = _provided(plugins, processes)
     corpus = load_corpus(config.data, config.schema)
+    if warning := placeholder_rows(corpus.pairs, seekers=config.posts == "both").warning:
+        warnings.append(warning)
     split = make_split(corpus, config.split, config.split_seed, config.schema.select(config.tasks))
     split = thin_out(corpus, split, config.train_share, config.schema.select(config.tasks))
     data, parts = describe_data(corpus), describe_split(corpus, split)

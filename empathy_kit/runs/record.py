@@ -224,13 +224,17 @@ def verify(folder: Path, *, model: bool = True) -> None:
     """Compare a run's files with its manifest; with ``model=False`` the model's files are skipped and may be missing.
 
     Raises:
-        Damaged: there is no manifest, a file is missing, added or changed, or there is a link out of the folder.
+        Damaged: there is no folder or no manifest, a file is missing, added or changed, or there is a link out of the folder.
         Unreadable: a file or a folder cannot be read.
     """
     try:
         expected = json.loads(read_regular(folder / MANIFEST).decode("utf-8-sig"))["sha256"]
         check_type(expected, dict)
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, RecursionError):
+        if not os.path.lexists(folder):
+            raise Damaged(
+                f"{folder}: no such folder, expected a finished run; `empathy-kit runs list` shows those of runs/"
+            ) from None
         raise Damaged(f"{folder}: not a finished run: {MANIFEST} is missing or unreadable") from None
     except OSError as error:
         raise Unreadable(f"{folder / MANIFEST}: cannot be read: {error.strerror or error}") from None

@@ -52,8 +52,11 @@ def estimate(score: Mapping[str, float] | None) -> str:
     return f"{number(score['value'])} [{low}, {high}]"
 
 
-def _table(title: str, *headings: str) -> Table:
-    """A table that fits 80 columns: no lines between the columns, all but the first right-aligned."""
+def _table(title: str, *headings: str | Text) -> Table:
+    """A table that fits 80 columns: no lines between the columns, all but the first right-aligned.
+
+    A heading of the kit's own is a `Text` where it has two lines: the console escapes the line ends of strings.
+    """
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False)
     for index, heading in enumerate(headings):
         table.add_column(heading, justify="right" if index else "left")
@@ -99,8 +102,8 @@ def majority_row(scores: Mapping[str, Any]) -> list[str]:
 
 
 def barely_hit(confusion: Sequence[Sequence[int]]) -> list[int]:
-    """Levels of which at most one pair was predicted right."""
-    return [level for level, row in enumerate(confusion) if row[level] <= 1]
+    """Levels that some pair has, and of which at most one pair was predicted right."""
+    return [level for level, row in enumerate(confusion) if row[level] <= 1 and any(row)]
 
 
 def too_sure(tasks: Iterable[tuple[str, Sequence[str], Sequence[Sequence[int]]]]) -> str | None:
@@ -122,7 +125,7 @@ def class_tables(record: Record) -> Iterator[Table]:
         # Long labels are listed below the table and numbered in it, so that every figure fits.
         numbered = max(map(len, labels)) > LONG
         shown = [str(at) for at in range(len(labels))] if numbered else labels
-        headings = ("", "precision", "recall", "average\nprecision", "by\nchance", "F1")
+        headings = ("", "precision", "recall", Text("average\nprecision"), Text("by\nchance"), "F1")
         tables = (
             _table(f"By label, {record.title}; by chance: a random ranking's average precision", *headings),
             _table(f"True label down, predicted label across, {record.title}", "", *(f"-> {label}" for label in shown)),
@@ -163,8 +166,13 @@ def warnings(record: Record) -> Iterator[Text]:
     for task in record.tasks.tasks:
         scores = record.scores[task.name]
         for level in scores["never_predicted"]:
-            count = sum(scores["confusion"][level])
-            yield Text(f"{task.name} {task.labels[level]} was never predicted ({count} test pairs have it)", "bold red")
+            pairs = have_it(sum(scores["confusion"][level]), "test pair")
+            yield Text(f"{task.name} {task.labels[level]} was never predicted ({pairs})", "bold red")
+
+
+def have_it(count: int, what: str) -> str:
+    """``1 pair has it``, ``2 pairs have it``."""
+    return f"{count:,} {what} has it" if count == 1 else f"{count:,} {what}s have it"
 
 
 def calibration_line(record: Record) -> str | None:

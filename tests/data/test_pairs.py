@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from empathy_kit.data.pairs import Corpus, Pair, Span, class_counts, duplicates, labelled, placeholders
+from empathy_kit.data.pairs import Corpus, Pair, Span, class_counts, duplicates, labelled, placeholder_rows, placeholders
 from empathy_kit.data.schema import EPITOME, MISSING, Schema, TaskSchema
 from empathy_kit.data.sources import load_corpus
 
@@ -75,3 +75,16 @@ def test_the_hash_is_that_of_the_pairs_as_json_whatever_their_signs() -> None:
 def test_placeholders_in_place_of_posts_are_listed_by_row(post: str, counted: bool) -> None:
     pairs = (Pair(4, "4", "", post, "r", (0,)), Pair(5, "5", "", "s", post, (0,)))
     assert placeholders(pairs) == (((4, "seeker_post"), (5, "response_post")) if counted else ())
+
+
+def test_a_warning_counts_the_rows_with_placeholders_and_names_the_first() -> None:
+    pairs = [Pair(row, str(row), "", "NA" if row > 2 else "s", "nan" if row == 4 else "r", (0,)) for row in range(1, 10)]
+    assert placeholder_rows(pairs[:2]).warning is None
+    assert placeholder_rows(pairs[:3]).warning == (
+        "1 row has a placeholder such as [removed] or NA in place of a post (row 3), which is read as its text; leave it out"
+    )
+    assert placeholder_rows(pairs).warning == (
+        "7 rows have a placeholder such as [removed] or NA in place of a post (rows 3, 4, 5, 6, 7 and 2 more), "
+        "which is read as its text; leave them out"
+    )
+    assert placeholder_rows(pairs, seekers=False).first == (4,)

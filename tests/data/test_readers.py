@@ -86,13 +86,15 @@ def test_a_malformed_csv_is_one_line(tmp_path: Path, data: str, message: str) ->
     ("data", "message"),
     [
         ("", "posts.jsonl: no rows, expected at least one pair"),
-        ("\n{\n", "posts.jsonl, row 1: not valid JSON: Expecting property name enclosed in double quotes"),
-        ("[1]", "posts.jsonl, row 1: a list found, expected an object"),
+        ("\n{\n", "posts.jsonl, row 1: not valid JSON: Expecting property name enclosed in double quotes; "
+         "expected one object per line (JSON Lines)"),
+        ("[1]", "posts.jsonl, row 1: a list found, expected one object per line (JSON Lines)"),
         ("{}", "posts.jsonl, row 1: column 'seeker_post' is missing"),
-        ("[" * 200_000, "posts.jsonl, row 1: not valid JSON: RecursionError"),
-        ('{"ER": ' + "1" * 5000 + "}", "posts.jsonl, row 1: not valid JSON: ValueError"),
+        ("[" * 200_000, "posts.jsonl, row 1: not valid JSON: RecursionError; expected one object per line (JSON Lines)"),
+        ('{"ER": ' + "1" * 5000 + "}",
+         "posts.jsonl, row 1: not valid JSON: ValueError; expected one object per line (JSON Lines)"),
     ],
-)
+)  # fmt: skip
 def test_a_malformed_json_line_is_one_line(tmp_path: Path, data: str, message: str) -> None:
     assert fault(tmp_path, "jsonl", data.encode()) == message
 

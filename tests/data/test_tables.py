@@ -81,6 +81,19 @@ def test_a_table_without_the_tasks_of_its_schema_is_refused(tmp_path: Path) -> N
     )
 
 
+def test_a_table_in_part_needs_a_column_with_labels(tmp_path: Path) -> None:
+    data = tmp_path / "posts.csv"
+    data.write_text("seeker_post,response_post,rating,IP\na,b,1,2\n")
+    assert load_table(data, partial=True).pairs[0].levels == (MISSING, MISSING, 2)
+    data.write_text("seeker_post,response_post,rating\na,b,1\n")
+    with pytest.raises(KitError) as error:
+        load_table(data, partial=True)
+    assert str(error.value) == (
+        f"{data}: none of the columns with labels (ER, EX, IP) is in the table, expected at least one; "
+        "rename the table's columns, or give its tasks as --schema FILE.toml"
+    )
+
+
 def test_a_parquet_column_that_nobody_asked_for_may_hold_what_python_cannot(tmp_path: Path) -> None:
     row = one_row()
     far = pyarrow.array([10**9], "int32").cast("date32")  # the year 2,739,877

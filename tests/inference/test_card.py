@@ -110,6 +110,16 @@ def test_it_tells_what_the_model_was_made_of_and_how_to_load_it(found: Record) -
     assert "The model needs plugins" not in card
 
 
+def test_a_label_that_was_never_predicted_is_told_with_how_many_pairs_have_it(found: Record) -> None:
+    scores = {
+        **found.scores,
+        "ER": {**found.scores["ER"], "confusion": [[5, 0, 0], [2, 0, 0], [1, 0, 0]], "never_predicted": [1, 2]},
+    }
+    card = write_card(replace(found, scores=scores), None, licence=None)
+    assert "**ER 1 was never predicted**, though 2 test pairs have it." in card
+    assert "**ER 2 was never predicted**, though 1 test pair has it." in card
+
+
 def test_the_hub_reads_its_scores(found: Record) -> None:
     card = write_card(found, "me/model", licence="cc-by-4.0")
     assert card_errors(card) == []

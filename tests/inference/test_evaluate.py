@@ -212,6 +212,11 @@ def test_what_cannot_be_scored_is_one_line(model: EmpathyModel, sample: Corpus, 
             table(tmp_path / "words.csv", NEW, ER=["strong", "none"]),
             "words.csv, row 1, column 'ER': text of 6 characters found, expected 0, 1 or 2",
         ),
+        (
+            table(tmp_path / "nolab.csv", NEW, rating=["1", "0"]),
+            f"{tmp_path / 'nolab.csv'}: none of the columns with labels (ER, EX, IP) is in the table, expected at least one; "
+            "rename the table's columns, or give its tasks as --schema FILE.toml",
+        ),
     ):
         with pytest.raises(KitError) as error:
             read_labelled(model, data)
@@ -245,6 +250,24 @@ def test_a_label_that_no_pair_has_is_named_because_macro_f1_counts_it(marking_ru
     assert [line for line in lines if "no pair has" in line] == ["ER: no pair has the label 2, whose F1 counts as 0 in macro F1"]
     (row,) = (line.split() for line in lines if line.split()[:2] == ["2", "0"])  # its label, and its pairs
     assert row[-1] == "-"
+
+
+def test_levels_that_no_pair_has_are_not_said_to_be_predicted_right_too_seldom(marking_run: Path, tmp_path: Path) -> None:
+    data = table(tmp_path / "some.csv", [*NEW, ("I moved.", "Why?")], ER=["1", "0", "0"])
+    said = CliRunner(env={"COLUMNS": "200"}).invoke(cli, ["evaluate", str(marking_run), data], catch_exceptions=False)
+    assert "ER 2 (0 of 0)" not in said.stdout
+    never = [line for line in said.stdout.splitlines() if "was never predicted" in line]
+    assert never
+    assert {line.partition("(")[2] for line in never} <= {"1 pair has it)", "2 pairs have it)"}
+
+
+def test_placeholders_in_place_of_scored_posts_are_warned_of(model: EmpathyModel, tmp_path: Path) -> None:
+    data = table(tmp_path / "some.csv", [*NEW, ("[removed]", "Why?")], ER=["1", "0", "0"])
+    assert evaluate(model, read_labelled(model, data)).warnings == (
+        *model.warnings,
+        "1 row has a placeholder such as [removed] or NA in place of a post (row 3), which is read as its text; leave it out",
+    )
+    assert evaluate(model, read_labelled(model, table(tmp_path / "new.csv", NEW, ER=["1", "0"]))).warnings == model.warnings
 
 
 def test_an_oracle_is_stamped(model: EmpathyModel, marking_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

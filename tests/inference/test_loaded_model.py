@@ -178,13 +178,44 @@ def test_a_table_without_a_column_or_with_one_that_would_stand_twice_is_refused(
     table = pd.DataFrame({"seeker_post": [SEEKER], "response": [RESPONSE]})
     with pytest.raises(KitError) as error:
         model.predict_table(table)
-    assert str(error.value) == "column 'response_post' is missing; there are seeker_post, response"
+    assert str(error.value) == (
+        "column 'response_post' is missing; there are seeker_post, response; name yours with the argument response_column"
+    )
     with pytest.raises(KitError) as error:
         model.predict_table(table.assign(response_post=RESPONSE, ER_p0=1))
     assert str(error.value) == "column 'ER_p0' is in the table already; rename the table's column"
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT, ""])
+def test_a_missing_cell_or_post_counts_as_empty(model: EmpathyModel, missing: Any) -> None:
+    table = pd.DataFrame({"seeker_post": [SEEKER, missing], "response_post": [RESPONSE, RESPONSE]}, dtype="object")
     with pytest.raises(KitError) as error:
-        model.predict_table(table.assign(response_post=[None]))
-    assert str(error.value) == "pair 0, response post: a NoneType found, expected text"
+        model.predict_table(table)
+    assert str(error.value) == "row 2, column 'seeker_post': empty, expected a post"
+    with pytest.raises(KitError) as error:
+        model.predict([(SEEKER, RESPONSE), (missing, RESPONSE)])
+    assert str(error.value) == "pair 1, seeker post: empty, expected a post"
+
+
+def test_a_cell_that_is_no_post_is_named_by_row_and_column(model: EmpathyModel) -> None:
+    with pytest.raises(KitError) as error:
+        model.predict_table(
+            pa.table({"asks": [SEEKER, SEEKER], "answers": [RESPONSE, None]}), seeker_column="asks", response_column="answers"
+        )
+    assert str(error.value) == "row 2, column 'answers': empty, expected a post"
+    with pytest.raises(KitError) as error:
+        model.predict_table(pd.DataFrame({"seeker_post": [SEEKER], "response_post": [7]}))
+    assert str(error.value) == "row 1, column 'response_post': a number found, expected text"
+
+
+@pytest.mark.parametrize("table", [pd.DataFrame({"a": ["x"], "b": ["y"]}), pa.table({"a": ["x"], "b": ["y"]})])
+def test_a_table_is_not_taken_for_pairs(model: EmpathyModel, table: Any) -> None:
+    for predict in (model.predict, model.stream):
+        with pytest.raises(KitError) as error:
+            predict(table)
+        assert str(error.value) == (
+            "pairs: a table found, expected (seeker post, response post) for each pair; use predict_table"
+        )
 
 
 @pytest.mark.parametrize("kind", ["pandas", "pyarrow"])

@@ -64,7 +64,7 @@ def test_a_bad_row_of_a_csv_is_named_and_the_others_are_read(tmp_path: Path, lin
             "",
             "not valid JSON: a name occurs twice in one object",
         ),
-        ("[1]", "", "a list found, expected an object"),
+        ("[1]", "", "a list found, expected one object per line (JSON Lines)"),
         ("{", "", "not valid JSON: Expecting property name enclosed in double quotes"),
         ("[" * 100_000, "", None),
     ],
@@ -78,6 +78,34 @@ def test_a_bad_line_of_json_is_named_and_the_others_are_read(tmp_path: Path, lin
     assert isinstance(second, Bad)
     assert (second.number, second.column) == (2, column)
     assert reason is None or second.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('[\n{"seeker_post": "sad", "response_post": "hug"}\n]\n', "not valid JSON: Expecting value; "),
+        ("seeker_post,response_post\nsad,hug\n", "not valid JSON: Expecting value; "),
+        ('[{"seeker_post": "sad", "response_post": "hug"}]\n', "a list found, "),
+    ],
+)
+def test_a_file_of_another_format_is_told_by_its_first_row_without_the_advice_to_skip_it(
+    tmp_path: Path, text: str, reason: str
+) -> None:
+    (tmp_path / "in.jsonl").write_text(text)
+    first = rows(tmp_path / "in.jsonl")[0]
+    assert isinstance(first, Bad)
+    assert str(first.refusal("in.jsonl")) == f"in.jsonl, row 1: {reason}expected one object per line (JSON Lines)"
+    skip = "; use --errors skip to predict the other rows and list the bad ones"
+    assert str(Bad(2, "", "not valid JSON: ...").refusal("in.jsonl")) == f"in.jsonl, row 2: not valid JSON: ...{skip}"
+
+
+def test_placeholders_are_counted_as_the_rows_are_read(tmp_path: Path) -> None:
+    path = csv_of(tmp_path / "in.csv", b"sad,hug,NA", b"NA,hug,1", b",hug,1", b"sad, &lt;NA&gt; ,1", b"[removed],[removed],1")
+    table = PairTable(path, COLUMNS)
+    assert [type(row) for row in table.rows()] == [Input, Input, Bad, Input, Input]  # a row that has one is no bad row
+    assert (table.placeholders.count, table.placeholders.first) == (3, (2, 4, 5))
+    alone = PairTable(path, Columns(None, "response_post"))
+    assert (len(list(alone.rows())), alone.placeholders.first) == (5, (4, 5))
 
 
 HALF = "\\ud83d"  # as JSON has it
@@ -143,7 +171,7 @@ def test_a_first_row_without_the_columns_costs_only_itself(
     path.write_text("".join(json.dumps(row) + "\n" for row in (first, good, {"seeker_post": "a"}, good)))
     kept = (2,) if keep else ()
     assert rows(path, Columns("seeker_post", "response_post", keep=keep)) == [
-        Bad(1, "", reason),
+        Bad(1, "", reason, alone=False),
         Input(2, "sad", "hug", kept),
         Bad(3, "response_post", "missing"),
         Input(4, "sad", "hug", kept),
@@ -156,7 +184,7 @@ def test_the_kept_columns_are_those_of_the_first_row_that_has_the_posts(tmp_path
     path.write_text("".join(json.dumps(row) + "\n" for row in ({"c": 0}, {**pair, "a": 1}, {**pair, "b": 2})))
     columns = Columns("seeker_post", "response_post", keep_all=True)
     assert rows(path, columns) == [
-        Bad(1, "", "column 'seeker_post' is missing; there are 1 of other names"),
+        Bad(1, "", NO_SEEKER.removeprefix("in.jsonl: "), alone=False),
         Input(2, "sad", "hug", (1,)),
         Bad(3, "", "column 'b' is not in row 2, whose columns are kept; add it there too"),
     ]
@@ -199,6 +227,12 @@ def test_a_line_without_an_end_is_not_read_into_memory(tmp_path: Path) -> None:
     assert isinstance(found[2], Input)
 
 
+NO_RESPONSE = (
+    "in.csv: column 'response_post' is missing; there are seeker_post, 1 of other names; name yours with --response-column"
+)
+NO_SEEKER = "in.jsonl: column 'seeker_post' is missing; there are 1 of other names; name yours with --seeker-column"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
@@ -208,13 +242,13 @@ def test_a_line_without_an_end_is_not_read_into_memory(tmp_path: Path) -> None:
             "seeker_post,response_post\n".encode("utf-16"),
             "in.csv: UTF-16 found, expected UTF-8; save it again as UTF-8",
         ),
-        ("in.csv", b"seeker_post,answer\n", "in.csv: column 'response_post' is missing; there are seeker_post, 1 of other names"),
+        ("in.csv", b"seeker_post,answer\n", NO_RESPONSE),
         (
             "in.csv",
             b"seeker_post;response_post\na;b\n",
             "in.csv: the columns are separated by semicolons, expected commas; save it as CSV with commas",
         ),
-        ("in.jsonl", b'{"a": 1}\n', "in.jsonl: column 'seeker_post' is missing; there are 1 of other names"),
+        ("in.jsonl", b'{"a": 1}\n', NO_SEEKER),
         ("in.parquet", b"PAR1 not really", "in.parquet: not a readable Parquet file (ArrowInvalid)"),
         ("in.xlsx", b"", "{path}: a .xlsx file, expected .csv, .jsonl, .parquet"),
     ],

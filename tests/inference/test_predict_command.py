@@ -16,7 +16,8 @@ from pretend import ByWords, pretend_model
 from empathy_kit import cli
 from empathy_kit.core.scored import Scored
 from empathy_kit.core.tokens import TokenPair
-from empathy_kit.inference import model
+from empathy_kit.errors import KitError
+from empathy_kit.inference import model, scoring
 from empathy_kit.inference.graph import GraphEngine
 from empathy_kit.inference.model import EmpathyModel
 
@@ -98,6 +99,39 @@ def test_rows_that_are_skipped_are_counted_and_listed(command: Any) -> None:
     assert said == (0, "", "2 pairs predicted: out.csv\n1 row skipped: out.csv.skipped.csv\n")
 
 
+def test_placeholders_in_place_of_posts_are_predicted_and_warned_of(command: Any) -> None:
+    given = table(PAIR, {**PAIR, "seeker_post": "NA"}, {**PAIR, "response_post": ""}, {**PAIR, "response_post": "[removed]"})
+    Path("in.jsonl").write_text(given)
+    warning = (
+        "warning: 2 rows have a placeholder such as [removed] or NA in place of a post (rows 2, 4), "
+        "which is read as its text; leave them out\n"
+    )
+    said = command("model", "in.jsonl", "--out", "out.csv", "--errors", "skip")
+    assert said == (0, "", f"3 pairs predicted: out.csv\n1 row skipped: out.csv.skipped.csv\n{warning}")
+    said = command("model", "-", "--errors", "skip", stdin=given)
+    assert said.err.splitlines(keepends=True)[1:] == ["1 row skipped\n", warning]
+    assert len(said.out.splitlines()) == 3
+
+
+def test_a_job_that_is_continued_warns_of_the_placeholders_of_all_rows(command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "PART", 2)
+    given = [PAIR, {**PAIR, "seeker_post": "NA"}, PAIR, {**PAIR, "response_post": "nan"}]
+    Path("in.jsonl").write_text(table(*given))
+
+    def stopped(*_: Any) -> None:
+        raise KitError("stopped")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(scoring, "_join", stopped)
+        assert command("model", "in.jsonl", "--out", "out.csv").err == "Error: stopped\n"
+    said = command("model", "in.jsonl", "--out", "out.csv")
+    assert said.err.splitlines() == [
+        "4 pairs predicted, 4 of them by an earlier call: out.csv",
+        "warning: 2 rows have a placeholder such as [removed] or NA in place of a post (rows 2, 4), "
+        "which is read as its text; leave them out",
+    ]
+
+
 def test_the_lines_that_an_open_quote_takes_are_told_of_too(command: Any) -> None:
     Path("in.csv").write_text('seeker_post,response_post\nsad,hug\n"oops,b\n' + "good,row\n" * 1000)
     said = command("model", "in.csv", "--out", "out.csv", "--errors", "skip")
@@ -169,7 +203,8 @@ def test_standard_input_is_answered_on_standard_output(command: Any) -> None:
     assert command("model", "-", stdin="{") == (
         2,
         "",
-        "Error: standard input, row 1: not valid JSON: Expecting property name enclosed in double quotes\n",
+        "Error: standard input, row 1: not valid JSON: Expecting property name enclosed in double quotes; "
+        "expected one object per line (JSON Lines)\n",
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from run_world import Said, assert_tells_nothing, flags, read_json, read_predictions, words
+from run_world import Said, assert_tells_nothing, flags, read_json, read_predictions, warnings, words
 
 from empathy_kit.cli.run import _folder
 from empathy_kit.config import PRESETS, RunConfig
@@ -170,3 +170,19 @@ def test_the_small_encoder_is_the_real_one_and_its_bytes_are_checked(monkeypatch
     with pytest.raises(KitError) as error:
         encoder_source("minilm")
     assert str(error.value) == f"--encoder minilm: {weights}: sha256 {MINILM_SHA256[:12]}... found, expected 000000000000..."
+
+
+def test_a_run_warns_of_placeholders_in_place_of_posts_that_it_reads(
+    tiny_roberta: Path, tmp_path: Path, command: Callable[..., Said]
+) -> None:
+    rows = [
+        {"seeker_post": f"case {at}", "response_post": f"so hard {at}", "ER": at % 3, "EX": at % 3, "IP": at % 3}
+        for at in range(60)
+    ]
+    rows[2]["response_post"], rows[4]["seeker_post"] = "[removed]", "NA"
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    for posts, found in (("both", "2 rows have"), ("response", "1 row has")):
+        said = command("run", *flags(tiny_roberta), "--data", data, "--posts", posts, "--out", tmp_path / posts)
+        assert said.code == 0
+        assert [f"{found} a placeholder" in line for line in warnings(said)].count(True) == 1

@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from sklearn.metrics import average_precision_score
 from test_record import make_record
 from test_report_lines import COUNTS, SPLIT
 
+from empathy_kit.cli.console import KitConsole
 from empathy_kit.config import RunConfig, configure, to_dict
 from empathy_kit.data.schema import EPITOME, Schema, TaskSchema
+from empathy_kit.errors import KitError
+from empathy_kit.runs.record import verify
 from empathy_kit.runs.report import (
     TOO_SURE,
     calibration_line,
@@ -71,9 +74,10 @@ ORACLE = make_record(
 
 def shown(table: RenderableType | None, width: int = 80) -> str:
     assert table is not None
-    stream = io.StringIO()
-    Console(file=stream, width=width).print(table)
-    return stream.getvalue()
+    console = KitConsole()
+    console.file, console.width = io.StringIO(), width
+    console.print(table)
+    return console.file.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -124,6 +128,13 @@ def test_where_a_level_was_hit_once_or_never_macro_f1s_interval_is_said_to_be_to
     assert "*" not in shown(score_table(whole)) + shown(one_class_table(whole))
 
 
+def test_a_level_that_no_pair_has_is_not_said_to_be_predicted_right_too_seldom() -> None:
+    scores = {**make_scores(), "confusion": [[0, 0, 0], [3, 9, 0], [1, 2, 5]]}
+    record = make_record(config=to_dict(RunConfig(tasks=("ER",))), data={"name": "sample"}, scores={"ER": scores}, spans=None)
+    assert score_table(record).caption is None
+    assert "*" not in shown(score_table(record)) + shown(one_class_table(record))
+
+
 def test_how_often_such_an_interval_holds_the_truth_was_measured() -> None:
     content = json.loads((Path(__file__).parents[2] / "benchmarks" / "results" / "coverage.json").read_text("utf-8"))
     held = [row["once or never"]["held"] for row in content["one_run"] if "once or never" in row]
@@ -169,6 +180,11 @@ def test_the_class_tables_set_average_precision_next_to_recall_and_show_where_ea
     assert headings == ["average by", "precision recall precision chance F1"]
 
 
+def test_no_table_of_a_report_has_an_escape() -> None:
+    for table in (score_table(ORACLE), *class_tables(ORACLE), span_table(ORACLE)):
+        assert "\\" not in shown(table)
+
+
 @pytest.mark.parametrize(("positives", "pairs"), [(1, 1), (1, 5), (2, 6), (3, 7), (5, 5)])
 def test_what_a_random_ranking_has_is_the_mean_over_all_rankings(positives: int, pairs: int) -> None:
     rankings = [
@@ -200,6 +216,9 @@ def test_a_level_that_was_never_predicted_gets_a_loud_line() -> None:
     (line,) = warnings(RECORD)
     assert line.plain == "ER 2 was never predicted (7 test pairs have it)"
     assert "bold" in str(line.style)
+    once = {**make_scores((2,)), "confusion": [[40, 1, 0], [3, 9, 0], [1, 0, 0]]}
+    record = make_record(config=to_dict(RunConfig(tasks=("ER",))), data={"name": "sample"}, scores={"ER": once}, spans=None)
+    assert [line.plain for line in warnings(record)] == ["ER 2 was never predicted (1 test pair has it)"]
 
 
 def test_the_span_table_is_there_only_with_a_span_head_and_leaves_out_what_has_no_gold() -> None:
@@ -272,3 +291,11 @@ def test_a_run_reports_what_its_temperatures_do_to_the_calibration_error() -> No
         "temperature, and what it does to the expected calibration error: ER 1.31 (.062 to .031)"
     )
     assert calibration_line(make_record()) is None
+
+
+def test_a_run_that_is_not_there_is_not_said_to_be_unfinished(tmp_path: Path) -> None:
+    with pytest.raises(KitError) as error:
+        verify(tmp_path / "nosuch")
+    assert str(error.value) == (
+        f"{tmp_path / 'nosuch'}: no such folder, expected a finished run; `empathy-kit runs list` shows those of runs/"
+    )
