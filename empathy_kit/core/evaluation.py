@@ -76,8 +76,9 @@ def evaluate(
                 output: Output = model(texts, targets.gold if gold == "always" else None)
             for name, head in model.heads.items():
                 # Of a copy, and before the losses: what writes into its logits would change the loss that is reported, or put
-                # labels into the probabilities.
-                shares = head.probabilities(output.logits[name].clone()).to("cpu", torch.float32)  # type: ignore[operator]
+                # labels into the probabilities. These are copied too: a head may fill the same tensor again for the next batch.
+                shares = head.probabilities(output.logits[name].clone())  # type: ignore[operator]
+                shares = shares.to("cpu", torch.float32, copy=True)
                 for place, row in zip(batch, shares, strict=True):
                     probabilities[name][place] = row
             sums = objective.sums(output, targets)

@@ -52,7 +52,7 @@ class LabelReader:
         """The position of a cell's label; MISSING where the cell is empty, None where it is not a label."""
         if type(value) is str and value in self._texts:  # nearly every cell
             return self._texts[value]
-        if value is None or (isinstance(value, float) and math.isnan(value)):
+        if is_missing(value):
             return MISSING
         if isinstance(value, bool):
             return self._truths.get(str(value).lower())
@@ -123,7 +123,7 @@ class Row:
     def text(self, column: str) -> str:
         """A cell's text, unchanged; empty where it is missing."""
         value = self.cells.get(column)
-        return "" if _missing(value) else self._checked(column, value)
+        return "" if is_missing(value) else self._checked(column, value)
 
     def _checked(self, column: str, value: object) -> str:
         fault = not_text(value)
@@ -136,7 +136,7 @@ class Row:
         given = self.cells.get(column)
         if type(given) is str and given.isascii() and " " < given[:1] <= "~" and "&" not in given and not_text(given) is None:
             return given  # nearly all: what follows would change nothing
-        value = "" if _missing(given) else given
+        value = "" if is_missing(given) else given
         fault = not_post(value)
         if fault:
             raise self.error(column, fault)
@@ -155,7 +155,7 @@ class Row:
         value = self.cells.get(column)
         if type(value) is str and value.isalnum() and value.isascii() and len(value) <= _SHORT and value.lower() not in _NO_VALUE:
             return value  # nearly all: what follows would change nothing
-        if isinstance(value, int | float | Decimal) and not isinstance(value, bool) and not _missing(value):
+        if isinstance(value, int | float | Decimal) and not isinstance(value, bool) and not is_missing(value):
             # A whole number may be too large for isfinite; JSON has given it up to the digits that str() can write.
             if not isinstance(value, int) and (not math.isfinite(value) or value != int(value)):
                 raise self.error(column, "a number with a fraction found, expected text or a whole number")
@@ -226,8 +226,9 @@ def not_post(value: object) -> str | None:
     return "only invisible characters found, expected a post" if all(_invisible(sign) for sign in post) else None
 
 
-def _missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+def is_missing(value: object) -> bool:
+    """Whether it stands for a missing value: None, NaN, and pandas' NA and NaT."""
+    return value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in ("NAType", "NaTType")
 
 
 def _invisible(sign: str) -> bool:

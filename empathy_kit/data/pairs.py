@@ -187,9 +187,8 @@ class Placeholders:
 def placeholder_rows(pairs: Sequence[Pair], *, seekers: bool = True) -> Placeholders:
     """The rows with a placeholder in place of a post; without ``seekers``, of a response."""
     found = Placeholders()
-    for pair in pairs:
-        if is_placeholder(pair.response) or (seekers and is_placeholder(pair.seeker)):
-            found = found.add(pair.row)
+    for row in dict.fromkeys(row for row, column in placeholders(pairs) if seekers or column == "response_post"):
+        found = found.add(row)
     return found
 
 

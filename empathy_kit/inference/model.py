@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from empathy_kit.core.scored import WINDOW, Engine
 from empathy_kit.core.tokens import Tokenization
-from empathy_kit.data.cells import MAX_CELL, not_post, not_text
+from empathy_kit.data.cells import MAX_CELL, is_missing, not_post, not_text
 from empathy_kit.data.pairs import unescape
 from empathy_kit.data.schema import Schema
 from empathy_kit.errors import KitError
@@ -180,8 +180,7 @@ def post_fault(post: object) -> tuple[Literal["invalid_text", "too_long", "empty
 
     What stands for a missing value in Python and pandas counts as empty.
     """
-    missing = post is None or (isinstance(post, float) and math.isnan(post)) or type(post).__name__ in ("NAType", "NaTType")
-    post = "" if missing else post
+    post = "" if is_missing(post) else post
     fault = not_post(post)
     if fault is None:
         return None
