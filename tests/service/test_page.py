@@ -329,7 +329,7 @@ def test_a_long_paste_freezes_nothing(page: Page, server: PageServer) -> None:
     expect(page.locator("#draft-1")).to_have_value(f"{long}!")
     expect(page.locator(".marked").first).to_have_text(f"{long}!")
     assert server.asked[-1] == (POST, f"{long}!")
-    assert page.evaluate("longest") < 15_000  # milliseconds in which nothing else could run; a fraction of it on an idle machine
+    assert page.evaluate("longest") < 3000  # milliseconds in which nothing else could run; a fraction of it on an idle machine
 
 
 def test_the_page_is_small_and_asks_for_nothing_else() -> None:
